@@ -1,0 +1,104 @@
+// Package alert holds what a detection rule concludes from an event. The JSON
+// keys are Falco's, so that anything built for Falco reads an alert, plus id,
+// cluster, subject and tactics.
+package alert
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// A Priority is Falco's grade of an alert. Lower values are more urgent.
+type Priority uint8
+
+// The priorities, most urgent first.
+const (
+	Emergency     Priority = iota
+	AlertPriority          // named so because Alert is the type
+	Critical
+	Error
+	Warning
+	Notice
+	Informational
+	Debug
+)
+
+var priorityNames = [...]string{"Emergency", "Alert", "Critical", "Error", "Warning", "Notice", "Informational", "Debug"}
+
+// String returns the name as Falco prints it, for example "Warning".
+func (p Priority) String() string {
+	if int(p) < len(priorityNames) {
+		return priorityNames[p]
+	}
+	return fmt.Sprintf("Priority(%d)", uint8(p))
+}
+
+// ParsePriority returns the priority named s, in any case; "info" means
+// informational.
+func ParsePriority(s string) (Priority, error) {
+	if strings.EqualFold(s, "info") {
+		return Informational, nil
+	}
+	for i, name := range priorityNames {
+		if strings.EqualFold(s, name) {
+			return Priority(i), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown priority %q: want one of %s", s, strings.ToLower(strings.Join(priorityNames[:], ", ")))
+}
+
+// MarshalText writes the name.
+func (p Priority) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a name.
+func (p *Priority) UnmarshalText(text []byte) error {
+	v, err := ParsePriority(string(text))
+	if err != nil {
+		return err
+	}
+	*p = v
+	return nil
+}
+
+// An Alert is one rule that matched one event.
+type Alert struct {
+	ID           string          `json:"id"` // from [NewID]; the same event and rule give the same id
+	Time         time.Time       `json:"time"`
+	Rule         string          `json:"rule"`
+	Priority     Priority        `json:"priority"`
+	Source       string          `json:"source"` // k8s_audit or syscall
+	Output       string          `json:"output"`
+	OutputFields map[string]any  `json:"output_fields"`
+	Hostname     string          `json:"hostname"`
+	Tags         []string        `json:"tags"`
+	Cluster      string          `json:"cluster,omitempty"`
+	Subject      finding.Subject `json:"subject"`
+	Tactics      []string        `json:"tactics,omitempty"`
+}
+
+// NewID returns the id of the alert that rule raises for the event with this
+// id (the audit ID for audit events). A request that is audited at several
+// stages, or delivered twice, therefore has one alert for each rule.
+func NewID(source, event, rule string) string {
+	sum := sha256.Sum256([]byte(source + "\x00" + event + "\x00" + rule))
+	return hex.EncodeToString(sum[:12])
+}
+
+// Tactics returns the ATT&CK tactics among Falco tags: "mitre_lateral_movement"
+// gives "lateral-movement".
+func Tactics(tags []string) []string {
+	var out []string
+	for _, tag := range tags {
+		if tactic, ok := strings.CutPrefix(tag, "mitre_"); ok {
+			out = append(out, strings.ReplaceAll(tactic, "_", "-"))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
