@@ -1,4 +1,5 @@
-// Command etcd is the lab's etcd: the real server, embedded, without fsync.
+// Command etcd is the lab's etcd: the real server, embedded. It takes the
+// flags of the real program that the lab uses, so that either can be run.
 package main
 
 import (
@@ -7,41 +8,57 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"go.etcd.io/etcd/server/v3/embed"
 )
 
 func main() {
-	dir := flag.String("data-dir", "", "data `directory`")
-	client := flag.String("listen-client", "http://127.0.0.1:2379", "client `URL`")
-	peer := flag.String("listen-peer", "http://127.0.0.1:2380", "peer `URL`")
-	flag.Parse()
-	if err := run(*dir, *client, *peer); err != nil {
+	if err := run(configure(os.Args[1:])); err != nil {
 		fmt.Fprintln(os.Stderr, "etcd:", err)
 		os.Exit(1)
 	}
 }
 
-// run serves until SIGINT or SIGTERM.
-func run(dir, client, peer string) error {
-	clientURL, err := url.Parse(client)
-	if err != nil {
-		return fmt.Errorf("parse client URL: %w", err)
-	}
-	peerURL, err := url.Parse(peer)
-	if err != nil {
-		return fmt.Errorf("parse peer URL: %w", err)
-	}
+// configure reads the flags; wrong ones end the program with exit code 2.
+func configure(args []string) *embed.Config {
 	cfg := embed.NewConfig()
-	cfg.Name = "lab"
-	cfg.Dir = dir
-	cfg.LogLevel = "warn"
-	cfg.UnsafeNoFsync = true // the lab's data never outlives the lab
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{*clientURL}, []url.URL{*clientURL}
-	cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{*peerURL}, []url.URL{*peerURL}
-	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	flags := flag.NewFlagSet("etcd", flag.ExitOnError)
+	flags.StringVar(&cfg.Name, "name", cfg.Name, "`name` of this member")
+	flags.StringVar(&cfg.Dir, "data-dir", "", "data `directory`")
+	flags.StringVar(&cfg.LogLevel, "log-level", cfg.LogLevel, "`level` of the log")
+	flags.StringVar(&cfg.InitialCluster, "initial-cluster", "", "members as `name=URL`")
+	flags.BoolVar(&cfg.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk")
+	urls := func(name string, into *[]url.URL, usage string) {
+		flags.Func(name, usage, func(s string) (err error) {
+			*into, err = parseURLs(s)
+			return err
+		})
+	}
+	urls("listen-client-urls", &cfg.ListenClientUrls, "client `URLs` to serve")
+	urls("advertise-client-urls", &cfg.AdvertiseClientUrls, "client `URLs` to tell the others")
+	urls("listen-peer-urls", &cfg.ListenPeerUrls, "peer `URLs` to serve")
+	urls("initial-advertise-peer-urls", &cfg.AdvertisePeerUrls, "peer `URLs` to tell the others")
+	flags.Parse(args)
+	return cfg
+}
 
+// parseURLs reads a list separated by commas.
+func parseURLs(list string) ([]url.URL, error) {
+	var urls []url.URL
+	for s := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, *u)
+	}
+	return urls, nil
+}
+
+// run serves until SIGINT or SIGTERM.
+func run(cfg *embed.Config) error {
 	server, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
