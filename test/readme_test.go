@@ -1,0 +1,132 @@
+package test
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/rule"
+)
+
+// readmeWords is the longest that README.md may be.
+const readmeWords = 900
+
+// A block is a fenced block of a Markdown file.
+type block struct {
+	line int
+	info string // after the opening fence: console, yaml, yaml rule …
+	text string
+}
+
+// blocks returns the fenced blocks of a Markdown file.
+func blocks(t *testing.T, file string) []block {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []block
+	open := false
+	scanner := bufio.NewScanner(strings.NewReader(string(data)))
+	for n := 1; scanner.Scan(); n++ {
+		line := scanner.Text()
+		info, fence := strings.CutPrefix(line, "```")
+		switch {
+		case fence && !open:
+			out = append(out, block{line: n, info: info})
+			open = true
+		case fence:
+			open = false
+		case open:
+			out[len(out)-1].text += line + "\n"
+		}
+	}
+	return out
+}
+
+// TestReadme runs what README.md shows: the transcripts, rules, policies and
+// configuration.
+func TestReadme(t *testing.T) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := filepath.Join(root, "README.md")
+	bin := t.TempDir()
+	build := exec.Command("go", "build", "-o", bin, "./cmd/kubeguardian")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	ran := 0
+	for _, b := range blocks(t, readme) {
+		var err error
+		switch b.info {
+		case "console":
+			runTranscript(t, root, bin, b)
+		case "yaml rule":
+			_, err = rule.Load(rule.File{Name: "README.md", Data: []byte(b.text)})
+		case "yaml policy":
+			_, err = policy.Load(policy.File{Name: "README.md", Data: []byte(b.text)})
+		case "yaml config":
+			_, err = config.Parse("README.md", []byte(b.text))
+		case "sh", "":
+			continue // commands that install, or that the end-to-end test runs
+		default:
+			t.Errorf("README.md:%d: block of unknown kind %q", b.line, b.info)
+		}
+		if err != nil {
+			t.Errorf("README.md:%d: %v", b.line, err)
+		}
+		ran++
+	}
+	if ran < 3 {
+		t.Errorf("README.md shows %d things that can run; want 3 or more", ran)
+	}
+}
+
+// runTranscript runs each "$ command" of a transcript in the repository and
+// compares what it prints, standard error included. A line "..." stands for
+// any lines, "..." inside a line for any text.
+func runTranscript(t *testing.T, dir, bin string, b block) {
+	t.Helper()
+	for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
+		command, want, _ := strings.Cut(step, "\n")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		cmd := exec.CommandContext(ctx, "sh", "-c", command)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "NO_COLOR=1", "COLUMNS=80")
+		got, _ := cmd.CombinedOutput() // a finding is exit code 1; the text is compared
+		cancel()
+		if !matchesTranscript(string(got), want) {
+			t.Errorf("README.md:%d: $ %s\nprints\n%s\nREADME.md shows\n%s", b.line, command, got, want)
+		}
+	}
+}
+
+// matchesTranscript compares output with a pattern in which "..." stands for
+// anything.
+func matchesTranscript(got, want string) bool {
+	pattern := regexp.QuoteMeta(strings.TrimSpace(want))
+	pattern = strings.ReplaceAll(pattern, `\.\.\.`, `(?s:.*)`)
+	ok, err := regexp.MatchString(`^`+pattern+`$`, strings.TrimSpace(got))
+	return err == nil && ok
+}
+
+func TestReadmeLength(t *testing.T) {
+	data, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(strings.Fields(string(data))); n > readmeWords {
+		t.Errorf("README.md has %d words, want at most %d", n, readmeWords)
+	}
+}
