@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -51,16 +52,26 @@ type Gap struct {
 	Reason string
 }
 
+// A Skip is a part of the input that holds no Kubernetes object. It is kept so
+// that nothing is left out without being named.
+type Skip struct {
+	Source string // file, or "file:line"
+	Reason string
+}
+
 // An Inventory is an immutable, indexed set of objects, safe for concurrent
 // use.
 type Inventory struct {
-	Origin Origin
-	Gaps   []Gap
+	Origin  Origin
+	Gaps    []Gap
+	Skipped []Skip
 
 	objects   []*Object
 	byKind    map[schema.GroupKind][]*Object
 	byKey     map[key]*Object
 	workloads []*Workload
+	workload  map[*Object]*Workload
+	scopes    map[schema.GroupKind]string // of custom resources whose definition is here
 }
 
 type key struct {
@@ -75,20 +86,23 @@ type key struct {
 func New(origin Origin, objects []*Object, gaps []Gap) (*Inventory, error) {
 	inv := &Inventory{
 		Origin: origin, Gaps: gaps,
-		byKind: map[schema.GroupKind][]*Object{},
-		byKey:  map[key]*Object{},
+		objects:  slices.SortedStableFunc(slices.Values(objects), compare),
+		byKind:   map[schema.GroupKind][]*Object{},
+		byKey:    map[key]*Object{},
+		workload: map[*Object]*Workload{},
 	}
-	inv.objects = slices.SortedStableFunc(slices.Values(objects), compare)
 	for _, o := range inv.objects {
-		inv.byKey[keyOf(o)] = o
 		gk := o.GroupVersionKind().GroupKind()
 		inv.byKind[gk] = append(inv.byKind[gk], o)
 	}
-	return inv, inv.indexWorkloads()
-}
-
-func keyOf(o *Object) key {
-	return key{o.GroupVersionKind().GroupKind(), o.GetNamespace(), o.GetName()}
+	inv.scopes = customScopes(inv.Kind("apiextensions.k8s.io", "CustomResourceDefinition"))
+	for _, o := range inv.objects {
+		inv.byKey[key{o.GroupVersionKind().GroupKind(), inv.NamespaceOf(o), o.GetName()}] = o
+	}
+	if err := inv.indexWorkloads(); err != nil {
+		return nil, err
+	}
+	return inv, nil
 }
 
 func compare(a, b *Object) int {
@@ -102,7 +116,7 @@ func compare(a, b *Object) int {
 
 func (inv *Inventory) indexWorkloads() error {
 	for _, o := range inv.objects {
-		if inv.Controller(o) != nil {
+		if inv.top(o) != o {
 			continue
 		}
 		template, ok, err := podTemplate(o)
@@ -110,7 +124,9 @@ func (inv *Inventory) indexWorkloads() error {
 			return fmt.Errorf("read pod template of %s: %w", o.Subject(), err)
 		}
 		if ok {
-			inv.workloads = append(inv.workloads, &Workload{Object: o, Template: template})
+			w := &Workload{Object: o, Template: template}
+			inv.workloads = append(inv.workloads, w)
+			inv.workload[o] = w
 		}
 	}
 	return nil
@@ -124,41 +140,57 @@ func (inv *Inventory) Kind(group, kind string) []*Object {
 	return inv.byKind[schema.GroupKind{Group: group, Kind: kind}]
 }
 
-// Get returns one object, or nil.
+// Get returns one object, or nil. For a namespaced kind, an empty namespace
+// means "default"; for a cluster-scoped one, namespace has no meaning.
 func (inv *Inventory) Get(group, kind, namespace, name string) *Object {
-	return inv.byKey[key{schema.GroupKind{Group: group, Kind: kind}, namespace, name}]
+	gk := schema.GroupKind{Group: group, Kind: kind}
+	return inv.byKey[key{gk, inv.namespace(gk, namespace), name}]
 }
 
 // Workloads returns the workloads, ordered by kind, namespace and name.
 func (inv *Inventory) Workloads() []*Workload { return inv.workloads }
 
 // Controller returns the object that controls o, or nil if there is none or it
-// is not in the inventory.
+// is not in the inventory. An owner reference counts only with the owner's uid:
+// a name alone would let an object hide behind any other.
 func (inv *Inventory) Controller(o *Object) *Object {
 	for _, ref := range o.GetOwnerReferences() {
-		if ref.Controller != nil && *ref.Controller {
-			gv, err := schema.ParseGroupVersion(ref.APIVersion)
-			if err != nil {
-				return nil
-			}
-			return inv.Get(gv.Group, ref.Kind, o.GetNamespace(), ref.Name)
+		if ref.Controller == nil || !*ref.Controller {
+			continue
 		}
+		gv, err := schema.ParseGroupVersion(ref.APIVersion)
+		if err != nil {
+			return nil
+		}
+		owner := inv.Get(gv.Group, ref.Kind, inv.NamespaceOf(o), ref.Name)
+		if owner == nil || owner.GetUID() != ref.UID {
+			return nil
+		}
+		return owner
 	}
 	return nil
 }
 
 // Owner returns the workload that o is part of, following controllers to the
 // top, or nil.
-func (inv *Inventory) Owner(o *Object) *Workload {
-	for parent := inv.Controller(o); parent != nil; parent = inv.Controller(o) {
-		o = parent
-	}
-	for _, w := range inv.workloads {
-		if w.Object == o {
-			return w
+func (inv *Inventory) Owner(o *Object) *Workload { return inv.workload[inv.top(o)] }
+
+// maxOwners bounds the chain of controllers; Kubernetes itself makes chains of
+// three (CronJob, Job, Pod).
+const maxOwners = 8
+
+// top follows controllers that make pods. A static pod, which its Node
+// controls, is its own top, and so is every object in a circle of owners.
+func (inv *Inventory) top(o *Object) *Object {
+	top := o
+	for range maxOwners {
+		parent := inv.Controller(top)
+		if parent == nil || !IsWorkload(parent.GroupVersionKind().GroupKind()) {
+			return top
 		}
+		top = parent
 	}
-	return nil
+	return o
 }
 
 // Gap returns why objects of a kind could not be read, or "".
@@ -194,12 +226,13 @@ func podTemplate(o *Object) (template corev1.PodTemplateSpec, ok bool, err error
 	if !ok {
 		return template, false, nil
 	}
-	content, found := o.Object, true
-	if len(path) > 0 {
-		content, found, err = unstructured.NestedMap(o.Object, path...)
-	}
-	if err != nil || !found {
+	value, _, err := unstructured.NestedFieldNoCopy(o.Object, path...)
+	if err != nil || value == nil {
 		return template, true, err
+	}
+	content, ok := value.(map[string]any)
+	if !ok {
+		return template, true, fmt.Errorf("%s is not a mapping", strings.Join(path, "."))
 	}
 	err = runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template)
 	return template, true, err

@@ -1,0 +1,61 @@
+# make demo    everything on this machine: build, lab, attacks, score, web page
+# make test    all the tests, the real Kubernetes API server and browser included
+# make check   build, vet, lint and the fast tests: for daily work
+# make bench   scan, admission and audit event rates
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LAB_DIR     ?=
+LAB         := bin/lab $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+# Packages whose tests need no lab, browser or root.
+FAST := $(shell go list ./... 2>/dev/null | grep -v /test/e2e)
+
+.PHONY: all build demo test check bench lint vulncheck lab-up lab-down lab-status browser clean
+
+all: build
+
+build:
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/kubeguardian
+	cd lab && CGO_ENABLED=0 go build -trimpath -o ../bin/lab .
+
+demo: build
+	go run ./test/demo
+
+test: build browser
+	bin/lab build
+	go vet ./... && cd lab && go vet ./...
+	go test -timeout 30m ./...
+	cd lab && go test -timeout 10m ./...
+
+check: build lint
+	go vet ./...
+	go test -short -race $(FAST)
+
+bench: build
+	go run ./test/bench
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/^/gofmt would change: /'; exit 1; }
+	go run $(STATICCHECK) ./...
+	cd lab && go run $(STATICCHECK) ./...
+
+# Needs the Go vulnerability database.
+vulncheck:
+	go run $(GOVULNCHECK) ./...
+
+lab-up: build
+	bin/lab up $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+lab-down: build
+	bin/lab down $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+# The page is tested in a real Chromium; on Debian it is installed when missing.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
+	  echo "make: no Chromium found: the browser tests will be skipped"
+
+clean:
+	rm -rf bin

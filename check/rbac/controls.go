@@ -1,0 +1,331 @@
+package rbac
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+)
+
+// AdminBindings says for each ClusterRoleBinding whether it gives every right
+// to anyone but Kubernetes' own components and administrators.
+func (a *Access) AdminBindings() []finding.Finding {
+	var out []finding.Finding
+	for _, b := range a.bindings {
+		if b.namespace == "" {
+			f := a.adminBinding(b)
+			f.Subject = b.Subject()
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (a *Access) adminBinding(b *binding) finding.Finding {
+	r := a.roles[b.role]
+	outsiders := slices.DeleteFunc(slices.Clone(b.subjects), identity.system)
+	ours := b.GetLabels()[bootstrap] == bootstrapDefaults && r != nil && r.rights&everything == 0
+	switch {
+	case ours || len(outsiders) == 0 && len(b.subjects) > 0:
+		return finding.Finding{Status: finding.NotApplicable, Reason: "binds only components and administrators of Kubernetes"}
+	case len(b.subjects) == 0:
+		return finding.Finding{Status: finding.Pass, Evidence: "binds nobody"}
+	case r == nil && a.inv.Gap("rbac.authorization.k8s.io", "ClusterRole") != "":
+		return finding.Finding{Status: finding.Unknown, Reason: "ClusterRole objects could not be read"}
+	case r == nil && a.inv.Origin == inventory.Files && !baseline[b.role.name]:
+		return finding.Finding{Status: finding.Unknown, Reason: "the ClusterRole it refers to is not among the files"}
+	case r == nil || r.rights&everything == 0:
+		return finding.Finding{Status: finding.Pass}
+	}
+	return finding.Finding{
+		Status:   finding.Fail,
+		Message:  fmt.Sprintf("gives every right in the cluster to %s", join(outsiders)),
+		Evidence: "roleRef ClusterRole/" + b.role.name,
+	}
+}
+
+// baseline are the ClusterRoles that the API server binds to every identity,
+// or to every service account. They grant discovery, and count as no right.
+var baseline = map[string]bool{
+	"system:basic-user":                       true,
+	"system:cluster-trust-bundle-discovery":   true,
+	"system:discovery":                        true,
+	"system:public-info-viewer":               true,
+	"system:service-account-issuer-discovery": true,
+}
+
+// SecretReaders says for each role whether it reads secrets that it does not
+// name.
+func (a *Access) SecretReaders() []finding.Finding {
+	return a.eachRole(readSecrets, "reads every secret of its scope")
+}
+
+// Escalators says for each role whether it lets its holder take other rights or
+// identities.
+func (a *Access) Escalators() []finding.Finding {
+	return a.eachRole(escalate, "may bind or escalate roles, or impersonate others")
+}
+
+// Executors says for each role whether it opens the inside of pods.
+func (a *Access) Executors() []finding.Finding {
+	return a.eachRole(execute, "may run commands in pods or connect to them")
+}
+
+func (a *Access) eachRole(right rights, message string) []finding.Finding {
+	var out []finding.Finding
+	for _, r := range a.order {
+		if r.object == nil && len(r.handedOut()) == 0 {
+			continue // a known role that is not in the inventory
+		}
+		f := r.judge(right, message)
+		f.Subject = r.subject()
+		out = append(out, f)
+	}
+	return out
+}
+
+func (r *role) judge(right rights, message string) finding.Finding {
+	held := r.granted
+	if !r.deviates(right) {
+		held = r.handedOut()
+		if len(held) == 0 {
+			return finding.Finding{Status: finding.NotApplicable, Reason: BuiltInReason}
+		}
+		message += "; a ClusterRoleBinding hands it out for all namespaces"
+	}
+	switch {
+	case r.rights&right != 0:
+		return finding.Finding{Status: finding.Fail, Message: message, Evidence: r.evidence(right, held)}
+	case r.open:
+		return finding.Finding{Status: finding.Unknown, Reason: "it aggregates ClusterRoles that may not be among the files"}
+	}
+	return finding.Finding{Status: finding.Pass}
+}
+
+// handedOut returns the bindings that grant a role of Kubernetes itself to
+// others in every namespace. The roles for users are meant for one namespace at
+// a time; cluster-admin is what [Access.AdminBindings] speaks of.
+func (r *role) handedOut() []*binding {
+	if _, ok := userFacing[r.name]; !ok || r.namespace != "" || r.meant&everything != 0 || r.meant == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(r.granted), func(b *binding) bool {
+		return b.namespace != "" || !slices.ContainsFunc(b.subjects, func(id identity) bool { return !id.system() })
+	})
+}
+
+func (r *role) evidence(right rights, held []*binding) string {
+	granted := "no binding grants it"
+	if len(held) > 0 {
+		var who []identity
+		for _, b := range held {
+			who = append(who, b.subjects...)
+		}
+		granted = "granted to " + join(who)
+	}
+	if rule := show(r.rules, right); rule != "" {
+		return rule + "; " + granted
+	}
+	return granted
+}
+
+func (r *role) subject() finding.Subject {
+	if r.object != nil {
+		return r.object.Subject()
+	}
+	return finding.Subject{
+		APIVersion: "rbac.authorization.k8s.io/v1", Kind: r.kind(), Namespace: r.namespace, Name: r.name,
+		Source: r.granted[0].Source,
+	}
+}
+
+// BuiltInReason is why a role that [Access.BuiltIn] knows is not judged.
+const BuiltInReason = "Kubernetes creates this role for itself, and it is unchanged"
+
+// BuiltIn reports whether o is a role that Kubernetes creates for itself, with
+// no other wildcards than it is meant to have.
+func (a *Access) BuiltIn(o *inventory.Object) bool {
+	r := a.roles[roleKey{a.inv.NamespaceOf(o), o.GetName()}]
+	return r != nil && r.object == o && !r.deviates(wildcard)
+}
+
+// DefaultAccounts says for each workload whether it runs as the default service
+// account of its namespace, and for each default account whether a role is
+// bound to it.
+func (a *Access) DefaultAccounts() []finding.Finding {
+	var out []finding.Finding
+	for _, w := range a.inv.Workloads() {
+		f := finding.Finding{Status: finding.Pass, Subject: w.Subject()}
+		if a.accountOf(w).name == defaultAccount {
+			f.Status = finding.Fail
+			f.Message = "runs as the default service account of its namespace"
+			f.Evidence = "serviceAccountName is not set"
+			if w.Template.Spec.ServiceAccountName == defaultAccount {
+				f.Evidence = "serviceAccountName: default"
+			}
+		}
+		out = append(out, f)
+	}
+	accounts := map[account]finding.Subject{}
+	for acc, o := range a.accounts {
+		accounts[acc] = o.Subject()
+	}
+	for id, bs := range a.granted {
+		ns, name, ok := id.account()
+		if _, have := accounts[account{ns, name}]; ok && !have {
+			accounts[account{ns, name}] = finding.Subject{
+				APIVersion: "v1", Kind: "ServiceAccount", Namespace: ns, Name: name, Source: bs[0].Source,
+			}
+		}
+	}
+	for _, acc := range slices.SortedFunc(maps.Keys(accounts), func(a, b account) int {
+		return strings.Compare(a.namespace+"/"+a.name, b.namespace+"/"+b.name)
+	}) {
+		if acc.name == defaultAccount {
+			f := a.defaultAccount(acc)
+			f.Subject = accounts[acc]
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (a *Access) defaultAccount(acc account) finding.Finding {
+	if bound := a.rightsOf(acc); len(bound) > 0 {
+		return finding.Finding{
+			Status:   finding.Fail,
+			Message:  "the default service account, which any pod of the namespace may use, has a role",
+			Evidence: bound[0].Subject().String() + " grants " + bound[0].role.kind() + "/" + bound[0].role.name,
+		}
+	}
+	if reason := a.doubt(acc.namespace, "RoleBinding", "ClusterRoleBinding"); reason != "" {
+		return finding.Finding{Status: finding.Unknown, Reason: reason}
+	}
+	return finding.Finding{Status: finding.Pass}
+}
+
+// rightsOf returns the bindings that give an account more than every identity
+// has. In files a binding to a role that is not there counts: the role exists
+// elsewhere. In a live cluster it grants nothing.
+func (a *Access) rightsOf(acc account) []*binding {
+	var out []*binding
+	for _, id := range acc.identities() {
+		for _, b := range a.granted[id] {
+			r := a.roles[b.role]
+			missing := r == nil && (a.inv.Origin == inventory.Files || a.inv.Gap("rbac.authorization.k8s.io", b.role.kind()) != "")
+			if !baseline[b.role.name] && (missing || r != nil && (len(r.rules) > 0 || r.object == nil)) {
+				out = append(out, b)
+			}
+		}
+	}
+	return out
+}
+
+// NeedlessTokens says for each workload whether a token for the API is mounted
+// into its pods although its account has no right there.
+func (a *Access) NeedlessTokens() []finding.Finding {
+	var out []finding.Finding
+	for _, w := range a.inv.Workloads() {
+		f := a.needlessToken(w)
+		f.Subject = w.Subject()
+		out = append(out, f)
+	}
+	return out
+}
+
+func (a *Access) needlessToken(w *inventory.Workload) finding.Finding {
+	acc := a.accountOf(w)
+	o, setting := a.accounts[acc], w.Template.Spec.AutomountServiceAccountToken
+	if setting == nil && o != nil {
+		setting = o.automount
+	}
+	switch {
+	case setting != nil && !*setting:
+		return finding.Finding{Status: finding.Pass, Evidence: "automountServiceAccountToken: false"}
+	case len(a.rightsOf(acc)) > 0:
+		return finding.Finding{Status: finding.Pass, Evidence: "the account has a role"}
+	case setting == nil && o == nil && a.inv.Gap("", "ServiceAccount") != "":
+		return finding.Finding{Status: finding.Unknown, Reason: "ServiceAccount objects could not be read: " + a.inv.Gap("", "ServiceAccount")}
+	case setting == nil && o == nil && acc.name != defaultAccount && a.inv.Origin == inventory.Files:
+		return finding.Finding{Status: finding.Unknown, Reason: "its ServiceAccount is not among the files"}
+	}
+	if reason := a.doubt(acc.namespace, "RoleBinding", "ClusterRoleBinding"); reason != "" {
+		return finding.Finding{Status: finding.Unknown, Reason: reason}
+	}
+	return finding.Finding{
+		Status:   finding.Fail,
+		Message:  "mounts an API token although its service account has no right",
+		Evidence: "service account " + acc.namespace + "/" + acc.name,
+	}
+}
+
+// SharedAccounts says for each workload whether another application runs as the
+// same service account.
+func (a *Access) SharedAccounts() []finding.Finding {
+	apps := map[account]map[string]bool{}
+	for acc, ws := range a.users {
+		apps[acc] = map[string]bool{}
+		for _, w := range ws {
+			apps[acc][application(w)] = true
+		}
+	}
+	var out []finding.Finding
+	for _, w := range a.inv.Workloads() {
+		f := a.sharedAccount(w, apps[a.accountOf(w)])
+		f.Subject = w.Subject()
+		out = append(out, f)
+	}
+	return out
+}
+
+func (a *Access) sharedAccount(w *inventory.Workload, apps map[string]bool) finding.Finding {
+	if len(apps) > 1 {
+		return finding.Finding{
+			Status:   finding.Fail,
+			Message:  fmt.Sprintf("shares service account %s with %d other applications", a.accountOf(w).name, len(apps)-1),
+			Evidence: "applications " + list(slices.Sorted(maps.Keys(apps))),
+		}
+	}
+	for _, gap := range a.inv.Gaps {
+		if inventory.IsWorkload(gap.Kind) {
+			return finding.Finding{Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason}
+		}
+	}
+	if reason := a.doubt(a.inv.NamespaceOf(w.Object)); reason != "" {
+		return finding.Finding{Status: finding.Unknown, Reason: reason}
+	}
+	return finding.Finding{Status: finding.Pass}
+}
+
+// application names what a workload is part of: its recommended labels, else
+// its app label, else itself.
+func application(w *inventory.Workload) string {
+	label := func(key string) string {
+		if v := w.GetLabels()[key]; v != "" {
+			return v
+		}
+		return w.Template.Labels[key]
+	}
+	if name := label("app.kubernetes.io/name"); name != "" {
+		return strings.TrimPrefix(label("app.kubernetes.io/instance")+"/"+name, "/")
+	}
+	if app := label("app"); app != "" {
+		return app
+	}
+	return w.GetName()
+}
+
+func join(ids []identity) string {
+	var names []string
+	for _, id := range ids[:min(len(ids), maxShown)] {
+		names = append(names, id.String())
+	}
+	text := strings.Join(names, ", ")
+	if more := len(ids) - maxShown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

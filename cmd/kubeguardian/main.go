@@ -1,0 +1,150 @@
+// Command kubeguardian judges Kubernetes manifests and clusters, and guards a
+// cluster: see the usage text.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/report"
+)
+
+// version is set by the linker.
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// streams are the standard input and outputs. A reader of out that goes away
+// ends the program by SIGPIPE, as is usual in a pipeline.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// A command is one verb of the program. Its error becomes lines on stderr and
+// exit code 2, but for an [exitCode].
+type command struct {
+	name, summary string
+	run           func(ctx context.Context, args []string, std streams) error
+}
+
+func commands() []command {
+	return []command{
+		{"scan", "judge manifests or a cluster and print the score", scan},
+		{"serve", "guard a cluster: admission, audit log, score, page", serve},
+		{"setup", "print what the cluster needs before serve", setup},
+		{"uninstall", "remove the webhook registration from the cluster", uninstall},
+		{"version", "print the version of the program and its controls", printVersion},
+	}
+}
+
+// An exitCode ends the program without a message.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+func run(ctx context.Context, args []string, std streams) int {
+	err := dispatch(ctx, args, std)
+	if code := exitCode(0); errors.As(err, &code) {
+		return int(code)
+	}
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return 0 // the command has printed its usage
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		err = errors.New("interrupted")
+	}
+	explain(std.err, err, map[string]bool{})
+	return 2
+}
+
+func dispatch(ctx context.Context, args []string, std streams) error {
+	if len(args) == 0 {
+		return wrongUsage("", errors.New("no command given"))
+	}
+	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+		return usage(std.out)
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return c.run(ctx, args[1:], std)
+		}
+	}
+	return wrongUsage("", fmt.Errorf("unknown command %q", args[0]))
+}
+
+func usage(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString("Usage: kubeguardian COMMAND [FLAGS] [ARGUMENTS]\n\nCommands:\n")
+	for _, c := range commands() {
+		fmt.Fprintf(&b, "  %-9s %s\n", c.name, c.summary)
+	}
+	b.WriteString("\nExample: score the manifests of an application:\n  kubeguardian scan ./deploy\n\nkubeguardian COMMAND --help shows the flags of a command.\n")
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func printVersion(_ context.Context, args []string, std streams) error {
+	if len(args) > 0 {
+		return wrongUsage("", fmt.Errorf("version takes no arguments, not %q", args[0]))
+	}
+	catalogue, err := control.LoadCatalogue(content.Controls())
+	if err != nil {
+		return fmt.Errorf("load built-in controls: %w", err)
+	}
+	_, err = fmt.Fprintf(std.out, "kubeguardian %s (controls %s, %s %s/%s)\n",
+		version, catalogue.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// explain prints an error, or each of several, and the hint of each, once.
+func explain(w io.Writer, err error, given map[string]bool) {
+	if all := joined(err); all != nil {
+		for _, e := range all {
+			explain(w, e, given)
+		}
+		return
+	}
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(w, "kubeguardian: error: %s\n", report.Plain(strings.TrimSuffix(line, "\n")))
+	}
+	if h := (interface{ Hint() string })(nil); errors.As(err, &h) && !given[h.Hint()] {
+		given[h.Hint()] = true
+		fmt.Fprintf(w, "kubeguardian: hint: %s\n", report.Plain(h.Hint()))
+	}
+}
+
+// joined returns the errors that [errors.Join] made err of, or nil.
+func joined(err error) []error {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var text []string
+	for _, e := range many.Unwrap() {
+		text = append(text, e.Error())
+	}
+	if strings.Join(text, "\n") != err.Error() {
+		return nil
+	}
+	return many.Unwrap()
+}

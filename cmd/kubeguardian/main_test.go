@@ -1,0 +1,107 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"kubeguardian": main,
+		"unprivileged": unprivileged,
+	})
+}
+
+// unprivileged is the program without root's power to read everything.
+func unprivileged() {
+	if os.Getuid() == 0 {
+		if err := syscall.Setuid(65534); err != nil {
+			panic(err)
+		}
+	}
+	main()
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true})
+}
+
+// TestUsageNamesEveryFlag keeps usage text and flags together.
+func TestUsageNamesEveryFlag(t *testing.T) {
+	var out bytes.Buffer
+	if _, err := scanFlags([]string{"--help"}, &out); !errors.Is(err, flag.ErrHelp) {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^  --([a-z-]+)( [A-Za-z|]+)?  `).FindAllStringSubmatch(out.String(), -1) {
+		args := []string{"--" + m[1], "a.yaml"}
+		if value := strings.TrimSpace(m[2]); value != "" {
+			sample := map[string]string{"LEVEL": "code", "SEVERITY": "low", "N": "50", "FILE": "f"}[value]
+			if sample == "" {
+				sample, _, _ = strings.Cut(value, "|")
+			}
+			args = []string{"--" + m[1], sample, "a.yaml"}
+		}
+		var usage hinted
+		if _, err := scanFlags(args, io.Discard); errors.As(err, &usage) && strings.Contains(err.Error(), "not defined") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	for _, name := range []string{"cluster", "kubeconfig", "level", "fail-on", "min-score", "show", "format", "output"} {
+		if !strings.Contains(out.String(), "\n  --"+name+" ") {
+			t.Errorf("--%s is not in the usage text", name)
+		}
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	stdin, hold := io.Pipe() // never written to
+	defer hold.Close()
+	reading := readerFunc(func(p []byte) (int, error) {
+		cancel()
+		return stdin.Read(p)
+	})
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"scan", "-"}, streams{reading, &out, &errs}); code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	if errs.String() != "kubeguardian: error: interrupted\n" || out.Len() > 0 {
+		t.Errorf("stderr %q, stdout %q", errs.String(), out.String())
+	}
+}
+
+func TestExplain(t *testing.T) {
+	a, b := hinted{errors.New("a"), "do this"}, hinted{errors.New("b"), "do this"}
+	tests := []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"one", errors.New("x"), "error: x\n"},
+		{"several share a hint", errors.Join(a, b), "error: a\nhint: do this\nerror: b\n"},
+		{"wrapped", fmt.Errorf("load: %w", a), "error: load: a\nhint: do this\n"},
+		{"a join within a sentence", fmt.Errorf("load: %w", errors.Join(a, b)), "error: load: a\nerror: b\nhint: do this\n"},
+		{"two causes of one error", fmt.Errorf("%w, then %w", a, b), "error: a, then b\nhint: do this\n"},
+		{"escape sequences", errors.New("\x1b[2Jx"), "error: \ufffd[2Jx\n"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var b bytes.Buffer
+			explain(&b, test.err, map[string]bool{})
+			if got := strings.ReplaceAll(b.String(), "kubeguardian: ", ""); got != test.want {
+				t.Errorf("got  %q\nwant %q", got, test.want)
+			}
+		})
+	}
+}

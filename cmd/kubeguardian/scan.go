@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/report"
+)
+
+const scanUsage = `Usage: kubeguardian scan [FLAGS] PATH…
+       kubeguardian scan [FLAGS] --cluster
+
+Judges Kubernetes manifests or a running cluster by all controls, and prints the
+security score, what to fix next, and what failed. PATH is a file, a folder with
+*.yaml, *.yml and *.json at any depth, or - for standard input.
+
+  --cluster            scan the cluster of the kubeconfig; secrets are not read
+  --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, then
+                       ~/.kube/config, then those of the pod this runs in)
+  --level LEVEL        list findings of one level only: infrastructure, cluster,
+                       container, application or code; score and exit code stay
+                       those of everything
+  --fail-on SEVERITY   exit with 1 for failures of this severity or worse:
+                       critical, high, medium, low or none (default high)
+  --min-score N        exit with 1 for a score under N of 100
+  --show fail|all      what the text lists (default fail); JSON always has all
+  --format text|json   (default text)
+  --output FILE        write the report to a file, which appears when complete
+
+Exit codes: 0 clean, 1 failures or a score as set by --fail-on and --min-score,
+2 the scan could not be done.
+
+Example: score an application in CI, and fail on anything critical:
+
+  kubeguardian scan ./deploy --fail-on critical --format json --output score.json
+`
+
+// scanOptions are the flags of scan.
+type scanOptions struct {
+	paths      []string
+	cluster    bool
+	kubeconfig string
+	level      finding.Level    // "" for all
+	failOn     finding.Severity // "" for none
+	minScore   float64
+	all        bool
+	json       bool
+	output     string
+}
+
+func scan(ctx context.Context, args []string, std streams) error {
+	opts, err := scanFlags(args, std.out)
+	if err != nil {
+		return err
+	}
+	catalogue, set, err := builtIn()
+	if err != nil {
+		return err
+	}
+	inv, err := opts.inventory(ctx, std.in)
+	if err != nil {
+		return err
+	}
+	remark(std.err, inv)
+	findings, err := catalogue.Evaluate(ctx, inv, set)
+	if err != nil {
+		return fmt.Errorf("evaluate controls: %w", err)
+	}
+	full := report.New(catalogue, findings)
+	view := full
+	if opts.level != "" {
+		view = full.Only(opts.level)
+	}
+	if err := opts.write(view, std.out); err != nil {
+		return err
+	}
+	return opts.gate(full, std.err)
+}
+
+func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
+	o := &scanOptions{failOn: finding.High}
+	flags := newFlags("scan")
+	flags.BoolVar(&o.cluster, "cluster", false, "")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
+	flags.StringVar(&o.output, "output", "", "")
+	flags.Float64Var(&o.minScore, "min-score", 0, "")
+	flags.Func("level", "", func(s string) (err error) {
+		o.level, err = finding.ParseLevel(s)
+		return err
+	})
+	flags.Func("fail-on", "", func(s string) (err error) {
+		if o.failOn = ""; s != "none" {
+			o.failOn, err = finding.ParseSeverity(s)
+		}
+		return err
+	})
+	flags.Func("show", "", choice(&o.all, "fail", "all"))
+	flags.Func("format", "", choice(&o.json, "text", "json"))
+	var err error
+	if o.paths, err = parse(flags, args, scanUsage, out); err != nil {
+		return nil, err
+	}
+	if err := o.check(); err != nil {
+		return nil, wrongUsage("scan", fmt.Errorf("scan: %w", err))
+	}
+	return o, nil
+}
+
+// choice makes a flag that is either of two words.
+func choice(second *bool, no, yes string) func(string) error {
+	return func(s string) error {
+		if *second = s == yes; s == no || s == yes {
+			return nil
+		}
+		return fmt.Errorf("want %s or %s", no, yes)
+	}
+}
+
+func (o *scanOptions) check() error {
+	switch {
+	case len(o.paths) == 0 && !o.cluster:
+		return errors.New("nothing to scan: name files or folders, - for standard input, or --cluster")
+	case len(o.paths) > 0 && o.cluster:
+		return errors.New("files and a cluster cannot share a score: scan one after the other")
+	case o.kubeconfig != "" && !o.cluster:
+		return errors.New("--kubeconfig needs --cluster")
+	case !(o.minScore >= 0 && o.minScore <= 100): // NaN as well
+		return errors.New("--min-score must be from 0 to 100")
+	}
+	return nil
+}
+
+// builtIn loads the controls and the policies that define them.
+func builtIn() (*control.Catalogue, *policy.Set, error) {
+	catalogue, err := control.LoadCatalogue(content.Controls())
+	if err != nil {
+		return nil, nil, fmt.Errorf("load built-in controls: %w", err)
+	}
+	names, err := fs.Glob(content.Policies(), "*.yaml")
+	if err != nil {
+		return nil, nil, fmt.Errorf("list built-in policies: %w", err)
+	}
+	var files []policy.File
+	for _, name := range names {
+		data, err := fs.ReadFile(content.Policies(), name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("read built-in policy: %w", err)
+		}
+		files = append(files, policy.File{Name: name, Data: data})
+	}
+	set, err := policy.Load(files...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load built-in policies: %w", err)
+	}
+	return catalogue, set, nil
+}
+
+func (o *scanOptions) inventory(ctx context.Context, stdin io.Reader) (*inventory.Inventory, error) {
+	if !o.cluster {
+		return inventory.FromFiles(ctx, o.paths, untilDone(ctx, stdin))
+	}
+	config, err := restConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return inventory.FromCluster(ctx, config)
+}
+
+// untilDone lets ctx end a read that waits for input.
+func untilDone(ctx context.Context, from io.Reader) io.Reader {
+	r, w := io.Pipe()
+	started := false
+	return readerFunc(func(p []byte) (int, error) {
+		if !started {
+			started = true
+			context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+			go func() {
+				_, err := io.Copy(w, from)
+				w.CloseWithError(err)
+			}()
+		}
+		return r.Read(p)
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// restConfig finds credentials as kubectl does.
+func restConfig(file string) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = file
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, hinted{errors.New("no kubeconfig and not running in a cluster"),
+			"scan files instead: kubeguardian scan ./manifests"}
+	}
+	if err != nil {
+		return nil, hinted{fmt.Errorf("load kubeconfig: %w", err), "name another one: --kubeconfig FILE"}
+	}
+	return config, nil
+}
+
+// remarks is the number of remarks printed one by one.
+const remarks = 10
+
+// remark says what the scan could not see.
+func remark(w io.Writer, inv *inventory.Inventory) {
+	var lines []string
+	for _, s := range inv.Skipped {
+		lines = append(lines, "skipped "+s.Source+": "+s.Reason)
+	}
+	for _, g := range inv.Gaps {
+		if g.Kind.Kind != "Secret" { // by design, and the report says so
+			lines = append(lines, g.Reason)
+		}
+	}
+	for _, line := range lines[:min(remarks, len(lines))] {
+		fmt.Fprintf(w, "kubeguardian: note: %s\n", report.Plain(line))
+	}
+	if more := len(lines) - remarks; more > 0 {
+		fmt.Fprintf(w, "kubeguardian: note: and %d more\n", more)
+	}
+}
+
+func (o *scanOptions) write(r *report.Report, stdout io.Writer) error {
+	if o.output == "" {
+		return o.report(terminal(stdout)).Write(stdout, r)
+	}
+	err := writeFile(o.output, func(w io.Writer) error { return o.report(0, false).Write(w, r) })
+	if err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
+}
+
+func (o *scanOptions) report(width int, color bool) report.Format {
+	if o.json {
+		return report.JSON{}
+	}
+	return report.Text{Width: width, Color: color, All: o.all}
+}
+
+// gate turns the report of everything into the exit code.
+func (o *scanOptions) gate(r *report.Report, stderr io.Writer) error {
+	if o.minScore > 0 {
+		if r.Score.Total == nil {
+			return errors.New("no score to compare with --min-score: no control applies to the input")
+		}
+		if *r.Score.Total < o.minScore {
+			fmt.Fprintf(stderr, "kubeguardian: score %s is under --min-score %g\n", report.Points(*r.Score.Total, 100), o.minScore)
+			return exitCode(1)
+		}
+	}
+	if o.failOn != "" && r.Failures(o.failOn) > 0 {
+		return exitCode(1)
+	}
+	return nil
+}

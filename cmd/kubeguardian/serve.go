@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/server"
+)
+
+const serveUsage = `Usage: kubeguardian serve [--config FILE]
+
+Guards a cluster: answers admission requests, receives the audit log, scans the
+cluster after every change, and serves the page. The log goes to standard error
+as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
+
+  --config FILE   configuration (default /etc/kubeguardian/config.yaml)
+
+Before the first start, give the API server what 'kubeguardian setup' prints.
+`
+
+const setupUsage = `Usage: kubeguardian setup rbac|audit-policy|kubeconfig [--config FILE]
+
+Prints what the cluster needs before 'kubeguardian serve':
+
+  rbac          Namespace, ServiceAccount and rights of the server:
+                  kubeguardian setup rbac | kubectl apply -f -
+  audit-policy  for kube-apiserver --audit-policy-file
+  kubeconfig    for kube-apiserver --audit-webhook-config-file, and as
+                kubeConfigFile of the webhook plugins in
+                --admission-control-config-file. It holds a private key by
+                which the server knows the API server.
+
+  --config FILE   configuration (default /etc/kubeguardian/config.yaml), for
+                  kubeconfig only
+`
+
+const uninstallUsage = `Usage: kubeguardian uninstall [--config FILE]
+
+Removes the webhook registration from the cluster. Its data stays.
+
+  --config FILE   configuration (default /etc/kubeguardian/config.yaml)
+`
+
+const defaultConfig = "/etc/kubeguardian/config.yaml"
+
+// configured parses --config and returns the file it names, read.
+func configured(command, text string, args []string, out io.Writer) (*config.Config, []string, error) {
+	flags := newFlags(command)
+	file := flags.String("config", defaultConfig, "")
+	rest, err := parse(flags, args, text, out)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg, err := config.Load(*file)
+	if err != nil {
+		return nil, nil, hinted{err, "the keys are described in docs/configuration.md"}
+	}
+	return cfg, rest, nil
+}
+
+// serverOptions reads what serve and uninstall need.
+func serverOptions(command, text string, args []string, std streams) (server.Options, error) {
+	opts := server.Options{Version: version}
+	var rest []string
+	var err error
+	if opts.Config, rest, err = configured(command, text, args, std.out); err != nil {
+		return opts, err
+	}
+	if len(rest) > 0 {
+		return opts, wrongUsage(command, fmt.Errorf("%s takes no arguments, not %q", command, rest[0]))
+	}
+	if opts.Cluster, err = restConfig(opts.Config.Kubeconfig); err != nil {
+		return opts, err
+	}
+	var level slog.Level
+	err = level.UnmarshalText([]byte(opts.Config.Log.Level))
+	opts.Log = slog.New(slog.NewJSONHandler(std.err, &slog.HandlerOptions{Level: level}))
+	return opts, err
+}
+
+func serve(ctx context.Context, args []string, std streams) (err error) {
+	opts, err := serverOptions("serve", serveUsage, args, std)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Stop()) }()
+	return s.Run(ctx)
+}
+
+func setup(_ context.Context, args []string, std streams) error {
+	flags := newFlags("setup")
+	file := flags.String("config", defaultConfig, "")
+	rest, err := parse(flags, args, setupUsage, std.out)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 {
+		return wrongUsage("setup", errors.New("setup: want one of rbac, audit-policy and kubeconfig"))
+	}
+	var data []byte
+	switch rest[0] {
+	case "rbac":
+		data = content.RBAC()
+	case "audit-policy":
+		data = content.AuditPolicy()
+	case "kubeconfig":
+		data, err = apiServerKubeconfig(*file)
+	default:
+		err = wrongUsage("setup", fmt.Errorf("setup: unknown part %q", rest[0]))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = std.out.Write(data)
+	return err
+}
+
+func apiServerKubeconfig(file string) ([]byte, error) {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	return server.APIServerKubeconfig(cfg)
+}
+
+func uninstall(ctx context.Context, args []string, std streams) error {
+	opts, err := serverOptions("uninstall", uninstallUsage, args, std)
+	if err != nil {
+		return err
+	}
+	return server.Uninstall(ctx, opts.Cluster)
+}

@@ -1,0 +1,165 @@
+// Package config reads the YAML file of the server. Reading is strict: an
+// unknown key, a wrong type and a bad value are errors with file and line, and
+// all errors of a file are reported at once.
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// maxSize bounds a configuration file; a real one has a few hundred bytes.
+const maxSize = 1 << 20
+
+// A Config is the whole configuration of `kubeguardian serve`. Every value is
+// valid once [Load] or [Parse] has returned it.
+type Config struct {
+	// Cluster names this cluster in alerts.
+	Cluster string `yaml:"cluster"`
+	// DataDir holds the database, the certificate authority and the login
+	// token. It is created with mode 0700 when it does not exist.
+	DataDir string `yaml:"dataDir"`
+	// Kubeconfig is the file with the credentials for the cluster. When it is
+	// empty they are those of the pod, else $KUBECONFIG, else ~/.kube/config.
+	Kubeconfig string    `yaml:"kubeconfig"`
+	Log        Log       `yaml:"log"`
+	Web        Web       `yaml:"web"`
+	Webhook    Webhook   `yaml:"webhook"`
+	Admission  Admission `yaml:"admission"`
+	Detection  Detection `yaml:"detection"`
+	Scan       Scan      `yaml:"scan"`
+	Retention  Retention `yaml:"retention"`
+}
+
+// Log configures the log on standard error.
+type Log struct {
+	// Level is debug, info, warn or error.
+	Level string `yaml:"level"`
+}
+
+// Web configures the pages and the JSON API.
+type Web struct {
+	// Listen is host:port. Plain HTTP is accepted on a loopback address only;
+	// everywhere else CertFile and KeyFile are required.
+	Listen string `yaml:"listen"`
+	// CertFile and KeyFile are PEM files; both or neither are given.
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// TokenFile holds the login token; see [Token]. When the key is not given
+	// it is <dataDir>/token.
+	TokenFile string `yaml:"tokenFile"`
+}
+
+// Webhook configures the TLS 1.3 listener that the API server calls for
+// admission and audit.
+type Webhook struct {
+	// Listen is host:port.
+	Listen string `yaml:"listen"`
+	// URL is how the API server reaches Listen: https://host:port. When neither
+	// it nor Service is given it is made from Listen.
+	URL string `yaml:"url"`
+	// Service is the other way to reach Listen, from inside the cluster.
+	Service Service `yaml:"service"`
+}
+
+// Service names a Kubernetes Service; it is unset when Name is empty.
+type Service struct {
+	Namespace string `yaml:"namespace"`
+	Name      string `yaml:"name"`
+	Port      int    `yaml:"port"`
+}
+
+// Admission configures the admission webhook.
+type Admission struct {
+	// Enabled registers the webhook in the cluster; when it is false the
+	// registration is removed.
+	Enabled bool `yaml:"enabled"`
+	// FailurePolicy says what the API server does with a request when the
+	// webhook does not answer: Ignore lets it pass, Fail refuses it.
+	FailurePolicy string `yaml:"failurePolicy"`
+	// Timeout is how long the API server waits: 1s to 30s, in whole seconds.
+	Timeout time.Duration `yaml:"timeout"`
+	// RequireClientCertificate refuses callers without a client certificate of
+	// our authority. The API server must then be given a kubeconfig for
+	// webhooks in its --admission-control-config-file.
+	RequireClientCertificate bool `yaml:"requireClientCertificate"`
+	// ExemptNamespaces are never checked, besides kube-system, kube-public,
+	// kube-node-lease and our own namespace, which never are.
+	ExemptNamespaces []string `yaml:"exemptNamespaces"`
+	// Policies are files or folders; none means the built-in pack.
+	Policies []string `yaml:"policies"`
+}
+
+// Detection configures the rules that read the audit log.
+type Detection struct {
+	// Rules are files or folders; none means the built-in rules.
+	Rules []string `yaml:"rules"`
+}
+
+// Scan configures the posture scan.
+type Scan struct {
+	// Interval is the time between full scans, besides those that a change in
+	// the cluster starts. At least 10s.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// Retention says how long records are kept. At least 1h each.
+type Retention struct {
+	Alerts    time.Duration `yaml:"alerts"`
+	Decisions time.Duration `yaml:"decisions"`
+}
+
+// Default returns the configuration of an empty file, before the values that
+// follow from others are filled in.
+func Default() *Config {
+	return &Config{
+		Cluster:   "default",
+		DataDir:   "/var/lib/kubeguardian",
+		Log:       Log{Level: "info"},
+		Web:       Web{Listen: "127.0.0.1:8080"},
+		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
+		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
+		Scan:      Scan{Interval: 10 * time.Minute},
+		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
+	}
+}
+
+// Load reads a file; see [Parse].
+func Load(file string) (*Config, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(file, data)
+}
+
+// Parse reads a document; name stands for it in errors. An error has one line
+// for each thing that is wrong, each starting with name and line.
+func Parse(name string, data []byte) (*Config, error) {
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("%s: larger than %d bytes: this is not a configuration file", name, maxSize)
+	}
+	root, err := parseYAML(name, data)
+	if err != nil {
+		return nil, err
+	}
+	cfg := Default()
+	d := decoder{name: name, lines: map[string]int{}}
+	if root != nil {
+		d.decode(root, cfg)
+	}
+	if len(d.errs) == 0 {
+		d.validate(cfg)
+	}
+	if err := d.err(); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}

@@ -1,0 +1,156 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// validate checks what types cannot say and fills in the values that follow
+// from others.
+func (d *decoder) validate(c *Config) {
+	d.required("cluster", c.Cluster)
+	d.required("dataDir", c.DataDir)
+	d.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	d.web(c)
+	d.webhook(c)
+	d.admission(&c.Admission)
+	d.paths("detection.rules", c.Detection.Rules)
+	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
+	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
+	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
+}
+
+func (d *decoder) web(c *Config) {
+	w := &c.Web
+	host, ok := d.address("web.listen", w.Listen)
+	switch tls := w.CertFile != ""; {
+	case tls && w.KeyFile == "":
+		d.bad("web.certFile", "web.keyFile is missing: give both")
+	case !tls && w.KeyFile != "":
+		d.bad("web.keyFile", "web.certFile is missing: give both")
+	case ok && !tls && !loopback(host):
+		d.bad("web.listen", "%s is not a loopback address: without TLS the login token could be read on the way: set web.certFile and web.keyFile, or listen on 127.0.0.1", w.Listen)
+	}
+	if w.TokenFile == "" {
+		w.TokenFile = filepath.Join(c.DataDir, "token")
+	}
+}
+
+func (d *decoder) webhook(c *Config) {
+	w := &c.Webhook
+	host, ok := d.address("webhook.listen", w.Listen)
+	byService := w.Service.Name != "" || w.Service.Namespace != ""
+	switch {
+	case byService && w.URL != "":
+		d.bad("webhook.url", "webhook.service is set too: give one of them")
+	case byService:
+		d.dnsLabel("webhook.service.namespace", w.Service.Namespace)
+		d.dnsLabel("webhook.service.name", w.Service.Name)
+		if w.Service.Port < 1 || w.Service.Port > 65535 {
+			d.bad("webhook.service.port", "want 1 to 65535, have %d", w.Service.Port)
+		}
+	case w.URL != "":
+		d.webhookURL(w.URL)
+	case !ok: // reported above
+	case host == "" || unspecified(host):
+		d.bad("webhook.listen", "%s does not say how the API server reaches it: set webhook.url or webhook.service", w.Listen)
+	default:
+		w.URL = "https://" + w.Listen
+	}
+}
+
+// webhookURL checks what the API server demands of a webhook's URL.
+func (d *decoder) webhookURL(raw string) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil || u.Scheme != "https" || u.Hostname() == "":
+		d.bad("webhook.url", "want https://host:port, have %q", clip(raw))
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
+		d.bad("webhook.url", "want https://host:port without user, path, query or fragment")
+	}
+}
+
+func (d *decoder) admission(a *Admission) {
+	d.oneOf("admission.failurePolicy", a.FailurePolicy, "Ignore", "Fail")
+	if a.Timeout < time.Second || a.Timeout > 30*time.Second || a.Timeout%time.Second != 0 {
+		d.bad("admission.timeout", "want 1s to 30s in whole seconds, have %s", a.Timeout)
+	}
+	for i, ns := range a.ExemptNamespaces {
+		d.dnsLabel(index("admission.exemptNamespaces", i), ns)
+	}
+	d.paths("admission.policies", a.Policies)
+}
+
+// bad reports an error at the line of a key, or of the nearest section above
+// it that the file has.
+func (d *decoder) bad(key, format string, args ...any) {
+	at := key
+	for d.lines[at] == 0 && strings.Contains(at, ".") {
+		at = at[:strings.LastIndex(at, ".")]
+	}
+	d.errorf(max(d.lines[at], 1), key+": "+format, args...)
+}
+
+func (d *decoder) required(key, value string) {
+	if strings.TrimSpace(value) == "" || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' }) {
+		d.bad(key, "want text, have %q", clip(value))
+	}
+}
+
+func (d *decoder) paths(key string, list []string) {
+	for i, p := range list {
+		d.required(index(key, i), p)
+	}
+}
+
+func (d *decoder) oneOf(key, value string, known ...string) {
+	if !slices.Contains(known, value) {
+		d.bad(key, "unknown value %q%s", clip(value), didYouMean(value, known))
+	}
+}
+
+func (d *decoder) atLeast(key string, value, least time.Duration) {
+	if value < least {
+		d.bad(key, "want %s or more, have %s", least, value)
+	}
+}
+
+var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+func (d *decoder) dnsLabel(key, value string) {
+	if !dnsLabel.MatchString(value) {
+		d.bad(key, "want a Kubernetes name (lower-case letters, digits and dashes), have %q", clip(value))
+	}
+}
+
+// address checks host:port and returns the host.
+func (d *decoder) address(key, value string) (host string, ok bool) {
+	host, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		d.bad(key, "want host:port, for example 127.0.0.1:8080, have %q", clip(value))
+		return "", false
+	}
+	return host, true
+}
+
+func index(key string, i int) string { return key + "[" + strconv.Itoa(i) + "]" }
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func unspecified(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsUnspecified()
+}

@@ -1,0 +1,45 @@
+package control_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+func TestAged(t *testing.T) {
+	c := load(t, map[string][]string{"code": {entry("COD-AAA-01", "low", "")}})
+	seen := time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+	live, file := finding.Subject{Kind: "Pod", Name: "web"}, finding.Subject{Kind: "Pod", Name: "web", Source: "pod.yaml:1"}
+	tests := []struct {
+		name    string
+		control string
+		status  finding.Status
+		subject finding.Subject
+		seen    time.Time
+		age     time.Duration
+		want    finding.Status
+		reason  string
+	}{
+		{"fresh pass", "COD-AAA-01", finding.Pass, live, seen, 15 * time.Minute, finding.Pass, ""},
+		{"stale pass", "COD-AAA-01", finding.Pass, live, seen, 16 * time.Minute, finding.Unknown, "evidence is 16m0s old, good for 15m0s"},
+		{"stale fail", "COD-AAA-01", finding.Fail, live, seen, time.Hour, finding.Fail, ""},
+		{"stale exception", "COD-AAA-01", finding.Excepted, live, seen, time.Hour, finding.Excepted, ""},
+		{"pass without a time", "COD-AAA-01", finding.Pass, live, time.Time{}, time.Minute, finding.Unknown, "evidence has no time"},
+		{"files are as old as the scan", "COD-AAA-01", finding.Pass, file, seen, 24 * time.Hour, finding.Pass, ""},
+		{"clock behind the evidence", "COD-AAA-01", finding.Pass, live, seen, -time.Hour, finding.Pass, ""},
+		{"unknown control", "COD-OLD-01", finding.Pass, live, seen, time.Hour, finding.Pass, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			before := []finding.Finding{{Control: tt.control, Status: tt.status, Subject: tt.subject, ObservedAt: tt.seen}}
+			after := c.Aged(before, seen.Add(tt.age))
+			if after[0].Status != tt.want || after[0].Reason != tt.reason {
+				t.Errorf("Aged = %s %q, want %s %q", after[0].Status, after[0].Reason, tt.want, tt.reason)
+			}
+			if before[0].Status != tt.status {
+				t.Error("Aged changed its argument")
+			}
+		})
+	}
+}

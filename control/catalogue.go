@@ -1,0 +1,354 @@
+// Package control holds the catalogue of controls: it evaluates them over an
+// inventory into findings, and sums findings up into levels and the score.
+//
+// A control is data. What it demands is written either as an admission policy,
+// so that the scan and the webhook give the same verdict, or as a Go analyzer
+// in package check where one object alone cannot show it.
+package control
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// Bounds of a catalogue.
+const (
+	maxFile     = 1 << 20
+	maxControls = 1000
+	maxErrors   = 100
+)
+
+// Words with a meaning of their own in a control.
+const (
+	workloads = "workload" // as a subject: every object that makes pods
+	byPolicy  = "policy"   // as an evaluator: the policies annotated with the id
+)
+
+// A Control is one demand of the catalogue.
+type Control struct {
+	ID         string              `yaml:"id"` // never reused
+	Title      string              `yaml:"title"`
+	Level      finding.Level       `yaml:"-"` // from the file
+	Severity   finding.Severity    `yaml:"severity"`
+	Subjects   []string            `yaml:"subjects"` // "workload", or kinds as "Role.rbac.authorization.k8s.io"
+	Definition string              `yaml:"definition"`
+	Why        string              `yaml:"why"`
+	Fix        Remedy              `yaml:"fix"`
+	Frameworks map[string][]string `yaml:"frameworks"`
+	Evidence   []string            `yaml:"evidence"`  // the kinds of evidence that can settle it
+	Family     string              `yaml:"family"`    // controls that state one fact at several strengths
+	Evaluator  string              `yaml:"evaluator"` // "policy", or the name of a Go check
+	// Unless names what makes up for a failure, see excuses.
+	Unless string `yaml:"unless"`
+	// NotApplicable says why a policy that does not match a subject leaves it out.
+	NotApplicable string `yaml:"notApplicable"`
+}
+
+// A Remedy is how a control is met.
+type Remedy struct {
+	Class string `yaml:"class"` // auto, suggest or guide
+	Text  string `yaml:"text"`
+}
+
+// A Catalogue is an immutable set of controls. It is safe for concurrent use.
+type Catalogue struct {
+	version  string
+	controls []Control
+	units    []unit
+	unitOf   map[string]int // by control id
+}
+
+// A unit is what the score counts once: a control, or a family of controls.
+type unit struct {
+	level    finding.Level
+	weight   int                         // of its heaviest member
+	severity map[string]finding.Severity // by control id
+}
+
+// idForm is the shape of an id: level, area, number.
+var idForm = regexp.MustCompile(`^(INF|CLU|CON|APP|COD)-[A-Z]{3}-[0-9]{2}$`)
+
+// levelPrefix is how the ids of each level begin.
+var levelPrefix = map[finding.Level]string{
+	finding.Infrastructure: "INF-", finding.Cluster: "CLU-", finding.Container: "CON-",
+	finding.Application: "APP-", finding.Code: "COD-",
+}
+
+// frameworks are the standards that a control may be mapped to.
+var frameworks = []string{"cis-1.10", "cis-1.12", "mitre", "ms-matrix", "nsa-cisa", "owasp-k8s-2025", "pss"}
+
+// lifetime is how long evidence of each kind is good for.
+var lifetime = map[string]time.Duration{
+	"api":         15 * time.Minute,
+	"node":        24 * time.Hour,
+	"image":       24 * time.Hour,
+	"pipeline":    7 * 24 * time.Hour,
+	"attestation": 90 * 24 * time.Hour,
+}
+
+// LoadCatalogue reads every YAML file of fsys. One file gives the version, the
+// others the controls of one level each. Unknown and duplicate keys, unknown
+// evaluators and ids given twice are errors with file and line; all errors are
+// returned together, at most 100.
+func LoadCatalogue(fsys fs.FS) (*Catalogue, error) {
+	l := loader{seen: map[string]string{}}
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("read catalogue: %w", err)
+		}
+		if ext := path.Ext(name); !d.IsDir() && (ext == ".yaml" || ext == ".yml") {
+			return l.file(fsys, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if l.version == "" {
+		l.errorf("catalogue", 0, "no file gives the version")
+	}
+	if len(l.controls) == 0 {
+		l.errorf("catalogue", 0, "no file gives a control")
+	}
+	l.families()
+	if len(l.errs) > 0 {
+		return nil, errors.Join(l.errs[:min(len(l.errs), maxErrors)]...)
+	}
+	return newCatalogue(l.version, l.controls), nil
+}
+
+// Version returns the catalogue's version, which is part of every score.
+func (c *Catalogue) Version() string { return c.version }
+
+// Controls returns the controls, ordered by level and id.
+func (c *Catalogue) Controls() []Control { return slices.Clone(c.controls) }
+
+func newCatalogue(version string, controls []Control) *Catalogue {
+	levels := finding.Levels()
+	slices.SortFunc(controls, func(a, b Control) int {
+		return cmp.Or(
+			cmp.Compare(slices.Index(levels, a.Level), slices.Index(levels, b.Level)),
+			cmp.Compare(a.ID, b.ID),
+		)
+	})
+	c := &Catalogue{version: version, controls: controls, unitOf: map[string]int{}}
+	families := map[string]int{}
+	for _, ctl := range controls {
+		at, known := families[ctl.Family]
+		if ctl.Family == "" || !known {
+			at = len(c.units)
+			families[ctl.Family] = at
+			c.units = append(c.units, unit{level: ctl.Level, severity: map[string]finding.Severity{}})
+		}
+		u := &c.units[at]
+		u.weight = max(u.weight, ctl.Severity.Weight())
+		u.severity[ctl.ID] = ctl.Severity
+		c.unitOf[ctl.ID] = at
+	}
+	return c
+}
+
+// A loader collects controls and what is wrong with them.
+type loader struct {
+	version  string
+	controls []Control
+	places   []string          // of controls
+	seen     map[string]string // id to place
+	errs     []error
+}
+
+func (l *loader) errorf(file string, line int, format string, args ...any) {
+	place := file
+	if line > 0 {
+		place = fmt.Sprintf("%s:%d", file, line)
+	}
+	l.errs = append(l.errs, fmt.Errorf("%s: %s", place, fmt.Sprintf(format, args...)))
+}
+
+// A document is one catalogue file.
+type document struct {
+	Version  string        `yaml:"version"`
+	Level    finding.Level `yaml:"level"`
+	Controls []Control     `yaml:"controls"`
+}
+
+func (l *loader) file(fsys fs.FS, name string) error {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return fmt.Errorf("read catalogue: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return fmt.Errorf("read catalogue: %w", err)
+	}
+	if len(data) > maxFile {
+		l.errorf(name, 0, "file is larger than %d bytes", maxFile)
+		return nil
+	}
+	doc, lines, ok := l.decode(name, data)
+	if !ok {
+		return nil
+	}
+	if doc.Version != "" && l.version != "" {
+		l.errorf(name, 1, "another file gives the version too")
+	}
+	l.version = cmp.Or(l.version, doc.Version)
+	if _, err := finding.ParseLevel(string(doc.Level)); err != nil && len(doc.Controls) > 0 {
+		l.errorf(name, 1, "%v", err)
+		return nil
+	}
+	for i, ctl := range doc.Controls {
+		ctl.Level = doc.Level
+		l.add(name, lines[i], ctl)
+	}
+	return nil
+}
+
+// decode reads the only document of a file, and the line of each control.
+func (l *loader) decode(name string, data []byte) (doc document, lines []int, ok bool) {
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	if err := dec.Decode(&doc); err != nil {
+		l.yaml(name, err)
+		return doc, nil, false
+	}
+	if err := dec.Decode(new(yaml.Node)); err != io.EOF {
+		l.errorf(name, 0, "want one YAML document")
+		return doc, nil, false
+	}
+	var at struct{ Controls []yaml.Node }
+	if err := yaml.Unmarshal(data, &at); err != nil {
+		l.yaml(name, err)
+		return doc, nil, false
+	}
+	for _, n := range at.Controls {
+		lines = append(lines, n.Line)
+	}
+	return doc, lines, true
+}
+
+var (
+	yamlLine  = regexp.MustCompile(`^(?:yaml: )?line ([0-9]+): `)
+	goField   = regexp.MustCompile(`field (\S+) not found in type \S+`)
+	goTarget  = regexp.MustCompile(` into \S+$`)
+	yamlWords = "yaml: "
+)
+
+// yaml adds the errors of the YAML library, in this package's words.
+func (l *loader) yaml(name string, err error) {
+	messages := []string{err.Error()}
+	if typed := (*yaml.TypeError)(nil); errors.As(err, &typed) {
+		messages = typed.Errors
+	} else if err == io.EOF {
+		messages = []string{"file is empty"}
+	}
+	for _, m := range messages {
+		place := name
+		if at := yamlLine.FindStringSubmatch(m); at != nil {
+			place, m = name+":"+at[1], m[len(at[0]):]
+		}
+		m = goField.ReplaceAllString(strings.TrimPrefix(m, yamlWords), "unknown key $1")
+		l.errorf(place, 0, "%s", goTarget.ReplaceAllString(m, ""))
+	}
+}
+
+func (l *loader) add(file string, line int, ctl Control) {
+	report := func(format string, args ...any) {
+		l.errorf(file, line, "control %s: %s", cmp.Or(ctl.ID, "without id"), fmt.Sprintf(format, args...))
+	}
+	place := fmt.Sprintf("%s:%d", file, line)
+	if first, again := l.seen[ctl.ID]; again {
+		report("id is already used at %s", first)
+	}
+	if !idForm.MatchString(ctl.ID) || !strings.HasPrefix(ctl.ID, levelPrefix[ctl.Level]) {
+		report("id must be %sAAA-NN", levelPrefix[ctl.Level])
+	}
+	validate(ctl, report)
+	l.seen[ctl.ID] = place
+	if len(l.controls) == maxControls {
+		report("more than %d controls", maxControls)
+	}
+	if len(l.controls) < maxControls {
+		l.controls, l.places = append(l.controls, ctl), append(l.places, place)
+	}
+}
+
+func validate(ctl Control, report func(string, ...any)) {
+	if _, err := finding.ParseSeverity(string(ctl.Severity)); err != nil {
+		report("%v", err)
+	}
+	for _, text := range []struct{ key, value string }{
+		{"title", ctl.Title}, {"definition", ctl.Definition}, {"why", ctl.Why}, {"fix.text", ctl.Fix.Text},
+	} {
+		if strings.TrimSpace(text.value) == "" || strings.Contains(strings.TrimSpace(text.value), "\n") {
+			report("%s must be one line of text", text.key)
+		}
+	}
+	if !slices.Contains([]string{"auto", "suggest", "guide"}, ctl.Fix.Class) {
+		report("unknown fix.class %q: want auto, suggest or guide", ctl.Fix.Class)
+	}
+	if _, known := checks[ctl.Evaluator]; !known && ctl.Evaluator != byPolicy {
+		report("unknown evaluator %q: want policy or a check", ctl.Evaluator)
+	}
+	if _, known := excuses[ctl.Unless]; !known && ctl.Unless != "" {
+		report("unknown unless %q", ctl.Unless)
+	}
+	validateSubjects(ctl.Subjects, report)
+	validateEvidence(ctl.Evidence, report)
+	for _, name := range slices.Sorted(maps.Keys(ctl.Frameworks)) {
+		if !slices.Contains(frameworks, name) || len(ctl.Frameworks[name]) == 0 {
+			report("framework %q has no ids or is none of %s", name, strings.Join(frameworks, ", "))
+		}
+	}
+}
+
+func validateSubjects(subjects []string, report func(string, ...any)) {
+	if len(subjects) == 0 {
+		report("subjects must name at least one kind")
+	}
+	for _, s := range subjects {
+		if gk := schema.ParseGroupKind(s); s != workloads && (gk.Kind == "" || gk.Kind[0] < 'A' || gk.Kind[0] > 'Z') {
+			report("subject %q is neither workload nor a kind", s)
+		}
+	}
+}
+
+func validateEvidence(kinds []string, report func(string, ...any)) {
+	if len(kinds) == 0 {
+		report("evidence must name at least one kind")
+	}
+	for _, kind := range kinds {
+		if lifetime[kind] == 0 {
+			report("unknown evidence %q", kind)
+		}
+	}
+}
+
+// families checks that the members of a family belong to one level.
+func (l *loader) families() {
+	first := map[string]int{}
+	for i, ctl := range l.controls {
+		at, known := first[ctl.Family]
+		if !known {
+			first[ctl.Family] = i
+		} else if ctl.Family != "" && l.controls[at].Level != ctl.Level {
+			l.errorf(l.places[i], 0, "control %s: family %s has members in two levels", ctl.ID, ctl.Family)
+		}
+	}
+}

@@ -1,0 +1,303 @@
+package inventory
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The bounds of one document.
+const (
+	maxValues  = 2_000_000 // lines and commas of a file: each can be a value, which takes much more memory than text
+	maxDepth   = 256       // nesting; Kubernetes' own deepest types need less than 60
+	maxAliased = 200_000   // values that come from aliases: few lines could make billions
+)
+
+// parse reads the documents of one file.
+func (r *reader) parse(file string, data []byte, named bool) {
+	if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
+		r.fail(fmt.Errorf("%s: not a text file in UTF-8", file))
+		return
+	}
+	if bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte(",")) > maxValues {
+		r.fail(hint(fmt.Errorf("%s: more than %d lines and commas", file, maxValues), splitHint))
+		return
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(joinSurrogates(data)))
+	found := len(r.objects) + len(r.errs) + r.more + len(r.skipped)
+	for r.ctx.Err() == nil {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			r.fail(syntaxError(file, data, err))
+			return
+		}
+		if !r.count(file, doc.Line) {
+			return
+		}
+		r.document(file, &doc, named)
+	}
+	if found == len(r.objects)+len(r.errs)+r.more+len(r.skipped) {
+		r.noObject(file, 0, "empty", named)
+	}
+}
+
+// count reports whether one more document or list item is within the bounds.
+func (r *reader) count(file string, line int) bool {
+	if r.documents++; r.documents <= maxDocuments {
+		return true
+	}
+	if r.documents == maxDocuments+1 {
+		r.fail(hint(fmt.Errorf("%s:%d: more than %d documents", file, line, maxDocuments), "scan the folders one by one"))
+	}
+	return false
+}
+
+// noObject records a document that is well formed but nothing that a cluster
+// could hold.
+func (r *reader) noObject(file string, line int, reason string, named bool) {
+	source := file
+	if line > 0 {
+		source = fmt.Sprintf("%s:%d", file, line)
+	}
+	if named {
+		r.fail(fmt.Errorf("%s: %w: %s", source, ErrNoObjects, reason))
+	} else {
+		r.skipped = append(r.skipped, Skip{Source: source, Reason: reason})
+	}
+}
+
+func (r *reader) document(file string, doc *yaml.Node, named bool) {
+	root := doc.Content[0]
+	c := converter{fail: func(line int, problem string) { r.fail(fmt.Errorf("%s:%d: %s", file, line, problem)) }}
+	value := c.value(root, 0)
+	if c.beyond {
+		return
+	}
+	switch value := value.(type) {
+	case map[string]any:
+		r.object(manifest{file: file, node: root, value: value, named: named})
+	case nil: // only comments, or nothing between two separators
+	case []any:
+		r.noObject(file, root.Line, "a list, not an object", named)
+	default:
+		r.noObject(file, root.Line, "plain text, not an object", named)
+	}
+}
+
+var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+
+// syntaxError puts file and line in front. The YAML package counts lines from 0
+// in the errors of its parser, and from 1 in those of its scanner.
+func syntaxError(file string, data []byte, err error) error {
+	line, problem := 1, err.Error()
+	if m := yamlError.FindStringSubmatch(problem); m != nil {
+		problem = m[2]
+		line, _ = strconv.Atoi(cmp.Or(m[1], "1"))
+		if m[1] != "" && strings.HasPrefix(problem, "did not find expected") {
+			line++
+		}
+	}
+	err = fmt.Errorf("%s:%d: %s", file, line, problem)
+	if bytes.Contains(data, []byte("{{")) {
+		return hint(err, "a Helm template must be rendered first: helm template CHART | kubeguardian scan -")
+	}
+	return err
+}
+
+var surrogates = regexp.MustCompile(`\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|.)`)
+
+// joinSurrogates replaces JSON's two-part escapes ("\ud83d\ude00"), which YAML
+// does not have, by the character they stand for.
+func joinSurrogates(data []byte) []byte {
+	if start := bytes.TrimSpace(data); len(start) == 0 || start[0] != '{' && start[0] != '[' || !bytes.Contains(data, []byte(`\u`)) {
+		return data
+	}
+	return surrogates.ReplaceAllFunc(data, func(escape []byte) []byte {
+		if len(escape) < 12 {
+			return escape
+		}
+		high, _ := strconv.ParseUint(string(escape[2:6]), 16, 16)
+		low, _ := strconv.ParseUint(string(escape[8:12]), 16, 16)
+		return []byte(string(utf16.DecodeRune(rune(high), rune(low))))
+	})
+}
+
+// A converter turns YAML nodes into the values that encoding/json makes of the
+// equivalent JSON, with int64 where a number is one. Plain yes, no, on and off
+// are booleans, as kubectl and the API server read them.
+type converter struct {
+	fail    func(line int, problem string)
+	beyond  bool // a bound was exceeded, and the value is cut off
+	within  int  // aliases around the current node
+	aliased int  // nodes visited within aliases
+}
+
+func (c *converter) problem(n *yaml.Node, format string, args ...any) {
+	c.fail(n.Line, fmt.Sprintf(format, args...))
+}
+
+func (c *converter) value(n *yaml.Node, depth int) any {
+	if c.within > 0 {
+		c.aliased++
+	}
+	switch {
+	case c.beyond:
+		return nil
+	case c.aliased > maxAliased:
+		c.problem(n, "aliases expand to more than %d values", maxAliased)
+		c.beyond = true
+		return nil
+	case depth > maxDepth:
+		c.problem(n, "nested more than %d levels deep", maxDepth)
+		c.beyond = true
+		return nil
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		m := make(map[string]any, len(n.Content)/2)
+		c.mapping(n, m, depth)
+		return m
+	case yaml.SequenceNode:
+		s := make([]any, len(n.Content))
+		for i, item := range n.Content {
+			s[i] = c.value(item, depth+1)
+		}
+		return s
+	case yaml.AliasNode:
+		c.within++
+		defer func() { c.within-- }()
+		return c.value(n.Alias, depth+1)
+	}
+	return c.scalar(n)
+}
+
+// mapping fills m. Keys of merged mappings ("<<") yield to the mapping's own.
+func (c *converter) mapping(n *yaml.Node, m map[string]any, depth int) {
+	lines := make(map[string]int, len(n.Content)/2)
+	var merges []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if key.ShortTag() == "!!merge" {
+			merges = append(merges, value)
+			continue
+		}
+		name, ok := c.key(key)
+		if first := lines[name]; first > 0 {
+			c.problem(key, "duplicate key %q: first on line %d", name, first)
+			ok = false
+		}
+		if ok {
+			lines[name] = key.Line
+			m[name] = c.value(value, depth+1)
+		}
+	}
+	for _, value := range merges {
+		c.merge(value, m, depth)
+	}
+}
+
+func (c *converter) merge(n *yaml.Node, m map[string]any, depth int) {
+	value := c.value(n, depth+1)
+	sources, ok := value.([]any)
+	if !ok {
+		sources = []any{value}
+	}
+	for _, source := range sources {
+		merged, ok := source.(map[string]any)
+		if !ok && !c.beyond {
+			c.problem(n, "merge (<<) of a value that is not a mapping")
+		}
+		for name, value := range merged {
+			if _, own := m[name]; !own {
+				m[name] = value
+			}
+		}
+	}
+}
+
+func (c *converter) key(n *yaml.Node) (name string, ok bool) {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	if n.Kind == yaml.ScalarNode {
+		switch v := c.scalar(n).(type) {
+		case string:
+			return v, true
+		case bool:
+			return strconv.FormatBool(v), true
+		case int64:
+			return strconv.FormatInt(v, 10), true
+		}
+	}
+	c.problem(n, "a key must be text")
+	return "", false
+}
+
+func (c *converter) scalar(n *yaml.Node) any {
+	switch tag := n.ShortTag(); tag {
+	case "!!str":
+		if v, ok := oldBooleans[n.Value]; ok && n.Style == 0 {
+			return v
+		}
+		return n.Value
+	case "!!timestamp", "!!merge":
+		return n.Value
+	case "!!null":
+		return nil
+	case "!!bool", "!!int", "!!float":
+		return c.number(n)
+	case "!!binary":
+		data, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
+		if err != nil || !utf8.Valid(data) {
+			c.problem(n, "!!binary is not text in base64")
+		}
+		return string(data)
+	default:
+		c.problem(n, "unknown tag %s", tag)
+		return nil
+	}
+}
+
+// oldBooleans are the words of YAML 1.1 that YAML 1.2 took for text.
+var oldBooleans = map[string]bool{
+	"y": true, "Y": true, "yes": true, "Yes": true, "YES": true, "on": true, "On": true, "ON": true,
+	"n": false, "N": false, "no": false, "No": false, "NO": false, "off": false, "Off": false, "OFF": false,
+}
+
+func (c *converter) number(n *yaml.Node) any {
+	var v any
+	if err := n.Decode(&v); err != nil {
+		c.problem(n, "%q is not a %s", n.Value, strings.TrimPrefix(n.ShortTag(), "!!"))
+		return nil
+	}
+	switch v := v.(type) {
+	case int:
+		return int64(v)
+	case uint64:
+		return float64(v)
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			c.problem(n, "%s is not a number that JSON has", n.Value)
+		}
+		if v == math.Trunc(v) && math.Abs(v) < 1<<63 {
+			return int64(v)
+		}
+		return v
+	}
+	return v
+}

@@ -1,0 +1,211 @@
+package inventory
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+const (
+	debounce = 500 * time.Millisecond // collects a burst of changes
+	gapRetry = time.Minute            // until a kind that was not permitted is tried again
+)
+
+// Watch keeps an inventory of the cluster current. It calls onChange with a new
+// snapshot for each burst of changes, one call at a time, and first when all
+// kinds that may be read have been listed: from then on the inventory is
+// synced. A kind that may not be read is a [Gap] until it may.
+//
+// Watch returns an error if the cluster cannot be reached at the start, and nil
+// once ctx ends. When the API server goes away later, the last snapshot stands
+// and watching resumes by itself.
+func Watch(ctx context.Context, config *rest.Config, onChange func(*Inventory)) error {
+	return watch(ctx, config, onChange, gapRetry)
+}
+
+func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), retry time.Duration) error {
+	client, err := connect(ctx, config)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	w := &watcher{
+		client:    client,
+		changed:   make(chan struct{}, 1),
+		informers: map[resource]cache.SharedIndexInformer{},
+		gaps:      map[resource]string{},
+	}
+	defer w.running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, r := range clusterResources {
+		if err := w.open(ctx, r); err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+	for _, informer := range w.informers {
+		cache.WaitForCacheSync(ctx.Done(), informer.HasSynced)
+	}
+	w.signal()
+	return w.loop(ctx, onChange, retry)
+}
+
+// A watcher holds one informer for each kind that may be read.
+type watcher struct {
+	client    dynamic.Interface
+	changed   chan struct{} // holds one signal at most
+	running   sync.WaitGroup
+	informers map[resource]cache.SharedIndexInformer
+
+	mu   sync.Mutex
+	gaps map[resource]string
+}
+
+func (w *watcher) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// open tries to read a kind: it closes the gap of that kind, or opens one.
+func (w *watcher) open(ctx context.Context, r resource) error {
+	_, err := probe(ctx, w.client, r)
+	reason := gapReason(r, err)
+	if err != nil && reason == "" {
+		return fmt.Errorf("list %s: %w", r.Resource, err)
+	}
+	w.setGap(r, reason)
+	if reason != "" || w.informers[r] != nil {
+		return nil
+	}
+	informer := dynamicinformer.NewFilteredDynamicInformer(w.client, r.GroupVersionResource, "", 0, cache.Indexers{}, nil).Informer()
+	if err := w.configure(informer, r); err != nil {
+		return fmt.Errorf("watch %s: %w", r.Resource, err)
+	}
+	w.informers[r] = informer
+	w.running.Go(func() { informer.RunWithContext(ctx) })
+	return nil
+}
+
+func (w *watcher) setGap(r resource, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gaps[r] != reason {
+		w.gaps[r] = reason
+		w.signal()
+	}
+}
+
+func (w *watcher) configure(informer cache.SharedIndexInformer, r resource) error {
+	if err := informer.SetTransform(trim); err != nil {
+		return err
+	}
+	// Only a lost permission matters here: the informer itself tries again
+	// after every error, and evidence that is no longer renewed ages.
+	err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		if reason := gapReason(r, err); reason != "" {
+			w.setGap(r, reason)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	_, err = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { w.signal() },
+		DeleteFunc: func(any) { w.signal() },
+		UpdateFunc: func(before, after any) {
+			if version(before) != version(after) {
+				w.signal()
+			}
+		},
+	})
+	return err
+}
+
+// trim drops what no control reads and what is often most of an object.
+func trim(obj any) (any, error) {
+	if u, ok := obj.(*unstructured.Unstructured); ok {
+		u.SetManagedFields(nil)
+	}
+	return obj, nil
+}
+
+func version(obj any) string {
+	if o, ok := obj.(metav1.Object); ok {
+		return o.GetResourceVersion()
+	}
+	return ""
+}
+
+func (w *watcher) loop(ctx context.Context, onChange func(*Inventory), every time.Duration) error {
+	retry := time.NewTicker(every)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-retry.C:
+			w.retryGaps(ctx)
+		case <-w.changed:
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(debounce):
+			}
+			inv, err := w.snapshot()
+			if err != nil {
+				return err
+			}
+			onChange(inv)
+		}
+	}
+}
+
+// retryGaps ignores errors: the gap stays, and the next try is a minute away.
+func (w *watcher) retryGaps(ctx context.Context) {
+	for _, r := range clusterResources {
+		if w.gap(r) == "" || w.open(ctx, r) != nil || w.informers[r] == nil {
+			continue
+		}
+		wait, cancel := context.WithTimeout(ctx, reachTimeout)
+		cache.WaitForCacheSync(wait.Done(), w.informers[r].HasSynced)
+		cancel()
+		w.signal()
+	}
+}
+
+func (w *watcher) gap(r resource) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gaps[r]
+}
+
+func (w *watcher) snapshot() (*Inventory, error) {
+	gaps := []Gap{secretsGap}
+	var objects []*Object
+	for _, r := range clusterResources {
+		reason := w.gap(r)
+		if reason == "" && !w.informers[r].HasSynced() {
+			reason = r.Resource + " are not listed yet"
+		}
+		if reason != "" {
+			gaps = append(gaps, Gap{r.groupKind(), reason})
+			continue
+		}
+		for _, item := range w.informers[r].GetStore().List() {
+			objects = append(objects, &Object{Unstructured: item.(*unstructured.Unstructured)})
+		}
+	}
+	return New(Cluster, objects, gaps)
+}

@@ -1,0 +1,510 @@
+package k8saudit_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
+)
+
+// podEvent has what the fields ask for. Its bodies are not honest: they hold a
+// pod, a role, a binding, a service and a config map at once.
+const podEvent = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"a-1","stage":"ResponseComplete",
+"requestURI":"/api/v1/namespaces/shop/pods?command=ls&command=-l&dry%20run=a%2Fb&bad=%zz","verb":"create",
+"user":{"username":"ann","groups":["dev","ops"]},"impersonatedUser":{"username":"bob"},
+"sourceIPs":["1.2.3.4","10.0.0.1"],"userAgent":"kubectl/v1.37.1",
+"objectRef":{"resource":"pods","namespace":"shop","apiVersion":"v1"},
+"responseStatus":{"metadata":{},"code":201,"reason":"Created"},
+"requestObject":{"kind":"Pod","data":{"b": "<&>","a":"é"},"roleRef":{"name":"admin"},
+ "subjects":[{"kind":"User","name":"u"},{"kind":"Group","name":"g"},{"kind":"ServiceAccount","name":"s","namespace":"n"},{"kind":"ServiceAccount","name":"t"}],
+ "rules":[{"apiGroups":[""],"resources":["pods","secrets"],"verbs":["get"]},{"nonResourceURLs":["/x"],"verbs":["post"]}],
+ "spec":{"type":"NodePort","ports":[{"port": 80}],"hostNetwork":true,"hostPID":false,
+  "securityContext":{"runAsUser":1000,"fsGroup":5,"supplementalGroups":[7,8]},
+  "volumes":[{"name":"v","hostPath":{"path":"/etc"}},{"name":"w","emptyDir":{}},{"name":"x","hostPath":{"path":"/var/run/docker.sock"}},{"name":"y","flexVolume":{"driver":"d"}}],
+  "containers":[{"name":"c","image":"reg:5000/app:1","command":["sh","-c"],"securityContext":{"privileged":true,"runAsUser":0,"capabilities":{"add":["SYS_ADMIN","NET_RAW"]}},"ports":[{"hostPort":8080,"containerPort":80},{"containerPort":81}]},
+   {"name":"d","image":"busybox@sha256:1","args":["a","b"],"securityContext":{"allowPrivilegeEscalation":false,"readOnlyRootFilesystem":true,"procMount":"Default","runAsGroup":9}}],
+  "initContainers":[{"name":"i"}]}},
+"responseObject":{"kind":"Pod","metadata":{"name":"web-x7"}},
+"stageTimestamp":"2026-03-04T05:06:07.000089Z",
+"annotations":{"authorization.k8s.io/decision":"allow","authorization.k8s.io/reason":""}}`
+
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "") }
+
+// decode returns the events of a document and fails on anything else in it.
+func decode(t *testing.T, doc string) []*event.Event {
+	t.Helper()
+	var events []*event.Event
+	stats, err := k8saudit.Decode(strings.NewReader(doc), func(e *event.Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil || stats.Malformed != 0 {
+		t.Fatalf("Decode = %+v, %v", stats, err)
+	}
+	return events
+}
+
+func value(t *testing.T, e *event.Event, name string, arg *string) event.Value {
+	t.Helper()
+	f, ok := event.Lookup(event.K8sAudit, name)
+	if !ok {
+		t.Fatalf("no field %s", name)
+	}
+	ref, err := event.Resolve(f, arg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e.Value(ref)
+}
+
+func TestFields(t *testing.T) {
+	e := decode(t, oneLine(podEvent))[0]
+	for field, want := range map[string]string{
+		"ka.auditid":                          "a-1",
+		"ka.stage":                            "ResponseComplete",
+		"ka.auth.decision":                    "allow",
+		"ka.auth.reason":                      "", // present, and empty
+		"ka.cluster.name":                     event.NA,
+		"ka.user.name":                        "ann",
+		"ka.user.groups":                      "(dev,ops)",
+		"ka.user.groups[1]":                   "(ops)",
+		"ka.user.groups[2]":                   event.NA,
+		"ka.impuser.name":                     "bob",
+		"ka.verb":                             "create",
+		"ka.uri.param[command]":               "ls",
+		"ka.uri.param[dry run]":               "a/b",
+		"ka.uri.param[bad]":                   event.NA,
+		"ka.uri.param[none]":                  event.NA,
+		"ka.target.name":                      event.NA,
+		"ka.target.namespace":                 "shop",
+		"ka.target.resource":                  "pods",
+		"ka.target.subresource":               event.NA,
+		"ka.target.pod.name":                  "web-x7",
+		"ka.resp.name":                        "web-x7",
+		"ka.response.code":                    "201",
+		"ka.response.reason":                  "Created",
+		"ka.useragent":                        "kubectl/v1.37.1",
+		"ka.sourceips":                        "(1.2.3.4,10.0.0.1)",
+		"ka.sourceips[0]":                     "(1.2.3.4)",
+		"ka.req.binding.role":                 "admin",
+		"ka.req.binding.subjects[0]":          `({"kind":"User","name":"u"})`,
+		"ka.req.binding.subjects.user_names":  "(u)",
+		"ka.req.binding.subjects.group_names": "(g)",
+		"ka.req.binding.subjects.serviceaccount_names":            "(s,t)",
+		"ka.req.binding.subjects.serviceaccount_ns_names":         "(n:s)",
+		"ka.req.configmap.obj":                                    `{"b":"<&>","a":"é"}`,
+		"ka.req.role.rules[1]":                                    `({"nonResourceURLs":["/x"],"verbs":["post"]})`,
+		"ka.req.role.rules.resources":                             "(pods,secrets)",
+		"ka.req.role.rules.verbs":                                 "(get,post)",
+		"ka.req.role.rules.verbs[1]":                              "(post)",
+		"ka.req.role.rules.nonResourceURLs":                       "(/x)",
+		"ka.req.role.rules.apiGroups":                             "()",
+		"ka.req.service.type":                                     "NodePort",
+		"ka.req.service.ports":                                    `([{"port":80}])`,
+		"ka.req.pod.host_network":                                 "true",
+		"ka.req.pod.host_pid":                                     "false",
+		"ka.req.pod.host_ipc":                                     event.NA,
+		"ka.req.pod.run_as_user":                                  "1000",
+		"ka.req.pod.fs_group":                                     "5",
+		"ka.req.pod.supplemental_groups":                          "(7,8)",
+		"ka.req.pod.volumes.hostpath":                             "(/etc,/var/run/docker.sock)",
+		"ka.req.pod.volumes.hostpath[2]":                          "(/var/run/docker.sock)",
+		"ka.req.pod.volumes.hostpath[1]":                          event.NA,
+		"ka.req.pod.volumes.flexvolume_driver":                    "(d)",
+		"ka.req.pod.volumes.volume_type":                          "(hostPath,emptyDir,hostPath,flexVolume)",
+		"ka.req.pod.containers.name":                              "(c,d)",
+		"ka.req.pod.containers.image":                             "(reg:5000/app:1,busybox@sha256:1)",
+		"ka.req.pod.containers.image.repository":                  "(reg,busybox)",
+		"ka.req.pod.containers.command":                           "(sh -c,)",
+		"ka.req.pod.containers.args[1]":                           "(a b)",
+		"ka.req.pod.containers.privileged":                        "(true)",
+		"ka.req.pod.containers.privileged[1]":                     event.NA,
+		"ka.req.pod.containers.allow_privilege_escalation":        "(false)",
+		"ka.req.pod.containers.read_only_fs":                      "(true)",
+		"ka.req.pod.containers.run_as_user":                       "(0)",
+		"ka.req.pod.containers.run_as_group":                      "(9)",
+		"ka.req.pod.containers.proc_mount":                        "(Default)",
+		"ka.req.pod.containers.add_capabilities":                  `(["SYS_ADMIN","NET_RAW"])`,
+		"ka.req.pod.containers.host_port":                         "(8080,81)",
+		"ka.req.pod.initContainers.name":                          "(i)",
+		"ka.req.pod.initContainers.image":                         event.NA, // a container lacks it
+		"ka.req.pod.ephemeralContainers.privileged":               event.NA,
+		"ka.req.container.image":                                  "reg:5000/app:1",
+		"ka.req.container.image.repository":                       "reg",
+		"ka.req.container.privileged":                             "true",
+		"ka.req.container.host_network":                           "true",
+		"ka.req.volume.hostpath[/etc]":                            "true",
+		"ka.req.volume.hostpath[/var/*]":                          "true",
+		"ka.req.volume.hostpath[/usr]":                            "false",
+		"jevt.value[/stage]":                                      "ResponseComplete",
+		"jevt.value[stage]":                                       "ResponseComplete",
+		"jevt.value[/verb]":                                       "create",
+		"jevt.value[/level]":                                      "RequestResponse",
+		"jevt.value[/annotations/authorization.k8s.io~1decision]": "allow",
+		"jevt.value[/requestObject/spec/containers/1/args]":       `["a","b"]`,
+		"jevt.value[/requestObject/spec/containers/9]":            event.NA,
+		"jevt.value[/responseObject/metadata/name]":               "web-x7",
+		"jevt.value[/responseStatus/code]":                        "201",
+		"json.value[/nothing/here]":                               event.NA,
+		"jevt.rawtime":                                            "1772600767000089000",
+		"json.rawtime":                                            "1772600767000089000",
+		"evt.rawtime":                                             "1772600767000089000",
+		"evt.time.iso8601":                                        "2026-03-04T05:06:07.000089000Z",
+		"evt.source":                                              "k8s_audit",
+	} {
+		t.Run(field, func(t *testing.T) {
+			name, arg, ok := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+			var key *string
+			if ok {
+				key = &arg
+			}
+			if got := value(t, e, name, key).String(); got != want {
+				t.Errorf("= %q, want %q", got, want)
+			}
+		})
+	}
+	if got := value(t, e, "jevt.obj", nil).Text; !strings.Contains(got, "\n    \"username\": \"ann\"") {
+		t.Errorf("jevt.obj = %.200s…", got)
+	}
+}
+
+// Every field of the schema has a value in some event, so none is only a name.
+func TestEveryFieldIsExtracted(t *testing.T) {
+	full := strings.NewReplacer(
+		`"initContainers":[{"name":"i"}]`, `"hostIPC":true,"ephemeralContainers":CONTAINERS,"initContainers":CONTAINERS`,
+		`"runAsUser":1000`, `"runAsUser":1000,"runAsGroup":3`,
+		`"apiVersion":"v1"}`, `"apiVersion":"v1","name":"web"}`,
+		`"authorization.k8s.io/reason":""`, `"authorization.k8s.io/reason":"r","authentication.openshift.io/decision":"allow",
+		"authentication.openshift.io/username":"o","validation.policy.admission.k8s.io/validation_failure":"[]",
+		"pod-security.kubernetes.io/audit-violations":"v","cluster_name":"c"`,
+	).Replace(podEvent)
+	container := `[{"name":"i","image":"j","command":["k"],"args":["l"],"ports":[{"hostPort":1}],"securityContext":{"privileged":true,
+	"allowPrivilegeEscalation":true,"readOnlyRootFilesystem":true,"runAsUser":1,"runAsGroup":1,"procMount":"p","capabilities":{"add":["A"]}}}]`
+	full = strings.ReplaceAll(full, "CONTAINERS", container)
+	events := decode(t, oneLine(full))
+	events = append(events, decode(t, strings.Replace(oneLine(full), `"resource":"pods"`, `"resource":"pods","subresource":"exec"`, 1))...)
+	for _, f := range event.Fields(event.K8sAudit) {
+		if f.Name == "evt.hostname" {
+			continue // an audit event does not say where
+		}
+		var arg *string
+		switch f.Arg {
+		case event.KeyArg:
+			arg = new("command")
+		case event.PointerArg:
+			arg = new("/auditID")
+		}
+		got := slices.ContainsFunc(events, func(e *event.Event) bool {
+			v := value(t, e, f.Name, arg)
+			return !v.Missing() && v.Type == f.Type
+		})
+		if !got || f.Desc == "" {
+			t.Errorf("%s: no value of type %s, or no description", f.Name, f.Type)
+		}
+	}
+}
+
+func TestSubject(t *testing.T) {
+	for _, tc := range []struct {
+		name, ref, verb string
+		want            event.Subject
+	}{
+		{"object", `{"resource":"secrets","namespace":"shop","name":"db","apiVersion":"v1"}`, "get", event.Subject{APIVersion: "v1", Kind: "Secret", Namespace: "shop", Name: "db"}},
+		{"group", `{"resource":"ingresses","namespace":"shop","name":"i","apiGroup":"networking.k8s.io","apiVersion":"v1"}`, "get", event.Subject{APIVersion: "networking.k8s.io/v1", Kind: "Ingress", Namespace: "shop", Name: "i"}},
+		{"subresource", `{"resource":"pods","namespace":"shop","name":"p","apiVersion":"v1","subresource":"exec"}`, "create", event.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: "p"}},
+		{"namespace", `{"resource":"namespaces","namespace":"shop","name":"shop","apiVersion":"v1"}`, "delete", event.Subject{APIVersion: "v1", Kind: "Namespace", Name: "shop"}},
+		{"list", `{"resource":"secrets","apiVersion":"v1"}`, "list", event.Subject{APIVersion: "v1", Kind: "Secret"}},
+		{"generated name", `{"resource":"pods","namespace":"shop","apiVersion":"v1"}`, "create", event.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: "web-x7"}},
+		{"unknown kind", `{"resource":"widgets","name":"w","apiGroup":"example.com","apiVersion":"v1"}`, "get", event.Subject{APIVersion: "example.com/v1", Kind: "widgets", Name: "w"}},
+		{"name of a built-in in another group", `{"resource":"pods","name":"w","apiGroup":"example.com","apiVersion":"v1"}`, "get", event.Subject{APIVersion: "example.com/v1", Kind: "pods", Name: "w"}},
+		{"no resource", `{}`, "get", event.Subject{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			doc := strings.NewReplacer(`{"resource":"pods","namespace":"shop","apiVersion":"v1"}`, tc.ref, `"verb":"create"`, `"verb":"`+tc.verb+`"`).Replace(oneLine(podEvent))
+			if got := decode(t, doc)[0].Record.Subject(); got != tc.want {
+				t.Errorf("= %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+func minimal(id string) string {
+	return `{"auditID":"` + id + `","stageTimestamp":"2026-03-04T05:06:07Z"}`
+}
+
+func TestDecode(t *testing.T) {
+	deep := strings.Repeat(`{"a":`, 300) + "1" + strings.Repeat("}", 300)
+	huge := `{"auditID":"big","stageTimestamp":"2026-03-04T05:06:07Z","requestObject":"` + strings.Repeat("x", 16<<20) + `"}`
+	for _, tc := range []struct {
+		name, in string
+		ids      string   // of the events, joined
+		problems []string // parts of them, in order
+		err      string
+	}{
+		{name: "empty"},
+		{name: "blank lines", in: "\n \n\r\n"},
+		{name: "lines", in: minimal("a") + "\n" + minimal("b") + "\r\n\n" + minimal("c"), ids: "abc"},
+		{name: "line longer than any buffer", in: strings.Replace(minimal("a"), "{", "{"+strings.Repeat(" ", 1<<20), 1) + "\n" + minimal("b"), ids: "ab"},
+		{name: "list", in: `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + minimal("a") + "," + minimal("b") + `]}`, ids: "ab"},
+		{name: "lists in lines", in: `{"kind":"EventList","items":[` + minimal("a") + "]}\n" + `[` + minimal("b") + `]`, ids: "ab"},
+		{name: "empty list", in: `{"kind":"EventList","items":null}`},
+		{name: "over several lines", in: "\n{\n\"kind\":\n\"EventList\",\"items\":[" + minimal("a") + ",\n" + minimal("b") + "]}\n" + minimal("c"), ids: "abc"},
+		{name: "array over several lines", in: "[\n" + minimal("a") + ",\n" + minimal("b") + "\n]\n", ids: "ab"},
+		{name: "bad line", in: minimal("a") + "\n{\"auditID\":\n" + minimal("b"), ids: "ab", problems: []string{"line 2: parse JSON: unexpected end"}},
+		{name: "first line is the end of another", in: "\"}}\n" + minimal("b"), ids: "b", problems: []string{"line 1: parse JSON"}},
+		{name: "bad items", in: `[` + minimal("a") + `,1,null,{"auditID":3},{"verb":"get"},` + minimal("b") + `]`, ids: "ab", problems: []string{
+			"line 1: want an audit event, got a JSON number", "line 1: event without auditID",
+			"line 1: field auditID must not be a JSON number", "line 1: event without auditID",
+		}},
+		{name: "no time", in: `{"auditID":"a"}`, problems: []string{"line 1: event without stageTimestamp"}},
+		{name: "bad time", in: `{"auditID":"a","stageTimestamp":"now"}`, problems: []string{`line 1: parse JSON: parsing time`}},
+		{name: "another kind", in: `{"kind":"Pod","auditID":"a"}`, problems: []string{`line 1: kind "Pod": want Event or EventList`}},
+		{name: "another object", in: `{"a":1}`, problems: []string{`line 1: neither an Event nor an EventList`}},
+		{name: "another version", in: `{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","auditID":"a","stageTimestamp":"2026-03-04T05:06:07Z"}`, problems: []string{`line 1: apiVersion "audit.k8s.io/v1beta1": want audit.k8s.io/v1`}},
+		{name: "too deep", in: minimal("a") + "\n" + deep + "\n" + minimal("b"), ids: "ab", problems: []string{"line 2: JSON nested deeper than 200 levels"}},
+		{name: "brackets in text", in: strings.Replace(minimal("a"), "{", `{"verb":"`+strings.Repeat(`[\"`, 300)+`",`, 1), ids: "a"},
+		{name: "too large", in: huge + "\n" + minimal("b"), ids: "b", problems: []string{"line 1: event of 16777292 bytes: the limit is 16777216"}},
+		{name: "line too long", in: minimal("a") + "\n" + strings.Repeat("x", 65<<20) + "\n" + minimal("b"), ids: "ab", problems: []string{"line 2: longer than 67108864 bytes"}},
+		{name: "last line too long", in: minimal("a") + "\n" + strings.Repeat("x", 65<<20), ids: "a", problems: []string{"line 2: longer than 67108864 bytes"}},
+		{name: "document too long", in: "{\n" + strings.Repeat(" ", 65<<20), err: "read audit events: line 1: JSON over several lines is longer than 67108864 bytes: write one event on each line"},
+		{name: "broken document", in: "[\n" + minimal("a") + ",\n}", err: "read audit events: line 3: parse JSON: invalid character '}'"},
+		{name: "unfinished document", in: "{\n\"a\":\n", err: "read audit events: line 3: parse JSON: unexpected EOF"},
+		{name: "binary", in: "\x00\x01\xff", problems: []string{"line 1: parse JSON"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ids := ""
+			stats, err := k8saudit.Decode(strings.NewReader(tc.in), func(e *event.Event) error {
+				ids += e.ID
+				return nil
+			})
+			if (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
+				t.Fatalf("Decode = %v, want %q", err, tc.err)
+			}
+			if ids != tc.ids || stats.Events != len(ids) || stats.Malformed != len(tc.problems) {
+				t.Fatalf("events %q, %+v; want %q, %d malformed", ids, stats, tc.ids, len(tc.problems))
+			}
+			for i, want := range tc.problems {
+				if got := stats.Problems[i].Error(); !strings.Contains(got, want) {
+					t.Errorf("problem %d = %s, want %s", i, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestDecodeStops(t *testing.T) {
+	full := errors.New("store is full")
+	stats, err := k8saudit.Decode(strings.NewReader(minimal("a")+"\n"+minimal("b")), func(*event.Event) error { return full })
+	if !errors.Is(err, full) || stats.Events != 1 {
+		t.Errorf("Decode = %+v, %v; want the error of yield after one event", stats, err)
+	}
+	broken := io.MultiReader(strings.NewReader(minimal("a")+"\n"), errReader{})
+	if stats, err = k8saudit.Decode(broken, func(*event.Event) error { return nil }); err == nil || stats.Events != 1 {
+		t.Errorf("Decode = %+v, %v; want the error of the reader after one event", stats, err)
+	}
+	stats, err = k8saudit.Decode(strings.NewReader(strings.Repeat("x\n", 50)), nil)
+	if err != nil || stats.Malformed != 50 || len(stats.Problems) != 10 {
+		t.Errorf("Decode = %d malformed, %d problems, %v; want 50, 10", stats.Malformed, len(stats.Problems), err)
+	}
+}
+
+type errReader struct{}
+
+func (errReader) Read([]byte) (int, error) { return 0, errors.New("disk is gone") }
+
+func zip(s string) string {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, s); err != nil {
+		panic(err)
+	}
+	if err := w.Close(); err != nil {
+		panic(err)
+	}
+	return b.String()
+}
+
+func TestReceiver(t *testing.T) {
+	batch := `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + minimal("a") + `,{"bad":1},` + minimal("b") + `]}`
+	for _, tc := range []struct {
+		name, method, media, encoding, body string
+		fail                                error
+		code                                int
+		header                              string // that must be set
+		ids                                 string
+		want                                k8saudit.Counters
+	}{
+		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
+		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
+		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
+		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Malformed: 1}},
+		{name: "method", method: "GET", code: 405, header: "Allow", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Method: 1}}},
+		{name: "media type", media: "text/plain", body: batch, code: 415, want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
+		{name: "encoding", encoding: "br", body: batch, code: 415, header: "Accept-Encoding", want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
+		{name: "empty", code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "no JSON", body: "{", code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "no list", body: `{"kind":"PodList","items":[]}`, code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "other version", body: `{"kind":"EventList","apiVersion":"v1","items":[]}`, code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "no gzip", encoding: "gzip", body: batch, code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "cut gzip", encoding: "gzip", body: zip(batch)[:40], code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Incomplete: 1}}},
+		{name: "too large", body: strings.Repeat(" ", 65<<20), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
+		{name: "gzip bomb", encoding: "gzip", body: zip(strings.Repeat(" ", 65<<20)), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
+		{name: "not handled", body: batch, fail: errors.New("disk full at /secret/path"), code: 503, header: "Retry-After", ids: "ab", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Failed: 1}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ids := ""
+			r := k8saudit.NewReceiver(func(_ context.Context, events []*event.Event) error {
+				for _, e := range events {
+					ids += e.ID
+				}
+				return tc.fail
+			}, 1)
+			server := httptest.NewServer(r)
+			defer server.Close()
+			res, body := send(t, server.URL, tc.method, tc.media, tc.encoding, tc.body)
+			if res.StatusCode != tc.code || tc.header != "" && res.Header.Get(tc.header) == "" {
+				t.Errorf("answer = %d %v, want %d with header %q", res.StatusCode, res.Header, tc.code, tc.header)
+			}
+			if ids != tc.ids {
+				t.Errorf("events = %q, want %q", ids, tc.ids)
+			}
+			if got := r.Counters(); got != tc.want {
+				t.Errorf("counters = %+v, want %+v", got, tc.want)
+			}
+			if strings.Contains(body, "secret") {
+				t.Errorf("answer %q tells the caller about the inside", body)
+			}
+		})
+	}
+}
+
+func send(t *testing.T, url, method, media, encoding, body string) (*http.Response, string) {
+	t.Helper()
+	if method == "" {
+		method = http.MethodPost
+	}
+	if media == "" {
+		media = "application/json"
+	}
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", media)
+	if encoding != "" {
+		req.Header.Set("Content-Encoding", encoding)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(answer)
+}
+
+// While a batch is in flight a second one is refused, and taken afterwards.
+func TestReceiverBusy(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	r := k8saudit.NewReceiver(func(context.Context, []*event.Event) error {
+		entered <- struct{}{}
+		<-leave
+		return nil
+	}, 1)
+	server := httptest.NewServer(r)
+	defer server.Close()
+	done := make(chan int)
+	post := func() {
+		res, _ := send(t, server.URL, "", "", "", minimal("a"))
+		done <- res.StatusCode
+	}
+	go post()
+	<-entered
+	if res, _ := send(t, server.URL, "", "", "", minimal("b")); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+		t.Errorf("second batch = %d %v, want 429 with Retry-After", res.StatusCode, res.Header)
+	}
+	leave <- struct{}{}
+	if code := <-done; code != 200 {
+		t.Errorf("first batch = %d, want 200", code)
+	}
+	go post()
+	<-entered
+	leave <- struct{}{}
+	if code := <-done; code != 200 {
+		t.Errorf("third batch = %d, want 200", code)
+	}
+	if got := r.Counters(); got.Rejected.Busy != 1 || got.Batches != 2 {
+		t.Errorf("counters = %+v", got)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(oneLine(podEvent)))
+	f.Add([]byte(podEvent))
+	f.Add([]byte(`{"kind":"EventList","items":[` + minimal("a") + `,null,3]}` + "\n" + minimal("b")))
+	f.Add([]byte("[" + minimal("a") + "]\n{\"\n"))
+	f.Add([]byte("{\n\"auditID\": 1}"))
+	fields := event.Fields(event.K8sAudit)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		events := 0
+		stats, err := k8saudit.Decode(bytes.NewReader(data), func(e *event.Event) error {
+			events++
+			if e.ID == "" || e.Time.Equal(time.Time{}) {
+				t.Error("event without id or time")
+			}
+			for _, field := range fields {
+				var arg *string
+				if field.Arg == event.KeyArg || field.Arg == event.PointerArg {
+					arg = new("/requestObject/spec/containers/0/name")
+				}
+				ref, err := event.Resolve(field, arg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if v := e.Value(ref); !v.Missing() && v.Type != field.Type {
+					t.Errorf("%s is a %s, want a %s", field.Name, v.Type, field.Type)
+				}
+			}
+			e.Record.Subject()
+			return nil
+		})
+		if stats.Events != events {
+			t.Errorf("%d events counted, %d seen", stats.Events, events)
+		}
+		if len(bytes.TrimSpace(data)) > 0 && err == nil && stats.Events+stats.Malformed == 0 && !bytes.Contains(data, []byte("[")) && !bytes.Contains(data, []byte("EventList")) {
+			t.Errorf("input %q is skipped silently", data)
+		}
+	})
+}
+
+func TestSchemaNamesAreUnique(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range event.Fields(event.K8sAudit) {
+		if seen[f.Name] {
+			t.Errorf("field %s is there twice", f.Name)
+		}
+		seen[f.Name] = true
+	}
+	for _, ref := range event.AlertFields(event.K8sAudit) {
+		if !seen[ref.Name] {
+			t.Errorf("alert field %s is no field; fields are %v", ref.Name, slices.Sorted(maps.Keys(seen)))
+		}
+	}
+	if got := event.Fields("other"); got != nil {
+		t.Errorf("fields of an unknown source = %v", got)
+	}
+}

@@ -1,0 +1,310 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/matching"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// maxAnnotationBytes is where the API server cuts an audit annotation.
+const maxAnnotationBytes = 10 << 10
+
+// Evaluate judges a request by all policies and returns every violation: by
+// policy name, then binding, then validation, and for each action of the
+// binding one. A policy that cannot be evaluated violates according to its
+// failurePolicy, as in the API server. The error is that of ctx.
+func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, error) {
+	candidates := s.candidates(&req)
+	if len(candidates) == 0 {
+		return nil, nil
+	}
+	in := newInput(ctx, &req)
+	var out []finding.Violation
+	for _, p := range candidates {
+		out = append(out, p.violations(in)...)
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("evaluate policy %q: %w", p.name, err)
+		}
+	}
+	return out, nil
+}
+
+// Check judges a request by this policy alone, whatever its bindings say:
+// Binding and Enforcement of the violations are empty. applies is false when
+// the match constraints or conditions leave the object out. Unlike Evaluate it
+// returns an error when the policy cannot be evaluated, whatever the failure
+// policy: then nothing is known.
+func (p *Policy) Check(ctx context.Context, req Request) (applies bool, violations []finding.Violation, err error) {
+	if reserved(req.Resource.GroupResource()) {
+		return false, nil, nil
+	}
+	in := newInput(ctx, &req)
+	if applies, err := in.matches(p.criteria); !applies || err != nil {
+		return false, nil, err
+	}
+	result, err := p.validate(in)
+	if err != nil {
+		return false, nil, err
+	}
+	for _, d := range result.Decisions {
+		if d.Evaluation == validating.EvalError {
+			return false, nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(d.Message))
+		}
+		if d.Action == validating.ActionDeny {
+			violations = append(violations, finding.Violation{Policy: p.name, Message: d.Message})
+		}
+	}
+	details, failed := annotations(result)
+	if len(failed) > 0 {
+		return false, nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(failed[0]))
+	}
+	for i := range violations {
+		violations[i].Details = details
+	}
+	applies = len(result.Decisions)+len(result.AuditAnnotations) > 0
+	return applies, violations, nil
+}
+
+// violations evaluates the policy once, for all its bindings that match.
+func (p *Policy) violations(in *input) []finding.Violation {
+	matches, err := in.matches(p.criteria)
+	if err != nil {
+		return p.unusable("", fmt.Errorf("failed to configure policy: %w", err))
+	}
+	if !matches {
+		return nil
+	}
+	var out []finding.Violation
+	var result *validating.ValidateResult
+	for _, b := range p.bindings {
+		matches, err := in.matches(b.criteria)
+		if err == nil && matches && result == nil {
+			result, err = p.validate(in)
+		}
+		if err != nil {
+			out = append(out, p.unusable(b.name, fmt.Errorf("failed to configure binding: %w", err))...)
+		} else if matches {
+			out = append(out, p.enforce(b, result)...)
+		}
+	}
+	return out
+}
+
+// unusable returns the violation for a policy whose inputs cannot be had.
+func (p *Policy) unusable(binding string, err error) []finding.Violation {
+	if p.failOpen {
+		return nil
+	}
+	return []finding.Violation{{Policy: p.name, Binding: binding, Enforcement: "deny", Message: err.Error()}}
+}
+
+// validate runs the compiled policy. The error is a namespace that a policy
+// needs and nobody knows; errors of expressions are in the result.
+func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
+	var namespace *corev1.Namespace
+	if name := in.namespaceName(); p.namespace && name != "" {
+		var err error
+		if namespace, err = in.namespaces.Get(name); err != nil {
+			return nil, err
+		}
+	}
+	result := p.validator.Validate(in.ctx, in.req.Resource, in.attr, nil, namespace, celconfig.RuntimeCELCostBudget, nil)
+	return &result, nil
+}
+
+// enforce turns what failed into violations, one for each action of a binding.
+func (p *Policy) enforce(b binding, result *validating.ValidateResult) []finding.Violation {
+	details, failed := annotations(result)
+	var out []finding.Violation
+	add := func(enforcement, message string) {
+		out = append(out, finding.Violation{
+			Policy: p.name, Binding: b.name, Enforcement: enforcement, Message: message, Details: details,
+		})
+	}
+	for _, d := range result.Decisions {
+		if d.Action != validating.ActionDeny {
+			continue
+		}
+		for _, action := range b.actions {
+			add(strings.ToLower(string(action)), d.Message)
+		}
+	}
+	for _, message := range failed { // the API server denies, whatever the actions
+		add(strings.ToLower(string(admissionregistrationv1.Deny)), message)
+	}
+	return out
+}
+
+// annotations returns the audit annotations of a result, and the messages of
+// those that cannot be evaluated.
+func annotations(result *validating.ValidateResult) (values map[string]string, failed []string) {
+	for _, a := range result.AuditAnnotations {
+		switch a.Action {
+		case validating.AuditAnnotationActionPublish:
+			if values == nil {
+				values = map[string]string{}
+			}
+			values[a.Key] = a.Value[:min(len(a.Value), maxAnnotationBytes)]
+		case validating.AuditAnnotationActionError:
+			failed = append(failed, a.Error)
+		}
+	}
+	return values, failed
+}
+
+// An input is one request in the form that the API server's libraries take. It
+// belongs to one goroutine: the CEL form of the objects is made once, on first
+// use, and shared by all policies.
+type input struct {
+	ctx        context.Context
+	req        *Request
+	attr       *admission.VersionedAttributes
+	namespaces *namespaceCache
+	matcher    *matching.Matcher
+	interfaces admission.ObjectInterfaces
+}
+
+func newInput(ctx context.Context, req *Request) *input {
+	object, oldObject := runtimeObject(req.Object), runtimeObject(req.OldObject)
+	in := &input{
+		ctx: ctx,
+		req: req,
+		attr: &admission.VersionedAttributes{
+			Attributes: admission.NewAttributesRecord(object, oldObject, req.Kind, req.Namespace, req.Name, req.Resource,
+				req.Subresource, admission.Operation(req.Operation), runtimeObject(req.Options), req.DryRun, userInfo(req)),
+			VersionedObject:    admission.NewLazyObject(object),
+			VersionedOldObject: admission.NewLazyObject(oldObject),
+			VersionedKind:      req.Kind,
+		},
+		namespaces: &namespaceCache{ctx: ctx, source: req.Namespaces},
+		interfaces: &admission.RuntimeObjectInterfaces{EquivalentResourceMapper: runtime.NewEquivalentResourceRegistry()},
+	}
+	in.matcher = matching.NewMatcher(in.namespaces, nil)
+	return in
+}
+
+// runtimeObject keeps a nil object a nil interface.
+func runtimeObject(u *unstructured.Unstructured) runtime.Object {
+	if u == nil {
+		return nil
+	}
+	return u
+}
+
+func userInfo(req *Request) user.Info {
+	info := &user.DefaultInfo{Name: req.User.Username, UID: req.User.UID, Groups: req.User.Groups}
+	if len(req.User.Extra) > 0 {
+		info.Extra = make(map[string][]string, len(req.User.Extra))
+		for k, v := range req.User.Extra {
+			info.Extra[k] = v
+		}
+	}
+	return info
+}
+
+// namespaceName returns the namespace whose object policies may read: none for
+// a cluster-scoped object, nor for a namespace itself.
+func (in *input) namespaceName() string {
+	if in.req.Kind == corev1.SchemeGroupVersion.WithKind("Namespace") {
+		return ""
+	}
+	return in.req.Namespace
+}
+
+// matches reports whether the criteria select the request; nil selects all.
+func (in *input) matches(c *criteria) (bool, error) {
+	if c == nil {
+		return true, nil
+	}
+	matches, _, _, err := in.matcher.Matches(in.attr.Attributes, in.interfaces, c)
+	return matches, err
+}
+
+// criteria are match constraints with their selectors parsed.
+type criteria struct {
+	resources           admissionregistrationv1.MatchResources
+	namespaces, objects labels.Selector
+}
+
+// newCriteria returns nil for nil. Selectors that do not parse are reported by
+// the checks before.
+func newCriteria(m *admissionregistrationv1.MatchResources) *criteria {
+	if m == nil {
+		return nil
+	}
+	c := &criteria{resources: *m}
+	c.namespaces = selector(m.NamespaceSelector)
+	c.objects = selector(m.ObjectSelector)
+	return c
+}
+
+// selector parses a selector; none given selects all, as the default {} does.
+func selector(s *metav1.LabelSelector) labels.Selector {
+	if s == nil {
+		return labels.Everything()
+	}
+	parsed, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return parsed
+}
+
+// GetParsedNamespaceSelector implements [matching.MatchCriteria].
+func (c *criteria) GetParsedNamespaceSelector() (labels.Selector, error) { return c.namespaces, nil }
+
+// GetParsedObjectSelector implements [matching.MatchCriteria].
+func (c *criteria) GetParsedObjectSelector() (labels.Selector, error) { return c.objects, nil }
+
+// GetMatchResources implements [matching.MatchCriteria].
+func (c *criteria) GetMatchResources() admissionregistrationv1.MatchResources { return c.resources }
+
+// A namespaceCache looks the namespace of one request up at most once.
+type namespaceCache struct {
+	ctx       context.Context
+	source    Namespaces
+	done      bool
+	namespace *corev1.Namespace
+	err       error
+}
+
+// Get implements [corelisters.NamespaceLister]. Its error is never a NotFound,
+// on which the library would turn to a client that does not exist.
+func (n *namespaceCache) Get(name string) (*corev1.Namespace, error) {
+	if n.done {
+		return n.namespace, n.err
+	}
+	n.done = true
+	if n.source == nil {
+		n.err = fmt.Errorf("look up namespace %q: no namespaces are known", name)
+		return nil, n.err
+	}
+	namespace, err := n.source.Namespace(n.ctx, name)
+	if err != nil {
+		n.err = fmt.Errorf("look up namespace %q: %v", name, err)
+	} else if namespace == nil {
+		n.err = fmt.Errorf("look up namespace %q: not found", name)
+	}
+	n.namespace = namespace
+	return n.namespace, n.err
+}
+
+// List implements [corelisters.NamespaceLister]; nothing here lists.
+func (n *namespaceCache) List(labels.Selector) ([]*corev1.Namespace, error) {
+	return nil, errors.ErrUnsupported
+}

@@ -1,0 +1,177 @@
+// Package policy loads and evaluates Kubernetes ValidatingAdmissionPolicies,
+// unmodified, with the API server's own CEL libraries. The webhook, the scan
+// and the command line share it, so that one policy gives one verdict.
+//
+// [Load] turns files into an immutable [Set]: documents are parsed strictly,
+// defaulted as the API server defaults them, compiled and type-checked, so that
+// a policy that loads fails only for what an object holds. (*Set).Evaluate then
+// judges one [Request] by all bindings of all policies.
+//
+// # Where it differs from the API server
+//
+// All violations are reported, not only the first denial. Policies with
+// parameters (paramKind, paramRef) and expressions that use authorizer are
+// refused at load: what they would see is not known here. An object is matched
+// in the version in which the request carries it; converting it to an
+// equivalent version is left to the API server, which does so before it calls
+// the webhook.
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+)
+
+// A File is the text of a policy file. Name appears in errors.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// A Set is an immutable collection of compiled policies with their bindings.
+// It is safe for concurrent use.
+type Set struct {
+	policies []*Policy
+	byName   map[string]*Policy
+	index    map[target][]*Policy                // without wildcards; holds wildcard policies too
+	wildcard map[admissionv1.Operation][]*Policy // for resources that no rule names
+}
+
+// A target is what the index finds policies by. The subresource is left to the
+// rules: few of them name one.
+type target struct {
+	operation admissionv1.Operation
+	resource  schema.GroupResource
+}
+
+// A Policy is one compiled ValidatingAdmissionPolicy with its bindings. It is
+// safe for concurrent use.
+type Policy struct {
+	name        string
+	annotations map[string]string
+	failOpen    bool // failurePolicy Ignore
+	criteria    *criteria
+	validator   validating.Validator
+	namespace   bool // an expression reads namespaceObject
+	bindings    []binding
+}
+
+type binding struct {
+	name     string
+	actions  []admissionregistrationv1.ValidationAction
+	criteria *criteria // nil: all that the policy matches
+}
+
+// Name returns the name of the policy.
+func (p *Policy) Name() string { return p.name }
+
+// Annotation returns the annotation of the policy with this key, or "".
+func (p *Policy) Annotation(key string) string { return p.annotations[key] }
+
+// Policies returns the policies in the order of their names. The slice belongs
+// to the caller.
+func (s *Set) Policies() []*Policy { return slices.Clone(s.policies) }
+
+// Policy returns the policy with this name, or nil.
+func (s *Set) Policy(name string) *Policy { return s.byName[name] }
+
+// Len returns the number of policies.
+func (s *Set) Len() int { return len(s.policies) }
+
+// newSet orders and indexes compiled policies.
+func newSet(policies []*Policy) *Set {
+	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
+	s := &Set{
+		policies: policies,
+		byName:   map[string]*Policy{},
+		index:    map[target][]*Policy{},
+		wildcard: map[admissionv1.Operation][]*Policy{},
+	}
+	for _, p := range policies {
+		s.byName[p.name] = p
+		for t := range p.targets() {
+			if t.resource.Group == "*" || t.resource.Resource == "*" {
+				s.wildcard[t.operation] = appendNew(s.wildcard[t.operation], p)
+			} else {
+				s.index[t] = appendNew(s.index[t], p)
+			}
+		}
+	}
+	for t, named := range s.index {
+		s.index[t] = merge(named, s.wildcard[t.operation])
+	}
+	return s
+}
+
+// targets returns what the rules of the policy name, operations spelled out.
+func (p *Policy) targets() map[target]bool {
+	out := map[target]bool{}
+	for _, rule := range p.criteria.resources.ResourceRules {
+		for _, op := range spellOut(rule.Operations) {
+			for _, group := range rule.APIGroups {
+				for _, resource := range rule.Resources {
+					base, _, _ := strings.Cut(resource, "/")
+					out[target{admissionv1.Operation(op), schema.GroupResource{Group: group, Resource: base}}] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+func spellOut(ops []admissionregistrationv1.OperationType) []admissionregistrationv1.OperationType {
+	if slices.Contains(ops, admissionregistrationv1.OperationAll) {
+		return []admissionregistrationv1.OperationType{
+			admissionregistrationv1.Connect, admissionregistrationv1.Create,
+			admissionregistrationv1.Delete, admissionregistrationv1.Update,
+		}
+	}
+	return ops
+}
+
+func appendNew(list []*Policy, p *Policy) []*Policy {
+	if slices.Contains(list, p) {
+		return list
+	}
+	return append(list, p)
+}
+
+func merge(a, b []*Policy) []*Policy {
+	out := slices.Clone(a)
+	for _, p := range b {
+		out = appendNew(out, p)
+	}
+	slices.SortFunc(out, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// candidates returns the policies that may match a request.
+func (s *Set) candidates(req *Request) []*Policy {
+	resource := req.Resource.GroupResource()
+	if reserved(resource) {
+		return nil
+	}
+	if found, ok := s.index[target{req.Operation, resource}]; ok {
+		return found
+	}
+	return s.wildcard[req.Operation]
+}
+
+// reserved reports whether the API server keeps a resource from all admission
+// policies: reviews, whose interception breaks a cluster, and the policies
+// themselves, so that a policy can always be taken back.
+func reserved(r schema.GroupResource) bool {
+	switch r.Group {
+	case "authentication.k8s.io", "authorization.k8s.io": // reviews only
+		return true
+	case "admissionregistration.k8s.io":
+		return strings.Contains(r.Resource, "admissionpolic")
+	}
+	return false
+}

@@ -1,0 +1,142 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// A Request is what policies judge: one admission request. The objects are
+// only read.
+type Request struct {
+	Operation   admissionv1.Operation
+	Kind        schema.GroupVersionKind
+	Resource    schema.GroupVersionResource
+	Subresource string
+	Namespace   string // empty for a cluster-scoped object
+	Name        string
+
+	Object    *unstructured.Unstructured // nil for DELETE
+	OldObject *unstructured.Unstructured // nil for CREATE and CONNECT
+	Options   *unstructured.Unstructured // request.options; may be nil
+
+	User   authenticationv1.UserInfo
+	DryRun bool
+
+	// Namespaces finds the namespace of the object when a policy asks for it.
+	// When it is nil no namespace is known, which is an error for the policies
+	// that ask.
+	Namespaces Namespaces
+}
+
+// Namespaces finds a namespace by name.
+type Namespaces interface {
+	Namespace(ctx context.Context, name string) (*corev1.Namespace, error)
+}
+
+// NamespacesFunc lets a plain function be [Namespaces].
+type NamespacesFunc func(ctx context.Context, name string) (*corev1.Namespace, error)
+
+// Namespace calls f.
+func (f NamespacesFunc) Namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	return f(ctx, name)
+}
+
+// NewCreateRequest returns the request to create an object that stands in a
+// file or was read from a cluster. A built-in kind is brought into the form in
+// which the API server shows it to policies: nulls and unknown fields are gone,
+// fields that are always present are there; defaults are not set, because that
+// takes the API server. A value that the kind cannot hold is an error. Without
+// a namespace, an object of a namespaced built-in kind is in "default". obj is
+// not changed.
+func NewCreateRequest(obj *unstructured.Unstructured) (Request, error) {
+	kind := obj.GroupVersionKind()
+	if kind.Kind == "" || kind.Version == "" {
+		return Request{}, fmt.Errorf("read object %q: apiVersion and kind are required", obj.GetName())
+	}
+	normal, builtin, err := normalize(obj, kind)
+	if err != nil {
+		return Request{}, err
+	}
+	resource, _ := meta.UnsafeGuessKindToResource(kind)
+	req := Request{
+		Operation: admissionv1.Create,
+		Kind:      kind,
+		Resource:  resource,
+		Namespace: obj.GetNamespace(),
+		Name:      obj.GetName(),
+		Object:    normal,
+	}
+	switch {
+	case kind.Group == "" && kind.Kind == "Namespace": // it is in itself
+		req.Namespace = req.Name
+	case builtin && clusterScoped(kind.Kind):
+		req.Namespace = ""
+	case builtin && req.Namespace == "":
+		req.Namespace = corev1.NamespaceDefault
+	}
+	return req, nil
+}
+
+// normalize converts a built-in kind to its Go type and back.
+func normalize(obj *unstructured.Unstructured, kind schema.GroupVersionKind) (_ *unstructured.Unstructured, builtin bool, err error) {
+	typed, err := scheme.Scheme.New(kind)
+	if runtime.IsNotRegisteredError(err) {
+		return obj, false, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, typed); err != nil {
+		return nil, true, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+	if err != nil {
+		return nil, true, fmt.Errorf("convert %s %q: %w", kind.Kind, obj.GetName(), err)
+	}
+	dropNulls(content)
+	return &unstructured.Unstructured{Object: content}, true, nil
+}
+
+// dropNulls removes what Go types without omitempty leave behind for a list
+// that a file does not have.
+func dropNulls(value any) {
+	switch v := value.(type) {
+	case map[string]any:
+		for key, item := range v {
+			if item == nil {
+				delete(v, key)
+			} else {
+				dropNulls(item)
+			}
+		}
+	case []any:
+		for _, item := range v {
+			dropNulls(item)
+		}
+	}
+}
+
+// clusterScoped reports whether a built-in kind has no namespace. The Go types
+// do not say so.
+func clusterScoped(kind string) bool {
+	return slices.Contains([]string{
+		"APIService", "CSIDriver", "CSINode", "CertificateSigningRequest", "ClusterRole", "ClusterRoleBinding",
+		"ClusterTrustBundle", "ComponentStatus", "DeviceClass", "DeviceTaintRule", "FlowSchema", "IPAddress",
+		"IngressClass", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration",
+		"Namespace", "Node", "PersistentVolume", "PriorityClass", "PriorityLevelConfiguration", "ResourceSlice",
+		"RuntimeClass", "SelfSubjectAccessReview", "SelfSubjectReview", "SelfSubjectRulesReview", "ServiceCIDR",
+		"StorageClass", "StorageVersion", "StorageVersionMigration", "SubjectAccessReview", "TokenReview",
+		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration",
+		"VolumeAttachment", "VolumeAttributesClass",
+	}, kind)
+}

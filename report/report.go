@@ -1,0 +1,100 @@
+// Package report writes what a scan found, one file per format.
+package report
+
+import (
+	"cmp"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// Schema names the shape of a [Report] in JSON. It changes with every change
+// that a reader could stumble over.
+const Schema = "kubeguardian.dev/report/v1"
+
+// A Report is the outcome of one scan.
+type Report struct {
+	Schema    string            `json:"schema"`
+	Catalogue string            `json:"catalogue"` // version of the catalogue
+	Score     control.Score     `json:"score"`     // of everything, whatever Findings holds
+	Findings  []finding.Finding `json:"findings"`  // worst first; every state, not only failures
+	Fixes     []control.Fix     `json:"-"`         // best first
+}
+
+// A Format writes a report. It does not change it.
+type Format interface {
+	Write(w io.Writer, r *Report) error
+}
+
+// New makes the report of all findings that a catalogue gave.
+func New(catalogue *control.Catalogue, findings []finding.Finding) *Report {
+	return &Report{
+		Schema:    Schema,
+		Catalogue: catalogue.Version(),
+		Score:     control.Summarize(catalogue, findings),
+		Findings:  slices.SortedStableFunc(slices.Values(findings), worstFirst),
+		Fixes:     control.Fixes(catalogue, findings),
+	}
+}
+
+// Only leaves the findings and fixes of one level. The score stays that of
+// everything: a part of it under the same name would mislead.
+func (r *Report) Only(level finding.Level) *Report {
+	view := *r
+	view.Findings = []finding.Finding{}
+	controls := map[string]bool{}
+	for _, f := range r.Findings {
+		if f.Level == level {
+			view.Findings = append(view.Findings, f)
+			controls[f.Control] = true
+		}
+	}
+	view.Fixes = slices.DeleteFunc(slices.Clone(r.Fixes), func(f control.Fix) bool { return !controls[f.Control] })
+	return &view
+}
+
+// Failures counts the failed findings of at least this severity.
+func (r *Report) Failures(floor finding.Severity) int {
+	n := 0
+	for _, f := range r.Findings {
+		if f.Status == finding.Fail && f.Severity.AtLeast(floor) {
+			n++
+		}
+	}
+	return n
+}
+
+// statusOrder says which states come first.
+var statusOrder = []finding.Status{finding.Fail, finding.Unknown, finding.Excepted, finding.Pass, finding.NotApplicable}
+
+func worstFirst(a, b finding.Finding) int {
+	return cmp.Or(
+		cmp.Compare(slices.Index(statusOrder, a.Status), slices.Index(statusOrder, b.Status)),
+		cmp.Compare(b.Severity.Weight(), a.Severity.Weight()),
+		cmp.Compare(a.Control, b.Control),
+		cmp.Compare(b.Gain, a.Gain),
+		strings.Compare(a.Subject.String(), b.Subject.String()),
+		strings.Compare(a.Subject.Source, b.Subject.Source),
+	)
+}
+
+// Plain makes text from manifests harmless on a terminal and in a log: what is
+// not printed, such as escape sequences, line breaks and characters that change
+// the direction of text, becomes U+FFFD.
+func Plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if hidden(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}
+
+// hidden reports whether r acts on a terminal instead of being seen.
+func hidden(r rune) bool {
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+}

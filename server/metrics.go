@@ -1,0 +1,93 @@
+package server
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
+)
+
+// metrics are the server's own Prometheus metrics. None has a label per
+// object.
+type metrics struct {
+	registry *prometheus.Registry
+
+	decisions  *prometheus.CounterVec
+	admission  prometheus.Histogram
+	alerts     *prometheus.CounterVec
+	scans      *prometheus.CounterVec
+	scanTime   prometheus.Gauge
+	findings   *prometheus.GaugeVec
+	score      *prometheus.GaugeVec
+	coverage   *prometheus.GaugeVec
+	registered prometheus.Gauge
+
+	lostDecisions prometheus.Counter
+}
+
+func newMetrics(version string, receiver *k8saudit.Receiver) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
+	}
+	m := &metrics{
+		registry:  prometheus.NewRegistry(),
+		decisions: counter("admission_decisions_total", "Admission requests decided.", "operation", "decision"),
+		admission: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "kubeguardian", Name: "admission_duration_seconds",
+			Help:    "Time to decide an admission request.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 10),
+		}),
+		alerts:   counter("alerts_total", "Alerts stored.", "rule", "priority"),
+		scans:    counter("scans_total", "Posture scans of the cluster.", "result"),
+		findings: gauge("findings", "Findings of the last scan.", "level", "severity", "status"),
+		score:    gauge("score_points", "Score of a level, 0 to 20; not exported when the level has no data.", "level"),
+		coverage: gauge("score_coverage_ratio", "Share of a level that could be verified.", "level"),
+	}
+	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
+	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
+	m.lostDecisions = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "admission_decisions_lost_total", Help: "Decisions that were answered but not recorded."})
+	build := gauge("build_info", "Always 1; the version is the label.", "version")
+	build.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
+		m.registered, m.lostDecisions, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) decided(d finding.Decision) {
+	decision := "allowed"
+	if !d.Allowed {
+		decision = "denied"
+	}
+	m.decisions.WithLabelValues(d.Operation, decision).Inc()
+	m.admission.Observe((time.Duration(d.Microseconds) * time.Microsecond).Seconds())
+}
+
+func (m *metrics) alerted(alerts []alert.Alert) {
+	for _, a := range alerts {
+		m.alerts.WithLabelValues(a.Rule, a.Priority.String()).Inc()
+	}
+}
+
+func (m *metrics) scanned(score control.Score, findings []finding.Finding, at time.Time) {
+	m.findings.Reset()
+	for _, f := range findings {
+		m.findings.WithLabelValues(string(f.Level), string(f.Severity), string(f.Status)).Inc()
+	}
+	m.score.Reset()
+	for _, level := range score.Levels {
+		if level.Score != nil {
+			m.score.WithLabelValues(string(level.Level)).Set(*level.Score)
+			m.coverage.WithLabelValues(string(level.Level)).Set(level.Coverage)
+		}
+	}
+	m.scans.WithLabelValues("complete").Inc()
+	m.scanTime.Set(float64(at.UnixMilli()) / 1000)
+}

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/web"
+)
+
+func (s *Server) buildPage(context.Context) error {
+	token, created, err := config.Token(s.cfg.Web.TokenFile)
+	if err != nil {
+		return err
+	}
+	if created {
+		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
+	}
+	s.page, err = web.New(web.Options{
+		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
+		Alerts: s.store, Decisions: s.store, Findings: s.store,
+		Posture: s.posture, Health: s.health, Log: s.log,
+	})
+	return err
+}
+
+func (s *Server) posture() (control.Score, []control.Fix, time.Time) {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	p := s.state.posture
+	return p.score, p.fixes, p.at
+}
+
+func (s *Server) health() web.Health {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	h := web.Health{
+		LastAuditEvent: s.state.lastEvent,
+		AuditEvents:    int64(s.receiver.Counters().Events),
+		Admission:      s.cfg.Admission.Enabled && s.state.registered == nil,
+		Problems:       []string{},
+	}
+	if h.LastAuditEvent.IsZero() {
+		h.Problems = append(h.Problems, "No audit event has been received: check the API server's --audit-webhook-config-file.")
+	}
+	if !s.cfg.Admission.Enabled {
+		h.Problems = append(h.Problems, "Admission requests are not checked: admission.enabled is false.")
+	} else if err := s.state.registered; err != nil {
+		h.Problems = append(h.Problems, fmt.Sprintf("Admission requests are not checked: %v.", err))
+	}
+	if s.state.inventory == nil {
+		h.Problems = append(h.Problems, "The cluster has not been read yet.")
+	}
+	return h
+}
+
+// unready says why the server cannot do its job yet, or "".
+func (s *Server) unready() string {
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	switch {
+	case s.state.posture.at.IsZero():
+		return "the cluster has not been scanned yet"
+	case s.state.registered != nil:
+		return s.state.registered.Error()
+	}
+	return ""
+}
+
+// serveWeb serves the page, the API, the metrics and the health endpoints.
+func (s *Server) serveWeb(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("/", s.page)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if reason := s.unready(); reason != "" {
+			http.Error(w, "not ready: "+reason, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: s.httpLog("page")}
+	srv.RegisterOnShutdown(s.page.Close)
+	if s.cfg.Web.CertFile != "" {
+		return serveHTTP(ctx, srv, func() error {
+			return srv.ServeTLS(s.webListener, s.cfg.Web.CertFile, s.cfg.Web.KeyFile)
+		})
+	}
+	return serveHTTP(ctx, srv, func() error { return srv.Serve(s.webListener) })
+}

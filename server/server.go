@@ -1,0 +1,200 @@
+// Package server wires the control plane: it watches the cluster, answers
+// admission requests, receives audit events, keeps alerts and findings, and
+// serves the page. It is the only package that sees everything.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/store"
+	"github.com/kubeguardian/kubeguardian/web"
+)
+
+// Options are what [New] needs besides the configuration file.
+type Options struct {
+	Config  *config.Config
+	Cluster *rest.Config // credentials for the cluster
+	Log     *slog.Logger
+	Version string
+}
+
+// A Server is the control plane. Make it with [New], run it once with Run, and
+// release what it holds with Stop.
+type Server struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+
+	rest   *rest.Config
+	client kubernetes.Interface
+
+	policies  *policy.Set // what admission enforces
+	defining  *policy.Set // the built-in policies, which define controls
+	rules     *rule.Set
+	catalogue *control.Catalogue
+
+	store        *store.Store
+	authority    *admission.Authority
+	registration *admission.Registration
+	receiver     *k8saudit.Receiver
+	page         *web.Server
+	metrics      *metrics
+	state        *state
+
+	webhookListener net.Listener
+	webListener     net.Listener
+
+	undo []func() error // newest last
+}
+
+// New loads the content, opens the store and binds the listeners. It does not
+// speak to the cluster yet. On an error nothing stays open.
+func New(ctx context.Context, opts Options) (_ *Server, err error) {
+	s := &Server{
+		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
+		state: &state{registered: errors.New("the webhook is not registered yet")},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Stop())
+		}
+	}()
+	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
+	s.metrics = newMetrics(s.version, s.receiver)
+	for _, step := range []func(context.Context) error{
+		s.loadContent, s.openData, s.connect, s.buildPage, s.listen,
+	} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (s *Server) onStop(undo func() error) { s.undo = append(s.undo, undo) }
+
+// Stop releases everything New opened, newest first. It may be called twice.
+func (s *Server) Stop() error {
+	var errs []error
+	for _, undo := range slices.Backward(s.undo) {
+		errs = append(errs, undo())
+	}
+	s.undo = nil
+	return errors.Join(errs...)
+}
+
+func (s *Server) openData(ctx context.Context) (err error) {
+	dir := s.cfg.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("create data directory: %w", err)
+	}
+	if s.store, err = store.Open(ctx, filepath.Join(dir, "kubeguardian.db")); err != nil {
+		return err
+	}
+	s.onStop(s.store.Close)
+	return nil
+}
+
+// listen binds both listeners, so that a port in use is known before anything
+// starts.
+func (s *Server) listen(context.Context) (err error) {
+	if s.webhookListener, err = bind("webhook", s.cfg.Webhook.Listen); err != nil {
+		return err
+	}
+	s.onStop(closer(s.webhookListener))
+	if s.webListener, err = bind("web", s.cfg.Web.Listen); err != nil {
+		return err
+	}
+	s.onStop(closer(s.webListener))
+	return nil
+}
+
+func bind(name, address string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("bind %s listener: %w", name, err)
+	}
+	return ln, nil
+}
+
+// closer closes ln; that an HTTP server closed it before is no error.
+func closer(ln net.Listener) func() error {
+	return func() error {
+		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+// WebURL returns the address of the page.
+func (s *Server) WebURL() string {
+	scheme := "http"
+	if s.cfg.Web.CertFile != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + s.webListener.Addr().String()
+}
+
+// Run serves until ctx ends or a part fails. What was received before is
+// answered first.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.serveWebhooks(ctx) })
+	group.Go(func() error { return s.serveWeb(ctx) })
+	group.Go(func() error { return s.watch(ctx) })
+	group.Go(func() error { return s.register(ctx) })
+	group.Go(func() error { return s.prune(ctx) })
+	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),
+		"webhooks", s.webhookListener.Addr().String(),
+		"policies", s.policies.Len(), "rules", len(s.rules.Rules()))
+	err := group.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	return err
+}
+
+// serveHTTP runs serve until ctx ends, then lets the requests that run finish
+// for a few seconds.
+func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- serve() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		return srv.Close()
+	}
+	return nil
+}
+
+// httpLog sends what an HTTP server complains about, such as failed TLS
+// handshakes, to the log at debug level: anybody can cause it.
+func (s *Server) httpLog(listener string) *log.Logger {
+	return slog.NewLogLogger(s.log.With("listener", listener).Handler(), slog.LevelDebug)
+}

@@ -1,0 +1,235 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// The paths of the webhook listener.
+const (
+	admitPath = "/admit"
+	auditPath = "/audit"
+)
+
+// ownNamespace is the namespace of content.RBAC, which admission never checks.
+const ownNamespace = "kubeguardian"
+
+// registrationCheck is how often the registration is compared with what it
+// should be.
+const registrationCheck = 5 * time.Second
+
+func openAuthority(cfg *config.Config) (*admission.Authority, error) {
+	return admission.OpenAuthority(filepath.Join(cfg.DataDir, "pki"), webhookHosts(cfg.Webhook))
+}
+
+// webhookHosts returns the names by which the API server reaches the webhook
+// listener.
+func webhookHosts(w config.Webhook) []string {
+	if w.Service.Name != "" {
+		return []string{w.Service.Name + "." + w.Service.Namespace + ".svc"}
+	}
+	u, err := url.Parse(w.URL)
+	if err != nil { // the configuration was validated
+		return nil
+	}
+	return []string{u.Hostname()}
+}
+
+// APIServerKubeconfig returns the kubeconfig by which the API server reaches
+// the server's webhooks and proves who it is. The authority is made when there
+// is none yet, so this may run before the first start.
+func APIServerKubeconfig(cfg *config.Config) ([]byte, error) {
+	authority, err := openAuthority(cfg)
+	if err != nil {
+		return nil, err
+	}
+	address := cfg.Webhook.URL
+	if service := cfg.Webhook.Service; service.Name != "" {
+		address = "https://" + net.JoinHostPort(webhookHosts(cfg.Webhook)[0], fmt.Sprint(service.Port))
+	}
+	return authority.Kubeconfig(address + auditPath)
+}
+
+// Uninstall removes the webhook registration from a cluster.
+func Uninstall(ctx context.Context, cluster *rest.Config) error {
+	client, err := kubernetes.NewForConfig(cluster)
+	if err != nil {
+		return fmt.Errorf("connect to cluster: %w", err)
+	}
+	return admission.Unregister(ctx, client)
+}
+
+// connect makes the client of the cluster and what registers the webhook there,
+// without speaking to it yet.
+func (s *Server) connect(context.Context) (err error) {
+	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
+		return fmt.Errorf("connect to cluster: %w", err)
+	}
+	if s.authority, err = openAuthority(s.cfg); err != nil {
+		return err
+	}
+	endpoint := admissionregistrationv1.WebhookClientConfig{CABundle: s.authority.CA()}
+	if service := s.cfg.Webhook.Service; service.Name != "" {
+		endpoint.Service = &admissionregistrationv1.ServiceReference{
+			Namespace: service.Namespace, Name: service.Name, Path: new(admitPath), Port: new(int32(service.Port)),
+		}
+	} else {
+		endpoint.URL = new(s.cfg.Webhook.URL + admitPath)
+	}
+	s.registration = &admission.Registration{
+		Client:        s.client,
+		Rules:         s.policies.WebhookRules(),
+		Endpoint:      endpoint,
+		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
+		Timeout:       s.cfg.Admission.Timeout,
+		Exempt:        s.exempt(),
+	}
+	return nil
+}
+
+// exempt returns the namespaces that admission never checks.
+func (s *Server) exempt() []string {
+	return admission.Exempt(append([]string{ownNamespace, s.cfg.Webhook.Service.Namespace}, s.cfg.Admission.ExemptNamespaces...)...)
+}
+
+// serveWebhooks answers the API server.
+func (s *Server) serveWebhooks(ctx context.Context) error {
+	decisions := make(chan finding.Decision, 1024)
+	go s.keepDecisions(ctx, decisions)
+	admit := &admission.Handler{
+		Policies:   func() *policy.Set { return s.policies },
+		Namespaces: policy.NamespacesFunc(s.namespace),
+		Exempt:     s.exempt(),
+		Log:        s.log,
+		Record:     func(d finding.Decision) { s.decided(d, decisions) },
+	}
+	mux := http.NewServeMux()
+	mux.Handle(auditPath, verified(true, s.receiver))
+	mux.Handle(admitPath, verified(s.cfg.Admission.RequireClientCertificate, admit))
+	srv := &http.Server{
+		Handler: mux, TLSConfig: s.authority.TLSConfig(), ErrorLog: s.httpLog("webhook"),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+	}
+	return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+}
+
+// verified lets a request through only if the caller is the API server, when
+// that is required.
+func verified(required bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if required && !admission.CallerVerified(r.TLS) {
+			http.Error(w, "a client certificate is required: see kubeguardian setup kubeconfig", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// decided counts a decision and hands one that has something to show to who
+// stores it, without waiting.
+func (s *Server) decided(d finding.Decision, keep chan<- finding.Decision) {
+	s.metrics.decided(d)
+	if len(d.Violations) == 0 {
+		return
+	}
+	select {
+	case keep <- d:
+	default:
+		s.metrics.lostDecisions.Inc()
+	}
+}
+
+// keepDecisions stores decisions apart from answering, so that a slow disk
+// cannot slow the cluster down.
+func (s *Server) keepDecisions(ctx context.Context, decisions <-chan finding.Decision) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case d := <-decisions:
+			batch := []finding.Decision{d}
+			for len(decisions) > 0 && len(batch) < 256 {
+				batch = append(batch, <-decisions)
+			}
+			if err := s.store.AddDecisions(ctx, batch); err != nil && ctx.Err() == nil {
+				s.metrics.lostDecisions.Add(float64(len(batch)))
+				s.log.Error("admission decisions are not recorded", "count", len(batch), "error", err)
+			}
+		}
+	}
+}
+
+// namespace returns a Namespace from the watch, or from the API server when it
+// is newer than the watch.
+func (s *Server) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	s.state.mu.RLock()
+	inv := s.state.inventory
+	s.state.mu.RUnlock()
+	if inv != nil {
+		if o := inv.Get("", "Namespace", "", name); o != nil {
+			ns := &corev1.Namespace{}
+			err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, ns)
+			return ns, err
+		}
+	}
+	return s.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+}
+
+// register keeps the webhook registered as it should be, or removed when
+// admission is switched off.
+func (s *Server) register(ctx context.Context) error {
+	tick := time.NewTicker(registrationCheck)
+	defer tick.Stop()
+	for {
+		changed, err := s.ensure(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.registered(changed, err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *Server) ensure(ctx context.Context) (changed bool, err error) {
+	if !s.cfg.Admission.Enabled {
+		return false, admission.Unregister(ctx, s.client)
+	}
+	return s.registration.Ensure(ctx)
+}
+
+// registered notes the outcome of a check, and logs it when it is news.
+func (s *Server) registered(changed bool, err error) {
+	var before error
+	s.state.update(func(st *state) { before, st.registered = st.registered, err })
+	switch {
+	case err != nil && (before == nil || before.Error() != err.Error()):
+		s.log.Error("the admission webhook is not registered", "error", err)
+	case changed:
+		s.log.Info("registered the admission webhook", "name", admission.ConfigurationName)
+	}
+	s.metrics.registered.Set(0)
+	if err == nil && s.cfg.Admission.Enabled {
+		s.metrics.registered.Set(1)
+	}
+}

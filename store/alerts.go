@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// AddAlerts stores alerts in one transaction: after an error none of them is
+// stored. Alerts that the store has already, by id, are left out; it returns
+// the others. They are on the disk when it returns.
+func (s *Store) AddAlerts(ctx context.Context, alerts []alert.Alert) (added []alert.Alert, err error) {
+	if len(alerts) == 0 {
+		return nil, nil
+	}
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		insert, err := tx.PrepareContext(ctx, `INSERT INTO alerts (id, time, priority, rule, namespace, search, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		for _, a := range alerts {
+			body, err := json.Marshal(a)
+			if err != nil {
+				return fmt.Errorf("encode alert %s of rule %q: %w", a.ID, a.Rule, err)
+			}
+			search := searchText(a.Output, append(fieldTexts(a.OutputFields), a.Rule, a.Subject.String(), a.ID)...)
+			isNew, err := inserted(insert.ExecContext(ctx, a.ID, nanoseconds(a.Time), a.Priority, a.Rule, a.Subject.Namespace, search, string(body)))
+			if err != nil {
+				return err
+			}
+			if isNew {
+				added = append(added, a)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, s.explain("add alerts to", err)
+	}
+	return added, nil
+}
+
+func inserted(result sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
+
+// Alerts returns a page of the alerts that q selects, newest first, and the
+// cursor of the next page, which is zero after the last.
+func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record, next finding.Cursor, err error) {
+	w, n := alertFilter(q), limit(q.Limit)
+	w.before(q.Before)
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM alerts"+w.String()+
+		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
+	if err == nil {
+		page, next, err = scanPage(rows, n, func(seq int64, body string) (alert.Record, error) {
+			r := alert.Record{Seq: seq}
+			return r, decode(body, &r.Alert)
+		})
+	}
+	return page, next, s.explain("read alerts from", err)
+}
+
+// AlertsAfter returns the alerts that were added after seq and that q selects,
+// in the order in which they were added, and the seq up to which it looked,
+// with which to go on. It ignores q.Before.
+func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (records []alert.Record, last int64, err error) {
+	w, n := alertFilter(q), limit(q.Limit)
+	// The end is fixed first: what is added meanwhile is for the next call.
+	if last, err = s.LastAlert(ctx); err != nil || last <= seq {
+		return nil, seq, err
+	}
+	w.add(true, "seq > ? AND seq <= ?", seq, last)
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, body FROM alerts"+w.String()+" ORDER BY seq LIMIT ?", append(w.args, n)...)
+	if err != nil {
+		return nil, seq, s.explain("read alerts from", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r alert.Record
+		var body string
+		if err := scanBody(rows, &body, &r.Alert, &r.Seq); err != nil {
+			return nil, seq, s.explain("read alerts from", err)
+		}
+		records = append(records, r)
+	}
+	if len(records) == n {
+		last = records[n-1].Seq
+	}
+	return records, last, s.explain("read alerts from", rows.Err())
+}
+
+// scanBody reads the columns of a row, of which the last is the body of v.
+func scanBody(rows *sql.Rows, body *string, v any, columns ...any) error {
+	if err := rows.Scan(append(columns, body)...); err != nil {
+		return err
+	}
+	return decode(*body, v)
+}
+
+// LastAlert returns the sequence number of the alert that was added last, 0
+// when there never was one.
+func (s *Store) LastAlert(ctx context.Context) (seq int64, err error) {
+	err = s.readers.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'alerts'").Scan(&seq)
+	return seq, s.explain("read alerts from", err)
+}
+
+// Alert returns one alert; found is false when the store does not have it.
+func (s *Store) Alert(ctx context.Context, id string) (r alert.Record, found bool, err error) {
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, body FROM alerts WHERE id = ?", id)
+	if err != nil {
+		return r, false, s.explain("read alert from", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var body string
+		if err := scanBody(rows, &body, &r.Alert, &r.Seq); err != nil {
+			return r, false, s.explain("read alert from", err)
+		}
+		found = true
+	}
+	return r, found, s.explain("read alert from", rows.Err())
+}
+
+// AlertCounts returns how many alerts there are since a time, by priority.
+func (s *Store) AlertCounts(ctx context.Context, since time.Time) (map[alert.Priority]int, error) {
+	return counts[alert.Priority](ctx, s, "SELECT priority, count(*) FROM alerts WHERE time >= ? GROUP BY priority", nanoseconds(since))
+}
+
+func counts[K comparable](ctx context.Context, s *Store, query string, args ...any) (map[K]int, error) {
+	rows, err := s.readers.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.explain("count records in", err)
+	}
+	defer rows.Close()
+	out := map[K]int{}
+	for rows.Next() {
+		var key K
+		var n int
+		if err := rows.Scan(&key, &n); err != nil {
+			return nil, s.explain("count records in", err)
+		}
+		out[key] = n
+	}
+	return out, s.explain("count records in", rows.Err())
+}
+
+func alertFilter(q alert.Query) *where {
+	w := &where{}
+	w.add(q.Rule != "", "rule = ?", q.Rule)
+	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
+	if q.Priority != nil {
+		w.add(true, "priority <= ?", *q.Priority)
+	}
+	w.between(q.Since, q.Until)
+	w.text(q.Text)
+	return w
+}
+
+// scanPage reads rows of (seq, time, body), one more than the page has, which
+// says that there is a next page.
+func scanPage[T any](rows *sql.Rows, n int, record func(seq int64, body string) (T, error)) (page []T, next finding.Cursor, err error) {
+	defer rows.Close()
+	var end finding.Cursor // of the row before
+	for rows.Next() {
+		var seq, at int64
+		var body string
+		if err := rows.Scan(&seq, &at, &body); err != nil {
+			return nil, next, err
+		}
+		if len(page) == n {
+			next = end
+			break
+		}
+		r, err := record(seq, body)
+		if err != nil {
+			return nil, next, err
+		}
+		page, end = append(page, r), finding.Cursor{Time: time.Unix(0, at).UTC(), Seq: seq}
+	}
+	return page, next, rows.Err()
+}

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// AddDecisions stores admission decisions in one transaction. Those that the
+// store has already, by id, are left out.
+func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) error {
+	if len(decisions) == 0 {
+		return nil
+	}
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		insert, err := tx.PrepareContext(ctx, `INSERT INTO decisions (id, time, outcome, namespace, search, body)
+			VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
+		if err != nil {
+			return err
+		}
+		for _, d := range decisions {
+			body, err := json.Marshal(d)
+			if err != nil {
+				return fmt.Errorf("encode decision %s: %w", d.ID, err)
+			}
+			search := []string{d.Operation, d.Subject.String(), d.ID}
+			for _, v := range d.Violations {
+				search = append(search, v.Policy, v.Message)
+			}
+			if _, err := insert.ExecContext(ctx, d.ID, nanoseconds(d.Time), string(d.Outcome()), d.Subject.Namespace,
+				searchText(d.User, search...), string(body)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return s.explain("add decisions to", err)
+}
+
+// Decisions returns a page of the decisions that q selects, newest first, and
+// the cursor of the next page, which is zero after the last.
+func (s *Store) Decisions(ctx context.Context, q finding.DecisionQuery) (page []finding.Decision, next finding.Cursor, err error) {
+	w, n := &where{}, limit(q.Limit)
+	w.add(q.Outcome != "", "outcome = ?", string(q.Outcome))
+	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
+	w.between(q.Since, q.Until)
+	w.text(q.Text)
+	w.before(q.Before)
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM decisions"+w.String()+
+		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
+	if err == nil {
+		page, next, err = scanPage(rows, n, func(_ int64, body string) (d finding.Decision, err error) {
+			return d, decode(body, &d)
+		})
+	}
+	return page, next, s.explain("read decisions from", err)
+}
+
+// DecisionCounts returns how many decisions there are since a time, by outcome.
+func (s *Store) DecisionCounts(ctx context.Context, since time.Time) (map[finding.Outcome]int, error) {
+	return counts[finding.Outcome](ctx, s, "SELECT outcome, count(*) FROM decisions WHERE time >= ? GROUP BY outcome", nanoseconds(since))
+}

@@ -1,0 +1,59 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/rule"
+)
+
+// builtinRules compiles the rules that the server runs by default.
+func builtinRules(t *testing.T) *rule.Set {
+	t.Helper()
+	names, err := fs.Glob(content.Rules(), "*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []rule.File
+	for _, name := range names {
+		data, err := fs.ReadFile(content.Rules(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, rule.File{Name: name, Data: data})
+	}
+	set, err := rule.Load(files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+// impliedAlerts replays the API server's audit log and returns the ids of the
+// alerts that its events since a time raise.
+func (c *cluster) impliedAlerts(t *testing.T, since time.Time) map[string]bool {
+	t.Helper()
+	log, err := os.Open(c.AuditLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	rules, ids := builtinRules(t), map[string]bool{}
+	_, err = k8saudit.Decode(log, func(e *event.Event) error {
+		if e.Time.After(since) {
+			for _, a := range rules.Match(e, rule.First) {
+				ids[a.ID] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}

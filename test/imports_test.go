@@ -1,0 +1,130 @@
+package test
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// arrows says which packages of ours each package may import; "check/*" stands
+// for the folders in check. Whole-product tests may import all.
+var arrows = map[string][]string{
+	"event":   {},
+	"finding": {},
+	"config":  {},
+	"content": {},
+
+	"alert":    {"event", "finding"},
+	"incident": {"alert", "event", "finding"},
+
+	"sensor":   {"event"},
+	"k8saudit": {"event"},
+	"rule":     {"event", "alert"},
+
+	"inventory": {"finding"},
+	"policy":    {"finding"},
+	"check/*":   {"inventory", "finding"},
+	"control":   {"inventory", "policy", "check/*", "finding"},
+	"admission": {"policy", "finding"},
+
+	"bus":       {"event", "alert", "incident", "finding"},
+	"store":     {"event", "alert", "incident", "finding"},
+	"notify":    {"alert", "incident", "finding", "config"},
+	"notify/*":  {"alert", "incident", "finding", "config"},
+	"respond":   {"alert", "incident", "finding", "config"},
+	"respond/*": {"alert", "incident", "finding", "config"},
+	"report":    {"finding", "control"},
+	"web":       {"event", "alert", "incident", "finding", "control"},
+
+	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
+	"server": {
+		"sensor", "k8saudit", "admission", "inventory", "event", "rule", "policy", "control", "check/*",
+		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
+		"report", "web", "config", "content",
+	},
+
+	"cmd/kubeguardian":       {"server", "inventory", "policy", "rule", "control", "report", "content", "config", "finding"},
+	"cmd/kubeguardian-agent": {"agent"},
+
+	"test/*": {"*"},
+}
+
+func TestArrows(t *testing.T) {
+	all := sources(t)
+	for _, s := range all.code() {
+		allowed, known := arrows[pattern(s.folder())]
+		if !known {
+			t.Errorf("%s: package %s is not in the table of arrows", s.path, s.folder())
+			continue
+		}
+		for _, spec := range s.file.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			own, ok := strings.CutPrefix(name, module+"/")
+			if ok && !slices.Contains(allowed, pattern(own)) && !slices.Contains(allowed, "*") {
+				t.Errorf("%s: %s must not import %s", all.line(spec), s.folder(), own)
+			}
+		}
+	}
+}
+
+// pattern returns the row of the table that a folder belongs to.
+func pattern(folder string) string {
+	for _, parent := range []string{"check", "notify", "respond", "test"} {
+		if strings.HasPrefix(folder, parent+"/") {
+			return parent + "/*"
+		}
+	}
+	return folder
+}
+
+func TestArrowsHaveNoCircle(t *testing.T) {
+	const white, grey, black = 0, 1, 2
+	state := map[string]int{}
+	var visit func(pkg string)
+	visit = func(pkg string) {
+		state[pkg] = grey
+		for _, next := range arrows[pkg] {
+			switch state[next] {
+			case grey:
+				t.Errorf("%s and %s may import each other", pkg, next)
+			case white:
+				visit(next)
+			}
+		}
+		state[pkg] = black
+	}
+	for pkg := range arrows {
+		if state[pkg] == white {
+			visit(pkg)
+		}
+	}
+}
+
+func TestDependencies(t *testing.T) {
+	const most = 40
+	data, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := 0
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Fields(strings.TrimPrefix(strings.TrimSpace(line), "require "))
+		if len(fields) < 2 || !strings.HasPrefix(fields[1], "v") {
+			continue
+		}
+		if !strings.Contains(line, "// indirect") {
+			direct++
+		}
+		if fields[0] == "cel.dev/cel-go" {
+			t.Error("cel.dev/cel-go has other Go types than the CEL of the API server: use github.com/google/cel-go")
+		}
+	}
+	if direct == 0 || direct > most {
+		t.Errorf("%d direct dependencies, at most %d", direct, most)
+	}
+}

@@ -1,0 +1,215 @@
+package web
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+type openAPI struct {
+	Paths map[string]map[string]struct {
+		Parameters []struct {
+			Ref  string `json:"$ref"`
+			Name string `json:"name"`
+			In   string `json:"in"`
+		} `json:"parameters"`
+	} `json:"paths"`
+	Components struct {
+		Schemas map[string]schema `json:"schemas"`
+	} `json:"components"`
+}
+
+type schema struct {
+	Required   []string          `json:"required"`
+	Properties map[string]schema `json:"properties"`
+	Items      *schema           `json:"items"`
+}
+
+func readOpenAPI(t *testing.T) (doc openAPI) {
+	t.Helper()
+	data, err := os.ReadFile("openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// The document and the server have the same routes with the same parameters.
+func TestOpenAPIRoutes(t *testing.T) {
+	doc := readOpenAPI(t)
+	s := newSite(t)
+	var have, want []string
+	for path, methods := range doc.Paths {
+		for method := range methods {
+			want = append(want, strings.ToUpper(method)+" "+path)
+		}
+	}
+	for _, r := range s.routes() {
+		if strings.HasPrefix(r.path, "/api/") && r.path != "/api/" {
+			have = append(have, r.method+" "+r.path)
+		}
+	}
+	slices.Sort(have)
+	slices.Sort(want)
+	if !slices.Equal(have, want) {
+		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
+	}
+	for path, params := range map[string][]string{
+		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams,
+	} {
+		var named []string
+		for _, p := range doc.Paths[path]["get"].Parameters {
+			if p.Ref != "" {
+				p.Name = p.Ref[strings.LastIndex(p.Ref, "/")+1:]
+			}
+			if p.In != "header" {
+				named = append(named, p.Name)
+			}
+		}
+		slices.Sort(named)
+		if params := slices.Sorted(slices.Values(params)); !slices.Equal(named, params) {
+			t.Errorf("%s reads %v, the document has %v", path, params, named)
+		}
+	}
+}
+
+// The document and the types have the same keys.
+func TestOpenAPISchemas(t *testing.T) {
+	schemas := readOpenAPI(t).Components.Schemas
+	score := schemas["Posture"].Properties["score"]
+	for name, tt := range map[string]struct {
+		schema schema
+		value  any
+	}{
+		"Subject":   {schemas["Subject"], finding.Subject{}},
+		"Alert":     {schemas["Alert"], alert.Record{}},
+		"Decision":  {schemas["Decision"], finding.Decision{}},
+		"Violation": {*schemas["Decision"].Properties["violations"].Items, finding.Violation{}},
+		"Finding":   {schemas["Finding"], finding.Finding{}},
+		"Posture":   {schemas["Posture"], posture{}},
+		"Score":     {score, control.Score{}},
+		"Level":     {*score.Properties["levels"].Items, control.LevelScore{}},
+		"Fix":       {*schemas["Posture"].Properties["fixes"].Items, control.Fix{}},
+		"Health":    {schemas["Health"], Health{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all, required, documented []string
+			for _, f := range reflect.VisibleFields(reflect.TypeOf(tt.value)) {
+				if f.Anonymous {
+					continue
+				}
+				key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+				all = append(all, key)
+				if options == "" {
+					required = append(required, key)
+				}
+			}
+			for key := range tt.schema.Properties {
+				documented = append(documented, key)
+			}
+			slices.Sort(all)
+			slices.Sort(required)
+			slices.Sort(documented)
+			if !slices.Equal(all, documented) {
+				t.Errorf("the type has %v, the document %v", all, documented)
+			}
+			if stated := slices.Sorted(slices.Values(tt.schema.Required)); !slices.Equal(required, stated) {
+				t.Errorf("the type always has %v, the document says %v", required, stated)
+			}
+		})
+	}
+}
+
+// Following "next" shows every record once.
+func TestAPIPages(t *testing.T) {
+	s := newSite(t, full(t))
+	tests := []struct {
+		name, path, cursor, key string
+		want, pages             int
+	}{
+		{"alerts", "/api/v1/alerts?limit=17", "before", "id", 130, 8},
+		{"decisions", "/api/v1/decisions?limit=17", "before", "id", 60, 4},
+		{"findings", "/api/v1/findings?limit=17&status=fail", "after", "subject", 53, 4},
+		{"nothing", "/api/v1/alerts?rule=none", "before", "id", 0, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			seen, pages := map[string]bool{}, 0
+			for path := tt.path; path != ""; pages++ {
+				code, page := s.bearer(t, path, testToken)
+				if code != http.StatusOK {
+					t.Fatalf("%d: %v", code, page)
+				}
+				for _, item := range page["items"].([]any) {
+					key := fmt.Sprint(item.(map[string]any)[tt.key])
+					if seen[key] {
+						t.Errorf("%s is seen twice", key)
+					}
+					seen[key] = true
+				}
+				path = ""
+				if next, ok := page["next"].(string); ok {
+					path = tt.path + "&" + tt.cursor + "=" + url.QueryEscape(next)
+				}
+			}
+			if len(seen) != tt.want || pages != tt.pages {
+				t.Errorf("%d records on %d pages, want %d on %d", len(seen), pages, tt.want, tt.pages)
+			}
+		})
+	}
+}
+
+func TestAPIAnswers(t *testing.T) {
+	s := newSite(t, full(t))
+	id := testAlert(5).ID
+	if code, a := s.bearer(t, "/api/v1/alerts/"+id, testToken); code != 200 || a["id"] != id || a["rule"] != testAlert(5).Rule || a["seq"] != 6.0 {
+		t.Errorf("alert: %d %v", code, a)
+	}
+	code, p := s.bearer(t, "/api/v1/posture", testToken)
+	if code != 200 || p["score"].(map[string]any)["total"] != 52.3 || len(p["fixes"].([]any)) != 4 || p["findings"].(map[string]any)["fail"] != 53.0 {
+		t.Errorf("posture: %d %v", code, p)
+	}
+	if code, h := s.bearer(t, "/api/v1/health", testToken); code != 200 || h["auditEvents"] != 18204.0 || h["admission"] != true {
+		t.Errorf("health: %d %v", code, h)
+	}
+	if code, body := s.member(t).get("/api/v1/openapi.yaml"); code != 200 || !strings.HasPrefix(body, "openapi: 3.1") {
+		t.Errorf("document: %d", code)
+	}
+}
+
+func FuzzQueries(f *testing.F) {
+	f.Add("rule=a&priority=warning&since=24h&before=1700000000000000000.5&limit=3")
+	f.Add("status=fail&severity=high&level=code&after=89|CON&outcome=denied")
+	f.Add("before=-9223372036854775808.-1&until=9999-12-31T23:59:59Z&text=%25_%5c'")
+	known := slices.Concat(alertParams, decisionParams, findingParams)
+	f.Fuzz(func(t *testing.T, query string) {
+		u := &url.URL{RawQuery: query}
+		p := parseParams(u, known...)
+		a, d, fi := alertQuery(p), decisionQuery(p), findingQuery(p)
+		if p.err != nil {
+			return
+		}
+		// What was understood survives a link.
+		again := parseParams(&url.URL{RawQuery: strings.TrimPrefix(with("", p.values), "?")}, known...)
+		if b := alertQuery(again); again.err != nil || b.Before != a.Before || b.Limit != a.Limit || b.Text != a.Text {
+			t.Errorf("%q becomes %+v and %+v: %v", query, a, b, again.err)
+		}
+		if decisionQuery(again).Outcome != d.Outcome || findingQuery(again).Level != fi.Level {
+			t.Errorf("%q is read in two ways", query)
+		}
+	})
+}

@@ -1,0 +1,432 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// A layout is what the frame around a page shows, and the page.
+type layout struct {
+	Title, Section   string
+	Cluster, Version string
+	Health           *Health // nil: without a login
+	Page             any
+}
+
+var pages = []string{"login", "error", "overview", "alerts", "alert", "decisions", "findings"}
+
+func parseTemplates() (map[string]*template.Template, error) {
+	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*template.Template{}
+	for _, name := range pages {
+		page, err := frame.Clone()
+		if err == nil {
+			page, err = page.ParseFS(files, "templates/"+name+".html")
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[name] = page
+	}
+	return out, nil
+}
+
+func functions() template.FuncMap {
+	return template.FuncMap{
+		"onion":       onion,
+		"points":      func(v *float64, most float64) string { return formatPoints(*v, most) },
+		"share":       formatShare,
+		"rfc3339":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"stamp":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
+		"age":         age,
+		"old":         func(t time.Time) bool { return time.Since(t) > 10*time.Minute },
+		"isDefined":   func(t time.Time) bool { return !t.IsZero() },
+		"row":         newAlertRow,
+		"value":       valueText,
+		"emptyRecord": func() alert.Record { return alert.Record{} },
+		"lower":       func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
+		"milli":       func(us int64) string { return fmt.Sprintf("%.1f ms", float64(us)/1000) },
+		"outcome":     func(d finding.Decision) finding.Outcome { return d.Outcome() },
+		"href":        with,
+		"link":        func(path string, pairs ...string) string { return with(path, nil, pairs...) },
+		"levels":      finding.Levels,
+		"severities": func() []finding.Severity {
+			return []finding.Severity{finding.Critical, finding.High, finding.Medium, finding.Low}
+		},
+		"outcomes": func() []finding.Outcome { return []finding.Outcome{finding.Denied, finding.Warned, finding.Allowed} },
+	}
+}
+
+// age says how long ago t was, in one unit. The script says the same.
+func age(t time.Time) string {
+	switch d := time.Since(t); {
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return fmt.Sprintf("%d s ago", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%d min ago", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h ago", d/time.Hour)
+	default:
+		return fmt.Sprintf("%d d ago", d/(24*time.Hour))
+	}
+}
+
+// valueText prints an output field: a text as it is, a list as JSON.
+func valueText(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return v
+	}
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // the template escapes
+	if e.Encode(v) != nil {
+		return fmt.Sprint(v)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// render writes a page, whole or not at all.
+func (s *Server) render(w http.ResponseWriter, code int, name string, l layout) error {
+	l.Cluster, l.Version = s.Cluster, s.Version
+	var b bytes.Buffer
+	if err := s.templates[name].ExecuteTemplate(&b, "layout.html", l); err != nil {
+		return fmt.Errorf("render page %s: %w", name, err)
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(code)
+	w.Write(b.Bytes()) // a client that has gone is no error of ours
+	return nil
+}
+
+// show renders a page behind the login.
+func (s *Server) show(w http.ResponseWriter, name, title string, page any) error {
+	health := s.Health()
+	return s.render(w, http.StatusOK, name, layout{Title: title, Section: name, Health: &health, Page: page})
+}
+
+// page wraps the handler of a page: its error is shown as a page.
+func (s *Server) page(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := handle(w, r)
+		if err == nil {
+			return
+		}
+		known := s.status(r, err)
+		if err := s.render(w, known.code, "error", layout{Title: http.StatusText(known.code), Page: known.text}); err != nil {
+			http.Error(w, known.text, known.code)
+		}
+	})
+}
+
+// private wraps the handler of a page that needs a login.
+func (s *Server) private(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+	return s.page(func(w http.ResponseWriter, r *http.Request) error {
+		if s.loggedIn(r) {
+			return handle(w, r)
+		}
+		http.Redirect(w, r, with("/login", nil, "next", r.URL.RequestURI()), http.StatusSeeOther)
+		return nil
+	})
+}
+
+// An alertRow is what a list shows of an alert. The script makes the same of a
+// live one.
+type alertRow struct {
+	alert.Record
+	User, Action, Object, From string
+}
+
+func newAlertRow(r alert.Record) alertRow {
+	field := func(names ...string) string {
+		for _, name := range names {
+			if v := r.OutputFields[name]; valueText(v) != "" {
+				return valueText(v)
+			}
+		}
+		return ""
+	}
+	action := field("ka.verb", "evt.type")
+	if resource := field("ka.target.resource", "proc.name"); resource != "" {
+		action += " " + resource
+		if sub := field("ka.target.subresource"); sub != "" {
+			action += "/" + sub
+		}
+	}
+	object := r.Subject.String()
+	if object == "" {
+		object = field("ka.target.name")
+	}
+	return alertRow{r, field("ka.user.name", "user.name"), action, object, field("ka.sourceips")}
+}
+
+type alertList struct {
+	Rows   []alert.Record
+	Stream string // the URL of the stream that continues the list; "" for none
+	Max    int    // rows that the list keeps when live ones are added
+}
+
+type alertsData struct {
+	List                alertList
+	Query               url.Values
+	Filtered            bool
+	Newest, Older, JSON string
+	Priorities          []alert.Priority
+	Windows             []window
+}
+
+// A window is a choice of "how far back".
+type window struct{ Value, Name string }
+
+func windows() []window {
+	return []window{{"1h", "last hour"}, {"24h", "last 24 hours"}, {"168h", "last 7 days"}}
+}
+
+func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, alertParams...)
+	q := alertQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	last, err := s.Alerts.LastAlert(r.Context()) // first, so that the stream misses nothing
+	if err != nil {
+		return err
+	}
+	rows, next, err := s.Alerts.Alerts(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	data := alertsData{
+		List:     alertList{Rows: rows, Max: 500},
+		Query:    p.values,
+		Filtered: with("", p.values, "before", "", "limit", "") != "",
+		JSON:     with("/api/v1/alerts", p.values),
+		Windows:  windows(),
+	}
+	for pr := alert.Emergency; pr <= alert.Debug; pr++ {
+		data.Priorities = append(data.Priorities, pr)
+	}
+	if next != (finding.Cursor{}) {
+		data.Older = with("/alerts", p.values, "before", next.String())
+	}
+	if p.text("before") != "" {
+		data.Newest = with("/alerts", p.values, "before", "")
+	} else if p.text("until") == "" {
+		data.List.Stream = streamURL(p.values, last)
+	}
+	return s.show(w, "alerts", "Alerts", data)
+}
+
+// streamURL is the stream that continues a list of alerts. Its time window
+// starts in the past, so everything new is in it.
+func streamURL(filters url.Values, last int64) string {
+	return with("/api/v1/alerts/stream", filters, "since", "", "limit", "", "after", fmt.Sprint(last))
+}
+
+type alertData struct {
+	alertRow
+	JSON string
+}
+
+func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
+	record, found, err := s.Alerts.Alert(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	if !found {
+		return &statusError{http.StatusNotFound, "there is no alert with this id; it may be older than the retention"}
+	}
+	raw, err := json.MarshalIndent(record.Alert, "", "  ")
+	if err != nil {
+		return err
+	}
+	return s.show(w, "alert", record.Rule, alertData{newAlertRow(record), string(raw)})
+}
+
+type overviewData struct {
+	Score      control.Score
+	Fixes      []control.Fix
+	ObservedAt time.Time
+	Failing    int
+	List       alertList
+	Priorities []priorityCount
+	Decisions  []finding.Decision
+	Outcomes   map[finding.Outcome]int
+}
+
+type priorityCount struct {
+	Priority alert.Priority
+	Count    int
+}
+
+func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
+	const few = 8
+	ctx, day := r.Context(), time.Now().Add(-24*time.Hour)
+	var data overviewData
+	last, err := s.Alerts.LastAlert(ctx)
+	if err != nil {
+		return err
+	}
+	data.List = alertList{Stream: streamURL(nil, last), Max: few}
+	if data.List.Rows, _, err = s.Alerts.Alerts(ctx, alert.Query{Limit: few}); err != nil {
+		return err
+	}
+	byPriority, err := s.Alerts.AlertCounts(ctx, day)
+	if err != nil {
+		return err
+	}
+	for p := alert.Emergency; p <= alert.Debug; p++ {
+		if n := byPriority[p]; n > 0 {
+			data.Priorities = append(data.Priorities, priorityCount{p, n})
+		}
+	}
+	if data.Decisions, _, err = s.Decisions.Decisions(ctx, finding.DecisionQuery{Limit: few}); err != nil {
+		return err
+	}
+	if data.Outcomes, err = s.Decisions.DecisionCounts(ctx, day); err != nil {
+		return err
+	}
+	counts, err := s.Findings.FindingCounts(ctx)
+	if err != nil {
+		return err
+	}
+	data.Failing = counts[finding.Fail]
+	data.Score, data.Fixes, data.ObservedAt = s.Posture()
+	data.Fixes = data.Fixes[:min(len(data.Fixes), 5)]
+	return s.show(w, "overview", "Overview", data)
+}
+
+type decisionsData struct {
+	Rows                []finding.Decision
+	Query               url.Values
+	Filtered            bool
+	Newest, Older, JSON string
+	Windows             []window
+}
+
+func (s *Server) decisionsPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, decisionParams...)
+	q := decisionQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	rows, next, err := s.Decisions.Decisions(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	data := decisionsData{
+		Rows: rows, Query: p.values, Windows: windows(),
+		Filtered: with("", p.values, "before", "", "limit", "") != "",
+		JSON:     with("/api/v1/decisions", p.values),
+	}
+	if next != (finding.Cursor{}) {
+		data.Older = with("/decisions", p.values, "before", next.String())
+	}
+	if p.text("before") != "" {
+		data.Newest = with("/decisions", p.values, "before", "")
+	}
+	return s.show(w, "decisions", "Admission decisions", data)
+}
+
+type findingsData struct {
+	Groups            []findingGroup
+	Flat              bool // one control or a search: all of it, in pages
+	ObservedAt        time.Time
+	Tabs              []tab
+	Query             url.Values
+	First, More, JSON string
+}
+
+type tab struct {
+	Name, URL string
+	Count     int
+	Current   bool
+}
+
+// findingsPage shows findings by control, a few of each, and the pages of one
+// control or of a search. Without a status it shows what fails.
+func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, findingParams...)
+	if p.text("status") == "" {
+		p.values.Set("status", string(finding.Fail))
+	}
+	q := findingQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	data := findingsData{Query: p.values, Flat: q.Control != "", JSON: with("/api/v1/findings", p.values)}
+	counts, err := s.Findings.FindingCounts(r.Context())
+	if err != nil {
+		return err
+	}
+	for _, status := range []finding.Status{finding.Fail, finding.Unknown, finding.Excepted, finding.Pass, finding.NotApplicable} {
+		data.Tabs = append(data.Tabs, tab{
+			Name: string(status), Count: counts[status], Current: status == q.Status,
+			URL: with("/findings", p.values, "status", string(status), "after", ""),
+		})
+	}
+	groups, err := s.Findings.FindingGroups(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	if data.Flat && len(groups) > 0 {
+		var next string
+		if groups[0].Findings, next, err = s.Findings.FindingPage(r.Context(), q); err != nil {
+			return err
+		}
+		if next != "" {
+			data.More = with("/findings", p.values, "after", next)
+		}
+		if q.After != "" {
+			data.First = with("/findings", p.values, "after", "")
+		}
+	}
+	s.addGains(groups, &data)
+	return s.show(w, "findings", "Findings", data)
+}
+
+// A findingGroup is the findings of one control with what fixing them all would
+// give, which is not the sum of what fixing each alone would.
+type findingGroup struct {
+	finding.Group
+	Gain float64
+}
+
+// addGains fills in the groups: worst severity first, then what gives most.
+func (s *Server) addGains(groups []finding.Group, data *findingsData) {
+	_, fixes, observed := s.Posture()
+	gains := map[string]float64{}
+	for _, f := range fixes {
+		gains[f.Control] = f.Gain
+	}
+	data.ObservedAt = observed
+	for _, g := range groups {
+		gain := 0.0
+		if g.Findings[0].Status == finding.Fail {
+			gain = gains[g.Findings[0].Control]
+		}
+		data.Groups = append(data.Groups, findingGroup{g, gain})
+	}
+	slices.SortStableFunc(data.Groups, func(a, b findingGroup) int {
+		return cmp.Or(cmp.Compare(b.Findings[0].Severity.Weight(), a.Findings[0].Severity.Weight()), cmp.Compare(b.Gain, a.Gain))
+	})
+}

@@ -1,0 +1,241 @@
+// Package web serves the pages and the JSON API.
+//
+// Both need a login: pages by a session cookie, the API also by the token
+// itself. Everything shown comes from a cluster and is treated as hostile text:
+// templates escape it, scripts only ever set it as text, and the
+// Content-Security-Policy allows no inline script or style. Pages work without
+// script; script adds what is live.
+package web
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// Alerts reads stored alerts.
+type Alerts interface {
+	// Alerts returns a page, newest first, and the cursor of the next one.
+	Alerts(context.Context, alert.Query) ([]alert.Record, finding.Cursor, error)
+	// AlertsAfter returns what was added after seq, in that order, and the seq
+	// up to which it looked.
+	AlertsAfter(ctx context.Context, seq int64, q alert.Query) ([]alert.Record, int64, error)
+	// LastAlert returns the seq of the alert that was added last.
+	LastAlert(context.Context) (int64, error)
+	// Alert returns one alert, and whether there is one.
+	Alert(ctx context.Context, id string) (alert.Record, bool, error)
+	// AlertCounts counts the alerts since a time.
+	AlertCounts(ctx context.Context, since time.Time) (map[alert.Priority]int, error)
+}
+
+// Decisions reads stored admission decisions.
+type Decisions interface {
+	// Decisions returns a page, newest first, and the cursor of the next one.
+	Decisions(context.Context, finding.DecisionQuery) ([]finding.Decision, finding.Cursor, error)
+	// DecisionCounts counts the decisions since a time.
+	DecisionCounts(ctx context.Context, since time.Time) (map[finding.Outcome]int, error)
+}
+
+// Findings reads the states of the last scan.
+type Findings interface {
+	// FindingPage returns a page, worst first, and where the next one starts.
+	FindingPage(context.Context, finding.Query) ([]finding.Finding, string, error)
+	// FindingGroups returns findings by control, worst first.
+	FindingGroups(context.Context, finding.Query) ([]finding.Group, error)
+	// FindingCounts counts all findings.
+	FindingCounts(context.Context) (map[finding.Status]int, error)
+}
+
+// Health says what the server can see. It keeps "nothing happened" apart from
+// "nothing was seen".
+type Health struct {
+	LastAuditEvent time.Time `json:"lastAuditEvent,omitzero"` // zero: none since the start
+	AuditEvents    int64     `json:"auditEvents"`             // since the start
+	Admission      bool      `json:"admission"`               // the webhook is registered
+	Problems       []string  `json:"problems"`                // what is blind or broken, one sentence each
+}
+
+// Options are what a [Server] shows. All fields but Version are needed.
+type Options struct {
+	Cluster   string
+	Version   string
+	Token     string // the login token
+	Alerts    Alerts
+	Decisions Decisions
+	Findings  Findings
+	// Posture returns the score, what to fix next and when both were made; the
+	// zero time before the first scan. It is called for each page, and must be
+	// quick.
+	Posture func() (control.Score, []control.Fix, time.Time)
+	// Health is called for each page, and must be quick.
+	Health func() Health
+	Log    *slog.Logger
+}
+
+// A Server is the [http.Handler] of all pages and of the API.
+type Server struct {
+	Options
+	handler   http.Handler
+	templates map[string]*template.Template
+	sessions  *sessions
+	heartbeat time.Duration // of a stream, so that proxies keep it open
+	patience  time.Duration // how long a stream waits for a client to read
+
+	mu     sync.Mutex
+	added  chan struct{} // closed and replaced by Publish
+	closed chan struct{}
+	once   sync.Once
+}
+
+//go:embed templates static openapi.yaml
+var files embed.FS
+
+// New returns a server that is ready to handle requests.
+func New(opts Options) (*Server, error) {
+	if opts.Token == "" {
+		return nil, errors.New("serve web pages: the login token is empty")
+	}
+	s := &Server{
+		Options:   opts,
+		sessions:  newSessions(opts.Token),
+		heartbeat: 15 * time.Second,
+		patience:  10 * time.Second,
+		added:     make(chan struct{}),
+		closed:    make(chan struct{}),
+	}
+	var err error
+	if s.templates, err = parseTemplates(); err != nil {
+		return nil, fmt.Errorf("parse page templates: %w", err)
+	}
+	mux := http.NewServeMux()
+	for _, r := range s.routes() {
+		mux.Handle(r.method+" "+r.path, r.handler)
+	}
+	s.handler = secure(http.NewCrossOriginProtection().Handler(mux))
+	return s, nil
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Publish tells the live pages that the store has new alerts. It never waits
+// for a client: each stream reads from the store what it has not sent yet.
+func (s *Server) Publish(added []alert.Alert) {
+	if len(added) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.added)
+	s.added = make(chan struct{})
+}
+
+// changed returns a channel that the next Publish closes.
+func (s *Server) changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.added
+}
+
+// Close ends all live streams, which would otherwise keep an [http.Server] from
+// shutting down. Register it with RegisterOnShutdown.
+func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
+
+type route struct {
+	method, path string
+	handler      http.Handler
+}
+
+// routes lists everything that is served. Only the login page and the static
+// files need no login.
+func (s *Server) routes() []route {
+	return []route{
+		{"GET", "/login", s.page(s.loginPage)},
+		{"POST", "/login", s.page(s.login)},
+		{"POST", "/logout", s.page(s.logout)},
+		{"GET", "/static/{file}", http.HandlerFunc(static)},
+
+		{"GET", "/{$}", s.private(s.overview)},
+		{"GET", "/alerts", s.private(s.alertsPage)},
+		{"GET", "/alerts/{id}", s.private(s.alertPage)},
+		{"GET", "/decisions", s.private(s.decisionsPage)},
+		{"GET", "/findings", s.private(s.findingsPage)},
+		{"GET", "/", s.private(func(http.ResponseWriter, *http.Request) error { return errNotFound })},
+
+		{"GET", "/api/v1/alerts", s.api(s.listAlerts)},
+		{"GET", "/api/v1/alerts/stream", s.api(s.streamAlerts)},
+		{"GET", "/api/v1/alerts/{id}", s.api(s.getAlert)},
+		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
+		{"GET", "/api/v1/findings", s.api(s.listFindings)},
+		{"GET", "/api/v1/posture", s.api(s.getPosture)},
+		{"GET", "/api/v1/health", s.api(s.getHealth)},
+		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},
+		{"GET", "/api/", s.api(func(http.ResponseWriter, *http.Request) error { return errNotFound })},
+	}
+}
+
+// secure sets the headers that keep a browser from doing more than we want.
+func secure(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "+
+			"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		next.ServeHTTP(w, r)
+	})
+}
+
+func static(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("file")
+	data, err := files.ReadFile("static/" + name)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	// The files are the same for as long as the program runs, and few.
+	w.Header().Set("Cache-Control", "max-age=60")
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+}
+
+// A statusError is an error that the client is told.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e *statusError) Error() string { return e.text }
+
+var errNotFound = &statusError{http.StatusNotFound, "there is nothing here"}
+
+func badRequest(err error) error {
+	return &statusError{http.StatusBadRequest, err.Error()}
+}
+
+// status returns what to tell the client about err. Errors of ours go to the
+// log, and the client learns only that there was one.
+func (s *Server) status(r *http.Request, err error) *statusError {
+	var known *statusError
+	if errors.As(err, &known) {
+		return known
+	}
+	if r.Context().Err() == nil {
+		s.Log.Error("serve request", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	return &statusError{http.StatusInternalServerError, "the server could not answer; its log says why"}
+}
