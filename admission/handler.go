@@ -1,8 +1,6 @@
 package admission
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,254 +9,134 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
-	"unicode/utf8"
-
-	admissionv1 "k8s.io/api/admission/v1"
-	authenticationv1 "k8s.io/api/authentication/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
-const (
-	// maxReview bounds the body of a request. The API server takes objects of
-	// up to 3 MiB, and an update carries two.
-	maxReview = 8 << 20
-	// maxWarning is the length after which the API server cuts a warning.
-	maxWarning = 256
-	// maxMessage bounds the message of a denial.
-	maxMessage = 8 << 10
-)
+// maxBodyBytes bounds a review. The API server takes objects of up to 3 MiB,
+// and an update carries two of them.
+const maxBodyBytes = 8 << 20
 
-// A Handler is the admission webhook: it answers one AdmissionReview v1 for
-// each POST. It is safe for concurrent use.
-type Handler struct {
-	// Policies returns the policies in force. It is called for each request, so
-	// that they can be exchanged while the handler runs.
+// Options are what a handler needs.
+type Options struct {
+	// Policies returns the policies in force. It is called once for each
+	// request, so that they can be exchanged while the handler runs.
 	Policies func() *policy.Set
 	// Namespaces finds the namespaces that policies ask for.
 	Namespaces policy.Namespaces
-	// Exempt are namespaces that are never checked, as from [Exempt].
-	Exempt []string
-	// Record is told each decision before it is answered, from many goroutines
+	// Record receives each decision before it is answered, from many goroutines
 	// at once. It must not block.
 	Record func(finding.Decision)
-	Log    *slog.Logger
+	// Exempt are namespaces that are not checked, besides those of
+	// [SystemNamespaces]. The namespace of the webhook itself belongs here.
+	Exempt []string
+	// Log receives what goes wrong.
+	Log *slog.Logger
 }
 
-// A review is an AdmissionReview with its objects decoded in the same pass.
-// They are read-only.
-type review struct {
-	metav1.TypeMeta `json:",inline"`
-	Request         *request `json:"request"`
+// NewHandler returns the handler of admission reviews (admission.k8s.io/v1).
+// Whether requests come from the API server is the business of
+// [Authority.RequireClient].
+func NewHandler(opts Options) http.Handler { return &handler{opts} }
+
+type handler struct{ Options }
+
+// A callerError is a mistake of the caller, with its HTTP status.
+type callerError struct {
+	status int
+	error
 }
 
-type request struct {
-	UID         types.UID                   `json:"uid"`
-	Kind        metav1.GroupVersionKind     `json:"kind"`
-	Resource    metav1.GroupVersionResource `json:"resource"`
-	Subresource string                      `json:"subResource"`
-	Name        string                      `json:"name"`
-	Namespace   string                      `json:"namespace"`
-	Operation   admissionv1.Operation       `json:"operation"`
-	User        authenticationv1.UserInfo   `json:"userInfo"`
-	Object      map[string]any              `json:"object"`
-	OldObject   map[string]any              `json:"oldObject"`
-	Options     map[string]any              `json:"options"`
-	DryRun      bool                        `json:"dryRun"`
-}
-
-// ServeHTTP answers one review. What cannot be decided is answered with an
-// HTTP error, so that the failure policy of the registration decides.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	req, failure := readReview(w, r)
-	if failure != nil {
-		h.Log.Debug("not an admission review", "remote", r.RemoteAddr, "error", failure.text)
-		http.Error(w, failure.text, failure.code)
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer h.recover(w, r)
+	start := time.Now()
+	review, err := readReview(w, r)
+	if err != nil {
+		h.refuse(w, r, err)
 		return
 	}
-	response, err := h.review(r.Context(), req)
+	decision, err := h.decide(r, review.Request, start)
 	if err != nil {
-		if r.Context().Err() == nil {
-			h.Log.Error("admission request is not decided", "uid", req.UID, "subject", req.subject().String(), "error", err)
-		}
-		http.Error(w, "the request could not be decided", http.StatusInternalServerError)
+		h.refuse(w, r, fmt.Errorf("review %s: %w", decision.Subject, err))
+		return
+	}
+	answer, err := review.answer(decision)
+	if err != nil {
+		h.refuse(w, r, fmt.Errorf("answer review of %s: %w", decision.Subject, err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	answer := admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
-		Response: response,
-	}
-	if err := json.NewEncoder(w).Encode(answer); err != nil {
-		h.Log.Debug("admission response is not sent", "uid", req.UID, "error", err)
+	if _, err := w.Write(answer); err != nil {
+		h.Log.Warn("send admission decision", "subject", decision.Subject.String(), "error", err)
 	}
 }
 
-// A refusal is the answer to a request that is not an AdmissionReview.
-type refusal struct {
-	code int
-	text string
+// recover answers a panic as an internal error of this one request.
+func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
+	if cause := recover(); cause != nil {
+		h.Log.Error("panic in admission review", "remote", r.RemoteAddr, "panic", cause, "stack", string(debug.Stack()))
+		http.Error(w, "internal error", http.StatusInternalServerError)
+	}
 }
 
-func readReview(w http.ResponseWriter, r *http.Request) (*request, *refusal) {
+// refuse answers without a decision. The API server then applies the failure
+// policy.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	var caller *callerError
+	if errors.As(err, &caller) {
+		status = caller.status
+	}
+	h.Log.Warn("admission review without decision", "remote", r.RemoteAddr, "status", status, "error", err)
+	http.Error(w, err.Error(), status)
+}
+
+// readReview reads the body of a request.
+func readReview(w http.ResponseWriter, r *http.Request) (*review, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, &refusal{http.StatusMethodNotAllowed, "admission reviews must be sent with POST"}
+		return nil, &callerError{http.StatusMethodNotAllowed, fmt.Errorf("method %s: want POST", r.Method)}
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, &refusal{http.StatusUnsupportedMediaType, "Content-Type must be application/json"}
+		return nil, &callerError{http.StatusUnsupportedMediaType, fmt.Errorf("content type %q: want application/json", r.Header.Get("Content-Type"))}
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the review is larger than %d bytes", maxReview)}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		return nil, &callerError{http.StatusRequestEntityTooLarge, fmt.Errorf("body is larger than %d bytes", maxBodyBytes)}
 	}
 	if err != nil {
-		return nil, &refusal{http.StatusBadRequest, "the body ended early"}
+		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
 	}
-	req, err := parseReview(body)
+	review, err := parseReview(body)
 	if err != nil {
-		return nil, &refusal{http.StatusBadRequest, "parse AdmissionReview: " + err.Error()}
+		return nil, &callerError{http.StatusBadRequest, err}
 	}
-	return req, nil
+	return review, nil
 }
 
-// parseReview returns the request of a review. Whole numbers in its objects
-// are int64, as policies want them.
-func parseReview(body []byte) (*request, error) {
-	var r review
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(body, &r); err != nil {
-		return nil, err
-	}
-	switch {
-	case r.APIVersion != admissionv1.SchemeGroupVersion.String() || r.Kind != "AdmissionReview":
-		return nil, fmt.Errorf("have %q %q, want %s AdmissionReview", r.APIVersion, r.Kind, admissionv1.SchemeGroupVersion)
-	case r.Request == nil:
-		return nil, errors.New("request is missing")
-	case r.Request.UID == "" || r.Request.Resource.Resource == "" || r.Request.Operation == "":
-		return nil, errors.New("request.uid, request.resource and request.operation are required")
-	}
-	return r.Request, nil
-}
-
-// review decides a request and records the decision. A panic in a library
-// becomes an error of this request alone.
-func (h *Handler) review(ctx context.Context, req *request) (response *admissionv1.AdmissionResponse, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			response, err = nil, fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+// decide evaluates the policies and records the outcome. On an error only what
+// names the request is set in the decision.
+func (h *handler) decide(r *http.Request, req *request, start time.Time) (finding.Decision, error) {
+	d := req.decision()
+	if !h.exempt(req.Namespace) {
+		violations, err := h.Policies().Evaluate(r.Context(), req.policyRequest(h.Namespaces))
+		if err != nil {
+			return d, err
 		}
-	}()
-	start := time.Now()
-	var violations []finding.Violation
-	if !h.exempt(req) {
-		if violations, err = h.Policies().Evaluate(ctx, req.policyRequest(h.Namespaces)); err != nil {
-			return nil, err
-		}
+		d.Violations = violations
 	}
-	response = respond(req.UID, violations)
-	h.Record(finding.Decision{
-		ID: string(req.UID), Time: start, Operation: string(req.Operation), User: req.User.Username,
-		Subject: req.subject(), Allowed: response.Allowed, DryRun: req.DryRun,
-		Violations: violations, Microseconds: time.Since(start).Microseconds(),
-	})
-	return response, nil
+	d.Allowed = !slices.ContainsFunc(d.Violations, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+	d.Time = start.UTC()
+	d.Microseconds = time.Since(start).Microseconds()
+	h.Record(d)
+	return d, nil
 }
 
-// exempt reports whether a request is in, or about, a namespace that is never
-// checked, even if the API server asks.
-func (h *Handler) exempt(req *request) bool {
-	namespace := req.Namespace
-	if req.Kind.Group == "" && req.Kind.Kind == "Namespace" {
-		namespace = req.Name
-	}
-	return slices.Contains(h.Exempt, namespace)
-}
-
-func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {
-	return policy.Request{
-		Operation:   r.Operation,
-		Kind:        schema.GroupVersionKind(r.Kind),
-		Resource:    schema.GroupVersionResource(r.Resource),
-		Subresource: r.Subresource,
-		Namespace:   r.Namespace,
-		Name:        r.Name,
-		Object:      object(r.Object),
-		OldObject:   object(r.OldObject),
-		Options:     object(r.Options),
-		User:        r.User,
-		DryRun:      r.DryRun,
-		Namespaces:  namespaces,
-	}
-}
-
-func object(content map[string]any) *unstructured.Unstructured {
-	if content == nil {
-		return nil
-	}
-	return &unstructured.Unstructured{Object: content}
-}
-
-// subject names the object of the request. A name that the API server has yet
-// to make is given by its prefix.
-func (r *request) subject() finding.Subject {
-	name := r.Name
-	for _, field := range []string{"name", "generateName"} {
-		if name == "" {
-			name, _, _ = unstructured.NestedString(r.Object, "metadata", field)
-		}
-	}
-	return finding.Subject{
-		APIVersion: schema.GroupVersion{Group: r.Kind.Group, Version: r.Kind.Version}.String(),
-		Kind:       r.Kind.Kind, Namespace: r.Namespace, Name: name,
-	}
-}
-
-// respond turns violations into the answer: denials refuse with one message,
-// warnings and audit annotations go along.
-func respond(uid types.UID, violations []finding.Violation) *admissionv1.AdmissionResponse {
-	response := &admissionv1.AdmissionResponse{UID: uid, Allowed: true}
-	var denials []string
-	for _, v := range violations {
-		text := v.Policy + ": " + v.Message
-		switch v.Enforcement {
-		case "deny":
-			denials = append(denials, text)
-		case "warn":
-			response.Warnings = append(response.Warnings, cut(text, maxWarning))
-		case "audit":
-			if response.AuditAnnotations == nil {
-				response.AuditAnnotations = map[string]string{}
-			}
-			response.AuditAnnotations[v.Policy] = v.Message
-		}
-	}
-	if len(denials) > 0 {
-		response.Allowed = false
-		response.Result = &metav1.Status{
-			Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden,
-			Message: cut(strings.Join(denials, "; "), maxMessage),
-		}
-	}
-	return response
-}
-
-// cut shortens text to at most n bytes, between characters.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	const more = "…"
-	end := n - len(more)
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + more
+// exempt reports whether a namespace is never checked. A Namespace object is
+// in itself.
+func (h *handler) exempt(namespace string) bool {
+	return slices.Contains(SystemNamespaces(), namespace) || slices.Contains(h.Exempt, namespace)
 }

@@ -136,8 +136,11 @@ func (r *review) answer(d finding.Decision) ([]byte, error) {
 func messages(violations []finding.Violation, enforcement string) []string {
 	var out []string
 	for _, v := range violations {
+		if v.Enforcement != enforcement {
+			continue
+		}
 		text := fmt.Sprintf("[%s] %s", v.Policy, strings.Join(strings.Fields(v.Message), " "))
-		if v.Enforcement == enforcement && !slices.Contains(out, text) {
+		if !slices.Contains(out, text) {
 			out = append(out, text)
 		}
 	}

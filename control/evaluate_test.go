@@ -306,7 +306,12 @@ func TestEvaluateRejectsMisshapenObjects(t *testing.T) {
 }
 
 func TestSystemNamespacesWeighLess(t *testing.T) {
-	pod := strings.ReplaceAll(application, "shop", "kube-system")
+	pod := strings.ReplaceAll(application, "shop", "kube-system") + `---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web, namespace: kube-system}
+spec: {defaultBackend: {service: {name: web, port: {number: 80}}}}
+`
 	for _, f := range evaluate(t, live(t, pod), nil) {
 		if f.Exposure != finding.System {
 			t.Errorf("%s %s has exposure %q", f.Control, f.Subject, f.Exposure)

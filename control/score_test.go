@@ -97,6 +97,7 @@ func TestBar(t *testing.T) {
 		"container": {
 			entry("CON-ONE-01", "high", ""), entry("CON-TWO-01", "critical", ""),
 			entry("CON-FAM-01", "medium", "paths"), entry("CON-FAM-02", "critical", "paths"),
+			entry("CON-FAM-03", "critical", "paths"),
 		},
 	})
 	tests := []struct {
@@ -121,6 +122,10 @@ func TestBar(t *testing.T) {
 			some(1, "CON-FAM-02", finding.NotApplicable, "")), .8, .2, 0, 0},
 		{"a family counts an object once, by its heaviest fact", join(rename("web", some(1, "CON-FAM-01", finding.Fail, finding.InCluster)),
 			rename("web", some(1, "CON-FAM-02", finding.Unknown, finding.InCluster)), rename("db", some(1, "CON-FAM-02", finding.Pass, ""))), .5, 0, .5, 0},
+		{"at the same weight a failure counts first", join(rename("web", some(1, "CON-FAM-02", finding.Unknown, finding.InCluster)),
+			rename("web", some(1, "CON-FAM-03", finding.Fail, finding.InCluster))), 0, 1, 0, 0},
+		{"and what is accepted before what is unknown", join(rename("web", some(1, "CON-FAM-02", finding.Unknown, finding.InCluster)),
+			rename("web", some(1, "CON-FAM-03", finding.Excepted, finding.InCluster))), 0, 0, 0, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -2,7 +2,8 @@ package event
 
 // auditAlertFields answer who did what to what, from where, in which request.
 var auditAlertFields = []string{
-	"ka.user.name", "ka.verb", "ka.target.resource", "ka.target.name", "ka.target.namespace", "ka.sourceips", "ka.auditid",
+	"ka.user.name", "ka.verb", "ka.target.resource", "ka.target.subresource", "ka.target.name", "ka.target.namespace",
+	"ka.sourceips", "ka.auditid",
 }
 
 var auditFields = []Field{

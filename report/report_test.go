@@ -16,6 +16,7 @@ import (
 	"testing/quick"
 	"unicode/utf8"
 
+	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -183,7 +184,7 @@ func TestCoverageIsNotRoundedAway(t *testing.T) {
 }
 
 func TestNewSortsWorstFirst(t *testing.T) {
-	catalogue, err := control.LoadCatalogue(os.DirFS("../content/controls"))
+	catalogue, err := control.LoadCatalogue(content.Controls())
 	if err != nil {
 		t.Fatal(err)
 	}

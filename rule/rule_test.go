@@ -487,7 +487,7 @@ func TestAlert(t *testing.T) {
 			"ka.user.name": "eve\n05:06:07: Critical forged \x1b[31m\xff", "ka.verb": "get",
 			"ka.user.groups": []string{"a", "b"}, "ka.user.groups[0]": []string{"a"},
 			"ka.useragent": nil, "jevt.value[/a/b]": nil,
-			"ka.target.resource": nil, "ka.target.name": nil, "ka.target.namespace": nil,
+			"ka.target.resource": nil, "ka.target.subresource": nil, "ka.target.name": nil, "ka.target.namespace": nil,
 			"ka.sourceips": []string{"10.0.0.1"}, "ka.auditid": "id-1",
 		},
 		Hostname: "node-1", Tags: []string{"k8s", "mitre_discovery", "mitre_lateral_movement"},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,7 +15,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
@@ -36,7 +36,7 @@ const ownNamespace = "kubeguardian"
 const registrationCheck = 5 * time.Second
 
 func openAuthority(cfg *config.Config) (*admission.Authority, error) {
-	return admission.OpenAuthority(filepath.Join(cfg.DataDir, "pki"), webhookHosts(cfg.Webhook))
+	return admission.OpenAuthority(filepath.Join(cfg.DataDir, "pki"))
 }
 
 // webhookHosts returns the names by which the API server reaches the webhook
@@ -68,12 +68,12 @@ func APIServerKubeconfig(cfg *config.Config) ([]byte, error) {
 }
 
 // Uninstall removes the webhook registration from a cluster.
-func Uninstall(ctx context.Context, cluster *rest.Config) error {
-	client, err := kubernetes.NewForConfig(cluster)
-	if err != nil {
-		return fmt.Errorf("connect to cluster: %w", err)
+func Uninstall(ctx context.Context, opts Options) error {
+	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log}
+	if err := errors.Join(s.loadContent(ctx), s.connect(ctx)); err != nil {
+		return err
 	}
-	return admission.Unregister(ctx, client)
+	return s.registration.Remove(ctx)
 }
 
 // connect makes the client of the cluster and what registers the webhook there,
@@ -85,61 +85,60 @@ func (s *Server) connect(context.Context) (err error) {
 	if s.authority, err = openAuthority(s.cfg); err != nil {
 		return err
 	}
-	endpoint := admissionregistrationv1.WebhookClientConfig{CABundle: s.authority.CA()}
-	if service := s.cfg.Webhook.Service; service.Name != "" {
-		endpoint.Service = &admissionregistrationv1.ServiceReference{
-			Namespace: service.Namespace, Name: service.Name, Path: new(admitPath), Port: new(int32(service.Port)),
-		}
-	} else {
-		endpoint.URL = new(s.cfg.Webhook.URL + admitPath)
-	}
-	s.registration = &admission.Registration{
+	opts := admission.RegistrationOptions{
 		Client:        s.client,
-		Rules:         s.policies.WebhookRules(),
-		Endpoint:      endpoint,
+		Policies:      s.enforced,
+		CABundle:      s.authority.CABundle(),
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		Timeout:       s.cfg.Admission.Timeout,
 		Exempt:        s.exempt(),
+		Log:           s.log,
 	}
-	return nil
+	if service := s.cfg.Webhook.Service; service.Name != "" {
+		opts.Service = &admissionregistrationv1.ServiceReference{
+			Namespace: service.Namespace, Name: service.Name, Path: new(admitPath), Port: new(int32(service.Port)),
+		}
+	} else {
+		opts.URL = s.cfg.Webhook.URL + admitPath
+	}
+	s.registration, err = admission.NewRegistration(opts)
+	return err
 }
 
-// exempt returns the namespaces that admission never checks.
+func (s *Server) enforced() *policy.Set { return s.policies }
+
+// exempt returns the namespaces that admission does not check, besides those
+// of the system.
 func (s *Server) exempt() []string {
-	return admission.Exempt(append([]string{ownNamespace, s.cfg.Webhook.Service.Namespace}, s.cfg.Admission.ExemptNamespaces...)...)
+	exempt := append([]string{ownNamespace}, s.cfg.Admission.ExemptNamespaces...)
+	if namespace := s.cfg.Webhook.Service.Namespace; namespace != "" {
+		exempt = append(exempt, namespace)
+	}
+	return exempt
 }
 
 // serveWebhooks answers the API server.
 func (s *Server) serveWebhooks(ctx context.Context) error {
 	decisions := make(chan finding.Decision, 1024)
 	go s.keepDecisions(ctx, decisions)
-	admit := &admission.Handler{
-		Policies:   func() *policy.Set { return s.policies },
+	admit := admission.NewHandler(admission.Options{
+		Policies:   s.enforced,
 		Namespaces: policy.NamespacesFunc(s.namespace),
 		Exempt:     s.exempt(),
 		Log:        s.log,
 		Record:     func(d finding.Decision) { s.decided(d, decisions) },
+	})
+	if s.cfg.Admission.RequireClientCertificate {
+		admit = s.authority.RequireClient(admit)
 	}
 	mux := http.NewServeMux()
-	mux.Handle(auditPath, verified(true, s.receiver))
-	mux.Handle(admitPath, verified(s.cfg.Admission.RequireClientCertificate, admit))
+	mux.Handle(auditPath, s.authority.RequireClient(s.receiver))
+	mux.Handle(admitPath, admit)
 	srv := &http.Server{
-		Handler: mux, TLSConfig: s.authority.TLSConfig(), ErrorLog: s.httpLog("webhook"),
+		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
 	}
 	return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
-}
-
-// verified lets a request through only if the caller is the API server, when
-// that is required.
-func verified(required bool, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if required && !admission.CallerVerified(r.TLS) {
-			http.Error(w, "a client certificate is required: see kubeguardian setup kubeconfig", http.StatusUnauthorized)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // decided counts a decision and hands one that has something to show to who
@@ -197,12 +196,16 @@ func (s *Server) namespace(ctx context.Context, name string) (*corev1.Namespace,
 func (s *Server) register(ctx context.Context) error {
 	tick := time.NewTicker(registrationCheck)
 	defer tick.Stop()
+	apply := s.registration.Apply
+	if !s.cfg.Admission.Enabled {
+		apply = s.registration.Remove
+	}
 	for {
-		changed, err := s.ensure(ctx)
+		err := apply(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.registered(changed, err)
+		s.registered(err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -211,22 +214,12 @@ func (s *Server) register(ctx context.Context) error {
 	}
 }
 
-func (s *Server) ensure(ctx context.Context) (changed bool, err error) {
-	if !s.cfg.Admission.Enabled {
-		return false, admission.Unregister(ctx, s.client)
-	}
-	return s.registration.Ensure(ctx)
-}
-
-// registered notes the outcome of a check, and logs it when it is news.
-func (s *Server) registered(changed bool, err error) {
+// registered notes the outcome of a check, and logs an error that is news.
+func (s *Server) registered(err error) {
 	var before error
 	s.state.update(func(st *state) { before, st.registered = st.registered, err })
-	switch {
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	if err != nil && (before == nil || before.Error() != err.Error()) {
 		s.log.Error("the admission webhook is not registered", "error", err)
-	case changed:
-		s.log.Info("registered the admission webhook", "name", admission.ConfigurationName)
 	}
 	s.metrics.registered.Set(0)
 	if err == nil && s.cfg.Admission.Enabled {

@@ -216,7 +216,7 @@ func squeeze(html string) string { return strings.Join(strings.Fields(html), "")
 
 // The first alert replaces the words that say that there is none.
 func TestBrowserFirstAlert(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, func(s *site) { s.health.Problems = []string{"The cluster has not been read yet."} })
 	b := newBrowser(t, s.url)
 	b.open(t, "/alerts")
 	b.login(t, testToken)
@@ -231,9 +231,10 @@ func TestBrowserFirstAlert(t *testing.T) {
 		t.Error("the page still says that there is no alert")
 	}
 	b.until(t, `document.querySelector("[data-audit]").textContent.startsWith("no audit event received yet")`)
+	b.until(t, `document.querySelector(".problem").textContent === "The cluster has not been read yet."`)
 	s.mu.Lock()
 	s.health = Health{LastAuditEvent: time.Now(), AuditEvents: 4711}
 	s.mu.Unlock()
-	b.until(t, `document.querySelector("[data-audit]").textContent.endsWith("4711 since the start")`)
+	b.until(t, `document.querySelector("[data-audit]").textContent.endsWith("4711 since the start") && document.querySelector(".problem") === null`)
 	b.quiet(t)
 }

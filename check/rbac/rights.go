@@ -8,7 +8,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Rights is a set of rights that deserve attention.
+// rights is a set of rights that deserve attention.
 type rights uint8
 
 const (

@@ -137,5 +137,5 @@ func uninstall(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	return server.Uninstall(ctx, opts.Cluster)
+	return server.Uninstall(ctx, opts)
 }

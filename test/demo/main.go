@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/test/story"
@@ -51,7 +52,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 			return errors.New("DEMO_EXTERNAL=1 needs KUBECONFIG")
 		}
 	}
-	d := demo{out: out}
+	d := demo{out: out, began: time.Now()}
 	d.title("Start a real Kubernetes API server and KubeGuardian")
 	if d.Story, err = story.Start(ctx, opts); err != nil {
 		return err
@@ -75,12 +76,13 @@ func run(ctx context.Context, out io.Writer) (err error) {
 type demo struct {
 	*story.Story
 	out   io.Writer
+	began time.Time
 	steps int
 }
 
 func (d *demo) title(text string) {
 	d.steps++
-	fmt.Fprintf(d.out, "\n%d. %s\n\n", d.steps, text)
+	fmt.Fprintf(d.out, "\n%d. %s (after %.0f s)\n\n", d.steps, text, time.Since(d.began).Seconds())
 }
 
 func (d *demo) say(format string, args ...any) {
@@ -156,7 +158,7 @@ func (d *demo) attack(ctx context.Context) (alerts int, err error) {
 		}
 		d.say("%s: %s", name, outcome.Want.Description)
 		if outcome.Want.Denied != "" {
-			d.say("  DENIED  %s", lastLine(outcome.Answer))
+			d.say("  DENIED  %s", denial(outcome.Answer))
 		}
 		if a := outcome.Alert; a != nil {
 			alerts++
@@ -174,8 +176,11 @@ func (d *demo) attack(ctx context.Context) (alerts int, err error) {
 	return alerts, nil
 }
 
-// lastLine returns the last line of what kubectl printed: the server's answer.
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return lines[len(lines)-1]
+// denial returns why the API server refused, from what kubectl printed.
+func denial(answer string) string {
+	_, reason, found := strings.Cut(answer, "denied the request: ")
+	if !found {
+		reason = answer
+	}
+	return strings.Join(strings.Fields(reason), " ")
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -294,7 +295,7 @@ func (s *Story) kubectl(ctx context.Context) (string, error) {
 func (s *Story) Alerts(ctx context.Context, query string) ([]alert.Alert, error) {
 	var all []alert.Alert
 	for cursor := ""; ; {
-		body, err := s.get(ctx, "/api/v1/alerts?"+query+"&after="+cursor)
+		body, err := s.get(ctx, "/api/v1/alerts?limit=1000&before="+url.QueryEscape(cursor)+"&"+query)
 		if err != nil {
 			return nil, err
 		}

@@ -102,24 +102,32 @@ function live(list) {
   };
 }
 
-// refreshAudit says when the last audit event came: the list alone cannot tell
-// a quiet cluster from a deaf server.
-async function refreshAudit(span) {
+// refreshHealth says what the server cannot see, and when the last audit event
+// came: a list alone cannot tell a quiet cluster from a deaf server.
+async function refreshHealth(problems) {
   const answer = await fetch("/api/v1/health").catch(() => null);
   if (!answer || !answer.ok) return;
   const health = await answer.json();
+  problems.replaceChildren(...(health.problems || []).map((words) => {
+    const p = document.createElement("p");
+    p.className = "problem";
+    p.textContent = words;
+    return p;
+  }));
   if (!health.lastAuditEvent) return;
   const seconds = (Date.now() - Date.parse(health.lastAuditEvent)) / 1000;
-  const lamp = document.createElement("span");
-  lamp.className = "lamp " + (seconds > 600 ? "warn" : "ok");
-  const time = document.createElement("time");
-  time.className = "age";
-  time.dateTime = time.title = health.lastAuditEvent;
-  time.textContent = age(seconds);
-  span.replaceChildren(lamp, "last audit event ", time, `, ${health.auditEvents} since the start`);
+  for (const span of document.querySelectorAll("[data-audit]")) {
+    const lamp = document.createElement("span");
+    lamp.className = "lamp " + (seconds > 600 ? "warn" : "ok");
+    const time = document.createElement("time");
+    time.className = "age";
+    time.dateTime = time.title = health.lastAuditEvent;
+    time.textContent = age(seconds);
+    span.replaceChildren(lamp, "last audit event ", time, `, ${health.auditEvents} since the start`);
+  }
 }
 
 refreshAges();
 setInterval(refreshAges, 5000);
 for (const list of document.querySelectorAll("[data-stream]")) live(list);
-for (const span of document.querySelectorAll("[data-audit]")) setInterval(refreshAudit, 5000, span);
+for (const problems of document.querySelectorAll("[data-problems]")) setInterval(refreshHealth, 5000, problems);
