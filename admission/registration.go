@@ -142,20 +142,20 @@ func (r *Registration) matchConditions() []admissionregistrationv1.MatchConditio
 	conditions := []admissionregistrationv1.MatchCondition{
 		// Kubelets mirror static pods, the control plane among them, and report
 		// on nodes and pods. What they may write is bounded by NodeRestriction.
-		{Name: "not-a-kubelet", Expression: `!("system:nodes" in request.userInfo.groups)`},
+		{Name: "not-a-kubelet", Expression: `!("system:nodes" in request.userInfo.?groups.orValue([]))`},
 		// When the API server starts it writes its own roles and namespaces.
-		{Name: "not-the-api-server", Expression: `request.userInfo.username != "system:apiserver"`},
+		{Name: "not-the-api-server", Expression: `request.userInfo.?username.orValue("") != "system:apiserver"`},
 		// Without nodes there is nowhere to run the webhook.
 		{Name: "not-a-node", Expression: `!(request.resource.group == "" && request.resource.resource == "nodes")`},
 		// Leases are heartbeats and leader elections.
 		{Name: "not-a-lease", Expression: `request.resource.group != "coordination.k8s.io"`},
 		// Status is what controllers see, not what users ask for, and finalize
 		// lets namespaces end.
-		{Name: "not-a-status", Expression: `!has(request.subResource) || !(request.subResource in ["status", "finalize"])`},
+		{Name: "not-a-status", Expression: `!(request.?subResource.orValue("") in ["status", "finalize"])`},
 	}
 	if r.opts.Identity != "" { // so that we can repair and remove what is ours
 		conditions = append(conditions, admissionregistrationv1.MatchCondition{
-			Name: "not-kubeguardian", Expression: "request.userInfo.username != " + quote(r.opts.Identity),
+			Name: "not-kubeguardian", Expression: `request.userInfo.?username.orValue("") != ` + quote(r.opts.Identity),
 		})
 	}
 	return conditions

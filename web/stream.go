@@ -3,8 +3,10 @@ package web
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -39,7 +41,8 @@ func (s *Server) streamAlerts(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no") // no buffering in a proxy before us
-	if err := s.stream(w, r, last, q); err != nil && r.Context().Err() == nil {
+	// A client that has gone ends its context, but so does one that was cut off.
+	if err := s.stream(w, r, last, q); err != nil && (r.Context().Err() == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
 		s.Log.Info("live alerts cut off", "from", r.RemoteAddr, "reason", err)
 	}
 	return nil // the answer has begun; there is no other way left to report

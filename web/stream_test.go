@@ -219,8 +219,14 @@ func TestSlowClient(t *testing.T) {
 	for i := 0; i < len(all); i += 20 {
 		s.add(t, all[i:i+20]...)
 	}
-	for !strings.Contains(s.log.String(), "live alerts cut off") {
-		time.Sleep(time.Millisecond)
+	for range 6000 {
+		if strings.Contains(s.log.String(), "live alerts cut off") {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !strings.Contains(s.log.String(), "live alerts cut off") {
+		t.Error("a client that does not read is not cut off")
 	}
 	again := s.follow(t, "", "Last-Event-ID", "0")
 	again.expect(all...)

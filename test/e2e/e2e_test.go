@@ -114,6 +114,11 @@ func TestGuardedCluster(t *testing.T) {
 }
 
 func (c *cluster) testQuiet(t *testing.T) {
+	// The audit log is read: this read of it must come to be known.
+	if _, err := c.client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.awaitAuditEvent(t, time.Now())
 	alerts, err := c.Alerts(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -264,6 +269,17 @@ func (c *cluster) testAlertIdentity(t *testing.T) {
 	if ips := fmt.Sprint(a.OutputFields["ka.sourceips"]); !strings.Contains(ips, "127.0.0.1") {
 		t.Errorf("source IPs = %q, want 127.0.0.1 in it", ips)
 	}
+}
+
+// awaitAuditEvent waits until an audit event that is newer than since came.
+func (c *cluster) awaitAuditEvent(t *testing.T, since time.Time) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if last, err := c.LastAuditEvent(t.Context()); err == nil && last.After(since) {
+			return
+		}
+	}
+	t.Fatal("no audit event came")
 }
 
 // await waits for an alert that matches.

@@ -43,24 +43,23 @@ func browser(t *testing.T) context.Context {
 // testPage signs in, makes a real API call and waits for its alert on the
 // page, which must be the same document all the time.
 func (c *cluster) testPage(t *testing.T) {
+	const namespace = "seen-on-the-page"
 	ctx := browser(t)
 	err := chromedp.Run(ctx,
 		chromedp.Navigate(c.Page+"/alerts"),
-		chromedp.WaitVisible(`input[name="token"]`),
-		chromedp.SendKeys(`input[name="token"]`, c.Token+"\r"),
-		chromedp.WaitVisible(`#alerts`),
+		chromedp.WaitVisible("#token"), chromedp.SendKeys("#token", c.Token), chromedp.Submit("#token"),
+		chromedp.WaitVisible("[data-live].on"), // the stream of alerts is open
 		chromedp.Evaluate(`window.sameDocument = true`, nil),
 	)
 	if err != nil {
 		t.Fatalf("sign in: %v", err)
 	}
-	const name = "page-test-token"
-	if _, err := c.client.CoreV1().Secrets(name).List(t.Context(), metav1.ListOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	var same bool
 	err = chromedp.Run(ctx,
-		chromedp.WaitVisible(`//*[@id="alerts"]//*[contains(text(), "`+name+`")]`, chromedp.BySearch),
+		chromedp.WaitVisible(`//*[contains(@class, "alerts")]//*[contains(text(), "`+namespace+`")]`, chromedp.BySearch),
 		chromedp.Evaluate(`window.sameDocument === true`, &same),
 	)
 	if err != nil {

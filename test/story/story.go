@@ -75,14 +75,15 @@ func (s *Story) External() bool { return s.opts.Kubeconfig != "" }
 func (s *Story) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	errs := []error{s.StopServer()}
+	var errs []error
 	if s.External() {
-		errs = append(errs, s.leave(ctx))
+		errs = append(errs, s.StopServer(), s.leave(ctx))
 	} else if _, err := os.Stat(s.labDir()); err == nil {
 		_, err := run(ctx, nil, s.bin("lab"), "down", "--dir", s.labDir())
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, os.RemoveAll(s.Dir))...)
+	// The lab ends first: an API server waits for the receiver of its audit log.
+	return errors.Join(append(errs, s.StopServer(), os.RemoveAll(s.Dir))...)
 }
 
 // leave removes everything that the story put into an external cluster.
@@ -326,6 +327,18 @@ func (s *Story) Decisions(ctx context.Context) ([]finding.Decision, error) {
 		return nil, fmt.Errorf("read decisions: %w", err)
 	}
 	return page.Items, nil
+}
+
+// LastAuditEvent returns the time of the newest audit event that the server
+// has handled, zero if there is none.
+func (s *Story) LastAuditEvent(ctx context.Context) (time.Time, error) {
+	body, err := s.get(ctx, "/api/v1/health")
+	if err != nil {
+		return time.Time{}, err
+	}
+	var health struct{ LastAuditEvent time.Time }
+	err = json.Unmarshal(body, &health)
+	return health.LastAuditEvent, err
 }
 
 // get reads a path of the server with the login token.
