@@ -91,12 +91,26 @@ func (p *page) score(r *Report) {
 	if s.Total == nil {
 		p.line("%s (catalogue %s): no control applies to what was seen", p.paint(bold, "No score"), Plain(r.Catalogue))
 	} else {
-		p.line("%s (catalogue %s)", p.paint(bold, "Security score "+Points(*s.Total, 100)+" of 100"), Plain(r.Catalogue))
+		p.line("%s%s (catalogue %s)", p.paint(bold, "Security score "+Points(*s.Total, 100)+" of 100"), scope(s), Plain(r.Catalogue))
 	}
 	if s.High-s.Low >= 0.05 {
 		p.line("between %s and %s: not everything could be verified", Points(s.Low, 100), Points(s.High, 100))
 	}
 	p.line("")
+}
+
+// scope says how many levels a total is made of, unless it is all of them.
+func scope(s control.Score) string {
+	known := 0
+	for _, l := range s.Levels {
+		if l.Score != nil {
+			known++
+		}
+	}
+	if known == len(s.Levels) {
+		return ""
+	}
+	return fmt.Sprintf(" over %d of %d levels", known, len(s.Levels))
 }
 
 func (p *page) level(l control.LevelScore) {

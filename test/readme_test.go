@@ -6,10 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -119,6 +122,42 @@ func matchesTranscript(got, want string) bool {
 	pattern = strings.ReplaceAll(pattern, `\.\.\.`, `(?s:.*)`)
 	ok, err := regexp.MatchString(`^`+pattern+`$`, strings.TrimSpace(got))
 	return err == nil && ok
+}
+
+// TestConfigurationPage compares the page with the configuration: the example
+// must be valid and have every key.
+func TestConfigurationPage(t *testing.T) {
+	for _, b := range blocks(t, "../docs/configuration.md") {
+		if b.info != "yaml config" {
+			continue
+		}
+		if _, err := config.Parse("docs/configuration.md", []byte(b.text)); err != nil {
+			t.Error(err)
+		}
+		var shown map[string]any
+		if err := yaml.Unmarshal([]byte(b.text), &shown); err != nil {
+			t.Fatal(err)
+		}
+		everyKey(t, reflect.TypeFor[config.Config](), shown, "")
+		return
+	}
+	t.Error("docs/configuration.md has no yaml config block")
+}
+
+// everyKey fails for each key of a configuration struct that shown lacks.
+func everyKey(t *testing.T, typ reflect.Type, shown map[string]any, path string) {
+	t.Helper()
+	for field := range typ.Fields() {
+		key := field.Tag.Get("yaml")
+		value, ok := shown[key]
+		if !ok {
+			t.Errorf("docs/configuration.md does not show %s%s", path, key)
+		}
+		if field.Type.Kind() == reflect.Struct {
+			inner, _ := value.(map[string]any)
+			everyKey(t, field.Type, inner, path+key+".")
+		}
+	}
 }
 
 func TestReadmeLength(t *testing.T) {

@@ -123,7 +123,7 @@ func (d *demo) deploy(ctx context.Context, variant string) (float64, error) {
 		return 0, err
 	}
 	d.say("kubectl apply -f examples/internship-matcher/deploy/%s: %d objects, %d warnings by policies\n\n",
-		variant, strings.Count(said, " created")+strings.Count(said, " configured"), strings.Count(said, "Warning:"))
+		variant, strings.Count(said, " created")+strings.Count(said, " configured"), strings.Count(said, "Warning: ["))
 	text, err := d.Scan(ctx, "text")
 	if err != nil {
 		return 0, err
