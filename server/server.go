@@ -132,9 +132,22 @@ func (s *Server) listen(context.Context) (err error) {
 func bind(name, address string) (net.Listener, error) {
 	ln, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("bind %s listener: %w", name, err)
+		return nil, &bindError{name, err}
 	}
 	return ln, nil
+}
+
+// A bindError is a listener that cannot be opened.
+type bindError struct {
+	listener string
+	err      error
+}
+
+func (e *bindError) Error() string { return fmt.Sprintf("bind %s listener: %v", e.listener, e.err) }
+
+// Hint says what the user can do.
+func (e *bindError) Hint() string {
+	return fmt.Sprintf("end the program that uses the port, or set %s.listen to another one", e.listener)
 }
 
 // closer closes ln; that an HTTP server closed it before is no error.

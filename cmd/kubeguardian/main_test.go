@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -34,7 +36,22 @@ func unprivileged() {
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: occupyPort,
+	})
+}
+
+// occupyPort listens on a port for the time of a script and writes busy.yaml,
+// which wants the same port.
+func occupyPort(env *testscript.Env) error {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { ln.Close() })
+	config := fmt.Sprintf(`{dataDir: data, kubeconfig: kubeconfig, web: {listen: %q}, webhook: {listen: "127.0.0.1:0", url: "https://127.0.0.1:9443"}}`, ln.Addr())
+	return os.WriteFile(filepath.Join(env.WorkDir, "busy.yaml"), []byte(config), 0o600)
 }
 
 // TestUsageNamesEveryFlag keeps usage text and flags together.
