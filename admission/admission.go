@@ -16,7 +16,7 @@
 //     so that the API server does not even ask, and by the handler.
 //   - Match conditions, which the API server evaluates itself, leave out what a
 //     cluster needs to start and to heal: kubelets, the API server's own client,
-//     the identity of this server, nodes, leases, status and finalize.
+//     nodes, leases, status and finalize.
 //   - The API server never sends webhook configurations and admission policies
 //     to webhooks, so that
 //     "kubectl delete validatingwebhookconfiguration kubeguardian"

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -46,9 +45,6 @@ type RegistrationOptions struct {
 	// Exempt are namespaces that are not checked, besides those of
 	// [SystemNamespaces].
 	Exempt []string
-	// Identity is the user name under which this server calls the API server,
-	// or "" if that is not known. Its requests are never checked.
-	Identity string
 	// Log receives what was written.
 	Log *slog.Logger
 }
@@ -108,7 +104,7 @@ func (r *Registration) Configuration() *admissionregistrationv1.ValidatingWebhoo
 		SideEffects:             new(admissionregistrationv1.SideEffectClassNone),
 		TimeoutSeconds:          new(int32(r.opts.Timeout / time.Second)),
 		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         r.matchConditions(),
+		MatchConditions:         matchConditions(),
 	}}
 	return config
 }
@@ -138,8 +134,8 @@ func (r *Registration) namespaceSelector() *metav1.LabelSelector {
 
 // matchConditions leave out what must never wait for a webhook, nor be refused
 // by one, whatever rules policies bring.
-func (r *Registration) matchConditions() []admissionregistrationv1.MatchCondition {
-	conditions := []admissionregistrationv1.MatchCondition{
+func matchConditions() []admissionregistrationv1.MatchCondition {
+	return []admissionregistrationv1.MatchCondition{
 		// Kubelets mirror static pods, the control plane among them, and report
 		// on nodes and pods. What they may write is bounded by NodeRestriction.
 		{Name: "not-a-kubelet", Expression: `!("system:nodes" in request.userInfo.?groups.orValue([]))`},
@@ -153,17 +149,6 @@ func (r *Registration) matchConditions() []admissionregistrationv1.MatchConditio
 		// lets namespaces end.
 		{Name: "not-a-status", Expression: `!(request.?subResource.orValue("") in ["status", "finalize"])`},
 	}
-	if r.opts.Identity != "" { // so that we can repair and remove what is ours
-		conditions = append(conditions, admissionregistrationv1.MatchCondition{
-			Name: "not-kubeguardian", Expression: `request.userInfo.?username.orValue("") != ` + quote(r.opts.Identity),
-		})
-	}
-	return conditions
-}
-
-// quote returns s as a CEL string.
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`
 }
 
 // Apply makes the configuration in the cluster what it should be, and writes

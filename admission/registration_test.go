@@ -34,7 +34,6 @@ func registered(t *testing.T, edit func(*RegistrationOptions)) (*Registration, e
 		CABundle: []byte("pem"),
 		Timeout:  3 * time.Second,
 		Exempt:   []string{"kubeguardian", "kube-system"},
-		Identity: `system:serviceaccount:kubeguardian:"server"`,
 		Log:      slog.New(slog.DiscardHandler),
 	}
 	edit(&opts)
@@ -156,7 +155,6 @@ func TestMatchConditions(t *testing.T) {
 		{"nodes of another group", "ann", nil, schema.GroupVersionResource{Group: "metrics.k8s.io", Version: "v1", Resource: "nodes"}, "", true},
 		{"a kubelet", "system:node:a", []string{"system:nodes", "system:authenticated"}, pods, "", false},
 		{"the API server", "system:apiserver", []string{"system:masters"}, pods, "", false},
-		{"this server", `system:serviceaccount:kubeguardian:"server"`, []string{"system:serviceaccounts"}, pods, "", false},
 		{"a node", "ann", nil, schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, "", false},
 		{"a lease", "ann", nil, schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}, "", false},
 		{"a status", "ann", nil, pods, "status", false},

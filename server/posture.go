@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
 
@@ -23,6 +24,7 @@ type state struct {
 	posture    posture
 	inventory  *inventory.Inventory // nil until the watch is synced
 	lastEvent  time.Time            // newest audit event received
+	contact    time.Time            // when the API server answered last
 	registered error                // why the webhook is not registered as it should be; nil when it is
 }
 
@@ -32,13 +34,24 @@ func (s *state) update(change func(*state)) {
 	change(s)
 }
 
+// scanShare bounds the share of the time that scans take: after a scan of one
+// second the next one is at least nine seconds away, however busy the cluster.
+const scanShare = 0.1
+
+// contactLimit is how old the last answer of the API server may be for the
+// watched inventory to count as what the cluster is now.
+const contactLimit = time.Minute
+
 // watch follows the cluster and scans it after every change, and at least once
 // in an interval, because evidence ages. A scan never runs beside another.
 func (s *Server) watch(ctx context.Context) error {
 	changes := make(chan *inventory.Inventory, 1)
 	failed := make(chan error, 1)
 	go func() {
-		failed <- inventory.Watch(ctx, s.rest, func(inv *inventory.Inventory) { replace(changes, inv) })
+		failed <- inventory.Watch(ctx, s.rest, func(inv *inventory.Inventory) {
+			s.state.update(func(st *state) { st.inventory, st.contact = inv, time.Now() })
+			replace(changes, inv)
+		})
 	}()
 	tick := time.NewTicker(s.cfg.Scan.Interval)
 	defer tick.Stop()
@@ -55,8 +68,14 @@ func (s *Server) watch(ctx context.Context) error {
 		case inv = <-changes:
 		case <-tick.C:
 		}
+		start := time.Now()
 		if inv != nil {
 			s.scan(ctx, inv)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Duration(float64(time.Since(start)) * (1/scanShare - 1))):
 		}
 	}
 }
@@ -71,11 +90,11 @@ func replace(changes chan *inventory.Inventory, inv *inventory.Inventory) {
 }
 
 // scan evaluates all controls and keeps the result. A scan that fails leaves
-// the last complete one in place; its age shows.
+// the last complete one in place; its age shows. While the API server does not
+// answer, what was seen before is not seen anew: it ages instead.
 func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
-	s.state.update(func(st *state) { st.inventory = inv })
 	at := time.Now()
-	findings, err := s.catalogue.Evaluate(ctx, inv, s.defining)
+	findings, err := s.findings(ctx, inv, at)
 	if err == nil {
 		err = s.store.ReplaceFindings(ctx, findings)
 	}
@@ -90,6 +109,17 @@ func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	s.state.update(func(st *state) { st.posture = p })
 	s.metrics.scanned(p.score, findings, at)
 	s.log.Debug("scanned the cluster", "objects", len(inv.Objects()), "findings", len(findings), "took", time.Since(at))
+}
+
+func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now time.Time) ([]finding.Finding, error) {
+	s.state.mu.RLock()
+	contact := s.state.contact
+	s.state.mu.RUnlock()
+	if now.Sub(contact) < contactLimit {
+		return s.catalogue.Evaluate(ctx, inv, s.defining)
+	}
+	last, err := s.store.Findings(ctx)
+	return s.catalogue.Aged(last, now), err
 }
 
 // prune removes records that are older than their retention, every hour.

@@ -12,6 +12,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
@@ -217,7 +218,12 @@ func (s *Server) register(ctx context.Context) error {
 // registered notes the outcome of a check, and logs an error that is news.
 func (s *Server) registered(err error) {
 	var before error
-	s.state.update(func(st *state) { before, st.registered = st.registered, err })
+	s.state.update(func(st *state) {
+		before, st.registered = st.registered, err
+		if err == nil || apierrors.ReasonForError(err) != metav1.StatusReasonUnknown { // it answered, if only to refuse
+			st.contact = time.Now()
+		}
+	})
 	if err != nil && (before == nil || before.Error() != err.Error()) {
 		s.log.Error("the admission webhook is not registered", "error", err)
 	}

@@ -40,7 +40,8 @@ func main() {
 
 func run(ctx context.Context, out io.Writer) (err error) {
 	if len(os.Args) > 1 {
-		return errors.New("the demo takes no arguments\n" + usage)
+		fmt.Fprint(out, usage)
+		return errors.New("the demo takes no arguments")
 	}
 	root, err := os.Getwd()
 	if err != nil {

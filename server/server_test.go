@@ -1,0 +1,389 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+)
+
+// silent listens like an API server that never answers, so that a server stays
+// up while it waits for its cluster.
+func silent(t *testing.T) *rest.Config {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return &rest.Config{Host: "http://" + ln.Addr().String()}
+}
+
+// free returns a loopback address that nothing listens on.
+func free(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func options(t *testing.T, dir, extra string) Options {
+	t.Helper()
+	cfg, err := config.Parse("config.yaml", fmt.Appendf(nil, "cluster: test\ndataDir: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\n%s",
+		dir, free(t), free(t), extra))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Options{Config: cfg, Cluster: silent(t), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "test"}
+}
+
+// A running server, with a client that is the API server's and one that is the
+// user's.
+type running struct {
+	*Server
+	t         *testing.T
+	stop      func() error // ends it and returns what Run returned
+	apiServer *http.Client
+	token     string
+}
+
+func start(t *testing.T, opts Options) *running {
+	t.Helper()
+	s, err := New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	r := &running{Server: s, t: t}
+	r.stop = func() error {
+		cancel()
+		err := <-done
+		done <- err
+		return err
+	}
+	t.Cleanup(func() {
+		r.stop()
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	kubeconfig, err := APIServerKubeconfig(opts.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := clientcmd.RESTConfigFromKubeConfig(kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.apiServer, err = rest.HTTPClientFor(client); err != nil {
+		t.Fatal(err)
+	}
+	token, err := os.ReadFile(opts.Config.Web.TokenFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.token = strings.TrimSpace(string(token))
+	return r
+}
+
+// do returns the status and body of a request.
+func (r *running) do(client *http.Client, method, url, body string) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	resp, err := client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+func (r *running) page(path string) (int, string) {
+	return r.do(http.DefaultClient, http.MethodGet, r.WebURL()+path, "")
+}
+
+func (r *running) webhook(path, body string) (int, string) {
+	return r.do(r.apiServer, http.MethodPost, "https://"+r.webhookListener.Addr().String()+path, body)
+}
+
+// eventList returns real audit events that raise one alert each.
+func eventList(t *testing.T) string {
+	t.Helper()
+	lines, err := os.ReadFile("../content/rules/testdata/secrets-listed.alert.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := bytes.Join(bytes.Split(bytes.TrimSpace(lines), []byte("\n")), []byte(","))
+	return `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + string(items) + `]}`
+}
+
+func (r *running) alerts() int {
+	r.t.Helper()
+	code, body := r.page("/api/v1/alerts")
+	var list struct {
+		Items []struct{ ID, Cluster string }
+	}
+	if err := json.Unmarshal([]byte(body), &list); err != nil || code != http.StatusOK {
+		r.t.Fatalf("alerts: %d %s: %v", code, body, err)
+	}
+	for _, a := range list.Items {
+		if a.Cluster != "test" {
+			r.t.Errorf("alert %s is of cluster %q", a.ID, a.Cluster)
+		}
+	}
+	return len(list.Items)
+}
+
+func TestAuditEventsBecomeAlerts(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	events := eventList(t)
+	if code, body := r.webhook("/audit", events); code != http.StatusOK {
+		t.Fatalf("audit: %d %s", code, body)
+	}
+	raised := r.alerts()
+	if raised == 0 {
+		t.Fatal("no alert")
+	}
+	r.webhook("/audit", events) // the API server sends again what it is not sure of
+	if again := r.alerts(); again != raised {
+		t.Errorf("%d alerts after the same batch came again, want %d", again, raised)
+	}
+	_, metrics := r.page("/metrics")
+	for _, want := range []string{
+		"kubeguardian_audit_batches_total 2\n",
+		fmt.Sprintf("kubeguardian_alerts_total{priority=\"Warning\",rule=\"Secrets listed\"} %d\n", raised),
+		`kubeguardian_build_info{version="test"} 1`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics do not have %s", want)
+		}
+	}
+}
+
+// TestUnsafeBatchIsRefused: what cannot be stored must not be acknowledged.
+func TestUnsafeBatchIsRefused(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	if err := r.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := r.webhook("/audit", eventList(t)); code != http.StatusServiceUnavailable {
+		t.Errorf("audit without a store: %d %s, want 503", code, body)
+	}
+}
+
+func TestOnlyTheAPIServerMaySendEvents(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), "admission: {requireClientCertificate: true}\n"))
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(r.authority.CABundle())
+	anonymous := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	for _, path := range []string{"/audit", "/admit"} {
+		code, body := r.do(anonymous, http.MethodPost, "https://"+r.webhookListener.Addr().String()+path, eventList(t))
+		if code != http.StatusUnauthorized {
+			t.Errorf("%s without a client certificate: %d %s, want 401", path, code, body)
+		}
+	}
+	if n := r.alerts(); n != 0 {
+		t.Errorf("%d alerts from a forged batch", n)
+	}
+}
+
+func review(kind, resource, object string) string {
+	return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"CREATE",
+		"kind":{"group":"rbac.authorization.k8s.io","version":"v1","kind":%q},"resource":{"group":"rbac.authorization.k8s.io","version":"v1","resource":%q},
+		"name":"intruder","userInfo":{"username":"mallory"},"object":%s}}`, kind, resource, object)
+}
+
+const adminBinding = `{"apiVersion":"rbac.authorization.k8s.io/v1","kind":"ClusterRoleBinding","metadata":{"name":"intruder"},
+	"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"},"subjects":[{"kind":"User","name":"mallory"}]}`
+
+func TestAdmissionWarnsAndRemembers(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	code, body := r.webhook("/admit", review("ClusterRoleBinding", "clusterrolebindings", adminBinding))
+	if code != http.StatusOK || !strings.Contains(body, `"allowed":true`) || !strings.Contains(body, "cluster-admin-bindings") {
+		t.Fatalf("review: %d %s", code, body)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if _, body = r.page("/api/v1/decisions"); strings.Contains(body, `"intruder"`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the decision is not recorded: %s", body)
+		}
+	}
+	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, `kubeguardian_admission_decisions_total{decision="allowed",operation="CREATE"} 1`) {
+		t.Error("the decision is not counted")
+	}
+}
+
+// TestOwnPoliciesReplaceTheBuiltIn: the score still stands on the built-in
+// ones, which define the controls.
+func TestOwnPoliciesReplaceTheBuiltIn(t *testing.T) {
+	folder := t.TempDir()
+	own := `apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-bindings}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [rbac.authorization.k8s.io], apiVersions: [v1], operations: [CREATE], resources: [clusterrolebindings]}]}
+  validations: [{expression: "false", message: nobody binds}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-bindings}
+spec: {policyName: no-bindings, validationActions: [Deny]}
+`
+	if err := os.WriteFile(filepath.Join(folder, "own.yml"), []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%s]}\n", folder)))
+	_, body := r.webhook("/admit", review("ClusterRoleBinding", "clusterrolebindings", adminBinding))
+	if !strings.Contains(body, `"allowed":false`) || !strings.Contains(body, "nobody binds") || strings.Contains(body, "cluster-admin-bindings") {
+		t.Errorf("review: %s", body)
+	}
+	if r.defining.Policy("privileged-containers") == nil {
+		t.Error("the score has lost the built-in policies")
+	}
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	if code, body := r.page("/healthz"); code != http.StatusOK {
+		t.Errorf("healthz: %d %s", code, body)
+	}
+	if code, body := r.page("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "not been scanned") {
+		t.Errorf("readyz before the first scan: %d %s", code, body)
+	}
+	code, body := r.page("/api/v1/health")
+	if code != http.StatusOK || !strings.Contains(body, "has not been read yet") || !strings.Contains(body, "not registered yet") {
+		t.Errorf("health: %d %s", code, body)
+	}
+}
+
+// TestEvidenceAges: while the API server is away, what was seen before is not
+// taken as seen now.
+func TestEvidenceAges(t *testing.T) {
+	s, err := New(t.Context(), options(t, t.TempDir(), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	namespace := &inventory.Object{Unstructured: &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{
+			"name": "shop", "labels": map[string]any{"pod-security.kubernetes.io/enforce": "restricted"},
+		},
+	}}}
+	inv, err := inventory.New(inventory.Cluster, []*inventory.Object{namespace}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	s.state.contact = now
+	s.scan(t.Context(), inv)
+	passed := func(at time.Time) (n int) {
+		findings, err := s.findings(t.Context(), inv, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range findings {
+			if f.Status == finding.Pass {
+				n++
+			}
+		}
+		return n
+	}
+	if passed(now) == 0 {
+		t.Error("nothing passed while the API server answers")
+	}
+	if passed(now.Add(5*time.Minute)) == 0 {
+		t.Error("fresh evidence is not used while the API server is away")
+	}
+	if n := passed(now.Add(time.Hour)); n != 0 {
+		t.Errorf("%d controls still pass an hour after the API server answered last", n)
+	}
+}
+
+func TestUnreachableClusterEndsTheServer(t *testing.T) {
+	opts := options(t, t.TempDir(), "")
+	opts.Cluster = &rest.Config{Host: "http://" + free(t)}
+	s, err := New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("Run = %v, want that the cluster cannot be reached", err)
+	}
+}
+
+// TestNewUndoesItself: a port in use leaves nothing open, and the server starts
+// once it is free.
+func TestNewUndoesItself(t *testing.T) {
+	opts := options(t, t.TempDir(), "")
+	ln, err := net.Listen("tcp", opts.Config.Web.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := New(t.Context(), opts); err == nil || !strings.Contains(err.Error(), "bind web listener") {
+		t.Fatalf("New = %v, %v, want that the port is in use", s, err)
+	}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, opts)
+	if code, _ := r.page("/healthz"); code != http.StatusOK {
+		t.Errorf("healthz: %d", code)
+	}
+}
+
+// TestStopEndsLiveStreams: a page that is open must not keep the server up.
+func TestStopEndsLiveStreams(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.WebURL()+"/api/v1/alerts/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+r.token)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := r.stop(); err != nil {
+		t.Errorf("Run = %v", err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Errorf("the stream was cut, not ended: %v", err)
+	}
+}
