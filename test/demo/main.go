@@ -21,7 +21,9 @@ import (
 const usage = `demo plays KubeGuardian's story; run it with "make demo".
 
   DEMO_EXIT=1                      end after the story, non-zero if a step did not happen
-  DEMO_EXTERNAL=1 KUBECONFIG=FILE  use that cluster instead of the lab
+  DEMO_EXTERNAL=1 KUBECONFIG=FILE  use that cluster instead of the lab, as its administrator
+  DEMO_CONFIG=FILE                 with DEMO_EXTERNAL: the server's configuration; alerts need
+                                   one whose "kubeguardian setup kubeconfig" the API server has
 `
 
 func main() {
@@ -52,6 +54,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		if opts.Kubeconfig = os.Getenv("KUBECONFIG"); opts.Kubeconfig == "" {
 			return errors.New("DEMO_EXTERNAL=1 needs KUBECONFIG")
 		}
+		opts.Config = os.Getenv("DEMO_CONFIG")
 	}
 	d := demo{out: out, began: time.Now()}
 	d.title("Start a real Kubernetes API server and KubeGuardian")
@@ -70,6 +73,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	fmt.Fprintln(out, "\nCtrl-C ends the demo and removes everything it started.")
 	fmt.Fprintf(out, "Try it:  export KUBECONFIG=%s\n", d.Kubeconfig)
 	<-ctx.Done()
+	fmt.Fprintln(out, "\nending …")
 	return nil
 }
 
@@ -103,6 +107,9 @@ func (d *demo) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.Blind {
+		d.say("No alerts: this API server does not send its audit log here. Give it what\n\"kubeguardian setup kubeconfig\" prints, and the demo that configuration by DEMO_CONFIG.")
+	}
 	d.title("Deploy Internship Matcher done right")
 	after, err := d.deploy(ctx, "secured")
 	if err != nil {
@@ -112,6 +119,9 @@ func (d *demo) tell(ctx context.Context) error {
 		return fmt.Errorf("the score did not rise: %.1f before, %.1f after", before, after)
 	}
 	d.title("What happened")
+	if alerts < 5 {
+		return fmt.Errorf("score %.1f -> %.1f of 100, but only %d attacks raised an alert", before, after, alerts)
+	}
 	d.say("score %.1f -> %.1f of 100, %d alerts, the denied objects never reached etcd", before, after, alerts)
 	return nil
 }
@@ -170,9 +180,6 @@ func (d *demo) attack(ctx context.Context) (alerts int, err error) {
 		if err := d.Undo(ctx, outcome); err != nil {
 			return alerts, err
 		}
-	}
-	if alerts < 5 {
-		return alerts, fmt.Errorf("only %d attacks raised an alert", alerts)
 	}
 	return alerts, nil
 }

@@ -76,7 +76,7 @@ func (s *Story) remove(ctx context.Context) error {
 
 // Scan scans the cluster and returns the report in a format.
 func (s *Story) Scan(ctx context.Context, format string) (string, error) {
-	out, err := s.Kubeguardian(ctx, "scan", "--cluster", "--kubeconfig", s.path("server.kubeconfig"), "--format", format)
+	out, err := s.Kubeguardian(ctx, "scan", "--cluster", "--kubeconfig", s.access, "--format", format)
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == 1 { // findings
 		return out, nil

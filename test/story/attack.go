@@ -66,7 +66,8 @@ func (s *Story) Attacks() ([]string, error) {
 	return names, nil
 }
 
-// Attack plays one attack and checks everything its want.yaml asks for.
+// Attack plays one attack and checks everything its want.yaml asks for, but no
+// alert when the server is blind.
 func (s *Story) Attack(ctx context.Context, name string) (Outcome, error) {
 	dir := filepath.Join(s.Root, "lab/attacks", name)
 	out := Outcome{Name: name}
@@ -96,7 +97,7 @@ func (s *Story) Attack(ctx context.Context, name string) (Outcome, error) {
 	if err := s.checkObject(ctx, out.Want.Object); err != nil {
 		return out, fmt.Errorf("attack %s: %w", name, err)
 	}
-	if out.Want.Alert != nil {
+	if out.Want.Alert != nil && !s.Blind {
 		if out.Alert, err = s.awaitAlert(ctx, *out.Want.Alert, start); err != nil {
 			return out, fmt.Errorf("attack %s: %w", name, err)
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -28,6 +29,7 @@ type Options struct {
 	Root       string    // the repository
 	Progress   io.Writer // what the lab and the server say while starting
 	Kubeconfig string    // an existing cluster instead of the lab; empty: the lab
+	Config     string    // configuration of a server that this cluster knows; empty: the story makes one
 }
 
 // A Story is a cluster guarded by a running KubeGuardian server.
@@ -38,9 +40,12 @@ type Story struct {
 	Page       string // URL of the web page
 	Token      string // login token of the page
 	AuditLog   string // the lab's audit log; empty for an external cluster
+	Blind      bool   // the cluster does not send its audit log to the server
 
 	opts     Options
-	webhook  string   // host:port of the webhook listener
+	config   string   // file
+	access   string   // kubeconfig of the server
+	token    string   // file
 	programs string   // directory of the lab's programs; found on first use
 	applied  []string // manifests to remove from an external cluster
 	server   *exec.Cmd
@@ -60,7 +65,7 @@ func Start(ctx context.Context, opts Options) (_ *Story, err error) {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
-	for _, step := range []func(context.Context) error{s.configure, s.startLab, s.giveAccess, s.StartServer} {
+	for _, step := range []func(context.Context) error{s.configure, s.startLab, s.giveAccess, s.StartServer, s.look} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -79,7 +84,7 @@ func (s *Story) Stop() error {
 	if s.External() {
 		errs = append(errs, s.StopServer(), s.leave(ctx))
 	} else if _, err := os.Stat(s.labDir()); err == nil {
-		_, err := run(ctx, nil, s.bin("lab"), "down", "--dir", s.labDir())
+		_, err := run(ctx, nil, nil, s.bin("lab"), "down", "--dir", s.labDir())
 		errs = append(errs, err)
 	}
 	// The lab ends first: an API server waits for the receiver of its audit log.
@@ -88,39 +93,36 @@ func (s *Story) Stop() error {
 
 // leave removes everything that the story put into an external cluster.
 func (s *Story) leave(ctx context.Context) error {
-	_, uninstalled := s.Kubeguardian(ctx, "uninstall", "--config", s.path("config.yaml"))
-	removed := s.remove(ctx)
-	_, deleted := s.Kubectl(ctx, "delete", "--ignore-not-found", "--wait=false", "-f", s.path("rbac.yaml"))
-	return errors.Join(uninstalled, removed, deleted)
+	_, uninstalled := s.Kubeguardian(ctx, "uninstall", "--config", s.config)
+	errs := []error{uninstalled, s.remove(ctx)}
+	if s.opts.Config == "" {
+		_, err := s.Kubectl(ctx, "delete", "--ignore-not-found", "--wait=false", "-f", s.path("rbac.yaml"))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Story) path(name string) string { return filepath.Join(s.Dir, name) }
 func (s *Story) labDir() string          { return s.path("lab") }
 func (s *Story) bin(name string) string  { return filepath.Join(s.Root, "bin", name) }
 
-// configure writes the server's configuration and what it prints for the API
-// server: the audit policy and the kubeconfig of the webhooks.
+// configure finds out where the server will be, and writes what it prints for
+// the API server: the audit policy and the kubeconfig of the webhooks.
 func (s *Story) configure(ctx context.Context) error {
-	page, err := freeAddress()
+	s.config, s.access = s.opts.Config, s.Kubeconfig
+	if s.config == "" {
+		s.config, s.access = s.path("config.yaml"), s.path("server.kubeconfig")
+		if err := s.writeConfig(); err != nil {
+			return err
+		}
+	}
+	cfg, err := config.Load(s.config)
 	if err != nil {
 		return err
 	}
-	if s.webhook, err = freeAddress(); err != nil {
-		return err
-	}
-	s.Page = "http://" + page
-	config := fmt.Sprintf(`cluster: demo
-dataDir: %s
-kubeconfig: %s
-web: {listen: %q}
-webhook: {listen: %q}
-admission: {requireClientCertificate: %t}
-`, s.path("data"), s.path("server.kubeconfig"), page, s.webhook, !s.External())
-	if err := os.WriteFile(s.path("config.yaml"), []byte(config), 0o600); err != nil {
-		return fmt.Errorf("write server configuration: %w", err)
-	}
+	s.Page, s.token = "http://"+cfg.Web.Listen, cfg.Web.TokenFile
 	for file, args := range map[string][]string{
-		"webhook.kubeconfig": {"setup", "kubeconfig", "--config", s.path("config.yaml")},
+		"webhook.kubeconfig": {"setup", "kubeconfig", "--config", s.config},
 		"audit-policy.yaml":  {"setup", "audit-policy"},
 		"rbac.yaml":          {"setup", "rbac"},
 	} {
@@ -131,6 +133,30 @@ admission: {requireClientCertificate: %t}
 		if err := os.WriteFile(s.path(file), []byte(out), 0o600); err != nil {
 			return fmt.Errorf("write %s: %w", file, err)
 		}
+	}
+	return nil
+}
+
+// writeConfig writes a configuration that has everything in the story's folder
+// and on loopback.
+func (s *Story) writeConfig() error {
+	page, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	webhook, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(`cluster: demo
+dataDir: %s
+kubeconfig: %s
+web: {listen: %q}
+webhook: {listen: %q}
+admission: {requireClientCertificate: %t}
+`, s.path("data"), s.access, page, webhook, !s.External())
+	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write server configuration: %w", err)
 	}
 	return nil
 }
@@ -148,12 +174,12 @@ func (s *Story) startLab(ctx context.Context) error {
 	if s.External() {
 		return nil
 	}
-	_, err := run(ctx, s.opts.Progress, s.bin("lab"), "up", "--dir", s.labDir(),
+	_, err := run(ctx, s.opts.Progress, nil, s.bin("lab"), "up", "--dir", s.labDir(),
 		"--webhook-kubeconfig", s.path("webhook.kubeconfig"), "--audit-policy", s.path("audit-policy.yaml"))
 	if err != nil {
 		return err
 	}
-	out, err := run(ctx, nil, s.bin("lab"), "kubeconfig", "--dir", s.labDir())
+	out, err := run(ctx, nil, nil, s.bin("lab"), "kubeconfig", "--dir", s.labDir())
 	if err != nil {
 		return err
 	}
@@ -165,6 +191,9 @@ func (s *Story) startLab(ctx context.Context) error {
 // giveAccess creates the server's service account with its published rights
 // and writes a kubeconfig that holds nothing but that account's token.
 func (s *Story) giveAccess(ctx context.Context) error {
+	if s.opts.Config != "" {
+		return nil // that server has its credentials
+	}
 	if _, err := s.Kubectl(ctx, "apply", "-f", s.path("rbac.yaml")); err != nil {
 		return err
 	}
@@ -189,7 +218,25 @@ func (s *Story) giveAccess(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write kubeconfig of the server: %w", err)
 	}
-	return os.WriteFile(s.path("server.kubeconfig"), data, 0o600)
+	return os.WriteFile(s.access, data, 0o600)
+}
+
+// look finds out whether the server of an external cluster receives the audit
+// log: within some seconds after a request it must have seen an event.
+func (s *Story) look(ctx context.Context) error {
+	if !s.External() {
+		return nil
+	}
+	if _, err := s.Kubectl(ctx, "get", "--raw", "/api/v1/namespaces/default/configmaps?limit=1"); err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		if last, err := s.LastAuditEvent(ctx); err != nil || !last.IsZero() {
+			return err
+		}
+	}
+	s.Blind = true
+	return nil
 }
 
 // StartServer starts `kubeguardian serve` and waits until it is ready.
@@ -199,7 +246,8 @@ func (s *Story) StartServer(ctx context.Context) error {
 		return fmt.Errorf("open server log: %w", err)
 	}
 	defer logFile.Close()
-	s.server = exec.Command(s.bin("kubeguardian"), "serve", "--config", s.path("config.yaml"))
+	s.server = exec.Command(s.bin("kubeguardian"), "serve", "--config", s.config)
+	s.server.Env = s.environment()
 	s.server.Stderr = logFile
 	s.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := s.server.Start(); err != nil {
@@ -216,7 +264,7 @@ func (s *Story) waitReady(ctx context.Context) error {
 	for {
 		body, err := s.get(ctx, "/readyz")
 		if err == nil {
-			token, err := os.ReadFile(s.path("data/token"))
+			token, err := os.ReadFile(s.token)
 			s.Token = strings.TrimSpace(string(token))
 			return err
 		}
@@ -263,8 +311,12 @@ func (s *Story) signalServer(sig syscall.Signal) error {
 
 // Kubeguardian runs the command line and returns its standard output.
 func (s *Story) Kubeguardian(ctx context.Context, args ...string) (string, error) {
-	return run(ctx, nil, s.bin("kubeguardian"), args...)
+	return run(ctx, nil, s.environment(), s.bin("kubeguardian"), args...)
 }
+
+// environment lets the product find the cluster when its configuration does
+// not name one.
+func (s *Story) environment() []string { return append(os.Environ(), "KUBECONFIG="+s.Kubeconfig) }
 
 // Kubectl runs kubectl as the administrator and returns its standard output.
 func (s *Story) Kubectl(ctx context.Context, args ...string) (string, error) {
@@ -272,7 +324,7 @@ func (s *Story) Kubectl(ctx context.Context, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return run(ctx, nil, kubectl, append([]string{"--kubeconfig", s.Kubeconfig}, args...)...)
+	return run(ctx, nil, nil, kubectl, append([]string{"--kubeconfig", s.Kubeconfig}, args...)...)
 }
 
 // kubectl returns the kubectl of PATH for an external cluster, else the lab's.
@@ -283,7 +335,7 @@ func (s *Story) kubectl(ctx context.Context) (string, error) {
 		}
 	}
 	if s.programs == "" {
-		dir, err := run(ctx, s.opts.Progress, s.bin("lab"), "build")
+		dir, err := run(ctx, s.opts.Progress, nil, s.bin("lab"), "build")
 		if err != nil {
 			return "", err
 		}
@@ -361,10 +413,12 @@ func (s *Story) get(ctx context.Context, path string) ([]byte, error) {
 }
 
 // run runs a program and returns its standard output. Its standard error goes
-// to progress, or into the error when progress is nil.
-func run(ctx context.Context, progress io.Writer, name string, args ...string) (string, error) {
+// to progress, or into the error when progress is nil. env is its environment,
+// nil for that of this process.
+func run(ctx context.Context, progress io.Writer, env []string, name string, args ...string) (string, error) {
 	var out, errOut bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if progress != nil {
 		cmd.Stderr = io.MultiWriter(progress, &errOut)
