@@ -32,7 +32,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	}
 	if len(alerts) > 0 {
 		added, err := s.store.AddAlerts(ctx, alerts)
-		if err != nil {
+		if s.stored(err) != nil {
 			s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
 			return err
 		}

@@ -30,7 +30,7 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver) *metrics {
+func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.Time) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -54,10 +54,12 @@ func newMetrics(version string, receiver *k8saudit.Receiver) *metrics {
 	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
 	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
 	m.lostDecisions = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "admission_decisions_lost_total", Help: "Decisions that were answered but not recorded."})
+	expiry := gauge("authority_expiry_timestamp_seconds", "When the certificate authority of the webhooks expires.")
+	expiry.WithLabelValues().Set(float64(authorityEnds.Unix()))
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.lostDecisions, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.lostDecisions, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -48,25 +48,33 @@ func (s *Server) health() web.Health {
 	if !s.cfg.Admission.Enabled {
 		h.Problems = append(h.Problems, "Admission requests are not checked: admission.enabled is false.")
 	} else if err := s.state.registered; err != nil {
-		h.Problems = append(h.Problems, fmt.Sprintf("Admission requests are not checked: %v.", err))
+		h.Problems = append(h.Problems, fmt.Sprintf("It is not known whether admission requests are checked: %v.", err))
 	}
-	if s.state.inventory == nil {
+	if err := s.state.storing; err != nil {
+		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
+	}
+	switch contact := s.state.contact; {
+	case s.state.inventory == nil:
 		h.Problems = append(h.Problems, "The cluster has not been read yet.")
+	case time.Since(contact) >= contactLimit:
+		h.Problems = append(h.Problems, fmt.Sprintf("The API server has not answered since %s.", contact.UTC().Format(time.RFC3339)))
 	}
 	return h
 }
 
-// unready says why the server cannot do its job yet, or "".
+// unready says why the server has not started yet, or "". Once it has it stays
+// ready: a cluster that is away for a moment must not cut the server off from
+// the audit log and from admission. What is wrong then is in the health.
 func (s *Server) unready() string {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	switch {
+	case s.state.started:
+		return ""
 	case s.state.posture.at.IsZero():
 		return "the cluster has not been scanned yet"
-	case s.state.registered != nil:
-		return s.state.registered.Error()
 	}
-	return ""
+	return "the admission webhook is not registered yet"
 }
 
 // serveWeb serves the page, the API, the metrics and the health endpoints.
@@ -82,7 +90,7 @@ func (s *Server) serveWeb(ctx context.Context) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ErrorLog: s.httpLog("page")}
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.httpLog("page")}
 	srv.RegisterOnShutdown(s.page.Close)
 	if s.cfg.Web.CertFile != "" {
 		return serveHTTP(ctx, srv, func() error {

@@ -2,9 +2,13 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -25,6 +29,8 @@ type state struct {
 	inventory  *inventory.Inventory // nil until the watch is synced
 	lastEvent  time.Time            // newest audit event received
 	contact    time.Time            // when the API server answered last
+	storing    error                // why alerts or findings could not be stored the last time
+	started    bool                 // scanned and registered, once
 	registered error                // why the webhook is not registered as it should be; nil when it is
 }
 
@@ -32,6 +38,7 @@ func (s *state) update(change func(*state)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change(s)
+	s.started = s.started || s.registered == nil && !s.posture.at.IsZero()
 }
 
 // scanShare bounds the share of the time that scans take: after a scan of one
@@ -41,6 +48,15 @@ const scanShare = 0.1
 // contactLimit is how old the last answer of the API server may be for the
 // watched inventory to count as what the cluster is now.
 const contactLimit = time.Minute
+
+// stored notes how the last use of the store ended, for the health, and returns
+// its error.
+func (s *Server) stored(err error) error {
+	if !errors.Is(err, context.Canceled) {
+		s.state.update(func(st *state) { st.storing = err })
+	}
+	return err
+}
 
 // watch follows the cluster and scans it after every change, and at least once
 // in an interval, because evidence ages. A scan never runs beside another.
@@ -93,10 +109,10 @@ func replace(changes chan *inventory.Inventory, inv *inventory.Inventory) {
 // the last complete one in place; its age shows. While the API server does not
 // answer, what was seen before is not seen anew: it ages instead.
 func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
-	at := time.Now()
-	findings, err := s.findings(ctx, inv, at)
+	start := time.Now()
+	findings, at, err := s.findings(ctx, inv, start)
 	if err == nil {
-		err = s.store.ReplaceFindings(ctx, findings)
+		err = s.stored(s.store.ReplaceFindings(ctx, findings))
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -108,18 +124,33 @@ func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	p := posture{control.Summarize(s.catalogue, findings), control.Fixes(s.catalogue, findings), at}
 	s.state.update(func(st *state) { st.posture = p })
 	s.metrics.scanned(p.score, findings, at)
-	s.log.Debug("scanned the cluster", "objects", len(inv.Objects()), "findings", len(findings), "took", time.Since(at))
+	s.log.Debug("scanned the cluster", "objects", len(inv.Objects()), "findings", len(findings), "took", time.Since(start))
 }
 
-func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now time.Time) ([]finding.Finding, error) {
+// findings returns the states as of now, and when the cluster was last seen.
+func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now time.Time) ([]finding.Finding, time.Time, error) {
 	s.state.mu.RLock()
 	contact := s.state.contact
 	s.state.mu.RUnlock()
-	if now.Sub(contact) < contactLimit {
-		return s.catalogue.Evaluate(ctx, inv, s.defining)
-	}
 	last, err := s.store.Findings(ctx)
-	return s.catalogue.Aged(last, now), err
+	if s.stored(err) != nil {
+		return nil, now, err
+	}
+	last = s.catalogue.Aged(last, now)
+	if now.Sub(contact) >= contactLimit {
+		return last, contact, nil
+	}
+	findings, err := s.catalogue.Evaluate(ctx, inv, s.defining)
+	return append(findings, carried(last, inv)...), now, err
+}
+
+// carried returns the earlier states of objects whose kind may no longer be
+// read: without them, losing a permission would look like a fix.
+func carried(last []finding.Finding, inv *inventory.Inventory) []finding.Finding {
+	return slices.DeleteFunc(last, func(f finding.Finding) bool {
+		gv, err := schema.ParseGroupVersion(f.Subject.APIVersion)
+		return err != nil || f.Subject.Name == "" || inv.Gap(gv.Group, f.Subject.Kind) == ""
+	})
 }
 
 // prune removes records that are older than their retention, every hour.

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -64,6 +66,9 @@ type Server struct {
 	webhookListener net.Listener
 	webListener     net.Listener
 
+	closing sync.RWMutex
+	closed  bool // no more decisions are kept
+
 	undo []func() error // newest last
 }
 
@@ -79,8 +84,6 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 			err = errors.Join(err, s.Stop())
 		}
 	}()
-	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver)
 	for _, step := range []func(context.Context) error{
 		s.loadContent, s.openData, s.connect, s.buildPage, s.listen,
 	} {
@@ -108,10 +111,28 @@ func (s *Server) openData(ctx context.Context) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
+	if err := s.lock(dir); err != nil {
+		return err
+	}
 	if s.store, err = store.Open(ctx, filepath.Join(dir, "kubeguardian.db")); err != nil {
 		return err
 	}
 	s.onStop(s.store.Close)
+	return nil
+}
+
+// lock keeps a second server off the data directory: both would store alerts
+// and fight over the registration. The kernel releases it however we end.
+func (s *Server) lock(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return fmt.Errorf("lock data directory %s: another server uses it: %w", dir, err)
+	}
+	s.onStop(f.Close)
 	return nil
 }
 

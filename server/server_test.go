@@ -13,11 +13,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -202,6 +204,9 @@ func TestUnsafeBatchIsRefused(t *testing.T) {
 	if code, body := r.webhook("/audit", eventList(t)); code != http.StatusServiceUnavailable {
 		t.Errorf("audit without a store: %d %s, want 503", code, body)
 	}
+	if problems := strings.Join(r.health().Problems, " "); !strings.Contains(problems, "Nothing can be stored") {
+		t.Errorf("the health does not say so: %s", problems)
+	}
 }
 
 func TestOnlyTheAPIServerMaySendEvents(t *testing.T) {
@@ -312,7 +317,7 @@ func TestEvidenceAges(t *testing.T) {
 	s.state.contact = now
 	s.scan(t.Context(), inv)
 	passed := func(at time.Time) (n int) {
-		findings, err := s.findings(t.Context(), inv, at)
+		findings, _, err := s.findings(t.Context(), inv, at)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -331,6 +336,46 @@ func TestEvidenceAges(t *testing.T) {
 	}
 	if n := passed(now.Add(time.Hour)); n != 0 {
 		t.Errorf("%d controls still pass an hour after the API server answered last", n)
+	}
+}
+
+// TestLostPermissionIsNoFix: failures of a kind that may no longer be read stay
+// until they are seen fixed.
+func TestLostPermissionIsNoFix(t *testing.T) {
+	s, err := New(t.Context(), options(t, t.TempDir(), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	privileged := &inventory.Object{Unstructured: &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": "web", "namespace": "shop"},
+		"spec": map[string]any{"template": map[string]any{"spec": map[string]any{"containers": []any{map[string]any{
+			"name": "main", "image": "registry.example.com/web:1", "securityContext": map[string]any{"privileged": true},
+		}}}}},
+	}}}
+	s.state.contact = time.Now()
+	scan := func(objects []*inventory.Object, gaps ...inventory.Gap) float64 {
+		inv, err := inventory.New(inventory.Cluster, objects, gaps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.scan(t.Context(), inv)
+		score, _, _ := s.posture()
+		return *score.Levels[2].Score
+	}
+	before := scan([]*inventory.Object{privileged})
+	lost := inventory.Gap{Kind: schema.GroupKind{Group: "apps", Kind: "Deployment"}, Reason: "not permitted to list deployments"}
+	if after := scan(nil, lost); after > before {
+		t.Errorf("container level %.2f rises to %.2f when deployments may no longer be listed", before, after)
+	}
+	findings, err := s.store.Findings(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(findings, func(f finding.Finding) bool {
+		return f.Control == "CON-SEC-01" && f.Status == finding.Fail && f.Subject.Name == "web"
+	}) {
+		t.Error("the failure is gone")
 	}
 }
 
@@ -364,6 +409,14 @@ func TestNewUndoesItself(t *testing.T) {
 	r := start(t, opts)
 	if code, _ := r.page("/healthz"); code != http.StatusOK {
 		t.Errorf("healthz: %d", code)
+	}
+}
+
+func TestDataDirectoryHasOneServer(t *testing.T) {
+	dir := t.TempDir()
+	start(t, options(t, dir, ""))
+	if _, err := New(t.Context(), options(t, dir, "")); err == nil || !strings.Contains(err.Error(), "another server uses it") {
+		t.Errorf("New = %v, want that the directory is in use", err)
 	}
 }
 

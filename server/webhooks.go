@@ -20,6 +20,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
@@ -77,7 +78,7 @@ func Uninstall(ctx context.Context, opts Options) error {
 	return s.registration.Remove(ctx)
 }
 
-// connect makes the client of the cluster and what registers the webhook there,
+// connect makes the client of the cluster and both sides of its webhooks,
 // without speaking to it yet.
 func (s *Server) connect(context.Context) (err error) {
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
@@ -86,6 +87,8 @@ func (s *Server) connect(context.Context) (err error) {
 	if s.authority, err = openAuthority(s.cfg); err != nil {
 		return err
 	}
+	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
+	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter())
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Policies:      s.enforced,
@@ -118,10 +121,14 @@ func (s *Server) exempt() []string {
 	return exempt
 }
 
-// serveWebhooks answers the API server.
+// serveWebhooks answers the API server until ctx ends, and returns when all
+// decisions made are stored.
 func (s *Server) serveWebhooks(ctx context.Context) error {
-	decisions := make(chan finding.Decision, 1024)
-	go s.keepDecisions(ctx, decisions)
+	decisions, kept := make(chan finding.Decision, 1024), make(chan struct{})
+	go func() {
+		defer close(kept)
+		s.keepDecisions(context.WithoutCancel(ctx), decisions)
+	}()
 	admit := admission.NewHandler(admission.Options{
 		Policies:   s.enforced,
 		Namespaces: policy.NamespacesFunc(s.namespace),
@@ -137,9 +144,15 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	mux.Handle(admitPath, admit)
 	srv := &http.Server{
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
 	}
-	return serveHTTP(ctx, srv, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	err := serveHTTP(ctx, srv, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	s.closing.Lock()
+	s.closed = true // a request that Shutdown gave up on may still decide
+	close(decisions)
+	s.closing.Unlock()
+	<-kept
+	return err
 }
 
 // decided counts a decision and hands one that has something to show to who
@@ -149,29 +162,29 @@ func (s *Server) decided(d finding.Decision, keep chan<- finding.Decision) {
 	if len(d.Violations) == 0 {
 		return
 	}
-	select {
-	case keep <- d:
-	default:
-		s.metrics.lostDecisions.Inc()
+	s.closing.RLock()
+	defer s.closing.RUnlock()
+	if !s.closed {
+		select {
+		case keep <- d:
+			return
+		default:
+		}
 	}
+	s.metrics.lostDecisions.Inc()
 }
 
-// keepDecisions stores decisions apart from answering, so that a slow disk
-// cannot slow the cluster down.
+// keepDecisions stores decisions until the channel is closed, apart from
+// answering, so that a slow disk cannot slow the cluster down.
 func (s *Server) keepDecisions(ctx context.Context, decisions <-chan finding.Decision) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case d := <-decisions:
-			batch := []finding.Decision{d}
-			for len(decisions) > 0 && len(batch) < 256 {
-				batch = append(batch, <-decisions)
-			}
-			if err := s.store.AddDecisions(ctx, batch); err != nil && ctx.Err() == nil {
-				s.metrics.lostDecisions.Add(float64(len(batch)))
-				s.log.Error("admission decisions are not recorded", "count", len(batch), "error", err)
-			}
+	for d := range decisions {
+		batch := []finding.Decision{d}
+		for len(decisions) > 0 && len(batch) < 256 {
+			batch = append(batch, <-decisions)
+		}
+		if err := s.store.AddDecisions(ctx, batch); err != nil {
+			s.metrics.lostDecisions.Add(float64(len(batch)))
+			s.log.Error("admission decisions are not recorded", "count", len(batch), "error", err)
 		}
 	}
 }
@@ -225,7 +238,7 @@ func (s *Server) registered(err error) {
 		}
 	})
 	if err != nil && (before == nil || before.Error() != err.Error()) {
-		s.log.Error("the admission webhook is not registered", "error", err)
+		s.log.Error("the registration of the admission webhook is not verified", "error", err)
 	}
 	s.metrics.registered.Set(0)
 	if err == nil && s.cfg.Admission.Enabled {
