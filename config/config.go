@@ -22,7 +22,7 @@ type Config struct {
 	// token. It is created with mode 0700 when it does not exist.
 	DataDir string `yaml:"dataDir"`
 	// Kubeconfig is the file with the credentials for the cluster. When it is
-	// empty they are those of the pod, else $KUBECONFIG, else ~/.kube/config.
+	// empty they are in $KUBECONFIG, else ~/.kube/config, else those of the pod.
 	Kubeconfig string    `yaml:"kubeconfig"`
 	Log        Log       `yaml:"log"`
 	Web        Web       `yaml:"web"`

@@ -21,8 +21,8 @@ type Report struct {
 	Schema    string            `json:"schema"`
 	Catalogue string            `json:"catalogue"` // version of the catalogue
 	Score     control.Score     `json:"score"`     // of everything, whatever Findings holds
+	Fixes     []control.Fix     `json:"fixes"`     // best first
 	Findings  []finding.Finding `json:"findings"`  // worst first; every state, not only failures
-	Fixes     []control.Fix     `json:"-"`         // best first
 }
 
 // A Format writes a report. It does not change it.

@@ -23,10 +23,11 @@ type Text struct {
 }
 
 const (
-	fixesShown   = 5
-	labelWidth   = 15 // of a level's name
-	besideBar    = 47 // columns of a level's line without its bar
-	defaultWidth = 100
+	fixesShown    = 5
+	failuresShown = 25 // of one control
+	labelWidth    = 15 // of a level's name
+	besideBar     = 47 // columns of a level's line without its bar
+	defaultWidth  = 100
 )
 
 // Write writes the report as text.
@@ -217,8 +218,15 @@ func (p *page) failed(r *Report) {
 		return
 	}
 	p.heading(fmt.Sprintf("Failed (%d)", len(failed)))
+	listed := map[string]int{}
 	for i, f := range failed {
-		p.finding(f, f.Message)
+		if listed[f.Control]++; p.All || listed[f.Control] <= failuresShown {
+			p.finding(f, f.Message)
+		}
+		more := listed[f.Control] - failuresShown
+		if end := i+1 == len(failed) || failed[i+1].Control != f.Control; end && more > 0 && !p.All {
+			p.line("  … and %d more; --show all lists them", more)
+		}
 		if last := i+1 == len(failed) || failed[i+1].Control != f.Control || failed[i+1].Fix != f.Fix; last && f.Fix != "" {
 			p.wrapped("  fix: ", "       ", Plain(f.Fix))
 		}
@@ -276,7 +284,7 @@ func (p *page) rest(r *Report) {
 			p.heading(fmt.Sprintf("%s (%d)", section.title, len(all)))
 		}
 		for _, f := range all {
-			p.finding(f, cmp.Or(f.Reason, f.Message))
+			p.finding(f, cmp.Or(f.Reason, f.Message, "not found: "+f.Title))
 		}
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"math"
+	"slices"
 
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -129,6 +131,8 @@ func choice(second *bool, no, yes string) func(string) error {
 
 func (o *scanOptions) check() error {
 	switch {
+	case slices.Contains(o.paths, ""):
+		return errors.New("a path is empty: is a variable not set?")
 	case len(o.paths) == 0 && !o.cluster:
 		return errors.New("nothing to scan: name files or folders, - for standard input, or --cluster")
 	case len(o.paths) > 0 && o.cluster:
@@ -147,17 +151,9 @@ func builtIn() (*control.Catalogue, *policy.Set, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("load built-in controls: %w", err)
 	}
-	names, err := fs.Glob(content.Policies(), "*.yaml")
+	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
-		return nil, nil, fmt.Errorf("list built-in policies: %w", err)
-	}
-	var files []policy.File
-	for _, name := range names {
-		data, err := fs.ReadFile(content.Policies(), name)
-		if err != nil {
-			return nil, nil, fmt.Errorf("read built-in policy: %w", err)
-		}
-		files = append(files, policy.File{Name: name, Data: data})
+		return nil, nil, fmt.Errorf("read built-in policies: %w", err)
 	}
 	set, err := policy.Load(files...)
 	if err != nil {
@@ -170,7 +166,7 @@ func (o *scanOptions) inventory(ctx context.Context, stdin io.Reader) (*inventor
 	if !o.cluster {
 		return inventory.FromFiles(ctx, o.paths, untilDone(ctx, stdin))
 	}
-	config, err := restConfig(o.kubeconfig)
+	config, err := restConfig(o.kubeconfig, "name another one by --kubeconfig, or scan files instead: kubeguardian scan ./manifests")
 	if err != nil {
 		return nil, err
 	}
@@ -198,17 +194,16 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// restConfig finds credentials as kubectl does.
-func restConfig(file string) (*rest.Config, error) {
+// restConfig finds credentials as kubectl does; hint is for who has none.
+func restConfig(file, hint string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = file
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, hinted{errors.New("no kubeconfig and not running in a cluster"),
-			"scan files instead: kubeguardian scan ./manifests"}
+		return nil, hinted{errors.New("no kubeconfig and not running in a cluster"), hint}
 	}
 	if err != nil {
-		return nil, hinted{fmt.Errorf("load kubeconfig: %w", err), "name another one: --kubeconfig FILE"}
+		return nil, hinted{fmt.Errorf("load kubeconfig: %w", err), hint}
 	}
 	return config, nil
 }
@@ -216,7 +211,7 @@ func restConfig(file string) (*rest.Config, error) {
 // remarks is the number of remarks printed one by one.
 const remarks = 10
 
-// remark says what the scan could not see.
+// remark says what the scan could not see or judge.
 func remark(w io.Writer, inv *inventory.Inventory) {
 	var lines []string
 	for _, s := range inv.Skipped {
@@ -225,6 +220,11 @@ func remark(w io.Writer, inv *inventory.Inventory) {
 	for _, g := range inv.Gaps {
 		if g.Kind.Kind != "Secret" { // by design, and the report says so
 			lines = append(lines, g.Reason)
+		}
+	}
+	for _, o := range inv.Objects() {
+		if !scheme.Scheme.Recognizes(o.GroupVersionKind()) {
+			lines = append(lines, fmt.Sprintf("not judged: %s: %s of %s is no kind that controls know", o.Source, o.Subject(), o.GetAPIVersion()))
 		}
 	}
 	for _, line := range lines[:min(remarks, len(lines))] {
@@ -259,7 +259,8 @@ func (o *scanOptions) gate(r *report.Report, stderr io.Writer) error {
 		if r.Score.Total == nil {
 			return errors.New("no score to compare with --min-score: no control applies to the input")
 		}
-		if *r.Score.Total < o.minScore {
+		// As printed, so that the limit that a report shows is met by its score.
+		if math.Round(*r.Score.Total*10)/10 < o.minScore {
 			fmt.Fprintf(stderr, "kubeguardian: score %s is under --min-score %g\n", report.Points(*r.Score.Total, 100), o.minScore)
 			return exitCode(1)
 		}

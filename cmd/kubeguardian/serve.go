@@ -74,7 +74,7 @@ func serverOptions(command, text string, args []string, std streams) (server.Opt
 	if len(rest) > 0 {
 		return opts, wrongUsage(command, fmt.Errorf("%s takes no arguments, not %q", command, rest[0]))
 	}
-	if opts.Cluster, err = restConfig(opts.Config.Kubeconfig); err != nil {
+	if opts.Cluster, err = restConfig(opts.Config.Kubeconfig, "set kubeconfig in the configuration to a file with credentials"); err != nil {
 		return opts, err
 	}
 	var level slog.Level
@@ -137,5 +137,9 @@ func uninstall(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	return server.Uninstall(ctx, opts)
+	if err := server.Uninstall(ctx, opts); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(std.out, "The webhook is not registered any more. A server that still runs registers it again: stop it, or set admission.enabled to false.")
+	return err
 }
