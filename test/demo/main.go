@@ -31,13 +31,22 @@ func main() {
 	err := run(ctx, os.Stdout)
 	interrupted := ctx.Err() != nil
 	stop()
-	switch {
-	case interrupted:
+	if interrupted && (err == nil || errors.Is(err, context.Canceled)) {
 		fmt.Println("\ndemo: interrupted; everything it started is gone")
-	case err != nil:
+		os.Exit(interruptedCode())
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo: error:", err)
 		os.Exit(1)
 	}
+}
+
+// interruptedCode is 0 when Ctrl-C is how the demo is meant to end.
+func interruptedCode() int {
+	if os.Getenv("DEMO_EXIT") == "1" {
+		return 130
+	}
+	return 0
 }
 
 func run(ctx context.Context, out io.Writer) (err error) {
@@ -61,9 +70,16 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if d.Story, err = story.Start(ctx, opts); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.Stop()) }()
+	defer func() {
+		if failed := d.Stop(); failed != nil {
+			err = fmt.Errorf("clean up: %w", failed)
+		}
+	}()
 
 	if err := d.tell(ctx); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err() // a step that was interrupted is no failure
+		}
 		return err
 	}
 	fmt.Fprintf(out, "\nPage   %s\nToken  %s\n", d.Page, d.Token)
@@ -177,7 +193,7 @@ func (d *demo) attack(ctx context.Context) (alerts int, err error) {
 			d.say("          audit id %v, %.1f s after the request", a.OutputFields["ka.auditid"], outcome.Delay.Seconds())
 		}
 		d.say("\n")
-		if err := d.Undo(ctx, outcome); err != nil {
+		if err := d.Undo(ctx); err != nil {
 			return alerts, err
 		}
 	}

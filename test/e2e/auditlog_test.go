@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"io/fs"
 	"os"
 	"testing"
 	"time"
@@ -15,17 +14,9 @@ import (
 // builtinRules compiles the rules that the server runs by default.
 func builtinRules(t *testing.T) *rule.Set {
 	t.Helper()
-	names, err := fs.Glob(content.Rules(), "*.yaml")
+	files, err := content.Read[rule.File](content.Rules())
 	if err != nil {
 		t.Fatal(err)
-	}
-	var files []rule.File
-	for _, name := range names {
-		data, err := fs.ReadFile(content.Rules(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, rule.File{Name: name, Data: data})
 	}
 	set, err := rule.Load(files...)
 	if err != nil {

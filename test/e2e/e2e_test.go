@@ -27,6 +27,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/test/story"
 )
 
@@ -104,6 +105,8 @@ func TestGuardedCluster(t *testing.T) {
 	t.Run("score rises with the secured application", c.testScore)
 	t.Run("attacks", c.testAttacks)
 	t.Run("denied request never reaches etcd", c.testDenied)
+	t.Run("what is hard to judge is denied", c.testHardToJudge)
+	t.Run("a forged audit id hides nothing", c.testForgedAuditID)
 	t.Run("warned request is admitted", c.testWarned)
 	t.Run("alert carries the identity of its request", c.testAlertIdentity)
 	t.Run("kube-system is never blocked", c.testSystemNamespace)
@@ -128,15 +131,25 @@ func (c *cluster) testQuiet(t *testing.T) {
 	}
 }
 
-// testRights scans with the server's own account: every kind that a control
-// reads must be allowed by the published ClusterRole.
+// testRights reads the cluster with the server's own account: the published
+// ClusterRole must allow every kind that controls read, and no secret.
 func (c *cluster) testRights(t *testing.T) {
-	var report struct{ Findings []finding.Finding }
-	c.scan(t, &report)
-	for _, f := range report.Findings {
-		if strings.Contains(f.Reason, "forbidden") {
-			t.Errorf("%s: %s", f.Control, f.Reason)
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.Access())
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := inventory.FromCluster(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, gap := range inv.Gaps {
+		if gap.Kind.Kind != "Secret" {
+			t.Errorf("%s: %s", gap.Kind, gap.Reason)
 		}
+	}
+	client := kubernetes.NewForConfigOrDie(cfg)
+	if _, err := client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("list secrets = %v, want forbidden", err)
 	}
 }
 
@@ -184,7 +197,7 @@ func (c *cluster) testAttacks(t *testing.T) {
 			if outcome.Alert != nil {
 				t.Logf("alert after %s", outcome.Delay.Round(time.Millisecond))
 			}
-			if err := c.Undo(t.Context(), outcome); err != nil {
+			if err := c.Undo(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})
@@ -215,14 +228,60 @@ func (c *cluster) testDenied(t *testing.T) {
 	if _, err := pods.Get(ctx, "denied", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
 		t.Errorf("get = %v, want not found", err)
 	}
-	page, err := c.Decisions(ctx)
+	denied := func(d finding.Decision) bool { return d.Subject.Name == "denied" && !d.Allowed }
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if page, err := c.Decisions(ctx); err == nil && slices.ContainsFunc(page, denied) {
+			return
+		}
+	}
+	t.Error("the decision is not recorded")
+}
+
+// testHardToJudge hides a privileged container behind work: what is slow to
+// judge and what is large on the wire must not slip through.
+func (c *cluster) testHardToJudge(t *testing.T) {
+	slow := pod("default", "slow", true)
+	for i := range 25_000 {
+		slow.Spec.Containers[0].Env = append(slow.Spec.Containers[0].Env, corev1.EnvVar{Name: fmt.Sprintf("V%d", i), Value: "x"})
+	}
+	large := pod("default", "large", true)
+	large.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "V", Value: strings.Repeat("<", 1_450_000)}}
+	for _, p := range []*corev1.Pod{slow, large} {
+		_, err := c.client.CoreV1().Pods("default").Create(t.Context(), p, metav1.CreateOptions{})
+		if err == nil || !strings.Contains(err.Error(), "policies.kubeguardian.dev") {
+			t.Errorf("create pod %s = %v, want a denial", p.Name, err)
+		}
+	}
+}
+
+// testForgedAuditID sends the same audit id twice, as a client may: the second
+// request must have an alert of its own.
+func (c *cluster) testForgedAuditID(t *testing.T) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", c.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.ContainsFunc(page, func(d finding.Decision) bool { return d.Subject.Name == "denied" && !d.Allowed }) {
-		t.Errorf("no decision on the pod is recorded: %+v", page)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			req.Header.Set("Audit-ID", "forged")
+			return next.RoundTrip(req)
+		})
+	})
+	client := kubernetes.NewForConfigOrDie(cfg)
+	for _, namespace := range []string{"first", ""} {
+		if _, err := client.CoreV1().Secrets(namespace).List(t.Context(), metav1.ListOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	c.await(t, func(a alert.Alert) bool {
+		return a.OutputFields["ka.auditid"] == "forged" && a.OutputFields["ka.target.namespace"] == nil
+	})
 }
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+// RoundTrip is http.RoundTripper.
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func (c *cluster) testWarned(t *testing.T) {
 	warnings := &recorder{}

@@ -84,16 +84,17 @@ func (s *Story) Scan(ctx context.Context, format string) (string, error) {
 	return out, err
 }
 
-// Undo removes the object that an attack left in the cluster.
-func (s *Story) Undo(ctx context.Context, outcome Outcome) error {
-	object := outcome.Want.Object
-	if object == nil || !object.Exists {
-		return nil
+// Undo removes what attacks left in the cluster, or may have left.
+func (s *Story) Undo(ctx context.Context) error {
+	var errs []error
+	for _, object := range s.touched {
+		args := []string{"delete", strings.ToLower(object.Kind), object.Name, "--ignore-not-found", "--wait=false"}
+		if object.Namespace != "" {
+			args = append(args, "--namespace", object.Namespace)
+		}
+		_, err := s.Kubectl(ctx, args...)
+		errs = append(errs, err)
 	}
-	args := []string{"delete", strings.ToLower(object.Kind), object.Name, "--ignore-not-found", "--wait=false"}
-	if object.Namespace != "" {
-		args = append(args, "--namespace", object.Namespace)
-	}
-	_, err := s.Kubectl(ctx, args...)
-	return err
+	s.touched = nil
+	return errors.Join(errs...)
 }

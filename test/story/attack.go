@@ -53,15 +53,18 @@ type Outcome struct {
 // identifying are the output fields that every alert of an audit event fills.
 var identifying = []string{"ka.user.name", "ka.verb", "ka.target.resource", "ka.sourceips", "ka.auditid"}
 
-// Attacks lists the attacks of the lab by name.
+// Attacks lists the attacks of the lab by name. On a cluster that is not the
+// story's own it leaves out what cannot be undone.
 func (s *Story) Attacks() ([]string, error) {
 	files, err := filepath.Glob(filepath.Join(s.Root, "lab/attacks/*/attack"))
 	if err != nil || len(files) == 0 {
 		return nil, errors.Join(err, errors.New("no attacks in lab/attacks"))
 	}
-	names := make([]string, len(files))
-	for i, file := range files {
-		names[i] = filepath.Base(filepath.Dir(file))
+	var names []string
+	for _, file := range files {
+		if name := filepath.Base(filepath.Dir(file)); !s.External() || name != "delete-events" {
+			names = append(names, name)
+		}
 	}
 	return names, nil
 }
@@ -86,6 +89,9 @@ func (s *Story) Attack(ctx context.Context, name string) (Outcome, error) {
 		if out.Want.Alert != nil {
 			delete(out.Want.Alert.Fields, "ka.user.name")
 		}
+	}
+	if out.Want.Object != nil {
+		s.touched = append(s.touched, *out.Want.Object)
 	}
 	start := time.Now()
 	if out.Answer, err = s.runAttack(ctx, filepath.Join(dir, "attack"), kubeconfig); err != nil {

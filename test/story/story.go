@@ -43,11 +43,12 @@ type Story struct {
 	Blind      bool   // the cluster does not send its audit log to the server
 
 	opts     Options
-	config   string   // file
-	access   string   // kubeconfig of the server
-	token    string   // file
-	programs string   // directory of the lab's programs; found on first use
-	applied  []string // manifests to remove from an external cluster
+	config   string    // file
+	access   string    // kubeconfig of the server
+	token    string    // file
+	programs string    // directory of the lab's programs; found on first use
+	applied  []string  // manifests to remove from an external cluster
+	touched  []WantObj // objects that attacks make, or try to
 	server   *exec.Cmd
 	exited   chan error // the server's exit, once
 }
@@ -76,6 +77,9 @@ func Start(ctx context.Context, opts Options) (_ *Story, err error) {
 // External reports whether the story runs on a cluster that it did not start.
 func (s *Story) External() bool { return s.opts.Kubeconfig != "" }
 
+// Access returns the kubeconfig of the server's own account.
+func (s *Story) Access() string { return s.access }
+
 // Stop ends the server and the lab and removes what the story wrote.
 func (s *Story) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -94,7 +98,7 @@ func (s *Story) Stop() error {
 // leave removes everything that the story put into an external cluster.
 func (s *Story) leave(ctx context.Context) error {
 	_, uninstalled := s.Kubeguardian(ctx, "uninstall", "--config", s.config)
-	errs := []error{uninstalled, s.remove(ctx)}
+	errs := []error{uninstalled, s.Undo(ctx), s.remove(ctx)}
 	if s.opts.Config == "" {
 		_, err := s.Kubectl(ctx, "delete", "--ignore-not-found", "--wait=false", "-f", s.path("rbac.yaml"))
 		errs = append(errs, err)
