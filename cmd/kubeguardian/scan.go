@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -222,17 +223,35 @@ func remark(w io.Writer, inv *inventory.Inventory) {
 			lines = append(lines, g.Reason)
 		}
 	}
-	for _, o := range inv.Objects() {
-		if !scheme.Scheme.Recognizes(o.GroupVersionKind()) {
-			lines = append(lines, fmt.Sprintf("not judged: %s: %s of %s is no kind that controls know", o.Source, o.Subject(), o.GetAPIVersion()))
-		}
-	}
+	lines = append(lines, unjudged(inv)...)
 	for _, line := range lines[:min(remarks, len(lines))] {
 		fmt.Fprintf(w, "kubeguardian: note: %s\n", report.Plain(line))
 	}
 	if more := len(lines) - remarks; more > 0 {
 		fmt.Fprintf(w, "kubeguardian: note: and %d more\n", more)
 	}
+}
+
+// unjudged names the kinds that no control knows, in the order of their names:
+// custom resources, and built-in kinds under a misspelt apiVersion.
+func unjudged(inv *inventory.Inventory) (lines []string) {
+	first, count := map[schema.GroupVersionKind]string{}, map[schema.GroupVersionKind]int{}
+	var kinds []schema.GroupVersionKind
+	for _, o := range inv.Objects() {
+		kind := o.GroupVersionKind()
+		if scheme.Scheme.Recognizes(kind) {
+			continue
+		}
+		if count[kind]++; count[kind] == 1 {
+			kinds = append(kinds, kind)
+			first[kind] = o.Source
+		}
+	}
+	for _, kind := range kinds {
+		lines = append(lines, fmt.Sprintf("not judged, no control knows this kind: %d %s of %s, the first at %s",
+			count[kind], kind.Kind, kind.GroupVersion(), first[kind]))
+	}
+	return lines
 }
 
 func (o *scanOptions) write(r *report.Report, stdout io.Writer) error {
