@@ -83,8 +83,9 @@ type Alert struct {
 }
 
 // NewID returns the id of the alert that rule raises for the event with this
-// id (the audit ID for audit events). A request that is audited at several
-// stages, or delivered twice, therefore has one alert for each rule.
+// id. A request that is audited at several stages, or delivered twice,
+// therefore has one alert for each rule. No client may choose the event's id:
+// the store drops an alert whose id it has. An audit ID alone is not enough.
 func NewID(source, event, rule string) string {
 	sum := sha256.Sum256([]byte(source + "\x00" + event + "\x00" + rule))
 	return hex.EncodeToString(sum[:12])

@@ -60,7 +60,7 @@ func slug(rule string) string { return strings.ToLower(strings.ReplaceAll(rule, 
 // Each rule NAME has NAME.alert.jsonl, whose events all raise it, and
 // NAME.quiet.jsonl with near misses, which do not. The events were recorded
 // from a Kubernetes 1.37 API server with the audit policy next to the rules,
-// some with another user, verb or status put in.
+// some with another user, verb, status, path or patch put in.
 func TestRules(t *testing.T) {
 	set := builtinRules(t)
 	for _, r := range set.Rules() {

@@ -14,7 +14,7 @@ const (
 // fields are decoded when they are first asked for.
 type Event struct {
 	Source   string    // [K8sAudit]
-	ID       string    // the same for each delivery and each stage of one action; the audit ID for audit events
+	ID       string    // opaque; the same for each delivery and each stage of one action, and for no other action
 	Time     time.Time // when it happened
 	Hostname string    // where it happened; empty if the source does not say
 	Record   Record    // the source's own form of the event

@@ -7,7 +7,7 @@ var auditAlertFields = []string{
 }
 
 var auditFields = []Field{
-	{"ka.auditid", TypeString, NoArg, "id of the request, shared by its stages"},
+	{"ka.auditid", TypeString, NoArg, "id of the request, shared by its stages; the client can choose it"},
 	{"ka.stage", TypeString, NoArg, "stage of the request"},
 	{"ka.auth.decision", TypeString, NoArg, "authorization decision: allow or forbid"},
 	{"ka.auth.reason", TypeString, NoArg, "which binding and role allowed the request"},
@@ -48,7 +48,7 @@ var auditFields = []Field{
 	{"ka.req.pod.run_as_group", TypeString, NoArg, "spec.securityContext.runAsGroup of a pod"},
 	{"ka.req.pod.fs_group", TypeString, NoArg, "spec.securityContext.fsGroup of a pod"},
 	{"ka.req.pod.supplemental_groups", TypeList, IndexArg, "spec.securityContext.supplementalGroups of a pod"},
-	{"ka.req.pod.volumes.hostpath", TypeList, IndexArg, "hostPath of the volumes that have one, or of the volume at a position"},
+	{"ka.req.pod.volumes.hostpath", TypeList, IndexArg, "hostPath of the volumes that have one, cleaned (//etc/ is /etc), or of the volume at a position"},
 	{"ka.req.pod.volumes.flexvolume_driver", TypeList, IndexArg, "driver of the flex volumes, or of the volume at a position"},
 	{"ka.req.pod.volumes.volume_type", TypeList, IndexArg, "types of the volumes, or of the volume at a position"},
 	{"ka.req.pod.containers.name", TypeList, IndexArg, "name; of all containers, or of the one at a position"},
@@ -94,6 +94,7 @@ var auditFields = []Field{
 	{"ka.req.container.host_network", TypeString, NoArg, "deprecated: ka.req.pod.host_network"},
 	{"ka.req.container.privileged", TypeString, NoArg, "deprecated: whether any container is privileged, true or false"},
 	{"ka.req.volume.hostpath", TypeString, KeyArg, "deprecated: whether a volume has this host path (or prefix, with a final *), true or false"},
+	{"ka.hostpaths", TypeList, IndexArg, "host paths, cleaned, of the pod or pod template in the request or in the response"},
 	{"ka.resp.name", TypeString, NoArg, "name of the object in the response"},
 	{"ka.response.code", TypeString, NoArg, "status code of the response"},
 	{"ka.response.reason", TypeString, NoArg, "reason of the response"},

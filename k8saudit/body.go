@@ -1,6 +1,7 @@
 package k8saudit
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -38,7 +39,8 @@ func addBodyFields(m map[string]extractor) {
 		m["ka.req.role.rules."+key] = each([]string{"rules"}, elements(key))
 	}
 	m["ka.req.pod.supplemental_groups"] = each([]string{"spec", "securityContext", "supplementalGroups"}, texts())
-	m["ka.req.pod.volumes.hostpath"] = each([]string{"spec", "volumes"}, texts("hostPath", "path"))
+	m["ka.req.pod.volumes.hostpath"] = each([]string{"spec", "volumes"}, hostPath)
+	m["ka.hostpaths"] = list(hostPaths)
 	m["ka.req.pod.volumes.flexvolume_driver"] = each([]string{"spec", "volumes"}, texts("flexVolume", "driver"))
 	m["ka.req.pod.volumes.volume_type"] = each([]string{"spec", "volumes"}, volumeTypes)
 	addContainerFields(m)
@@ -217,9 +219,64 @@ func anyPrivileged(r *record, _ event.Ref) event.Value {
 func hasHostPath(r *record, ref event.Ref) event.Value {
 	prefix, isPrefix := strings.CutSuffix(ref.Key, "*")
 	return truth(slices.ContainsFunc(r.request.at("spec", "volumes").list(), func(n *node) bool {
-		path, ok := n.at("hostPath", "path").text()
-		return ok && (path == ref.Key || isPrefix && strings.HasPrefix(path, prefix))
+		p, ok := n.at("hostPath", "path").text()
+		return ok && slices.ContainsFunc([]string{p, path.Clean(p)}, func(p string) bool {
+			return p == ref.Key || isPrefix && strings.HasPrefix(p, prefix)
+		})
 	}))
+}
+
+// hostPath picks the host path of a volume, cleaned: the API server accepts //
+// and /var/ for / and /var. The reference gives the path as it was sent.
+func hostPath(volume *node) ([]string, bool) {
+	paths, _ := texts("hostPath", "path")(volume)
+	for i, p := range paths {
+		paths[i] = path.Clean(p)
+	}
+	return paths, true
+}
+
+// hostPaths lists the host paths of a pod or of the template of one, each once.
+// A JSON patch has them in what it adds. That matters because the client can
+// keep the object out of the response, where it would be in full, by asking for
+// a table.
+func hostPaths(r *record) []string {
+	var all []string
+	for _, object := range []*node{&r.request, &r.response} {
+		for _, spec := range [][]string{{}, {"template", "spec"}, {"jobTemplate", "spec", "template", "spec"}} {
+			for _, volume := range object.at("spec").at(spec...).at("volumes").list() {
+				paths, _ := hostPath(volume)
+				all = append(all, paths...)
+			}
+		}
+	}
+	for _, op := range r.request.list() {
+		all = append(all, patchedPaths(op.at("value"))...)
+		if at, _ := op.at("path").text(); strings.HasSuffix(at, "/hostPath") {
+			paths, _ := texts("path")(op.at("value"))
+			all = append(all, paths...)
+		} else if strings.HasSuffix(at, "/hostPath/path") {
+			paths, _ := texts()(op.at("value"))
+			all = append(all, paths...)
+		}
+	}
+	for i, p := range all {
+		all[i] = path.Clean(p)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// patchedPaths lists the host paths at any place in n.
+func patchedPaths(n *node) []string {
+	all, _ := texts("hostPath", "path")(n)
+	for _, key := range n.keys() {
+		all = append(all, patchedPaths(n.at(key))...)
+	}
+	for _, e := range n.list() {
+		all = append(all, patchedPaths(e)...)
+	}
+	return all
 }
 
 func truth(b bool) event.Value {

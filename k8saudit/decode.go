@@ -3,10 +3,10 @@
 package k8saudit
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/event"
@@ -14,9 +14,11 @@ import (
 
 // Limits on foreign input.
 const (
-	maxEvent    = 16 << 20 // bytes of one event
-	maxDocument = 64 << 20 // bytes of one JSON value: a batch, or a line of a file
-	maxDepth    = 200      // nested objects and arrays
+	// Bytes of one event. The API server takes objects of 3 MiB; in JSON a
+	// character may become six, and an event may hold the object twice.
+	maxEvent    = 64 << 20
+	maxDocument = 256 << 20 // bytes of one JSON value: a batch, or a line of a file
+	maxDepth    = 200       // nested objects and arrays in one event
 )
 
 // auditEvent is the part of an audit event that is decoded always. The bodies
@@ -37,6 +39,7 @@ type auditEvent struct {
 	ResponseStatus   responseStatus    `json:"responseStatus"`
 	RequestObject    json.RawMessage   `json:"requestObject"`
 	ResponseObject   json.RawMessage   `json:"responseObject"`
+	RequestReceived  string            `json:"requestReceivedTimestamp"`
 	StageTimestamp   time.Time         `json:"stageTimestamp"`
 	Annotations      map[string]string `json:"annotations"`
 }
@@ -60,62 +63,99 @@ type responseStatus struct {
 	Reason string `json:"reason"`
 }
 
-// A document is what a batch or a line holds: one event or a list of them.
-type document struct {
-	auditEvent
-	Items []item `json:"items"`
-}
-
-// An item is one event of a list, or the reason why it is none. A bad item
-// must not cost the rest of the list, so decoding it never fails.
+// An item is one event of a document, the reason why it is none, or both: an
+// event and what was left out of it.
 type item struct {
 	event *event.Event
 	err   error
 }
 
-// UnmarshalJSON decodes one event of a list.
-func (it *item) UnmarshalJSON(data []byte) error {
-	var e auditEvent
-	if err := json.Unmarshal(data, &e); err != nil {
-		it.err = describe(err)
-		return nil
+// decodeDocument returns the events of one JSON value: an Event, an EventList
+// or an array of events. They share its memory. A bad item must not cost the
+// rest of the list, which belongs to others: whoever may send a patch chooses
+// how deep it nests.
+func decodeDocument(data []byte) ([]item, error) {
+	s := scanner{data: data}
+	if s.space(); s.pos < len(data) && data[s.pos] == '[' {
+		items, err := decodeList(&s)
+		return items, errors.Join(err, s.end())
 	}
-	it.event, it.err = newEvent(e, data)
-	return nil
+	if s.pos < len(data) && data[s.pos] != '{' {
+		var a auditEvent
+		if err := json.Unmarshal(data, &a); err != nil {
+			return nil, describe(err)
+		}
+		return nil, errNoEvent
+	}
+	var kind, version string
+	var list value
+	whole, identified := value{raw: data[s.pos:]}, false
+	err := s.object(func(name []byte, v value) {
+		whole.depth = max(whole.depth, v.depth+1)
+		// A value of the wrong type is reported when the event is decoded.
+		switch string(name) {
+		case `"kind"`:
+			_ = json.Unmarshal(v.raw, &kind)
+		case `"apiVersion"`:
+			_ = json.Unmarshal(v.raw, &version)
+		case `"auditID"`:
+			identified = true
+		case `"items"`:
+			list = v
+		}
+	})
+	if err == nil {
+		err = s.end()
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kind == "EventList" {
+		if err := checkVersion(version); err != nil || len(list.raw) == 0 || string(list.raw) == "null" {
+			return nil, err
+		}
+		return decodeList(&scanner{data: list.raw})
+	}
+	if err := checkKind(kind); err != nil {
+		return nil, err
+	}
+	if kind == "" && !identified {
+		return nil, errNoEvent
+	}
+	return []item{decodeItem(whole)}, nil
 }
 
-// decodeDocument returns the events of one JSON value: an Event, an EventList
-// or an array of events.
-func decodeDocument(data []byte) ([]item, error) {
-	if err := checkDepth(data); err != nil {
+var errNoEvent = errors.New("neither an Event nor an EventList")
+
+func decodeList(s *scanner) ([]item, error) {
+	var items []item
+	err := s.array(func(v value) { items = append(items, decodeItem(v)) })
+	if err != nil {
 		return nil, err
 	}
-	if data = bytes.TrimSpace(data); bytes.HasPrefix(data, []byte("[")) {
-		var items []item
-		err := json.Unmarshal(data, &items)
-		return items, describe(err)
+	return items, nil
+}
+
+func decodeItem(v value) item {
+	raw, leftOut := v.raw, error(nil)
+	if v.depth > maxDepth || len(raw) > maxEvent {
+		if raw, leftOut = trim(v); raw == nil {
+			return item{err: leftOut}
+		}
 	}
-	var d document
-	if err := json.Unmarshal(data, &d); err != nil {
-		return nil, describe(err)
+	var a auditEvent
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return item{err: describe(err)}
 	}
-	if d.Kind == "EventList" {
-		return d.Items, checkVersion(d.APIVersion)
+	e, err := newEvent(a, raw)
+	if err != nil {
+		return item{err: err}
 	}
-	if err := checkKind(d.Kind); err != nil {
-		return nil, err
-	}
-	if d.Kind == "" && d.AuditID == "" {
-		return nil, errors.New("neither an Event nor an EventList")
-	}
-	e, err := newEvent(d.auditEvent, data)
-	return []item{{e, err}}, nil
+	return item{e, leftOut}
 }
 
 func newEvent(a auditEvent, raw []byte) (*event.Event, error) {
 	switch {
-	case len(raw) > maxEvent:
-		return nil, fmt.Errorf("event of %d bytes: the limit is %d", len(raw), maxEvent)
 	case a.AuditID == "":
 		return nil, errors.New("event without auditID")
 	case a.StageTimestamp.IsZero():
@@ -124,9 +164,18 @@ func newEvent(a auditEvent, raw []byte) (*event.Event, error) {
 	if err := errors.Join(checkKind(a.Kind), checkVersion(a.APIVersion)); err != nil {
 		return nil, err
 	}
-	r := &record{auditEvent: a, raw: bytes.Clone(raw)}
+	r := &record{auditEvent: a, raw: raw}
 	r.request.raw, r.response.raw, r.whole.raw = a.RequestObject, a.ResponseObject, r.raw
-	return &event.Event{Source: event.K8sAudit, ID: a.AuditID, Time: a.StageTimestamp, Record: r}, nil
+	return &event.Event{Source: event.K8sAudit, ID: identity(a), Time: a.StageTimestamp, Record: r}, nil
+}
+
+// identity returns what tells one request from all others, at each of its
+// stages and in each delivery. The audit ID alone does not: the API server
+// takes it from a header of the client, who may send the same one again. Only
+// the user name, which is last, may hold a NUL, so that no two requests look
+// the same.
+func identity(a auditEvent) string {
+	return strings.Join([]string{a.AuditID, a.RequestReceived, a.Verb, a.RequestURI, a.User.Username}, "\x00")
 }
 
 // checkKind accepts no kind: the events of an EventList have none.
@@ -140,30 +189,6 @@ func checkKind(kind string) error {
 func checkVersion(v string) error {
 	if v != "" && v != "audit.k8s.io/v1" {
 		return fmt.Errorf("apiVersion %.40q: want audit.k8s.io/v1", v)
-	}
-	return nil
-}
-
-// checkDepth refuses JSON that nests deeper than any honest object does.
-func checkDepth(data []byte) error {
-	if bytes.Count(data, []byte("{"))+bytes.Count(data, []byte("[")) <= maxDepth {
-		return nil
-	}
-	depth, quoted := 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
-			if depth++; depth > maxDepth {
-				return fmt.Errorf("JSON nested deeper than %d levels", maxDepth)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
 	}
 	return nil
 }

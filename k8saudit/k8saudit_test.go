@@ -121,6 +121,7 @@ func TestFields(t *testing.T) {
 		"ka.req.pod.volumes.hostpath":                             "(/etc,/var/run/docker.sock)",
 		"ka.req.pod.volumes.hostpath[2]":                          "(/var/run/docker.sock)",
 		"ka.req.pod.volumes.hostpath[1]":                          event.NA,
+		"ka.hostpaths":                                            "(/etc,/var/run/docker.sock)",
 		"ka.req.pod.volumes.flexvolume_driver":                    "(d)",
 		"ka.req.pod.volumes.volume_type":                          "(hostPath,emptyDir,hostPath,flexVolume)",
 		"ka.req.pod.containers.name":                              "(c,d)",
@@ -176,6 +177,43 @@ func TestFields(t *testing.T) {
 	}
 	if got := value(t, e, "jevt.obj", nil).Text; !strings.Contains(got, "\n    \"username\": \"ann\"") {
 		t.Errorf("jevt.obj = %.200s…", got)
+	}
+}
+
+func TestHostPaths(t *testing.T) {
+	spec := `{"volumes":[{"name":"a","emptyDir":{}},{"name":"v","hostPath":{"path":"PATH"}}]}`
+	for _, tc := range []struct{ name, members, want, requested string }{
+		{"pod", `"requestObject":{"spec":` + spec + `}`, "(/x)", "(/x)"},
+		{"untidy", `"requestObject":{"spec":` + strings.Replace(spec, "PATH", "//var/./lib/", 1) + `}`, "(/var/lib)", "(/var/lib)"},
+		{"root", `"requestObject":{"spec":` + strings.Replace(spec, "PATH", "//", 1) + `}`, "(/)", "(/)"},
+		{"template", `"requestObject":{"spec":{"template":{"spec":` + spec + `}}}`, "(/x)", event.NA},
+		{"cron job", `"requestObject":{"spec":{"jobTemplate":{"spec":{"template":{"spec":` + spec + `}}}}}`, "(/x)", event.NA},
+		{"response", `"requestObject":[{"op":"add","path":"/a","value":1}],"responseObject":{"spec":{"template":{"spec":` + spec + `}}}`, "(/x)", event.NA},
+		{"each once", `"requestObject":{"spec":{"template":{"spec":` + spec + `}}},"responseObject":{"spec":{"template":{"spec":` + spec + `}}}`, "(/x)", event.NA},
+		{"patch adds a volume", `"requestObject":[{"op":"add","path":"/spec/template/spec/volumes/-","value":{"name":"v","hostPath":{"path":"/x"}}}]`, "(/x)", event.NA},
+		{"patch adds a host path", `"requestObject":[{"op":"add","path":"/spec/template/spec/volumes/0/hostPath","value":{"path":"/x"}}]`, "(/x)", event.NA},
+		{"patch adds a path", `"requestObject":[{"op":"replace","path":"/spec/template/spec/volumes/0/hostPath/path","value":"/x/"}]`, "(/x)", event.NA},
+		{"none", `"requestObject":{"metadata":{"annotations":{"hostPath":"/x"}},"spec":{"volumes":[{"hostPath":null}]}}`, event.NA, event.NA},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			e := decode(t, with("a", strings.ReplaceAll(tc.members, "PATH", "/x")))[0]
+			if got := value(t, e, "ka.hostpaths", nil).String(); got != tc.want {
+				t.Errorf("ka.hostpaths = %s, want %s", got, tc.want)
+			}
+			if got := value(t, e, "ka.req.pod.volumes.hostpath", nil).String(); got != tc.requested {
+				t.Errorf("ka.req.pod.volumes.hostpath = %s, want %s", got, tc.requested)
+			}
+		})
+	}
+}
+
+// A patch is logged as it was sent. Text in it must not hide behind escapes
+// that mean the same.
+func TestEscapesAreUndone(t *testing.T) {
+	e := decode(t, with("a", `"requestObject":[{"privi\u006ceged":true,"a":"\u003c\"\\ud83d","n":1.50}]`))[0]
+	pointer := "/requestObject"
+	if got, want := value(t, e, "jevt.value", &pointer).Text, `[{"privileged":true,"a":"<\"\\ud83d","n":1.50}]`; got != want {
+		t.Errorf("= %s, want %s", got, want)
 	}
 }
 
@@ -243,9 +281,61 @@ func minimal(id string) string {
 	return `{"auditID":"` + id + `","stageTimestamp":"2026-03-04T05:06:07Z"}`
 }
 
-func TestDecode(t *testing.T) {
+// with returns a minimal event with one more member.
+func with(id, member string) string {
+	return strings.TrimSuffix(minimal(id), "}") + "," + member + "}"
+}
+
+func auditID(e *event.Event) string {
+	return e.Value(event.Ref{Field: event.Field{Name: "ka.auditid"}, Index: -1}).Text
+}
+
+// The client of the API server chooses the audit ID, so that a request of
+// somebody else, or another of theirs, must not pass for the same because of it.
+func TestIdentity(t *testing.T) {
+	const first = `{"auditID":"a","stage":"ResponseStarted","requestURI":"/x","verb":"get","user":{"username":"u"},` +
+		`"requestReceivedTimestamp":"2026-03-04T05:06:07.000001Z","stageTimestamp":"2026-03-04T05:06:08Z"}`
+	id := decode(t, first)[0].ID
+	later := strings.NewReplacer("ResponseStarted", "ResponseComplete", "06:08Z", "06:59Z").Replace(first)
+	if got := decode(t, later)[0].ID; got != id {
+		t.Errorf("a later stage has id %q, want %q", got, id)
+	}
+	for _, change := range [][2]string{
+		{`"auditID":"a"`, `"auditID":"b"`},
+		{"07.000001Z", "07.000002Z"},
+		{`"username":"u"`, `"username":"v"`},
+		{`"verb":"get"`, `"verb":"create"`},
+		{`"requestURI":"/x"`, `"requestURI":"/y"`},
+	} {
+		e := decode(t, strings.Replace(first, change[0], change[1], 1))[0]
+		if e.ID == id {
+			t.Errorf("with %s the id is the same", change[1])
+		}
+	}
+}
+
+// An event whose body is over the limits still says who did what.
+func TestTrimmedEvent(t *testing.T) {
 	deep := strings.Repeat(`{"a":`, 300) + "1" + strings.Repeat("}", 300)
-	huge := `{"auditID":"big","stageTimestamp":"2026-03-04T05:06:07Z","requestObject":"` + strings.Repeat("x", 16<<20) + `"}`
+	var events []*event.Event
+	stats, err := k8saudit.Decode(strings.NewReader(with("a", `"verb":"patch","requestObject":`+deep+`,"responseObject":{"kind":"Pod"}`)), func(e *event.Event) error {
+		events = append(events, e)
+		return nil
+	})
+	if err != nil || stats.Events != 1 || stats.Malformed != 1 {
+		t.Fatalf("Decode = %+v, %v; want an event that is also malformed", stats, err)
+	}
+	for pointer, want := range map[string]string{"/verb": "patch", "/requestObject": "null", "/responseObject/kind": "Pod"} {
+		if got := value(t, events[0], "jevt.value", &pointer).String(); got != want {
+			t.Errorf("%s = %s, want %s", pointer, got, want)
+		}
+	}
+}
+
+func TestDecode(t *testing.T) {
+	deep := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+	long := strings.Repeat("x", 257<<20)
+	huge := with("b", `"requestObject":"`+long[:64<<20]+`"`)
 	for _, tc := range []struct {
 		name, in string
 		ids      string   // of the events, joined
@@ -272,12 +362,20 @@ func TestDecode(t *testing.T) {
 		{name: "another kind", in: `{"kind":"Pod","auditID":"a"}`, problems: []string{`line 1: kind "Pod": want Event or EventList`}},
 		{name: "another object", in: `{"a":1}`, problems: []string{`line 1: neither an Event nor an EventList`}},
 		{name: "another version", in: `{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","auditID":"a","stageTimestamp":"2026-03-04T05:06:07Z"}`, problems: []string{`line 1: apiVersion "audit.k8s.io/v1beta1": want audit.k8s.io/v1`}},
-		{name: "too deep", in: minimal("a") + "\n" + deep + "\n" + minimal("b"), ids: "ab", problems: []string{"line 2: JSON nested deeper than 200 levels"}},
+		{name: "deep body", in: minimal("a") + "\n" + with("b", `"requestObject":`+deep(199)), ids: "ab"},
+		{name: "too deep body", in: minimal("a") + "\n" + with("b", `"requestObject":`+deep(200)) + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: JSON nested deeper than 200 levels"}},
+		{name: "too deep body first", in: with("a", `"requestObject":`+deep(20000)) + "\n" + minimal("b"), ids: "ab", problems: []string{"line 1: body left out: JSON nested deeper than 200 levels"}},
+		{name: "too deep body in a list", in: `{"kind":"EventList","items":[` + minimal("a") + "," + with("b", `"responseObject":`+deep(20000)) + "," + minimal("c") + `]}`, ids: "abc", problems: []string{"line 1: body left out: JSON nested deeper"}},
+		{name: "too deep elsewhere", in: "[" + minimal("a") + "," + with("b", `"user":`+deep(20000)) + "," + minimal("c") + "," + deep(201) + "]", ids: "ac", problems: []string{"line 1: JSON nested deeper", "line 1: parse JSON"}},
+		{name: "wrong brackets in an item", in: "[" + minimal("a") + `,{"a":[}},` + minimal("b") + "]", ids: "ab", problems: []string{"line 1: parse JSON"}},
+		{name: "wrong brackets around the items", in: "[" + minimal("a") + "}\n" + minimal("b"), ids: "b", problems: []string{`line 1: parse JSON: unexpected character '}'`}},
+		{name: "more after the list", in: minimal("a") + "\n[" + minimal("b") + "]]\n" + minimal("c"), ids: "ac", problems: []string{`line 2: parse JSON: unexpected character ']'`}},
 		{name: "brackets in text", in: strings.Replace(minimal("a"), "{", `{"verb":"`+strings.Repeat(`[\"`, 300)+`",`, 1), ids: "a"},
-		{name: "too large", in: huge + "\n" + minimal("b"), ids: "b", problems: []string{"line 1: event of 16777292 bytes: the limit is 16777216"}},
-		{name: "line too long", in: minimal("a") + "\n" + strings.Repeat("x", 65<<20) + "\n" + minimal("b"), ids: "ab", problems: []string{"line 2: longer than 67108864 bytes"}},
-		{name: "last line too long", in: minimal("a") + "\n" + strings.Repeat("x", 65<<20), ids: "a", problems: []string{"line 2: longer than 67108864 bytes"}},
-		{name: "document too long", in: "{\n" + strings.Repeat(" ", 65<<20), err: "read audit events: line 1: JSON over several lines is longer than 67108864 bytes: write one event on each line"},
+		{name: "too large", in: minimal("a") + "\n" + huge + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: event of 67108938 bytes: the limit is 67108864"}},
+		{name: "too large without a body", in: with("a", `"userAgent":"`+long[:64<<20]+`"`) + "\n" + minimal("b"), ids: "b", problems: []string{"line 1: event of"}},
+		{name: "line too long", in: minimal("a") + "\n" + long + "\n" + minimal("b"), ids: "ab", problems: []string{"line 2: longer than 268435456 bytes"}},
+		{name: "last line too long", in: minimal("a") + "\n" + long, ids: "a", problems: []string{"line 2: longer than 268435456 bytes"}},
+		{name: "document too long", in: "{\n" + long, err: "read audit events: line 1: JSON over several lines is longer than 268435456 bytes: write one event on each line"},
 		{name: "broken document", in: "[\n" + minimal("a") + ",\n}", err: "read audit events: line 3: parse JSON: invalid character '}'"},
 		{name: "unfinished document", in: "{\n\"a\":\n", err: "read audit events: line 3: parse JSON: unexpected EOF"},
 		{name: "binary", in: "\x00\x01\xff", problems: []string{"line 1: parse JSON"}},
@@ -285,7 +383,7 @@ func TestDecode(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			ids := ""
 			stats, err := k8saudit.Decode(strings.NewReader(tc.in), func(e *event.Event) error {
-				ids += e.ID
+				ids += auditID(e)
 				return nil
 			})
 			if (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
@@ -348,6 +446,7 @@ func TestReceiver(t *testing.T) {
 		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
 		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
 		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
+		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Malformed: 1}},
 		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Malformed: 1}},
 		{name: "method", method: "GET", code: 405, header: "Allow", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Method: 1}}},
 		{name: "media type", media: "text/plain", body: batch, code: 415, want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
@@ -358,15 +457,15 @@ func TestReceiver(t *testing.T) {
 		{name: "other version", body: `{"kind":"EventList","apiVersion":"v1","items":[]}`, code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
 		{name: "no gzip", encoding: "gzip", body: batch, code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Invalid: 1}}},
 		{name: "cut gzip", encoding: "gzip", body: zip(batch)[:40], code: 400, want: k8saudit.Counters{Rejected: k8saudit.Rejected{Incomplete: 1}}},
-		{name: "too large", body: strings.Repeat(" ", 65<<20), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
-		{name: "gzip bomb", encoding: "gzip", body: zip(strings.Repeat(" ", 65<<20)), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
+		{name: "too large", body: strings.Repeat(" ", 257<<20), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
+		{name: "gzip bomb", encoding: "gzip", body: zip(strings.Repeat(" ", 257<<20)), code: 413, want: k8saudit.Counters{Rejected: k8saudit.Rejected{TooLarge: 1}}},
 		{name: "not handled", body: batch, fail: errors.New("disk full at /secret/path"), code: 503, header: "Retry-After", ids: "ab", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Failed: 1}}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ids := ""
 			r := k8saudit.NewReceiver(func(_ context.Context, events []*event.Event) error {
 				for _, e := range events {
-					ids += e.ID
+					ids += auditID(e)
 				}
 				return tc.fail
 			}, 1)

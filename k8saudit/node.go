@@ -10,7 +10,8 @@ import (
 
 // A node is a JSON value that is decoded one level at a time, each at most
 // once, when a rule asks for something below it. The nil node is absent. Its
-// text stays as the API server wrote it, which a decoded tree would not keep.
+// text stays as the API server wrote it, which a decoded tree would not keep;
+// only escapes in strings are undone.
 type node struct {
 	raw      json.RawMessage
 	expanded bool
@@ -96,7 +97,41 @@ func (n *node) text() (s string, ok bool) {
 	if err := json.Compact(&b, n.raw); err != nil {
 		return "", false
 	}
-	return b.String(), true
+	return string(unescape(b.Bytes())), true
+}
+
+// unescape writes each string of a compact JSON text in its one plain form. A
+// patch is logged as the client sent it, so that "privi\u006ceged" would hide
+// from a rule that looks for the word.
+func unescape(data []byte) []byte {
+	if bytes.IndexByte(data, '\\') < 0 {
+		return data
+	}
+	var out bytes.Buffer
+	plain := json.NewEncoder(&out)
+	plain.SetEscapeHTML(false)
+	for len(data) > 0 {
+		start := bytes.IndexByte(data, '"')
+		if start < 0 {
+			break
+		}
+		out.Write(data[:start])
+		text := scanner{data: data, pos: start}
+		v, err := text.value()
+		var s string
+		if err != nil || json.Unmarshal(v.raw, &s) != nil {
+			data = data[start:]
+			break
+		}
+		if bytes.IndexByte(v.raw, '\\') < 0 {
+			out.Write(v.raw)
+		} else if err := plain.Encode(s); err == nil {
+			out.Truncate(out.Len() - 1) // the line break after a value
+		}
+		data = data[text.pos:]
+	}
+	out.Write(data)
+	return out.Bytes()
 }
 
 func (n *node) value() event.Value {

@@ -14,8 +14,8 @@ import (
 // Stats says what [Decode] found.
 type Stats struct {
 	Events    int
-	Malformed int
-	Problems  []error // why the first malformed events are malformed, and where
+	Malformed int     // items that are no audit event, and events without a body that was over the limits
+	Problems  []error // why the first malformed items are malformed, and where
 }
 
 const maxProblems = 10
@@ -25,6 +25,7 @@ const maxProblems = 10
 // lines. It calls yield for each event in order and stops at its first error.
 //
 // A line, or an event in a list, that is no audit event is counted and skipped.
+// An event that is over the limits is counted and given without its bodies.
 // Input that is not JSON lines and not JSON either ends in an error.
 func Decode(r io.Reader, yield func(*event.Event) error) (Stats, error) {
 	d := decoder{in: bufio.NewReaderSize(r, 64<<10), yield: yield}
@@ -50,7 +51,7 @@ func (d *decoder) run() error {
 		case errors.Is(err, errTooLong):
 			d.problem(fmt.Errorf("longer than %d bytes", maxDocument))
 		case len(trimmed) == 0:
-		case first && opens(trimmed) && !json.Valid(trimmed):
+		case first && opens(trimmed) && !complete(trimmed):
 			return d.document(line)
 		default:
 			first = false
@@ -140,8 +141,10 @@ func (d *decoder) value(data []byte) error {
 		return nil
 	}
 	for _, it := range items {
+		if it.err != nil {
+			d.problem(it.err)
+		}
 		if it.event == nil {
-			d.problem(it.reason())
 			continue
 		}
 		d.stats.Events++
@@ -150,15 +153,6 @@ func (d *decoder) value(data []byte) error {
 		}
 	}
 	return nil
-}
-
-// reason says why the item is no event. A JSON null in a list is never decoded
-// and so has no error.
-func (it item) reason() error {
-	if it.err == nil {
-		return errors.New("null is no event")
-	}
-	return it.err
 }
 
 func (d *decoder) problem(err error) {

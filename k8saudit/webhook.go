@@ -31,7 +31,10 @@ type Receiver struct {
 }
 
 // NewReceiver returns a receiver that works on at most inFlight batches at a
-// time, which bounds its memory.
+// time, which bounds its memory: a batch has at most 256 MiB, and while it is
+// worked on it takes several times its size, as each level of a body that a
+// rule looks into is a copy. Choose inFlight for the largest batches: the API
+// server does not bound them, and who may write large objects can make them.
 func NewReceiver(handle Handle, inFlight int) *Receiver {
 	return &Receiver{handle: handle, slots: make(chan struct{}, max(inFlight, 1))}
 }
@@ -40,7 +43,7 @@ func NewReceiver(handle Handle, inFlight int) *Receiver {
 type Counters struct {
 	Batches   uint64 // batches handled
 	Events    uint64 // events in them
-	Malformed uint64 // items in them that are no audit event, and are lost
+	Malformed uint64 // items in them that are no audit event, and are lost, or lost a body over the limits
 	Rejected  Rejected
 }
 
@@ -109,7 +112,7 @@ func (r *Receiver) readBody(w http.ResponseWriter, req *http.Request) ([]byte, b
 	var tooLarge *http.MaxBytesError
 	switch {
 	case len(data) > maxDocument || errors.As(err, &tooLarge):
-		reject(w, &r.tooLarge, http.StatusRequestEntityTooLarge, "batch is larger than 64 MiB")
+		reject(w, &r.tooLarge, http.StatusRequestEntityTooLarge, "batch is larger than 256 MiB")
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		reject(w, &r.incomplete, http.StatusBadRequest, "body ended early")
 	case err != nil:
@@ -126,10 +129,13 @@ func (r *Receiver) handleBatch(w http.ResponseWriter, req *http.Request, body []
 		reject(w, &r.invalid, http.StatusBadRequest, err.Error())
 		return
 	}
-	events := make([]*event.Event, 0, len(items))
+	events, malformed := make([]*event.Event, 0, len(items)), 0
 	for _, it := range items {
 		if it.event != nil {
 			events = append(events, it.event)
+		}
+		if it.err != nil {
+			malformed++
 		}
 	}
 	if len(events) > 0 {
@@ -141,7 +147,7 @@ func (r *Receiver) handleBatch(w http.ResponseWriter, req *http.Request, body []
 	}
 	r.batches.Add(1)
 	r.events.Add(uint64(len(events)))
-	r.malformed.Add(uint64(len(items) - len(events)))
+	r.malformed.Add(uint64(malformed))
 	w.WriteHeader(http.StatusOK)
 }
 

@@ -53,6 +53,7 @@ var operators = map[event.Type]map[string]opImpl{
 	},
 	event.TypeList: {
 		"exists": {constants: exists},
+		"pmatch": {constants: anyPathMatch},
 		"in": {
 			func(items []operand) (func(event.Value) bool, place, error) {
 				set := textSet(items)
@@ -165,6 +166,14 @@ func pathMatch(items []operand) (func(event.Value) bool, place, error) {
 			return len(path) >= len(prefix) && slices.EqualFunc(prefix, path[:len(prefix)], componentMatch)
 		})
 	}, place{}, nil
+}
+
+// anyPathMatch is pathMatch for one element of a list or more.
+func anyPathMatch(items []operand) (func(event.Value) bool, place, error) {
+	match, at, err := pathMatch(items)
+	return func(v event.Value) bool {
+		return slices.ContainsFunc(v.List, func(s string) bool { return match(event.Text(s)) })
+	}, at, err
 }
 
 func components(path string) []string {

@@ -104,6 +104,8 @@ func TestCondition(t *testing.T) {
 		{`ka.uri pmatch (/ap)`, false},
 		{`ka.uri pmatch (/)`, true},
 		{`ka.verb pmatch (/get/more)`, false},
+		{`ka.req.pod.volumes.hostpath pmatch (/var/run, /root)`, true},
+		{`ka.req.pod.volumes.hostpath pmatch (/var/lib, /et)`, false},
 		// sets
 		{`ka.verb in (list, get)`, true},
 		{`ka.verb in(list,get)`, true},

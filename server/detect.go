@@ -12,8 +12,9 @@ import (
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
-// auditInFlight bounds the batches of audit events in memory.
-const auditInFlight = 16
+// auditInFlight bounds the batches of audit events in memory: each may have 256
+// MiB, and the API server sends a refused one again.
+const auditInFlight = 4
 
 // detect runs a batch of audit events through the rules. It returns nil only
 // when the alerts are on disk: the API server sends the batch again otherwise,
@@ -62,7 +63,7 @@ func (c auditCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	emit("batches_total", "Batches of audit events handled.", n.Batches)
 	emit("events_total", "Audit events handled.", n.Events)
-	emit("events_malformed_total", "Items in batches that are no audit event, and are lost.", n.Malformed)
+	emit("events_malformed_total", "Items in batches that are no audit event, or lost a body over the limits.", n.Malformed)
 	rejected := prometheus.NewDesc("kubeguardian_audit_batches_rejected_total", "Batches of audit events refused, by cause.", []string{"cause"}, nil)
 	for cause, value := range map[string]uint64{
 		"method": n.Rejected.Method, "media_type": n.Rejected.MediaType, "too_large": n.Rejected.TooLarge,
