@@ -23,6 +23,13 @@
 //     always works.
 //   - An error or a panic in the evaluation of one request is answered with HTTP
 //     500, which hands the request to the failure policy.
+//
+// # Why size does not get around it
+//
+// Whoever makes the webhook miss the timeout would have the failure policy
+// decide. So policies that deny are judged first, all of them within four fifths
+// of the timeout that the API server announces, and an object over 100 KiB for
+// which that is too short is denied.
 package admission
 
 // SystemNamespaces returns the namespaces that are never checked.

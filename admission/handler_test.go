@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -296,7 +297,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"no uid", http.MethodPost, "application/json", edit(`"uid-1"`, `""`), 400, "request.uid is missing"},
 		{"no operation", http.MethodPost, "application/json", edit(`"CREATE"`, `""`), 400, "request.operation"},
 		{"deep", http.MethodPost, "application/json", edit(`"spec":{`, `"deep":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)+`,"spec":{`), 400, "parse AdmissionReview"},
-		{"large", http.MethodPost, "application/json", strings.Repeat(" ", 9<<20), 413, "larger than 8388608 bytes"},
+		{"large", http.MethodPost, "application/json", strings.Repeat(" ", 49<<20), 413, "larger than 50331648 bytes"},
 		{"charset", http.MethodPost, "application/json; charset=utf-8", string(valid), 200, "uid-1"},
 	}
 	var r recorder
@@ -417,6 +418,157 @@ func TestUnknownNamespaceDenies(t *testing.T) {
 	defer server.Close()
 	if got := post(t, server.URL, podReview("shop", goodSpec)); got.Allowed || !strings.Contains(got.Result.Message, "API server is away") {
 		t.Errorf("response = %+v", got)
+	}
+}
+
+// TestOversizedReviewIsDenied expects a denial of what is too large to be read,
+// and that the caller can read it while it sends.
+func TestOversizedReviewIsDenied(t *testing.T) {
+	var r recorder
+	server := httptest.NewServer(newHandler(failing(t, "Warn"), &r))
+	defer server.Close()
+	spec := `{"containers":[{"name":"web","image":"` + strings.Repeat(`\u003c`, 9<<20) + `"}]}`
+	got := post(t, server.URL, podReview("shop", spec))
+	if got.Allowed || !strings.Contains(got.Result.Message, "too large to be judged") {
+		t.Errorf("response = %+v, want a denial", got)
+	}
+	if d := r.last(t); d.Subject.Kind != "Pod" || d.Subject.Namespace != "shop" || d.User != "ann" || d.Allowed {
+		t.Errorf("recorded %+v", d)
+	}
+	if got := post(t, server.URL, podReview("kube-system", spec)); !got.Allowed {
+		t.Errorf("response in kube-system = %+v", got)
+	}
+}
+
+// TestLargestReviewIsJudged escapes two objects of 3 MiB as the API server does.
+func TestLargestReviewIsJudged(t *testing.T) {
+	var r recorder
+	server := httptest.NewServer(newHandler(failing(t, "Deny", "no"), &r))
+	defer server.Close()
+	review := podReview("shop", `{"containers":[{"name":"web","image":"`+strings.Repeat(`\u003c`, 3<<20)+`"}]}`)
+	review.Request.OldObject = review.Request.Object
+	if got := post(t, server.URL, review); got.Allowed || got.Result.Message != "[p0] no" {
+		t.Errorf("response = %+v, want the denial of the policy", got)
+	}
+}
+
+// bound loads policies that ask for the namespace, where the time runs out,
+// with these actions.
+func bound(t *testing.T, actions ...string) *policy.Set {
+	t.Helper()
+	var text strings.Builder
+	for i, action := range actions {
+		fmt.Fprintf(&text, `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: p%d}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]}
+  validations: [{expression: 'namespaceObject.metadata.name == ""', message: never}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: p%d}
+spec: {policyName: p%d, validationActions: [%s]}
+---`, i, i, i, action)
+	}
+	set, err := policy.Load(policy.File{Name: "p.yaml", Data: []byte(text.String())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func TestOutOfTime(t *testing.T) {
+	large := `{"containers":[{"name":"web","image":"` + strings.Repeat("x", 100<<10) + `"}]}`
+	tests := []struct {
+		name, spec string
+		actions    []string
+		status     int
+		message    string
+		warnings   []string
+	}{
+		{"large, among denials", large, []string{"Warn", "Deny", "Deny"}, 200, "[p1] the object is too large to be judged in time", nil},
+		{"small, among denials", goodSpec, []string{"Deny"}, 500, "", nil},
+		{"large, among warnings", large, []string{"Warn", "Audit"}, 200, "", []string{"[p0] not evaluated for lack of time; policies left: 2"}},
+		{"small, among warnings", goodSpec, []string{"Audit"}, 200, "", []string{"[p0] not evaluated for lack of time; policies left: 1"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var r recorder
+			set := bound(t, test.actions...)
+			handler := NewHandler(Options{
+				Policies: func() *policy.Set { return set },
+				Namespaces: policy.NamespacesFunc(func(ctx context.Context, name string) (*corev1.Namespace, error) {
+					<-ctx.Done()
+					return everywhere(ctx, name)
+				}),
+				Record: r.record,
+				Log:    slog.New(slog.DiscardHandler),
+			})
+			body, err := json.Marshal(podReview("shop", test.spec))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req := httptest.NewRequest(http.MethodPost, "/?timeout=50ms", bytes.NewReader(body))
+			req.Header.Set("Content-Type", "application/json")
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, req)
+			if answer.Code != test.status {
+				t.Fatalf("status %d: %s", answer.Code, answer.Body)
+			}
+			if test.status != http.StatusOK {
+				return
+			}
+			var review admissionv1.AdmissionReview
+			if err := json.Unmarshal(answer.Body.Bytes(), &review); err != nil {
+				t.Fatal(err)
+			}
+			got := review.Response
+			if got.Allowed != (test.message == "") || !slices.Equal(got.Warnings, test.warnings) || !got.Allowed && got.Result.Message != test.message {
+				t.Errorf("response = %+v, want message %q, warnings %q", got, test.message, test.warnings)
+			}
+			if r.last(t).Allowed != got.Allowed {
+				t.Errorf("recorded %+v", r.last(t))
+			}
+		})
+	}
+}
+
+func TestTimeoutOfURL(t *testing.T) {
+	for query, want := range map[string]time.Duration{
+		"": 10 * time.Second, "?timeout=3s": 3 * time.Second, "?timeout=2.5s": 2500 * time.Millisecond,
+		"?timeout=x": 10 * time.Second, "?timeout=0s": 10 * time.Second, "?timeout=-3s": 10 * time.Second, "?timeout=1h": 30 * time.Second,
+	} {
+		if got := timeout(httptest.NewRequest(http.MethodPost, "/"+query, nil)); got != want {
+			t.Errorf("timeout of %q = %s, want %s", query, got, want)
+		}
+	}
+}
+
+// TestManyVariables sends what cel-go takes long to judge, a pod with very many
+// environment variables, and expects a timely answer, privileged or not.
+func TestManyVariables(t *testing.T) {
+	var env strings.Builder
+	for i := range 25_000 {
+		fmt.Fprintf(&env, `,{"name":"V%d","value":"v"}`, i)
+	}
+	var r recorder
+	server := httptest.NewServer(newHandler(builtIn(t), &r))
+	defer server.Close()
+	for _, test := range []struct {
+		privileged bool
+		timeout    time.Duration
+	}{{true, 3 * time.Second}, {false, time.Second}} {
+		spec := fmt.Sprintf(`{"containers":[{"name":"web","image":"web:1","securityContext":{"privileged":%v},"env":[%s]}]}`, test.privileged, env.String()[1:])
+		start := time.Now()
+		got := post(t, server.URL+"?timeout="+test.timeout.String(), podReview("shop", spec))
+		if took := time.Since(start); took > test.timeout {
+			t.Errorf("privileged %v: took %s", test.privileged, took)
+		}
+		if test.privileged && (got.Allowed || !strings.HasPrefix(got.Result.Message, "[privileged-containers]")) {
+			t.Errorf("response = %+v, want the denial of privileged-containers", got)
+		}
 	}
 }
 

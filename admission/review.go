@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ const (
 type review struct {
 	metav1.TypeMeta `json:",inline"`
 	Request         *request `json:"request"`
+
+	size      int  // of the body, in bytes
+	oversized bool // the objects were not read
 }
 
 type request struct {
@@ -64,7 +68,25 @@ func parseReview(body []byte) (*review, error) {
 	case r.Request.Resource.Resource == "" || r.Request.Operation == "":
 		return nil, errors.New("parse AdmissionReview: request.resource and request.operation are required")
 	}
+	r.size = len(body)
 	return &r, nil
+}
+
+// parseHead parses an oversized review up to its objects: the API server writes
+// them after all that names the request. The bytes searched for cannot be
+// inside a string, where quotes are escaped.
+func parseHead(body []byte) (*review, error) {
+	const endOfHead = `,"object":{`
+	head, _, found := bytes.Cut(body, []byte(endOfHead))
+	if !found {
+		return nil, errors.New("parse AdmissionReview: request.object is missing")
+	}
+	r, err := parseReview(append(slices.Clip(head), "}}"...))
+	if err != nil {
+		return nil, err
+	}
+	r.size, r.oversized = len(body), true
+	return r, nil
 }
 
 func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {

@@ -30,8 +30,8 @@ func (o *Object) Subject() finding.Subject {
 	}
 }
 
-// A Workload is an object that makes pods and that no other object of the
-// inventory controls.
+// A Workload is an object that makes pods, or a pod, and that is not part of
+// another workload of the inventory: see [Inventory.Owner].
 type Workload struct {
 	*Object
 	Template corev1.PodTemplateSpec // the pod itself for a Pod
@@ -70,7 +70,7 @@ type Inventory struct {
 	byKind    map[schema.GroupKind][]*Object
 	byKey     map[key]*Object
 	workloads []*Workload
-	workload  map[*Object]*Workload
+	workload  map[*Object]*Workload       // that an object is part of
 	scopes    map[schema.GroupKind]string // of custom resources whose definition is here
 }
 
@@ -115,8 +115,10 @@ func compare(a, b *Object) int {
 }
 
 func (inv *Inventory) indexWorkloads() error {
+	parts := map[*Object]*Object{} // and the top of each
 	for _, o := range inv.objects {
-		if inv.top(o) != o {
+		if top := inv.top(o); top != o {
+			parts[o] = top
 			continue
 		}
 		template, ok, err := podTemplate(o)
@@ -128,6 +130,9 @@ func (inv *Inventory) indexWorkloads() error {
 			inv.workloads = append(inv.workloads, w)
 			inv.workload[o] = w
 		}
+	}
+	for o, top := range parts {
+		inv.workload[o] = inv.workload[top]
 	}
 	return nil
 }
@@ -149,49 +154,6 @@ func (inv *Inventory) Get(group, kind, namespace, name string) *Object {
 
 // Workloads returns the workloads, ordered by kind, namespace and name.
 func (inv *Inventory) Workloads() []*Workload { return inv.workloads }
-
-// Controller returns the object that controls o, or nil if there is none or it
-// is not in the inventory. An owner reference counts only with the owner's uid:
-// a name alone would let an object hide behind any other.
-func (inv *Inventory) Controller(o *Object) *Object {
-	for _, ref := range o.GetOwnerReferences() {
-		if ref.Controller == nil || !*ref.Controller {
-			continue
-		}
-		gv, err := schema.ParseGroupVersion(ref.APIVersion)
-		if err != nil {
-			return nil
-		}
-		owner := inv.Get(gv.Group, ref.Kind, inv.NamespaceOf(o), ref.Name)
-		if owner == nil || owner.GetUID() != ref.UID {
-			return nil
-		}
-		return owner
-	}
-	return nil
-}
-
-// Owner returns the workload that o is part of, following controllers to the
-// top, or nil.
-func (inv *Inventory) Owner(o *Object) *Workload { return inv.workload[inv.top(o)] }
-
-// maxOwners bounds the chain of controllers; Kubernetes itself makes chains of
-// three (CronJob, Job, Pod).
-const maxOwners = 8
-
-// top follows controllers that make pods. A static pod, which its Node
-// controls, is its own top, and so is every object in a circle of owners.
-func (inv *Inventory) top(o *Object) *Object {
-	top := o
-	for range maxOwners {
-		parent := inv.Controller(top)
-		if parent == nil || !IsWorkload(parent.GroupVersionKind().GroupKind()) {
-			return top
-		}
-		top = parent
-	}
-	return o
-}
 
 // Gap returns why objects of a kind could not be read, or "".
 func (inv *Inventory) Gap(group, kind string) string {

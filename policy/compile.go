@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -40,6 +41,7 @@ func compile(d *document, bindings []*document) (*Policy, error) {
 			actions:  b.binding.Spec.ValidationActions,
 			criteria: newCriteria(b.binding.Spec.MatchResources),
 		})
+		p.denies = p.denies || slices.Contains(b.binding.Spec.ValidationActions, admissionregistrationv1.Deny)
 	}
 	return p, errors.Join(c.errs...)
 }

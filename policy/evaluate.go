@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -24,10 +25,38 @@ import (
 // maxAnnotationBytes is where the API server cuts an audit annotation.
 const maxAnnotationBytes = 10 << 10
 
-// Evaluate judges a request by all policies and returns every violation: by
-// policy name, then binding, then validation, and for each action of the
-// binding one. A policy that cannot be evaluated violates according to its
-// failurePolicy, as in the API server. The error is that of ctx.
+// An IncompleteError says that the time ran out before all policies that matter
+// were judged.
+type IncompleteError struct {
+	// Policies are the names of those that were not judged, in their order.
+	Policies []string
+	// Decided reports whether it is known if the request is denied: it is by
+	// the violations so far, or the policies that were not judged have no
+	// binding that denies.
+	Decided bool
+
+	cause error // of the context
+}
+
+// Error names the first policy that was not judged.
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.cause)
+}
+
+// Unwrap returns the error of the context.
+func (e *IncompleteError) Unwrap() error { return e.cause }
+
+// Evaluate judges a request: first by the policies with a binding that denies,
+// all of them, then by those that can only warn or audit. Once the request is
+// denied the latter are skipped: it is refused, nothing else matters, and they
+// may cost far more than the denial did. A policy that cannot be evaluated
+// violates according to its failurePolicy, as in the API server, whatever its
+// bindings. Within each of the two groups the violations are ordered by policy
+// name, then binding, then validation; there is one for each action of the
+// binding.
+//
+// When ctx ends first, Evaluate returns the violations of the policies that were
+// judged and an [*IncompleteError] that wraps the error of ctx.
 func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, error) {
 	candidates := s.candidates(&req)
 	if len(candidates) == 0 {
@@ -35,11 +64,21 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 	}
 	in := newInput(ctx, &req)
 	var out []finding.Violation
-	for _, p := range candidates {
-		out = append(out, p.violations(in)...)
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("evaluate policy %q: %w", p.name, err)
+	denied := false
+	for i, p := range candidates {
+		if denied && !p.denies {
+			break
 		}
+		found := p.violations(in)
+		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
+			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}
+			for _, p := range candidates[i:] {
+				incomplete.Policies = append(incomplete.Policies, p.name)
+			}
+			return out, incomplete
+		}
+		out = append(out, found...)
+		denied = denied || slices.ContainsFunc(found, func(v finding.Violation) bool { return v.Enforcement == "deny" })
 	}
 	return out, nil
 }

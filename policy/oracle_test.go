@@ -192,7 +192,8 @@ func builtIn(t testing.TB) string {
 // all their examples, with what the admission plugin of the API server says
 // about the typed object: verdict and wording.
 func TestSameAsAPIServer(t *testing.T) {
-	documents := builtIn(t)
+	// A denial hides the warnings, so all policies warn.
+	documents := strings.ReplaceAll(builtIn(t), "[Deny]", "[Warn]")
 	set, plugin := load(t, documents), newOracle(t, documents)
 	files, err := filepath.Glob("../content/policies/testdata/*/*.yaml")
 	if err != nil {

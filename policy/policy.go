@@ -9,7 +9,8 @@
 //
 // # Where it differs from the API server
 //
-// All violations are reported, not only the first denial. Policies with
+// All denials are reported, not only the first. Policies that can only warn or
+// audit are skipped for a request that is denied anyway. Policies with
 // parameters (paramKind, paramRef) and expressions that use authorizer are
 // refused at load: what they would see is not known here. An object is matched
 // in the version in which the request carries it; converting it to an
@@ -39,7 +40,7 @@ type File struct {
 type Set struct {
 	policies []*Policy
 	byName   map[string]*Policy
-	index    map[target][]*Policy                // without wildcards; holds wildcard policies too
+	index    map[target][]*Policy                // without wildcards; holds wildcard policies too, in the order of judging
 	wildcard map[admissionv1.Operation][]*Policy // for resources that no rule names
 }
 
@@ -60,6 +61,7 @@ type Policy struct {
 	validator   validating.Validator
 	namespace   bool // an expression reads namespaceObject
 	bindings    []binding
+	denies      bool // one of the bindings does
 }
 
 type binding struct {
@@ -103,6 +105,9 @@ func newSet(policies []*Policy) *Set {
 			}
 		}
 	}
+	for operation, all := range s.wildcard {
+		s.wildcard[operation] = merge(nil, all)
+	}
 	for t, named := range s.index {
 		s.index[t] = merge(named, s.wildcard[t.operation])
 	}
@@ -142,16 +147,27 @@ func appendNew(list []*Policy, p *Policy) []*Policy {
 	return append(list, p)
 }
 
+// merge joins two lists in the order of judging: policies that deny first, then
+// by name.
 func merge(a, b []*Policy) []*Policy {
 	out := slices.Clone(a)
 	for _, p := range b {
 		out = appendNew(out, p)
 	}
-	slices.SortFunc(out, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
+	slices.SortFunc(out, func(a, b *Policy) int {
+		switch {
+		case a.denies && !b.denies:
+			return -1
+		case b.denies && !a.denies:
+			return 1
+		}
+		return cmp.Compare(a.name, b.name)
+	})
 	return out
 }
 
-// candidates returns the policies that may match a request.
+// candidates returns the policies that may match a request, in the order of
+// judging.
 func (s *Set) candidates(req *Request) []*Policy {
 	resource := req.Resource.GroupResource()
 	if reserved(resource) {

@@ -45,7 +45,7 @@ var arrows = map[string][]string{
 		"report", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "inventory", "policy", "rule", "control", "report", "content", "config", "finding"},
+	"cmd/kubeguardian":       {"server", "inventory", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"test/*": {"*"},

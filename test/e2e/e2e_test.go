@@ -127,6 +127,11 @@ func (c *cluster) testQuiet(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range alerts {
+		// The story itself asks for the token of the server's account, and that
+		// is an alert when the server starts soon enough to hear of it.
+		if a.Rule == "Service account token requested" && a.Subject.Name == "kubeguardian" {
+			continue
+		}
 		t.Errorf("%s: %s", a.Rule, a.Output)
 	}
 }
