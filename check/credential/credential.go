@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -60,33 +59,27 @@ func search(o *inventory.Object) []string {
 // inEntry searches one entry: its value as a whole, and if it is a file, each
 // line that sets something.
 func inEntry(key, value string) []string {
-	if kind := classify(key, value); kind != "" {
+	kind := formOf(value)
+	if kind == "" && credential(key+"="+value) {
+		kind = byName
+	}
+	if kind != "" {
 		return []string{fmt.Sprintf("key %q: %s", key, kind)}
 	}
 	var places []string
 	for number, line := 1, ""; value != ""; number++ {
 		line, value, _ = strings.Cut(value, "\n")
-		name, set, ok := assignment(line)
-		if !ok {
-			continue
-		}
-		if kind := classify(name, set); kind != "" {
-			places = append(places, fmt.Sprintf("key %q line %d: %s", key, number, kind))
+		if credential(line) {
+			places = append(places, fmt.Sprintf("key %q line %d: %s", key, number, byName))
 		}
 	}
 	return places
 }
 
-var assigns = regexp.MustCompile(`^\s*(?:export\s+|-\s+)?["']?([A-Za-z0-9_.\-]{1,128})["']?\s*[:=]\s*(.+)$`)
+const byName = "value under the name of a secret"
 
-// assignment splits a line of a YAML, JSON, properties or env file.
-func assignment(line string) (name, value string, ok bool) {
-	m := assigns.FindStringSubmatch(line)
-	if m == nil {
-		return "", "", false
-	}
-	return m[1], strings.TrimRight(strings.TrimSpace(m[2]), ","), true
-}
+// The patterns below are also those of the policy credential-literals, so that
+// both say the same about the same value; a test compares them.
 
 // forms are values that cannot be mistaken. Each holds one of its signs, which
 // are cheap to look for.
@@ -95,97 +88,49 @@ var forms = []struct {
 	signs []string
 	form  *regexp.Regexp
 }{
-	{"private key", []string{"PRIVATE KEY"}, regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----`)},
+	{"private key", []string{"PRIVATE KEY"}, regexp.MustCompile(`-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY`)},
 	{"cloud access key", []string{"AKIA", "ASIA"}, regexp.MustCompile(`\b(AKIA|ASIA)[A-Z0-9]{16}\b`)},
-	{"API key", []string{"AIza"}, regexp.MustCompile(`\bAIza[A-Za-z0-9_\-]{35}`)},
-	{"access token", []string{"gh", "glpat-", "xox", "sk_live_"}, regexp.MustCompile(
-		`\b(ghp|gho|ghs|ghu)_[A-Za-z0-9]{36}|\bgithub_pat_[A-Za-z0-9_]{22}|\bglpat-[A-Za-z0-9_\-]{20}|\bxox[abprs]-[A-Za-z0-9\-]{10}|\bsk_live_[A-Za-z0-9]{16}`)},
-	{"JSON web token", []string{"eyJ"}, regexp.MustCompile(`\beyJ[A-Za-z0-9_\-]{8,}\.eyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8}`)},
-	{"password in a URL", []string{"://"}, regexp.MustCompile(`://[^\s:/@"'${<]*:[^\s:/@"'${<]+@[A-Za-z0-9\[]`)},
+	{"API key", []string{"AIza"}, regexp.MustCompile(`\bAIza[\w-]{35}`)},
+	{"access token", []string{"gh", "glpat-", "xox", "k_live_"}, regexp.MustCompile(
+		`\bgh[oprsu]_[A-Za-z0-9]{36}|\bgithub_pat_\w{22}|\bglpat-[\w-]{20}|\bxox[abprs]-[A-Za-z0-9-]{10}|\b[rs]k_live_[A-Za-z0-9]{16}`)},
+	{"JSON web token", []string{"eyJ"}, regexp.MustCompile(`\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8}`)},
+	{"password in a URL", []string{"://"}, regexp.MustCompile(`://[^\s:/@"']*:[^\s:/@"'$<{*?][^\s/@"'<{?]*@[A-Za-z0-9$\[]`)},
 	{"password in a connection string", []string{"="}, regexp.MustCompile(
-		`(?i)(?:^|[; \t])(?:password|pwd)[ \t]*=[ \t]*[^\s;"'${<*]{3,}[ \t]*(?:;|[ \t][a-z_]+[ \t]*=)`)},
+		`(?i)(=[^=;\n]*;[ \t]*(password|pwd)|\b(host|user|dbname)=[^\s=;]+[ \t]+password)[ \t]*=[ \t]*[^\s;"'$<{*\x60][^\s;"'$<{\x60]{2}|(^|[ \t])(password|pwd)[ \t]*=[ \t]*[^\s;"'$<{*\x60][^\s;"'$<{\x60]{2,}[ \t]*;[ \t]*[a-z]|;[ \t]*(account|sharedaccess)key=[a-z0-9+/]{40}`)},
+	{"credential in a header", []string{"uthorization", "UTHORIZATION"}, regexp.MustCompile(
+		`(?i)authorization["']?[:=][ \t]*["']?(bearer|basic|token)[ \t]+[^\s"'$<{\x60\\%][^\s"'$<{]{7}`)},
+	{"password of Redis", []string{"requirepass", "masterauth"}, regexp.MustCompile(
+		`(?m)(^|--)[ \t]*(requirepass|masterauth)[ \t]+["']?[^\s"'$<{\x60]{3}`)},
 }
 
-// classify says what kind of credential a value is, or "".
-func classify(name, value string) string {
+// formOf says what kind of credential a value is by its form, or "".
+func formOf(value string) string {
 	for _, f := range forms {
 		sign := func(s string) bool { return strings.Contains(value, s) }
 		if slices.ContainsFunc(f.signs, sign) && f.form.MatchString(value) {
 			return f.kind
 		}
 	}
-	if secretName(name) && literal(value) {
-		return "value under the name of a secret"
-	}
 	return ""
 }
 
-// secretWords in a name say that its value is a credential, unless the name
-// ends in one of the tellers or holds one of the pointers, which say that it
-// only speaks about one.
+// credential reports whether a setting, name=value or name: value as in a YAML,
+// JSON, properties or env file, is a credential by its name.
+func credential(setting string) bool {
+	return strings.ContainsAny(setting, ":=") && secretName.MatchString(setting) && !harmless.MatchString(setting) && !speaksOf.MatchString(setting)
+}
+
 var (
-	secretWords = []string{
-		"password", "passwd", "passphrase", "pwd", "secret", "token", "credential", "credentials",
-		"apikey", "accesskey", "secretkey", "privatekey", "encryptionkey", "signingkey",
-	}
-	secretPairs = []string{"api", "access", "secret", "private", "encryption", "signing", "master"} // followed by key
-	tellers     = []string{
-		"algorithm", "audience", "class", "count", "dir", "directory", "enabled", "endpoint", "env", "expiration",
-		"expiry", "field", "file", "format", "header", "id", "interval", "issuer", "key", "keys", "kind", "length",
-		"lifetime", "max", "min", "mode", "name", "namespace", "path", "period", "policy", "prefix", "provider",
-		"ref", "reference", "regex", "required", "rotation", "service", "size", "store", "timeout", "ttl", "type",
-		"uri", "url", "validity", "version",
-	}
-	pointers = []string{"existing", "pull"} // to the name of a Secret
+	// secretName matches where the last word of the name says that the value is
+	// a credential.
+	secretName = regexp.MustCompile(`^[\s"'{-]*(export\s+)?([\w.-]*(?i:passw(or)?d|passphrase|api[_.-]?keys?)|([\w.-]*[_.-])?(?i:pass|pwd|secret|token|auth|credentials?|(access|secret|private|encryption|signing|master|auth)[_.-]?keys?|secret[_.-]?key[_.-]?base)|[\w.-]*[a-z0-9](Pass|Pwd|Secret|Token|Auth|Credentials?|(Access|Secret|Private|Encryption|Signing|Master|Auth)Keys?))([_.-]?[0-9]{1,2})?["']?[ \t]*[:=]`)
+
+	// harmless matches values that are no literal: empty, a switch, a reference
+	// or one that is filled in later, a path, redacted, several lines.
+	harmless = regexp.MustCompile(`(?i)^[^:=]*[:=]>?[ \t]*["']?(.{0,2}|true|false|yes|no|on|off|none|null|nil|required|optional|enabled?|disabled?|always|never|.*(\$\{|\$\(|\{\{|%\(|<[^>]*>|getenv|environ|process\.env).*|\$\w+\W*|[\x60<{\[#].*|["']?[ \t]+#.*|[|>][-+]?|&\w+|(vault|ref|env|file|arn|aws|gcp|azure|op|ssm|secret)([+-][\w-]+)*:.*|[a-z][a-z0-9+.-]*://\S*|~?\.{0,2}/\S*|ENC[\[(].*|x+|\*+|-+|\.+|redacted.*|.*\S.*\n\s*\S[\s\S]*)["']?[,;]?\s*$`)
+
+	// speaksOf matches values that are harmless under some names: numbers and
+	// durations unless of a password, schemes of authentication, and the names
+	// of Secrets.
+	speaksOf = regexp.MustCompile(`(?i)^[^:=]*((secret|token|auth|keys?|credentials?)[_.-]?[0-9]*["']?[ \t]*[:=][ \t]*["']?[0-9]{1,5}(\.[0-9]+)?([num]?s|[mhdw])?["']?[,;]?\s*$|auth["']?[ \t]*[:=][ \t]*["']?(basic|plain|login|digest|bearer|token|password|ldap|oidc|oauth2?|saml|jwt|m?tls|x509|iam|ntlm|kerberos|trust|md5|cram-md5|scram-sha-\d+)["']?[,;]?\s*$|(pass(word|wd)?|pull|tls|ssl|cert(ificate)?s?|credentials?|existing[\w.-]*)[_.-]?secret["']?[ \t]*[:=])`)
 )
-
-func secretName(name string) bool {
-	words := split(name)
-	if slices.ContainsFunc(words, func(w string) bool { return slices.Contains(pointers, w) }) {
-		return false
-	}
-	for i, word := range words {
-		pair := slices.Contains(secretPairs, word) && i+1 < len(words) && words[i+1] == "key"
-		if !pair && !slices.Contains(secretWords, word) {
-			continue
-		}
-		if last := words[len(words)-1]; pair && i+2 == len(words) || !slices.Contains(tellers, last) {
-			return true
-		}
-	}
-	return false
-}
-
-// split cuts a name into lower-case words at separators and humps.
-func split(name string) []string {
-	var spaced strings.Builder
-	previous := ' '
-	for _, r := range name {
-		if !unicode.IsLetter(r) {
-			r = ' '
-		}
-		if unicode.IsUpper(r) && unicode.IsLower(previous) {
-			spaced.WriteByte(' ')
-		}
-		spaced.WriteRune(unicode.ToLower(r))
-		previous = r
-	}
-	return strings.Fields(spaced.String())
-}
-
-// literal reports whether a value can be a credential: not empty, a reference,
-// a placeholder, a path, a number, a duration, a switch or something redacted.
-func literal(value string) bool {
-	value = strings.TrimSpace(value)
-	value = strings.Trim(value, `"'`)
-	return len(value) >= 3 && !strings.Contains(value, "\n") && !notLiteral.MatchString(value)
-}
-
-var notLiteral = regexp.MustCompile(`(?i)^(` + strings.Join([]string{
-	`.*(\$\{|\$\(|\{\{|<[^>]*>).*`, `\$[a-z_][a-z0-9_]*`, // filled in later
-	`(vault|ref|env|file|secret|arn|aws|gcp|azure)[+]?:.*`, `ENC\[.*`, `\{(cipher|enc)\}.*`, // references and ciphertext
-	`\.{0,2}/\S*`, `https?://\S*`, // paths
-	`[0-9]{1,5}(\.[0-9]+)?(ns|us|ms|s|m|h|d|w)?`, // numbers and durations
-	`true|false|yes|no|on|off|none|null|nil|required|optional|enabled|disabled|always|never`,
-	`\*+|x+|-+|\.+|\[.*|\{|\|[-+]?|>[-+]?|&\S+|redacted.*|\[redacted\]`,
-}, `|`) + `)$`)

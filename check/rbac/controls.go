@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -242,6 +244,9 @@ func (a *Access) needlessToken(w *inventory.Workload) finding.Finding {
 	if setting == nil && o != nil {
 		setting = o.automount
 	}
+	if requestsToken(w) {
+		setting = new(true)
+	}
 	switch {
 	case setting != nil && !*setting:
 		return finding.Finding{Status: finding.Pass, Evidence: "automountServiceAccountToken: false"}
@@ -260,6 +265,17 @@ func (a *Access) needlessToken(w *inventory.Workload) finding.Finding {
 		Message:  "mounts an API token although its service account has no right",
 		Evidence: "service account " + acc.namespace + "/" + acc.name,
 	}
+}
+
+// requestsToken reports whether a volume of the workload holds a token for the
+// API. One for another audience is of no use there.
+func requestsToken(w *inventory.Workload) bool {
+	return slices.ContainsFunc(w.Template.Spec.Volumes, func(v corev1.Volume) bool {
+		return v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool {
+			return s.ServiceAccountToken != nil &&
+				(s.ServiceAccountToken.Audience == "" || strings.Contains(s.ServiceAccountToken.Audience, "kubernetes.default"))
+		})
+	})
 }
 
 // SharedAccounts says for each workload whether another application runs as the

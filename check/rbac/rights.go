@@ -38,10 +38,7 @@ func rightsIn(rule rbacv1.PolicyRule) rights {
 	set(wildcard, star(rule.Verbs) || star(rule.APIGroups) || star(rule.Resources))
 	set(everything, star(rule.Verbs) && star(rule.APIGroups) && star(rule.Resources) && len(rule.ResourceNames) == 0)
 	set(readSecrets, len(rule.ResourceNames) == 0 && allows(rule, "", "secrets", "get", "list", "watch"))
-	set(escalate,
-		allows(rule, rbacv1.GroupName, "roles", "bind", "escalate") ||
-			allows(rule, rbacv1.GroupName, "clusterroles", "bind", "escalate") ||
-			allowsImpersonation(rule))
+	set(escalate, allowsBinding(rule) || allowsImpersonation(rule))
 	set(execute,
 		allows(rule, "", "pods/exec", "create", "get") ||
 			allows(rule, "", "pods/attach", "create", "get") ||
@@ -50,11 +47,26 @@ func rightsIn(rule rbacv1.PolicyRule) rights {
 	return r
 }
 
+// allowsBinding reports whether a rule lets its holder bind roles that it does
+// not name, or that take other rights themselves, or escalate any: to escalate
+// a named role is to give it every right.
+func allowsBinding(rule rbacv1.PolicyRule) bool {
+	on := func(verb string) bool {
+		return allows(rule, rbacv1.GroupName, "roles", verb) || allows(rule, rbacv1.GroupName, "clusterroles", verb)
+	}
+	return on("escalate") || on("bind") && named(rule, func(name string) bool { return userFacing[name]&escalate != 0 })
+}
+
+// allowsImpersonation reports whether a rule lets its holder become someone
+// whom it does not name, or a component or administrator of Kubernetes.
 func allowsImpersonation(rule rbacv1.PolicyRule) bool {
-	for _, resource := range []string{"users", "groups", "serviceaccounts"} {
-		if allows(rule, "", resource, "impersonate") {
-			return true
-		}
+	may := func(resource string, privileged func(string) bool) bool {
+		return allows(rule, "", resource, "impersonate") && named(rule, privileged)
+	}
+	systemUser := func(name string) bool { return identity{name: name}.system() }
+	systemGroup := func(name string) bool { return identity{name, true}.system() || strings.HasPrefix(name, "system:") }
+	if may("users", systemUser) || may("groups", systemGroup) || may("serviceaccounts", func(string) bool { return false }) {
+		return true
 	}
 	if !overlap(rule.Verbs, "impersonate") || !overlap(rule.APIGroups, "authentication.k8s.io") {
 		return false
@@ -62,6 +74,11 @@ func allowsImpersonation(rule rbacv1.PolicyRule) bool {
 	return slices.ContainsFunc(rule.Resources, func(r string) bool {
 		return r == "*" || r == "uids" || r == "userextras" || strings.HasPrefix(r, "userextras/")
 	})
+}
+
+// named reports whether a rule names no object, or one that counts.
+func named(rule rbacv1.PolicyRule, counts func(name string) bool) bool {
+	return len(rule.ResourceNames) == 0 || slices.ContainsFunc(rule.ResourceNames, counts)
 }
 
 // allows reports whether a rule allows any of the verbs on a resource.
