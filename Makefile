@@ -35,7 +35,8 @@ test: build browser
 
 check: build lint
 	go vet ./...
-	go test -short -race $(FAST)
+	go test -short ./cmd/kubeguardian
+	go test -short -race $(filter-out %/cmd/kubeguardian,$(FAST))
 
 bench:
 	go test -run '^$$' -bench . -benchmem $(BENCH)

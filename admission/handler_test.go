@@ -424,6 +424,9 @@ func TestUnknownNamespaceDenies(t *testing.T) {
 // TestOversizedReviewIsDenied expects a denial of what is too large to be read,
 // and that the caller can read it while it sends.
 func TestOversizedReviewIsDenied(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tens of MiB")
+	}
 	var r recorder
 	server := httptest.NewServer(newHandler(failing(t, "Warn"), &r))
 	defer server.Close()
@@ -442,6 +445,9 @@ func TestOversizedReviewIsDenied(t *testing.T) {
 
 // TestLargestReviewIsJudged escapes two objects of 3 MiB as the API server does.
 func TestLargestReviewIsJudged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tens of MiB")
+	}
 	var r recorder
 	server := httptest.NewServer(newHandler(failing(t, "Deny", "no"), &r))
 	defer server.Close()
