@@ -165,13 +165,29 @@ func builtIn() (*control.Catalogue, *policy.Set, error) {
 
 func (o *scanOptions) inventory(ctx context.Context, stdin io.Reader) (*inventory.Inventory, error) {
 	if !o.cluster {
-		return inventory.FromFiles(ctx, o.paths, untilDone(ctx, stdin))
+		inv, err := inventory.FromFiles(ctx, o.paths, untilDone(ctx, stdin))
+		if err != nil {
+			return nil, err
+		}
+		return inv, withContainers(inv)
 	}
 	config, err := restConfig(o.kubeconfig, "name another one by --kubeconfig, or scan files instead: kubeguardian scan ./manifests")
 	if err != nil {
 		return nil, err
 	}
 	return inventory.FromCluster(ctx, config)
+}
+
+// withContainers fails for workloads without containers, which would pass all
+// that is said of containers. The API server refuses them.
+func withContainers(inv *inventory.Inventory) error {
+	var errs []error
+	for _, w := range inv.Workloads() {
+		if len(w.Template.Spec.Containers) == 0 {
+			errs = append(errs, fmt.Errorf("%s: %s makes pods without containers", w.Source, w.Subject()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // untilDone lets ctx end a read that waits for input.
