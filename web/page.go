@@ -95,6 +95,16 @@ func valueText(v any) string {
 		return ""
 	case string:
 		return v
+	case []any: // a list of words, such as addresses
+		words := make([]string, 0, len(v))
+		for _, item := range v {
+			if word, ok := item.(string); ok {
+				words = append(words, word)
+			}
+		}
+		if len(words) == len(v) {
+			return strings.Join(words, ", ")
+		}
 	}
 	var b strings.Builder
 	e := json.NewEncoder(&b)

@@ -186,7 +186,7 @@ func testAlert(i int) alert.Alert {
 		OutputFields: map[string]any{
 			"ka.user.name": users[k], "ka.verb": verbs[k], "ka.target.resource": resources[k],
 			"ka.target.name": fmt.Sprintf("offer-service-%d", i), "ka.target.namespace": "shop",
-			"ka.sourceips": fmt.Sprintf("10.0.3.%d", i%250), "ka.auditid": fmt.Sprintf("a-%d", i), "ka.response.code": 200,
+			"ka.sourceips": []any{"10.0.2.1", fmt.Sprintf("10.0.3.%d", i%250)}, "ka.auditid": fmt.Sprintf("a-%d", i), "ka.response.code": 200,
 		},
 	}
 	if k == 0 {

@@ -19,6 +19,7 @@ function refreshAges() {
 // text shows a value of an output field as the server does.
 function text(value) {
   if (value === null || value === undefined) return "";
+  if (Array.isArray(value) && value.every((v) => typeof v === "string")) return value.join(", ");
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
