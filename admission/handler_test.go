@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -33,17 +32,9 @@ import (
 // builtIn loads the built-in policies.
 func builtIn(t testing.TB) *policy.Set {
 	t.Helper()
-	names, err := fs.Glob(content.Policies(), "*.yaml")
+	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
 		t.Fatal(err)
-	}
-	var files []policy.File
-	for _, name := range names {
-		data, err := fs.ReadFile(content.Policies(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, policy.File{Name: name, Data: data})
 	}
 	set, err := policy.Load(files...)
 	if err != nil {

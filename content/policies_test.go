@@ -3,7 +3,6 @@ package content_test
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -27,17 +26,9 @@ import (
 // loadPolicies loads the built-in policies.
 func loadPolicies(t testing.TB) *policy.Set {
 	t.Helper()
-	names, err := fs.Glob(content.Policies(), "*.yaml")
+	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
 		t.Fatal(err)
-	}
-	var files []policy.File
-	for _, name := range names {
-		data, err := fs.ReadFile(content.Policies(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, policy.File{Name: name, Data: data})
 	}
 	set, err := policy.Load(files...)
 	if err != nil {

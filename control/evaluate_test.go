@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"reflect"
 	"slices"
@@ -26,17 +25,9 @@ func builtIn(t testing.TB) (*control.Catalogue, *policy.Set) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, err := fs.Glob(content.Policies(), "*.yaml")
+	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
 		t.Fatal(err)
-	}
-	var files []policy.File
-	for _, name := range names {
-		data, err := fs.ReadFile(content.Policies(), name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, policy.File{Name: name, Data: data})
 	}
 	set, err := policy.Load(files...)
 	if err != nil {
