@@ -3,8 +3,6 @@ package web
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	testbrowser "github.com/kubeguardian/kubeguardian/test/browser"
 )
 
 // A browser is a tab of a headless Chromium.
@@ -29,34 +28,7 @@ type browser struct {
 
 func newBrowser(t *testing.T, url string) *browser {
 	t.Helper()
-	path := ""
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if found, err := exec.LookPath(name); err == nil {
-			path = found
-			break
-		}
-	}
-	if path == "" {
-		const reason = "no chromium, chromium-browser or google-chrome in PATH"
-		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
-			t.Fatal(reason)
-		}
-		t.Skip(reason)
-	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-component-update", true), chromedp.WindowSize(1440, 1000))
-	allocated, cancel := chromedp.NewExecAllocator(context.Background(), options...)
-	t.Cleanup(cancel)
-	deadline, cancel := context.WithTimeout(allocated, 2*time.Minute)
-	t.Cleanup(cancel)
-	ctx, _ := chromedp.NewContext(deadline)
-	t.Cleanup(func() { // and wait, so that its folder can be removed
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Error(err)
-		}
-		chromedp.FromContext(ctx).Allocator.Wait()
-	})
+	ctx := testbrowser.Start(t, chromedp.WindowSize(1440, 1000))
 	b := &browser{ctx: ctx, url: url}
 	chromedp.ListenTarget(ctx, b.listen)
 	b.run(t, log.Enable(), network.Enable())
