@@ -3,15 +3,19 @@ package content_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 func loadControls(t testing.TB) *control.Catalogue {
@@ -23,11 +27,16 @@ func loadControls(t testing.TB) *control.Catalogue {
 	return c
 }
 
+// examplesNow is the time at which examples are judged: evidence in them is
+// dated.
+var examplesNow = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+
 // TestControlExamples holds each control to its labelled examples: those in
 // controls/testdata and, for a control that a policy defines, that policy's.
-// The beginning of a file's name is the state that some subject must have;
-// fail-* may have others beside it, the rest may not. In *.live.yaml are the
-// objects of a cluster.
+// The beginning of a name is the state that some subject must have; fail-* may
+// have others beside it, the rest may not. An example is a file of objects, or
+// a folder that has them in objects.yaml, if any, and evidence in evidence/. In
+// *.live.yaml are the objects of a cluster.
 func TestControlExamples(t *testing.T) {
 	c, policies := loadControls(t), loadPolicies(t)
 	for _, ctl := range c.Controls() {
@@ -40,14 +49,14 @@ func TestControlExamples(t *testing.T) {
 		t.Run(ctl.ID, func(t *testing.T) {
 			seen := map[string]int{}
 			for _, folder := range folders {
-				files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+				files, err := filepath.Glob(filepath.Join(folder, "*-*"))
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, file := range files {
 					label, _, _ := strings.Cut(filepath.Base(file), "-")
 					seen[label]++
-					findings, err := c.Evaluate(context.Background(), example(t, file), policies)
+					findings, err := c.Evaluate(context.Background(), example(t, file, policies))
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -64,26 +73,51 @@ func TestControlExamples(t *testing.T) {
 	}
 }
 
-// example reads the objects of a file, or of a live cluster. The example of a
+// example reads an example: a file of objects, or a folder with objects and
+// evidence.
+func example(t *testing.T, name string, policies *policy.Set) control.Input {
+	t.Helper()
+	in := control.Input{Policies: policies, Now: examplesNow}
+	if strings.HasSuffix(name, ".yaml") {
+		in.Inventory = objects(t, name)
+		return in
+	}
+	if files, _ := filepath.Glob(filepath.Join(name, "objects*.yaml")); len(files) == 1 {
+		in.Inventory = objects(t, files[0])
+	} else {
+		in.Inventory = inventoryOf(t, inventory.Files)
+	}
+	if _, err := os.Stat(filepath.Join(name, "evidence")); err == nil {
+		if in.Evidence, err = evidence.Load(t.Context(), filepath.Join(name, "evidence")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return in
+}
+
+// objects reads the objects of a file, or of a live cluster. The example of a
 // policy is one object, which may hold what strict reading refuses.
-func example(t *testing.T, file string) *inventory.Inventory {
+func objects(t *testing.T, file string) *inventory.Inventory {
 	t.Helper()
 	if strings.HasPrefix(file, "policies") {
 		obj, _ := readObject(t, file)
-		inv, err := inventory.New(inventory.Files, []*inventory.Object{{Unstructured: obj, Source: file + ":1"}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return inv
+		return inventoryOf(t, inventory.Files, &inventory.Object{Unstructured: obj, Source: file + ":1"})
 	}
 	inv, err := inventory.FromFiles(context.Background(), []string{file}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if strings.HasSuffix(file, ".live.yaml") {
-		if inv, err = inventory.New(inventory.Cluster, inv.Objects(), nil); err != nil {
-			t.Fatal(err)
-		}
+		return inventoryOf(t, inventory.Cluster, inv.Objects()...)
+	}
+	return inv
+}
+
+func inventoryOf(t *testing.T, origin inventory.Origin, objects ...*inventory.Object) *inventory.Inventory {
+	t.Helper()
+	inv, err := inventory.New(origin, objects, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return inv
 }
@@ -158,7 +192,7 @@ func TestScanAgreesWithAdmission(t *testing.T) {
 		t.Fatalf("no examples: %v", err)
 	}
 	for _, file := range files {
-		findings, err := c.Evaluate(context.Background(), example(t, file), policies)
+		findings, err := c.Evaluate(context.Background(), example(t, file, policies))
 		if err != nil {
 			t.Fatal(err)
 		}

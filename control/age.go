@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -13,20 +14,12 @@ import (
 // seen fixed. Were it otherwise, losing evidence could raise a score. Findings
 // about files do not age: a file is as old as its scan.
 func (c *Catalogue) Aged(findings []finding.Finding, now time.Time) []finding.Finding {
-	good := map[string]time.Duration{}
-	for _, ctl := range c.controls {
-		for _, kind := range ctl.Evidence {
-			if good[ctl.ID] == 0 || lifetime[kind] < good[ctl.ID] {
-				good[ctl.ID] = lifetime[kind]
-			}
-		}
-	}
 	aged := slices.Clone(findings)
 	for i := range aged {
 		f := &aged[i]
-		limit, known := good[f.Control]
+		limit := c.lifetime(f)
 		age := now.Sub(f.ObservedAt)
-		if !known || f.Status != finding.Pass || f.Subject.Source != "" || age <= limit {
+		if limit == 0 || f.Status != finding.Pass || f.Subject.Source != "" || age <= limit {
 			continue
 		}
 		f.Status = finding.Unknown
@@ -36,4 +29,22 @@ func (c *Catalogue) Aged(findings []finding.Finding, now time.Time) []finding.Fi
 		}
 	}
 	return aged
+}
+
+// lifetime returns how long the evidence of a finding is good for: by its kind,
+// or if it has none by the control's shortest. It is 0 for a control that the
+// catalogue does not have.
+func (c *Catalogue) lifetime(f *finding.Finding) time.Duration {
+	if kind := evidence.Kind(f.EvidenceKind); kind != "" {
+		return kind.Lifetime()
+	}
+	shortest := time.Duration(0)
+	if ctl := c.byID[f.Control]; ctl != nil {
+		for _, kind := range ctl.Evidence {
+			if shortest == 0 || kind.Lifetime() < shortest {
+				shortest = kind.Lifetime()
+			}
+		}
+	}
+	return shortest
 }

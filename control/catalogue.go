@@ -18,11 +18,11 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -35,8 +35,9 @@ const (
 
 // Words with a meaning of their own in a control.
 const (
-	workloads = "workload" // as a subject: every object that makes pods
-	byPolicy  = "policy"   // as an evaluator: the policies annotated with the id
+	workloads     = "workload"    // as a subject: every object that makes pods
+	byPolicy      = "policy"      // as an evaluator: the policies annotated with the id
+	byAttestation = "attestation" // as an evaluator: nothing but a person's word
 )
 
 // A Control is one demand of the catalogue.
@@ -45,18 +46,20 @@ type Control struct {
 	Title      string              `yaml:"title"`
 	Level      finding.Level       `yaml:"-"` // from the file
 	Severity   finding.Severity    `yaml:"severity"`
-	Subjects   []string            `yaml:"subjects"` // "workload", or kinds as "Role.rbac.authorization.k8s.io"
+	Subjects   []string            `yaml:"subjects"` // "workload", kinds as "Role.rbac.authorization.k8s.io", or what no API serves, as "ControlPlane"
 	Definition string              `yaml:"definition"`
 	Why        string              `yaml:"why"`
 	Fix        Remedy              `yaml:"fix"`
 	Frameworks map[string][]string `yaml:"frameworks"`
-	Evidence   []string            `yaml:"evidence"`  // the kinds of evidence that can settle it
+	Evidence   []evidence.Kind     `yaml:"evidence"`  // the kinds of evidence that can settle it, the usual one first
 	Family     string              `yaml:"family"`    // controls that state one fact at several strengths
-	Evaluator  string              `yaml:"evaluator"` // "policy", or the name of a Go check
+	Evaluator  string              `yaml:"evaluator"` // "policy", the name of a Go check, or "attestation"
 	// Unless names what makes up for a failure, see excuses.
 	Unless string `yaml:"unless"`
 	// NotApplicable says why a policy that does not match a subject leaves it out.
 	NotApplicable string `yaml:"notApplicable"`
+	// Attestation says why nothing but a person's word can settle the control.
+	Attestation string `yaml:"attestation"`
 }
 
 // A Remedy is how a control is met.
@@ -71,6 +74,7 @@ type Catalogue struct {
 	controls []Control
 	units    []unit
 	unitOf   map[string]int // by control id
+	byID     map[string]*Control
 }
 
 // A unit is what the score counts once: a control, or a family of controls.
@@ -81,7 +85,7 @@ type unit struct {
 }
 
 // idForm is the shape of an id: level, area, number.
-var idForm = regexp.MustCompile(`^(INF|CLU|CON|APP|COD)-[A-Z]{3}-[0-9]{2}$`)
+var idForm = regexp.MustCompile(`^(INF|CLU|CON|APP|COD)-[A-Z]{3,4}-[0-9]{2}$`)
 
 // levelPrefix is how the ids of each level begin.
 var levelPrefix = map[finding.Level]string{
@@ -91,15 +95,6 @@ var levelPrefix = map[finding.Level]string{
 
 // frameworks are the standards that a control may be mapped to.
 var frameworks = []string{"cis-1.10", "cis-1.12", "mitre", "ms-matrix", "nsa-cisa", "owasp-k8s-2025", "pss"}
-
-// lifetime is how long evidence of each kind is good for.
-var lifetime = map[string]time.Duration{
-	"api":         15 * time.Minute,
-	"node":        24 * time.Hour,
-	"image":       24 * time.Hour,
-	"pipeline":    7 * 24 * time.Hour,
-	"attestation": 90 * 24 * time.Hour,
-}
 
 // LoadCatalogue reads every YAML file of fsys. One file gives the version, the
 // others the controls of one level each. Unknown and duplicate keys, unknown
@@ -146,9 +141,10 @@ func newCatalogue(version string, controls []Control) *Catalogue {
 			cmp.Compare(a.ID, b.ID),
 		)
 	})
-	c := &Catalogue{version: version, controls: controls, unitOf: map[string]int{}}
+	c := &Catalogue{version: version, controls: controls, unitOf: map[string]int{}, byID: map[string]*Control{}}
 	families := map[string]int{}
-	for _, ctl := range controls {
+	for i, ctl := range controls {
+		c.byID[ctl.ID] = &controls[i]
 		at, known := families[ctl.Family]
 		if ctl.Family == "" || !known {
 			at = len(c.units)
@@ -303,8 +299,11 @@ func validate(ctl Control, report func(string, ...any)) {
 	if !slices.Contains([]string{"auto", "suggest", "guide"}, ctl.Fix.Class) {
 		report("unknown fix.class %q: want auto, suggest or guide", ctl.Fix.Class)
 	}
-	if _, known := checks[ctl.Evaluator]; !known && ctl.Evaluator != byPolicy {
-		report("unknown evaluator %q: want policy or a check", ctl.Evaluator)
+	if _, known := checks[ctl.Evaluator]; !known && ctl.Evaluator != byPolicy && ctl.Evaluator != byAttestation {
+		report("unknown evaluator %q: want policy, attestation or a check", ctl.Evaluator)
+	}
+	if (ctl.Attestation != "") != (ctl.Evaluator == byAttestation) {
+		report("attestation must say why only a person's word settles the control, and only for that evaluator")
 	}
 	if _, known := excuses[ctl.Unless]; !known && ctl.Unless != "" {
 		report("unknown unless %q", ctl.Unless)
@@ -329,12 +328,12 @@ func validateSubjects(subjects []string, report func(string, ...any)) {
 	}
 }
 
-func validateEvidence(kinds []string, report func(string, ...any)) {
+func validateEvidence(kinds []evidence.Kind, report func(string, ...any)) {
 	if len(kinds) == 0 {
 		report("evidence must name at least one kind")
 	}
 	for _, kind := range kinds {
-		if lifetime[kind] == 0 {
+		if kind.Lifetime() == 0 {
 			report("unknown evidence %q", kind)
 		}
 	}

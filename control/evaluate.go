@@ -17,6 +17,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/check/network"
 	"github.com/kubeguardian/kubeguardian/check/rbac"
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -25,10 +26,19 @@ import (
 // annotation is how a policy names the control that it defines.
 const annotation = "kubeguardian.dev/control"
 
-// An evaluation is one inventory under judgement.
+// An Input is what controls are evaluated over.
+type Input struct {
+	Inventory *inventory.Inventory
+	Policies  *policy.Set   // define the controls that are judged by policy
+	Evidence  *evidence.Set // what was seen outside the API; nil for nothing
+	Now       time.Time     // the zero value is the current time
+}
+
+// An evaluation is one input under judgement.
 type evaluation struct {
 	catalogue *Catalogue
 	inv       *inventory.Inventory
+	evidence  *evidence.Set               // never nil
 	policies  map[string][]*policy.Policy // by control id
 	access    *rbac.Access
 	network   *network.Network
@@ -37,15 +47,21 @@ type evaluation struct {
 	now       time.Time
 }
 
-// Evaluate returns the state of every control for every subject of inv, in the
-// order of the catalogue and the inventory, with the gain of each failure.
-// Controls that are written as policies are judged by the policies of set that
-// carry their id. What cannot be judged is unknown and says why; the error is
-// for an inventory whose objects are not of their kind's shape, and for ctx.
-func (c *Catalogue) Evaluate(ctx context.Context, inv *inventory.Inventory, set *policy.Set) ([]finding.Finding, error) {
-	e, err := newEvaluation(c, inv, set)
+// Evaluate returns the state of every control for every subject of the input,
+// in the order of the catalogue and the inventory, with the gain of each
+// failure. What cannot be judged is unknown and says why; so is what only
+// evidence from elsewhere can show and nobody has given. For an input without
+// any object and evidence there is no finding.
+//
+// The error is for an inventory whose objects are not of their kind's shape,
+// and for ctx.
+func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, error) {
+	e, err := newEvaluation(c, in)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
+	}
+	if len(e.inv.Objects())+len(e.inv.Gaps) == 0 && e.evidence.Empty() {
+		return nil, ctx.Err()
 	}
 	states := make([][]finding.Finding, len(c.controls))
 	if err := e.byPolicy(ctx, states); err != nil {
@@ -58,24 +74,35 @@ func (c *Catalogue) Evaluate(ctx context.Context, inv *inventory.Inventory, set 
 			states[i] = analyze(e)
 		}
 		states[i] = append(states[i], e.gaps(ctl)...)
+		if len(states[i]) == 0 {
+			states[i] = e.elsewhere(ctl)
+		}
 		for _, f := range states[i] {
-			out = append(out, e.complete(ctl, f))
+			out = append(out, e.settle(e.complete(ctl, f)))
 		}
 		states[i] = nil
 	}
+	out = c.Aged(out, e.now)
 	newLedger(c, out).gains()
 	return out, ctx.Err()
 }
 
-func newEvaluation(c *Catalogue, inv *inventory.Inventory, set *policy.Set) (*evaluation, error) {
+func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
+	inv := in.Inventory
 	e := &evaluation{
-		catalogue: c, inv: inv, now: time.Now().UTC(),
+		catalogue: c, inv: inv, evidence: in.Evidence, now: in.Now,
 		policies: map[string][]*policy.Policy{},
 		exposed:  map[finding.Subject]finding.Exposure{},
 		worst:    map[string]finding.Exposure{},
 	}
-	if set != nil {
-		for _, p := range set.Policies() {
+	if e.now.IsZero() {
+		e.now = time.Now().UTC()
+	}
+	if e.evidence == nil {
+		e.evidence = &evidence.Set{}
+	}
+	if in.Policies != nil {
+		for _, p := range in.Policies.Policies() {
 			id := p.Annotation(annotation)
 			e.policies[id] = append(e.policies[id], p)
 		}
@@ -97,14 +124,21 @@ func newEvaluation(c *Catalogue, inv *inventory.Inventory, set *policy.Set) (*ev
 	return e, nil
 }
 
-// complete adds to a verdict what is the same for all verdicts of a control.
+// complete adds to a verdict what is the same for all verdicts of a control. A
+// check that judges by evidence has given its kind and time, and may have given
+// the exposure.
 func (e *evaluation) complete(ctl *Control, f finding.Finding) finding.Finding {
 	f.Control, f.Title, f.Level, f.Severity = ctl.ID, ctl.Title, ctl.Level, ctl.Severity
-	f.Frameworks, f.ObservedAt = ctl.Frameworks, e.now
+	f.Frameworks = ctl.Frameworks
+	if f.EvidenceKind == "" {
+		f.EvidenceKind, f.ObservedAt = string(ctl.Evidence[0]), e.now
+	}
 	if f.Status == finding.Fail {
 		f.Fix = ctl.Fix.Text
 	}
-	f.Exposure = e.exposure(f.Subject)
+	if f.Exposure == "" {
+		f.Exposure = e.exposure(f.Subject)
+	}
 	return f
 }
 
@@ -280,6 +314,9 @@ func (e *evaluation) exposure(s finding.Subject) finding.Exposure {
 		namespace = s.Name
 	}
 	s.Container = ""
+	if _, ok := outside[s.Kind]; ok {
+		return finding.System
+	}
 	if exposure, ok := e.exposed[s]; ok {
 		return exposure
 	}

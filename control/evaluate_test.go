@@ -68,7 +68,7 @@ func evaluate(t testing.TB, inv *inventory.Inventory, set *policy.Set) []finding
 	if set == nil {
 		set = all
 	}
-	findings, err := c.Evaluate(context.Background(), inv, set)
+	findings, err := c.Evaluate(context.Background(), control.Input{Inventory: inv, Policies: set})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestEvaluateInvariants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := c.Evaluate(context.Background(), other, set)
+	again, err := c.Evaluate(context.Background(), control.Input{Inventory: other, Policies: set})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestEvaluateCanBeStopped(t *testing.T) {
 	c, set := builtIn(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := c.Evaluate(ctx, read(t, application), set); !errors.Is(err, context.Canceled) {
+	if _, err := c.Evaluate(ctx, control.Input{Inventory: read(t, application), Policies: set}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error = %v", err)
 	}
 }
@@ -288,7 +288,7 @@ func TestEvaluateRejectsMisshapenObjects(t *testing.T) {
 		"ClusterRole":   "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: x}, aggregationRule: {clusterRoleSelectors: [{matchExpressions: [{key: a, operator: Likes}]}]}}",
 	} {
 		t.Run(kind, func(t *testing.T) {
-			_, err := c.Evaluate(context.Background(), read(t, text), set)
+			_, err := c.Evaluate(context.Background(), control.Input{Inventory: read(t, text), Policies: set})
 			if err == nil || !strings.Contains(err.Error(), kind+"/") || !strings.Contains(err.Error(), "Likes") {
 				t.Errorf("error = %v", err)
 			}
@@ -345,7 +345,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	inv := read(b, deployments(1000))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := c.Evaluate(context.Background(), inv, set); err != nil {
+		if _, err := c.Evaluate(context.Background(), control.Input{Inventory: inv, Policies: set}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -354,7 +354,7 @@ func BenchmarkEvaluate(b *testing.B) {
 
 func BenchmarkSummarize(b *testing.B) {
 	c, set := builtIn(b)
-	findings, err := c.Evaluate(context.Background(), read(b, deployments(1000)), set)
+	findings, err := c.Evaluate(context.Background(), control.Input{Inventory: read(b, deployments(1000)), Policies: set})
 	if err != nil {
 		b.Fatal(err)
 	}

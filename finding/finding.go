@@ -125,20 +125,23 @@ func (e Exposure) Weight() int {
 
 // A Finding is the state of one control for one subject, with its evidence.
 type Finding struct {
-	Control    string              `json:"control"`
-	Title      string              `json:"title"`
-	Level      Level               `json:"level"`
-	Severity   Severity            `json:"severity"`
-	Status     Status              `json:"status"`
-	Reason     string              `json:"reason,omitempty"` // why unknown, excepted or not applicable
-	Subject    Subject             `json:"subject"`
-	Message    string              `json:"message,omitempty"`  // what is wrong, one sentence
-	Evidence   string              `json:"evidence,omitempty"` // what was seen; never a secret
-	Fix        string              `json:"fix,omitempty"`      // one action
-	Frameworks map[string][]string `json:"frameworks,omitempty"`
-	Exposure   Exposure            `json:"exposure,omitempty"`
-	Gain       float64             `json:"gain,omitempty"` // points of the total won by fixing this alone
-	ObservedAt time.Time           `json:"observedAt"`
+	Control  string   `json:"control"`
+	Title    string   `json:"title"`
+	Level    Level    `json:"level"`
+	Severity Severity `json:"severity"`
+	Status   Status   `json:"status"`
+	Reason   string   `json:"reason,omitempty"` // why unknown, excepted or not applicable
+	Subject  Subject  `json:"subject"`
+	Message  string   `json:"message,omitempty"`  // what is wrong, one sentence
+	Evidence string   `json:"evidence,omitempty"` // what was seen; never a secret
+	// EvidenceKind says where that was seen, as package evidence names it, and so
+	// for how long it is good.
+	EvidenceKind string              `json:"evidenceKind,omitempty"`
+	Fix          string              `json:"fix,omitempty"` // one action
+	Frameworks   map[string][]string `json:"frameworks,omitempty"`
+	Exposure     Exposure            `json:"exposure,omitempty"`
+	Gain         float64             `json:"gain,omitempty"` // points of the total won by fixing this alone
+	ObservedAt   time.Time           `json:"observedAt"`
 }
 
 // A Decision is the outcome of one admission request.

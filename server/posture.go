@@ -140,7 +140,7 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	if now.Sub(contact) >= contactLimit {
 		return last, contact, nil
 	}
-	findings, err := s.catalogue.Evaluate(ctx, inv, s.defining)
+	findings, err := s.catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: s.defining})
 	return append(findings, carried(last, inv)...), now, err
 }
 

@@ -24,9 +24,10 @@ var arrows = map[string][]string{
 	"rule":     {"event", "alert"},
 
 	"inventory": {"finding"},
+	"evidence":  {"finding"},
 	"policy":    {"finding"},
-	"check/*":   {"inventory", "finding"},
-	"control":   {"inventory", "policy", "check/*", "finding"},
+	"check/*":   {"inventory", "evidence", "finding"},
+	"control":   {"inventory", "evidence", "policy", "check/*", "finding"},
 	"admission": {"policy", "finding"},
 
 	"bus":       {"event", "alert", "incident", "finding"},
@@ -40,12 +41,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "inventory", "event", "rule", "policy", "control", "check/*",
+		"sensor", "k8saudit", "admission", "inventory", "evidence", "event", "rule", "policy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "inventory", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "inventory", "evidence", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"test/*": {"*"},

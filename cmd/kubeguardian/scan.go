@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -31,6 +32,8 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
   --cluster            scan the cluster of the kubeconfig; secrets are not read
   --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, then
                        ~/.kube/config, then those of the pod this runs in)
+  --evidence PATH      what was seen elsewhere: a file or a folder of them; may be
+                       given several times
   --level LEVEL        list findings of one level only: infrastructure, cluster,
                        container, application or code; score and exit code stay
                        those of everything
@@ -52,6 +55,7 @@ Example: score an application in CI, and fail on anything critical:
 // scanOptions are the flags of scan.
 type scanOptions struct {
 	paths      []string
+	evidence   []string
 	cluster    bool
 	kubeconfig string
 	level      finding.Level    // "" for all
@@ -75,8 +79,14 @@ func scan(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	var seen *evidence.Set
+	if len(opts.evidence) > 0 {
+		if seen, err = evidence.Load(ctx, opts.evidence...); err != nil {
+			return err
+		}
+	}
 	remark(std.err, inv)
-	findings, err := catalogue.Evaluate(ctx, inv, set)
+	findings, err := catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: set, Evidence: seen})
 	if err != nil {
 		return fmt.Errorf("evaluate controls: %w", err)
 	}
@@ -97,6 +107,10 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	flags.BoolVar(&o.cluster, "cluster", false, "")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
 	flags.StringVar(&o.output, "output", "", "")
+	flags.Func("evidence", "", func(s string) error {
+		o.evidence = append(o.evidence, s)
+		return nil
+	})
 	flags.Float64Var(&o.minScore, "min-score", 0, "")
 	flags.Func("level", "", func(s string) (err error) {
 		o.level, err = finding.ParseLevel(s)
@@ -132,7 +146,7 @@ func choice(second *bool, no, yes string) func(string) error {
 
 func (o *scanOptions) check() error {
 	switch {
-	case slices.Contains(o.paths, ""):
+	case slices.Contains(o.paths, ""), slices.Contains(o.evidence, ""):
 		return errors.New("a path is empty: is a variable not set?")
 	case len(o.paths) == 0 && !o.cluster:
 		return errors.New("nothing to scan: name files or folders, - for standard input, or --cluster")

@@ -1,0 +1,155 @@
+package control
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// outside are the kinds of subject that exist in every system, whether or not
+// an object or a piece of evidence speaks of them: a control on one of them is
+// unknown until something does. (A kind of Kubernetes objects has a subject for
+// each object, and none without.)
+var outside = map[string]bool{
+	"CloudFirewall": true,
+	"CloudIdentity": true,
+	"CloudWAF":      true,
+	"Cluster":       true,
+	"ControlPlane":  true,
+	"Node":          true,
+	"Pipeline":      true,
+	"Repository":    true,
+}
+
+// wanted says how evidence of each kind is had.
+var wanted = map[evidence.Kind]string{
+	evidence.API:      "scan the cluster: kubeguardian scan --cluster",
+	evidence.Node:     "run kubeguardian scan --node on the node and give the result by --evidence",
+	evidence.Cloud:    "attest it, or give the plan of your infrastructure by --evidence",
+	evidence.IaC:      "give the output of terraform show -json by --evidence",
+	evidence.Image:    "give the output of an image scanner (Trivy, Grype) or an SBOM by --evidence",
+	evidence.Registry: "give the signatures and provenance of the images by --evidence",
+	evidence.Repo:     "name the source folder by --evidence",
+	evidence.Attest:   "give the report of the pipeline's tool (SARIF, in-toto) by --evidence",
+	evidence.DAST:     "give the report of a dynamic scan (ZAP) by --evidence",
+	evidence.Probe:    "attest it",
+	evidence.Runtime:  "run kubeguardian serve in the cluster",
+	evidence.Audit:    "send the audit log to kubeguardian serve",
+}
+
+// elsewhere returns the state of a control of which neither the inventory nor
+// our own evidence says anything: the verdicts of other tools, else unknown.
+func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
+	kind := ""
+	for _, s := range ctl.Subjects {
+		if outside[s] {
+			kind = s
+			break
+		}
+	}
+	if kind == "" {
+		return nil
+	}
+	if found := e.foreign(ctl, kind); len(found) > 0 {
+		return found
+	}
+	hint := "only a statement can settle it: " + ctl.Attestation
+	if ctl.Evaluator != byAttestation {
+		var ways []string
+		for _, k := range ctl.Evidence {
+			ways = append(ways, wanted[k])
+		}
+		hint = strings.Join(slices.Compact(ways), ", or ")
+	}
+	return []finding.Finding{{
+		Status: finding.Unknown, Reason: "no evidence; " + hint, Subject: finding.Subject{Kind: kind},
+	}}
+}
+
+// foreign returns what other tools say of a control through the items of a
+// framework that it is mapped to: for each subject of theirs a failure if any
+// item failed, and a pass if all of them passed. The newest verdict on an item
+// counts. Of two versions of a framework the newest that has verdicts counts.
+func (e *evaluation) foreign(ctl *Control, kind string) []finding.Finding {
+	for _, framework := range []string{"cis-1.12", "cis-1.10"} {
+		items := map[string]map[string]evidence.Verdict{} // by subject, then item
+		for _, item := range ctl.Frameworks[framework] {
+			for _, v := range e.evidence.VerdictsFor(framework, item) {
+				of := items[v.Subject]
+				if of == nil {
+					of = map[string]evidence.Verdict{}
+					items[v.Subject] = of
+				}
+				if _, newer := of[item]; !newer {
+					of[item] = v
+				}
+			}
+		}
+		var out []finding.Finding
+		for _, subject := range slices.Sorted(maps.Keys(items)) {
+			f := judgeItems(ctl.Frameworks[framework], items[subject])
+			f.Subject = finding.Subject{Kind: kind, Name: subject}
+			out = append(out, f)
+		}
+		if len(out) > 0 {
+			return out
+		}
+	}
+	return nil
+}
+
+func judgeItems(items []string, verdicts map[string]evidence.Verdict) finding.Finding {
+	f := finding.Finding{Status: finding.Pass}
+	var missing []string
+	var seen time.Time
+	for _, item := range items {
+		v, have := verdicts[item]
+		switch {
+		case !have:
+			missing = append(missing, item)
+			continue
+		case !v.Pass && f.Status != finding.Fail:
+			f.Status = finding.Fail
+			f.Message = fmt.Sprintf("%s %s: %s", v.Framework, item, cmp.Or(v.Message, "does not hold"))
+		}
+		if seen.IsZero() || v.SeenAt.Before(seen) {
+			seen = v.SeenAt
+		}
+		f.EvidenceKind, f.Evidence = string(v.Kind), v.Tool+" in "+v.Source
+	}
+	f.ObservedAt = seen
+	if f.Status == finding.Pass && len(missing) > 0 {
+		f.Status, f.Evidence = finding.Unknown, ""
+		f.Reason = "no verdict on " + strings.Join(missing, ", ")
+	}
+	return f
+}
+
+// settle lets a person's statement make up for missing evidence: an unknown
+// state becomes a pass, with who vouches for it. It never touches a failure.
+func (e *evaluation) settle(f finding.Finding) finding.Finding {
+	if f.Status != finding.Unknown {
+		return f
+	}
+	for i := range e.evidence.Statements {
+		s := &e.evidence.Statements[i]
+		if s.Control != f.Control || !s.Scope.Matches(f.Subject) {
+			continue
+		}
+		if err := s.Valid(e.now); err != nil {
+			f.Reason = fmt.Sprintf("the statement of %s (%s) %v", s.By, s.Source, err)
+			continue
+		}
+		f.Status, f.Reason = finding.Pass, ""
+		f.Evidence = fmt.Sprintf("%s vouches for it until %s: %s (%s)", s.By, s.Expires.Format(time.DateOnly), s.Text, s.Source)
+		f.EvidenceKind, f.ObservedAt = string(evidence.Attestation), s.At
+		return f
+	}
+	return f
+}

@@ -1,0 +1,301 @@
+package evidence
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of what is read.
+const (
+	maxFile  = 64 << 20 // of one document; the SBOM of a large image has 20 MiB
+	maxFiles = 10_000
+	maxDepth = 200 // nesting
+)
+
+// A format is a kind of document that can be read.
+type format struct {
+	name string // as its users call it
+	// is reports by the keys of the outermost mapping whether a document is of
+	// this format.
+	is   func(head head) bool
+	read func(d document) (*Set, error)
+}
+
+// formats are tried in this order.
+var formats = []format{
+	{"KubeGuardian attestation", func(h head) bool { return h.text("apiVersion") == StatementsVersion }, statements},
+}
+
+// Load reads evidence from files and folders; in a folder, from every *.json,
+// *.sarif, *.yaml and *.yml at any depth. The format of a document is known by
+// its content. A document of no known format is an error if the file was named,
+// and if it stands in a folder. All errors are returned together.
+func Load(ctx context.Context, paths ...string) (*Set, error) {
+	l := loader{set: &Set{}}
+	for _, p := range paths {
+		l.path(ctx, p)
+	}
+	if err := errors.Join(append(l.errs, ctx.Err())...); err != nil {
+		return nil, err
+	}
+	return l.set, nil
+}
+
+// Read reads one document; name is for errors and origins.
+func Read(name string, data []byte) (*Set, error) {
+	d, h, err := parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, f := range formats {
+		if f.is(h) {
+			set, err := f.read(d)
+			if err != nil {
+				return nil, err
+			}
+			return set, nil
+		}
+		names = append(names, f.name)
+	}
+	return nil, fmt.Errorf("%s: not evidence of a known format: want %s", name, strings.Join(names, ", "))
+}
+
+type loader struct {
+	set   *Set
+	files int
+	errs  []error
+}
+
+func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
+
+func (l *loader) path(ctx context.Context, root string) {
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case ctx.Err() != nil:
+			return fs.SkipAll
+		case d.IsDir() || name != root && !slices.Contains([]string{".json", ".sarif", ".yaml", ".yml"}, filepath.Ext(name)):
+			return nil
+		}
+		if l.files++; l.files > maxFiles {
+			return fmt.Errorf("more than %d files", maxFiles)
+		}
+		l.file(name)
+		return nil
+	})
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
+	if err != nil {
+		l.fail(fmt.Errorf("%s: %w", root, err))
+	}
+}
+
+func (l *loader) file(name string) {
+	data, err := readFile(name)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	set, err := Read(name, data)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	l.set.add(set)
+}
+
+// readFile takes at most the limit and one byte: a file can grow.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		if path := (*fs.PathError)(nil); errors.As(err, &path) {
+			err = path.Err
+		}
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%s: over the limit of %d MiB for one document", name, maxFile>>20)
+	}
+	return data, nil
+}
+
+// A document is one file of evidence.
+type document struct {
+	name string
+	data []byte
+}
+
+// at returns "file:line"; without a line, the file.
+func (d document) at(line int) string {
+	if line == 0 {
+		return d.name
+	}
+	return fmt.Sprintf("%s:%d", d.name, line)
+}
+
+func (d document) errorf(line int, format string, args ...any) error {
+	return fmt.Errorf("%s: %s", d.at(line), fmt.Sprintf(format, args...))
+}
+
+// json decodes a foreign document; keys that are not asked for are left out.
+func (d document) json(into any) error {
+	err := json.Unmarshal(d.data, into)
+	var syntax *json.SyntaxError
+	var typed *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return d.errorf(d.lineOf(syntax.Offset), "%v", err)
+	case errors.As(err, &typed):
+		return d.errorf(d.lineOf(typed.Offset), "%s is a %s: want a %s", typed.Field, typed.Value, typed.Type.Kind())
+	case err != nil:
+		return d.errorf(0, "%v", err)
+	}
+	return nil
+}
+
+func (d document) lineOf(offset int64) int {
+	return 1 + bytes.Count(d.data[:min(int(offset), len(d.data))], []byte("\n"))
+}
+
+var (
+	yamlLine = regexp.MustCompile(`^(?:yaml: )?line ([0-9]+): `)
+	goField  = regexp.MustCompile(`field (\S+) not found in type \S+`)
+)
+
+// strict decodes a document of our own, YAML or JSON, and refuses unknown keys.
+func (d document) strict(into any) error {
+	dec := yaml.NewDecoder(bytes.NewReader(d.data))
+	dec.KnownFields(true)
+	err := dec.Decode(into)
+	if err == nil {
+		return nil
+	}
+	messages := []string{err.Error()}
+	if typed := (*yaml.TypeError)(nil); errors.As(err, &typed) {
+		messages = typed.Errors
+	}
+	var errs []error
+	for _, m := range messages {
+		place := d.name
+		if at := yamlLine.FindStringSubmatch(m); at != nil {
+			place, m = d.name+":"+at[1], m[len(at[0]):]
+		}
+		m = goField.ReplaceAllString(strings.TrimPrefix(m, "yaml: "), "unknown key $1")
+		errs = append(errs, fmt.Errorf("%s: %s", place, m))
+	}
+	return errors.Join(errs...)
+}
+
+// A head is the outermost mapping of a document, by which its format is known.
+type head map[string]yaml.Node
+
+func (h head) text(key string) string {
+	n := h[key]
+	return n.Value
+}
+
+// has reports whether all the keys are there.
+func (h head) has(keys ...string) bool {
+	return !slices.ContainsFunc(keys, func(k string) bool { _, ok := h[k]; return !ok })
+}
+
+// parse checks that data is one YAML or JSON mapping within the bounds.
+func parse(name string, data []byte) (document, head, error) {
+	d := document{name, data}
+	if depth(data) > maxDepth {
+		return d, nil, d.errorf(0, "nested more than %d levels deep", maxDepth)
+	}
+	var h head
+	if json.Valid(data) {
+		var keys map[string]json.RawMessage
+		if err := json.Unmarshal(data, &keys); err != nil {
+			return d, nil, d.errorf(1, "want a mapping")
+		}
+		return d, headOf(keys), nil
+	}
+	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
+		return d, nil, d.json(&h) // JSON with a mistake: say where
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	switch err := dec.Decode(&h); {
+	case errors.Is(err, io.EOF):
+		return d, nil, d.errorf(0, "empty")
+	case err != nil:
+		return d, nil, d.strict(new(map[string]any))
+	case h == nil:
+		return d, nil, d.errorf(1, "want a mapping")
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		return d, nil, d.errorf(0, "want one document")
+	}
+	return d, h, nil
+}
+
+// headOf keeps what is text; of other values only the key counts.
+func headOf(keys map[string]json.RawMessage) head {
+	h := head{}
+	for key, raw := range keys {
+		n := yaml.Node{}
+		if len(raw) < 1000 && json.Unmarshal(raw, &n.Value) == nil {
+			n.Kind = yaml.ScalarNode
+		}
+		h[key] = n
+	}
+	return h
+}
+
+// depth returns how deep brackets nest in data, whatever is in strings: at
+// least as deep as its values.
+func depth(data []byte) int {
+	deepest, now := 0, 0
+	for _, b := range data {
+		switch b {
+		case '{', '[':
+			now++
+			deepest = max(deepest, now)
+		case '}', ']':
+			now = max(0, now-1)
+		}
+	}
+	return deepest
+}
+
+func sorted(s []string) []string {
+	slices.Sort(s)
+	return s
+}
+
+// known refuses keys of a mapping that are not among those given: a type that
+// decodes itself loses the strictness of its decoder.
+func known(n *yaml.Node, keys ...string) error {
+	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
+		if key := n.Content[i]; !slices.Contains(keys, key.Value) {
+			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: unknown key %s", key.Line, key.Value)}}
+		}
+	}
+	return nil
+}
