@@ -15,7 +15,7 @@ import (
 // its level, severity, evidence and mappings.
 func planned(t *testing.T) map[string]map[string]string {
 	t.Helper()
-	f, err := os.Open("controls/testdata/catalogue.csv")
+	f, err := os.Open("testdata/catalogue.csv")
 	if err != nil {
 		t.Fatal(err)
 	}

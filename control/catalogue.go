@@ -7,7 +7,6 @@
 package control
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
 // Bounds of a catalogue.
@@ -218,50 +218,19 @@ func (l *loader) file(fsys fs.FS, name string) error {
 
 // decode reads the only document of a file, and the line of each control.
 func (l *loader) decode(name string, data []byte) (doc document, lines []int, ok bool) {
-	dec := yaml.NewDecoder(bytes.NewReader(data))
-	dec.KnownFields(true)
-	if err := dec.Decode(&doc); err != nil {
-		l.yaml(name, err)
-		return doc, nil, false
-	}
-	if err := dec.Decode(new(yaml.Node)); err != io.EOF {
-		l.errorf(name, 0, "want one YAML document")
-		return doc, nil, false
-	}
+	err := yamldoc.One(name, data, &doc)
 	var at struct{ Controls []yaml.Node }
-	if err := yaml.Unmarshal(data, &at); err != nil {
-		l.yaml(name, err)
+	if err == nil {
+		err = yaml.Unmarshal(data, &at)
+	}
+	if err != nil {
+		l.errs = append(l.errs, err)
 		return doc, nil, false
 	}
 	for _, n := range at.Controls {
 		lines = append(lines, n.Line)
 	}
 	return doc, lines, true
-}
-
-var (
-	yamlLine  = regexp.MustCompile(`^(?:yaml: )?line ([0-9]+): `)
-	goField   = regexp.MustCompile(`field (\S+) not found in type \S+`)
-	goTarget  = regexp.MustCompile(` into \S+$`)
-	yamlWords = "yaml: "
-)
-
-// yaml adds the errors of the YAML library, in this package's words.
-func (l *loader) yaml(name string, err error) {
-	messages := []string{err.Error()}
-	if typed := (*yaml.TypeError)(nil); errors.As(err, &typed) {
-		messages = typed.Errors
-	} else if err == io.EOF {
-		messages = []string{"file is empty"}
-	}
-	for _, m := range messages {
-		place := name
-		if at := yamlLine.FindStringSubmatch(m); at != nil {
-			place, m = name+":"+at[1], m[len(at[0]):]
-		}
-		m = goField.ReplaceAllString(strings.TrimPrefix(m, yamlWords), "unknown key $1")
-		l.errorf(place, 0, "%s", goTarget.ReplaceAllString(m, ""))
-	}
 }
 
 func (l *loader) add(file string, line int, ctl Control) {

@@ -13,6 +13,7 @@ import (
 // and evidence are theirs, the rest is filled in from the control.
 var checks = map[string]func(*evaluation) []finding.Finding{
 	"credential.config-maps":      func(e *evaluation) []finding.Finding { return credential.ConfigMaps(e.inv) },
+	"exception.valid":             (*evaluation).exceptions,
 	"network.coverage":            func(e *evaluation) []finding.Finding { return e.network.Coverage() },
 	"network.default-deny-egress": func(e *evaluation) []finding.Finding { return e.network.DefaultDenyEgress() },
 	"network.default-deny-ingress": func(e *evaluation) []finding.Finding {

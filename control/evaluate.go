@@ -18,6 +18,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/check/network"
 	"github.com/kubeguardian/kubeguardian/check/rbac"
 	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -28,14 +29,16 @@ const annotation = "kubeguardian.dev/control"
 
 // An Input is what controls are evaluated over.
 type Input struct {
-	Inventory *inventory.Inventory
-	Policies  *policy.Set   // define the controls that are judged by policy
-	Evidence  *evidence.Set // what was seen outside the API; nil for nothing
-	Now       time.Time     // the zero value is the current time
+	Inventory  *inventory.Inventory
+	Policies   *policy.Set   // define the controls that are judged by policy
+	Evidence   *evidence.Set // what was seen outside the API; nil for nothing
+	Exceptions []exception.Exception
+	Now        time.Time // the zero value is the current time
 }
 
 // An evaluation is one input under judgement.
 type evaluation struct {
+	in        Input
 	catalogue *Catalogue
 	inv       *inventory.Inventory
 	evidence  *evidence.Set               // never nil
@@ -50,8 +53,9 @@ type evaluation struct {
 // Evaluate returns the state of every control for every subject of the input,
 // in the order of the catalogue and the inventory, with the gain of each
 // failure. What cannot be judged is unknown and says why; so is what only
-// evidence from elsewhere can show and nobody has given. For an input without
-// any object and evidence there is no finding.
+// evidence from elsewhere can show and nobody has given. Failures that a valid
+// exception accepts are excepted. For an input without any object and evidence
+// there is no finding.
 //
 // The error is for an inventory whose objects are not of their kind's shape,
 // and for ctx.
@@ -60,7 +64,7 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
 	}
-	if len(e.inv.Objects())+len(e.inv.Gaps) == 0 && e.evidence.Empty() {
+	if len(e.inv.Objects())+len(e.inv.Gaps)+len(in.Exceptions) == 0 && e.evidence.Empty() {
 		return nil, ctx.Err()
 	}
 	states := make([][]finding.Finding, len(c.controls))
@@ -82,7 +86,7 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 		}
 		states[i] = nil
 	}
-	out = c.Aged(out, e.now)
+	out, _ = c.resolver(e.inv, e.now).Resolve(in.Exceptions, c.Aged(out, e.now))
 	newLedger(c, out).gains()
 	return out, ctx.Err()
 }
@@ -90,7 +94,7 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
 	inv := in.Inventory
 	e := &evaluation{
-		catalogue: c, inv: inv, evidence: in.Evidence, now: in.Now,
+		in: in, catalogue: c, inv: inv, evidence: in.Evidence, now: in.Now,
 		policies: map[string][]*policy.Policy{},
 		exposed:  map[finding.Subject]finding.Exposure{},
 		worst:    map[string]finding.Exposure{},

@@ -10,11 +10,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
 // Bounds of what is read.
@@ -181,34 +182,8 @@ func (d document) lineOf(offset int64) int {
 	return 1 + bytes.Count(d.data[:min(int(offset), len(d.data))], []byte("\n"))
 }
 
-var (
-	yamlLine = regexp.MustCompile(`^(?:yaml: )?line ([0-9]+): `)
-	goField  = regexp.MustCompile(`field (\S+) not found in type \S+`)
-)
-
 // strict decodes a document of our own, YAML or JSON, and refuses unknown keys.
-func (d document) strict(into any) error {
-	dec := yaml.NewDecoder(bytes.NewReader(d.data))
-	dec.KnownFields(true)
-	err := dec.Decode(into)
-	if err == nil {
-		return nil
-	}
-	messages := []string{err.Error()}
-	if typed := (*yaml.TypeError)(nil); errors.As(err, &typed) {
-		messages = typed.Errors
-	}
-	var errs []error
-	for _, m := range messages {
-		place := d.name
-		if at := yamlLine.FindStringSubmatch(m); at != nil {
-			place, m = d.name+":"+at[1], m[len(at[0]):]
-		}
-		m = goField.ReplaceAllString(strings.TrimPrefix(m, "yaml: "), "unknown key $1")
-		errs = append(errs, fmt.Errorf("%s: %s", place, m))
-	}
-	return errors.Join(errs...)
-}
+func (d document) strict(into any) error { return yamldoc.One(d.name, d.data, into) }
 
 // A head is the outermost mapping of a document, by which its format is known.
 type head map[string]yaml.Node
@@ -287,15 +262,4 @@ func depth(data []byte) int {
 func sorted(s []string) []string {
 	slices.Sort(s)
 	return s
-}
-
-// known refuses keys of a mapping that are not among those given: a type that
-// decodes itself loses the strictness of its decoder.
-func known(n *yaml.Node, keys ...string) error {
-	for i := 0; n.Kind == yaml.MappingNode && i < len(n.Content); i += 2 {
-		if key := n.Content[i]; !slices.Contains(keys, key.Value) {
-			return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: unknown key %s", key.Line, key.Value)}}
-		}
-	}
-	return nil
 }

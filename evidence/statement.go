@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
 // StatementsVersion is the apiVersion of a file of [Statement]s.
@@ -118,7 +119,7 @@ type statement struct {
 func (s *statement) UnmarshalYAML(n *yaml.Node) error {
 	type plain statement
 	s.line = n.Line
-	if err := known(n, "control", "scope", "by", "at", "text", "expires"); err != nil {
+	if err := yamldoc.Known(n, "control", "scope", "by", "at", "text", "expires"); err != nil {
 		return err
 	}
 	return n.Decode((*plain)(s))

@@ -15,6 +15,7 @@ var arrows = map[string][]string{
 	"finding": {},
 	"config":  {},
 	"content": {},
+	"yamldoc": {},
 
 	"alert":    {"event", "finding"},
 	"incident": {"alert", "event", "finding"},
@@ -24,10 +25,11 @@ var arrows = map[string][]string{
 	"rule":     {"event", "alert"},
 
 	"inventory": {"finding"},
-	"evidence":  {"finding"},
+	"evidence":  {"finding", "yamldoc"},
+	"exception": {"finding", "yamldoc"},
 	"policy":    {"finding"},
 	"check/*":   {"inventory", "evidence", "finding"},
-	"control":   {"inventory", "evidence", "policy", "check/*", "finding"},
+	"control":   {"inventory", "evidence", "exception", "policy", "check/*", "finding", "yamldoc"},
 	"admission": {"policy", "finding"},
 
 	"bus":       {"event", "alert", "incident", "finding"},
@@ -41,12 +43,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "inventory", "evidence", "event", "rule", "policy", "control", "check/*",
+		"sensor", "k8saudit", "admission", "inventory", "evidence", "exception", "event", "rule", "policy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "inventory", "evidence", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "inventory", "evidence", "exception", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"test/*": {"*"},
