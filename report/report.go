@@ -6,9 +6,11 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -18,11 +20,16 @@ const Schema = "kubeguardian.dev/report/v1"
 
 // A Report is the outcome of one scan.
 type Report struct {
-	Schema    string            `json:"schema"`
-	Catalogue string            `json:"catalogue"` // version of the catalogue
-	Score     control.Score     `json:"score"`     // of everything, whatever Findings holds
-	Fixes     []control.Fix     `json:"fixes"`     // best first
-	Findings  []finding.Finding `json:"findings"`  // worst first; every state, not only failures
+	Schema     string              `json:"schema"`
+	Catalogue  string              `json:"catalogue"` // version of the catalogue
+	Time       time.Time           `json:"time"`      // of the scan
+	Scanned    []string            `json:"scanned"`   // paths, or the address of the cluster
+	Score      control.Score       `json:"score"`     // of everything, whatever Findings holds
+	Fixes      []control.Fix       `json:"fixes"`     // best first
+	Exceptions []exception.Outcome `json:"exceptions,omitempty"`
+	Findings   []finding.Finding   `json:"findings"` // worst first; every state, not only failures
+
+	known map[string]bool // failures of the baseline; nil without one
 }
 
 // A Format writes a report. It does not change it.
@@ -57,11 +64,11 @@ func (r *Report) Only(level finding.Level) *Report {
 	return &view
 }
 
-// Failures counts the failed findings of at least this severity.
+// Failures counts the failed findings of at least this severity that are new.
 func (r *Report) Failures(floor finding.Severity) int {
 	n := 0
 	for _, f := range r.Findings {
-		if f.Status == finding.Fail && f.Severity.AtLeast(floor) {
+		if r.IsNew(f) && f.Severity.AtLeast(floor) {
 			n++
 		}
 	}

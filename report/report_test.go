@@ -123,7 +123,7 @@ func TestJSON(t *testing.T) {
 
 func TestJSONKeys(t *testing.T) {
 	text := write(t, JSON{}, load(t, "mixed"))
-	for _, prefix := range []string{`{"schema":"kubeguardian.dev/report/v1","catalogue":"2026.11","score":{"total":`, `"findings":[` + "\n" + `{"control":"CON-SEC-01","title":`} {
+	for _, prefix := range []string{`{"schema":"kubeguardian.dev/report/v1","catalogue":"2026.11","time":"2026-11-02T03:04:05Z","scanned":["deploy"],"score":{"total":`, `"findings":[` + "\n" + `{"control":"CON-SEC-01","title":`} {
 		if !strings.Contains(text, prefix) {
 			t.Errorf("no %s in\n%s", prefix, text)
 		}

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -42,6 +43,7 @@ func (t Text) Write(w io.Writer, r *Report) error {
 	p.next(r.Fixes)
 	p.failed(r)
 	p.unknown(r)
+	p.exceptions(r.Exceptions)
 	if t.All {
 		p.rest(r)
 	}
@@ -273,6 +275,21 @@ func (p *page) unknown(r *Report) {
 	}
 }
 
+// exceptions says what each exception accepts, or why it accepts nothing.
+func (p *page) exceptions(all []exception.Outcome) {
+	if len(all) == 0 {
+		return
+	}
+	p.heading(fmt.Sprintf("Exceptions (%d)", len(all)))
+	for _, x := range all {
+		text := fmt.Sprintf("%s: accepts %s; %s answers for it until %s: %s", x.Name, count(x.Accepted, "failure"), x.Owner, x.Expires, x.Reason)
+		if x.Problem != "" {
+			text = fmt.Sprintf("%s: %s", x.Name, x.Problem)
+		}
+		p.wrapped("  ", "    ", Plain(text))
+	}
+}
+
 // rest lists what neither failed nor is unknown.
 func (p *page) rest(r *Report) {
 	for _, section := range []struct {
@@ -305,6 +322,9 @@ func (p *page) summary(r *Report) {
 		len(with(r, finding.Excepted)), len(with(r, finding.Pass)), len(with(r, finding.NotApplicable)))
 	p.out.WriteByte('\n')
 	p.wrapped("", "  ", text)
+	if r.known != nil {
+		p.line("%s not in the baseline", count(r.Failures(finding.Low), "failure"))
+	}
 }
 
 func with(r *Report, status finding.Status) []finding.Finding {

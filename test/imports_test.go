@@ -38,14 +38,15 @@ var arrows = map[string][]string{
 	"notify/*":  {"alert", "incident", "finding", "config"},
 	"respond":   {"alert", "incident", "finding", "config"},
 	"respond/*": {"alert", "incident", "finding", "config"},
-	"report":    {"finding", "control"},
-	"web":       {"event", "alert", "incident", "finding", "control"},
+	"chart":     {"control"},
+	"report":    {"finding", "control", "exception", "chart"},
+	"web":       {"event", "alert", "incident", "finding", "control", "chart"},
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
 		"sensor", "k8saudit", "admission", "inventory", "evidence", "exception", "event", "rule", "policy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
-		"report", "web", "config", "content",
+		"report", "chart", "web", "config", "content",
 	},
 
 	"cmd/kubeguardian":       {"server", "inventory", "evidence", "exception", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},

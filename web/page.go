@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/chart"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -48,9 +49,9 @@ func parseTemplates() (map[string]*template.Template, error) {
 
 func functions() template.FuncMap {
 	return template.FuncMap{
-		"onion":       onion,
-		"points":      func(v *float64, most float64) string { return formatPoints(*v, most) },
-		"share":       formatShare,
+		"onion":       chart.Onion,
+		"points":      func(v *float64, most float64) string { return chart.Points(*v, most) },
+		"share":       chart.Share,
 		"rfc3339":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"stamp":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
 		"age":         age,

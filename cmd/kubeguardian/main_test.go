@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -38,8 +39,21 @@ func unprivileged() {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true,
-		Setup: occupyPort,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TODAY", time.Now().Format(time.DateOnly))
+			env.Setenv("SOON", time.Now().AddDate(0, 2, 0).Format(time.DateOnly))
+			return occupyPort(env)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"expand": expand},
 	})
+}
+
+// expand puts the variables of the script in place of $NAME in files.
+func expand(ts *testscript.TestScript, _ bool, files []string) {
+	for _, name := range files {
+		text := os.Expand(ts.ReadFile(name), ts.Getenv)
+		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
+	}
 }
 
 // occupyPort listens on a port for the time of a script and writes busy.yaml,
@@ -63,7 +77,7 @@ func TestUsageNamesEveryFlag(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^  --([a-z-]+)( [A-Za-z|]+)?  `).FindAllStringSubmatch(out.String(), -1) {
 		args := []string{"--" + m[1], "a.yaml"}
 		if value := strings.TrimSpace(m[2]); value != "" {
-			sample := map[string]string{"LEVEL": "code", "SEVERITY": "low", "N": "50", "FILE": "f"}[value]
+			sample := map[string]string{"LEVEL": "code", "SEVERITY": "low", "N": "50", "FILE": "f", "PATH": "p", "FORMAT": "html"}[value]
 			if sample == "" {
 				sample, _, _ = strings.Cut(value, "|")
 			}
@@ -74,7 +88,7 @@ func TestUsageNamesEveryFlag(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
-	for _, name := range []string{"cluster", "kubeconfig", "level", "fail-on", "min-score", "show", "format", "output"} {
+	for _, name := range []string{"cluster", "kubeconfig", "level", "fail-on", "min-score", "show", "format", "output", "evidence", "exceptions", "allow-annotations", "baseline", "history"} {
 		if !strings.Contains(out.String(), "\n  --"+name+" ") {
 			t.Errorf("--%s is not in the usage text", name)
 		}

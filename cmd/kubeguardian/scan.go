@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -41,8 +42,17 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
                        critical, high, medium, low or none (default high)
   --min-score N        exit with 1 for a score under N of 100
   --show fail|all      what the text lists (default fail); JSON always has all
-  --format text|json   (default text)
+  --format FORMAT      text (default), json, sarif, junit, html or openreports
   --output FILE        write the report to a file, which appears when complete
+  --exceptions PATH    accepted risks: a file of SecurityException objects or a
+                       folder of them; may be given several times; the objects of
+                       a scanned cluster count by themselves
+  --allow-annotations  grant what objects ask for in their annotation
+                       kubeguardian.dev/exceptions
+  --baseline FILE      an earlier report in JSON: only failures that are not in it
+                       make the exit code 1
+  --history FILE       an earlier report in JSON, for the trend in HTML; may be
+                       given several times
 
 Exit codes: 0 clean, 1 failures or a score as set by --fail-on and --min-score,
 2 the scan could not be done.
@@ -62,8 +72,13 @@ type scanOptions struct {
 	failOn     finding.Severity // "" for none
 	minScore   float64
 	all        bool
-	json       bool
+	format     string
 	output     string
+	exceptions []string
+	// annotations grants the exceptions that objects ask for.
+	annotations bool
+	baseline    string
+	history     []string
 }
 
 func scan(ctx context.Context, args []string, std streams) error {
@@ -72,6 +87,10 @@ func scan(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	catalogue, set, err := builtIn()
+	if err != nil {
+		return err
+	}
+	earlier, err := opts.earlier()
 	if err != nil {
 		return err
 	}
@@ -86,16 +105,24 @@ func scan(ctx context.Context, args []string, std streams) error {
 		}
 	}
 	remark(std.err, inv)
-	findings, err := catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: set, Evidence: seen})
+	in := control.Input{Inventory: inv, Policies: set, Evidence: seen, Now: time.Now().UTC()}
+	if in.Exceptions, err = opts.readExceptions(inv, std.err); err != nil {
+		return err
+	}
+	findings, err := catalogue.Evaluate(ctx, in)
 	if err != nil {
 		return fmt.Errorf("evaluate controls: %w", err)
 	}
 	full := report.New(catalogue, findings)
+	full.Time, full.Scanned, full.Exceptions = in.Now, opts.scanned(), catalogue.Outcomes(in, findings)
+	if earlier.baseline != nil {
+		full.Against(earlier.baseline)
+	}
 	view := full
 	if opts.level != "" {
 		view = full.Only(opts.level)
 	}
-	if err := opts.write(view, std.out); err != nil {
+	if err := opts.write(view, catalogue, earlier.history, std.out); err != nil {
 		return err
 	}
 	return opts.gate(full, std.err)
@@ -107,10 +134,7 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	flags.BoolVar(&o.cluster, "cluster", false, "")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
 	flags.StringVar(&o.output, "output", "", "")
-	flags.Func("evidence", "", func(s string) error {
-		o.evidence = append(o.evidence, s)
-		return nil
-	})
+	flags.Func("evidence", "", appendTo(&o.evidence))
 	flags.Float64Var(&o.minScore, "min-score", 0, "")
 	flags.Func("level", "", func(s string) (err error) {
 		o.level, err = finding.ParseLevel(s)
@@ -123,7 +147,11 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 		return err
 	})
 	flags.Func("show", "", choice(&o.all, "fail", "all"))
-	flags.Func("format", "", choice(&o.json, "text", "json"))
+	flags.Func("format", "", o.setFormat)
+	flags.Func("exceptions", "", appendTo(&o.exceptions))
+	flags.BoolVar(&o.annotations, "allow-annotations", false, "")
+	flags.StringVar(&o.baseline, "baseline", "", "")
+	flags.Func("history", "", appendTo(&o.history))
 	var err error
 	if o.paths, err = parse(flags, args, scanUsage, out); err != nil {
 		return nil, err
@@ -132,6 +160,14 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 		return nil, wrongUsage("scan", fmt.Errorf("scan: %w", err))
 	}
 	return o, nil
+}
+
+// appendTo makes a flag that may be given several times.
+func appendTo(list *[]string) func(string) error {
+	return func(s string) error {
+		*list = append(*list, s)
+		return nil
+	}
 }
 
 // choice makes a flag that is either of two words.
@@ -158,6 +194,14 @@ func (o *scanOptions) check() error {
 		return errors.New("--min-score must be from 0 to 100")
 	}
 	return nil
+}
+
+// scanned names the input.
+func (o *scanOptions) scanned() []string {
+	if o.cluster {
+		return []string{"cluster"}
+	}
+	return o.paths
 }
 
 // builtIn loads the controls and the policies that define them.
@@ -282,24 +326,6 @@ func unjudged(inv *inventory.Inventory) (lines []string) {
 			count[kind], kind.Kind, kind.GroupVersion(), first[kind]))
 	}
 	return lines
-}
-
-func (o *scanOptions) write(r *report.Report, stdout io.Writer) error {
-	if o.output == "" {
-		return o.report(terminal(stdout)).Write(stdout, r)
-	}
-	err := writeFile(o.output, func(w io.Writer) error { return o.report(0, false).Write(w, r) })
-	if err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
-}
-
-func (o *scanOptions) report(width int, color bool) report.Format {
-	if o.json {
-		return report.JSON{}
-	}
-	return report.Text{Width: width, Color: color, All: o.all}
 }
 
 // gate turns the report of everything into the exit code.

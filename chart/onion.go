@@ -1,4 +1,6 @@
-package web
+// Package chart draws scores as SVG, with text that says the same, for pages and
+// reports. Colours come from the style sheet of the page, by class.
+package chart
 
 import (
 	"bytes"
@@ -21,9 +23,9 @@ const (
 	onionSweep  = 1.5 * math.Pi
 )
 
-// onion draws the score. What has no data is a dashed ring, which looks like
+// Onion draws the score. What has no data is a dashed ring, which looks like
 // neither a pass nor a failure.
-func onion(s control.Score) template.HTML {
+func Onion(s control.Score) template.HTML {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg class="onion" viewBox="0 0 %g %g" role="img" aria-labelledby="onion-title onion-desc">`+"\n", onionSize, onionSize)
 	fmt.Fprintf(&b, "<title id=\"onion-title\">%s</title>\n", esc(onionTitle(s)))
@@ -44,13 +46,13 @@ func drawRing(b *bytes.Buffer, level control.LevelScore, radius float64) {
 	if level.Score == nil {
 		arc(b, "ring-none", radius, 0, 1, string(level.Level)+": no data")
 	} else {
-		points = formatPoints(*level.Score, 20)
+		points = Points(*level.Score, 20)
 		from := 0.0
-		for _, part := range parts(level) {
-			if part.share > 0 {
-				title := fmt.Sprintf("%s: %s %s", level.Level, formatShare(part.share), part.name)
-				arc(b, "ring-"+part.name, radius, from, min(from+part.share, 1), title)
-				from += part.share
+		for _, part := range Parts(level) {
+			if part.Share > 0 {
+				title := fmt.Sprintf("%s: %s %s", level.Level, Share(part.Share), part.Name)
+				arc(b, "ring-"+part.Name, radius, from, min(from+part.Share, 1), title)
+				from += part.Share
 			}
 		}
 	}
@@ -58,14 +60,15 @@ func drawRing(b *bytes.Buffer, level control.LevelScore, radius float64) {
 		centre-9, centre-radius+4.5, esc(string(level.Level)), points)
 }
 
-type part struct {
-	name  string
-	share float64
+// A Part is a share of a level's bar, by the state that it stands for.
+type Part struct {
+	Name  string
+	Share float64
 }
 
-// parts are the shares of a level's bar in the order in which they are drawn.
-func parts(level control.LevelScore) []part {
-	return []part{{"pass", level.Pass}, {"accepted", level.Accepted}, {"unknown", level.Unknown}, {"fail", level.Fail}}
+// Parts are the shares of a level's bar in the order in which they are drawn.
+func Parts(level control.LevelScore) []Part {
+	return []Part{{"pass", level.Pass}, {"accepted", level.Accepted}, {"unknown", level.Unknown}, {"fail", level.Fail}}
 }
 
 // arc draws the part of a ring from one share to another, clockwise from the
@@ -94,15 +97,15 @@ func drawCentre(b *bytes.Buffer, s control.Score) {
 		text("onion-none", 6, "no data")
 		return
 	}
-	text("onion-total", 10, formatPoints(*s.Total, 100))
-	text("onion-range", 30, formatRange(s))
+	text("onion-total", 10, Points(*s.Total, 100))
+	text("onion-range", 30, scoreRange(s))
 }
 
 func onionTitle(s control.Score) string {
 	if s.Total == nil {
 		return "Security score: no data"
 	}
-	return fmt.Sprintf("Security score: %s of 100", formatPoints(*s.Total, 100))
+	return fmt.Sprintf("Security score: %s of 100", Points(*s.Total, 100))
 }
 
 func onionDescription(s control.Score) string {
@@ -112,9 +115,9 @@ func onionDescription(s control.Score) string {
 			lines = append(lines, fmt.Sprintf("%s: no data", level.Level))
 			continue
 		}
-		line := fmt.Sprintf("%s: %s of 20", level.Level, formatPoints(*level.Score, 20))
-		for _, p := range parts(level) {
-			line += fmt.Sprintf(", %s %s", formatShare(p.share), p.name)
+		line := fmt.Sprintf("%s: %s of 20", level.Level, Points(*level.Score, 20))
+		for _, p := range Parts(level) {
+			line += fmt.Sprintf(", %s %s", Share(p.Share), p.Name)
 		}
 		lines = append(lines, line)
 	}
@@ -123,9 +126,9 @@ func onionDescription(s control.Score) string {
 
 func esc(s string) string { return template.HTMLEscapeString(s) }
 
-// formatPoints prints a score with one decimal. It shows the maximum only when
+// Points prints a score with one decimal. It shows the maximum only when
 // it is reached, and zero only when nothing passed.
-func formatPoints(v, most float64) string {
+func Points(v, most float64) string {
 	r := math.Round(v*10) / 10
 	switch {
 	case v < most && r >= most:
@@ -136,17 +139,17 @@ func formatPoints(v, most float64) string {
 	return fmt.Sprintf("%.1f", r)
 }
 
-// formatRange prints where the truth lies when not everything was verified.
-func formatRange(s control.Score) string {
-	low, high := formatPoints(s.Low, 100), formatPoints(s.High, 100)
+// scoreRange prints where the truth lies when not everything was verified.
+func scoreRange(s control.Score) string {
+	low, high := Points(s.Low, 100), Points(s.High, 100)
 	if low == high {
 		return "of 100"
 	}
 	return low + "–" + high + " of 100"
 }
 
-// formatShare prints a share in percent, with 0% and 100% only when it is that.
-func formatShare(v float64) string {
+// Share prints a share in percent, with 0% and 100% only when it is that.
+func Share(v float64) string {
 	switch p := math.Round(v * 100); {
 	case v > 0 && p < 1:
 		return "<1%"

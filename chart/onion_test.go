@@ -1,4 +1,4 @@
-package web
+package chart
 
 import (
 	"encoding/xml"
@@ -15,6 +15,22 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the golden files")
+
+func ptr(v float64) *float64 { return &v }
+
+// mixedScore has every kind of ring: none, full, and of several parts.
+func mixedScore() control.Score {
+	return control.Score{
+		Total: ptr(52.3), Low: 52.3, High: 71.9,
+		Levels: []control.LevelScore{
+			{Level: finding.Infrastructure, Score: nil},
+			{Level: finding.Cluster, Score: ptr(9.4), Pass: 0.47, Fail: 0.33, Unknown: 0.2},
+			{Level: finding.Container, Score: ptr(13.8), Pass: 0.72, Fail: 0.18, Unknown: 0.04, Accepted: 0.06},
+			{Level: finding.Application, Score: ptr(19.99), Pass: 0.9995, Fail: 0.0005},
+			{Level: finding.Code, Score: ptr(0), Unknown: 1},
+		},
+	}
+}
 
 func emptyScore() (s control.Score) {
 	for _, l := range finding.Levels() {
@@ -38,13 +54,13 @@ func TestOnion(t *testing.T) {
 		score control.Score
 		parts int // coloured parts of rings
 	}{
-		{"mixed", testScore(), 10},
+		{"mixed", mixedScore(), 10},
 		{"empty", emptyScore(), 0},
 		{"perfect", perfectScore(), 5},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			have := string(onion(tt.score)) + "\n"
+			have := string(Onion(tt.score)) + "\n"
 			file := filepath.Join("testdata", "onion-"+tt.name+".svg")
 			if *update {
 				if err := os.WriteFile(file, []byte(have), 0o644); err != nil {
@@ -88,17 +104,17 @@ func TestFormat(t *testing.T) {
 		want    string
 	}{{100, 100, "100.0"}, {99.999, 100, "99.9"}, {0, 100, "0.0"}, {0.001, 100, "0.1"}, {52.25, 100, "52.3"}, {19.96, 20, "19.9"}, {20, 20, "20.0"}}
 	for _, tt := range points {
-		if have := formatPoints(tt.v, tt.most); have != tt.want {
-			t.Errorf("formatPoints(%v, %v) = %s, want %s", tt.v, tt.most, have, tt.want)
+		if have := Points(tt.v, tt.most); have != tt.want {
+			t.Errorf("Points(%v, %v) = %s, want %s", tt.v, tt.most, have, tt.want)
 		}
 	}
 	shares := map[float64]string{0: "0%", 1: "100%", 0.001: "<1%", 0.999: ">99%", 0.5: "50%", 0.012: "1%", 0.99: "99%", math.Nextafter(1, 0): ">99%"}
 	for v, want := range shares {
-		if have := formatShare(v); have != want {
-			t.Errorf("formatShare(%v) = %s, want %s", v, have, want)
+		if have := Share(v); have != want {
+			t.Errorf("Share(%v) = %s, want %s", v, have, want)
 		}
 	}
-	if have := formatRange(control.Score{Low: 50, High: 50}); have != "of 100" {
+	if have := scoreRange(control.Score{Low: 50, High: 50}); have != "of 100" {
 		t.Errorf("a range without width is %q", have)
 	}
 }
