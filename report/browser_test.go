@@ -33,7 +33,7 @@ func TestHTMLInBrowser(t *testing.T) {
 			err := chromedp.Run(ctx,
 				chromedp.EmulateViewport(width, 900),
 				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
-				chromedp.Navigate("file://"+file), chromedp.WaitVisible("main"),
+				chromedp.Navigate("file://"+file), chromedp.WaitReady("main"),
 				chromedp.Evaluate("document.documentElement.scrollWidth > innerWidth", &wide),
 				chromedp.Evaluate("getComputedStyle(document.body).backgroundColor", &ground),
 				chromedp.FullScreenshot(&shot, 90),
