@@ -1,9 +1,6 @@
 package content_test
 
 import (
-	"context"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,11 +9,8 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
-	"github.com/kubeguardian/kubeguardian/evidence"
-	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/inventory"
-	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/suite"
 )
 
 func loadControls(t testing.TB) *control.Catalogue {
@@ -35,130 +29,35 @@ var examplesNow = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 // whole are the controls of which every subject shows all there is to know.
 var whole = map[string]bool{"APP-SEC-02": true, "COD-CMP-02": true}
 
-// TestControlExamples holds each control to its labelled examples: those in
-// controls/testdata and, for a control that a policy defines, that policy's.
-// The beginning of a name is the state that some subject must have; fail-* may
-// have others beside it, the rest may not. An example is a file of objects, or
-// a folder that has them in objects.yaml, evidence in evidence/ and exceptions in
-// exceptions.yaml, if any. In *.live.yaml are the objects of a cluster.
+// TestControlExamples holds each control to its labelled examples, as package
+// suite describes them.
 func TestControlExamples(t *testing.T) {
-	c, policies := loadControls(t), loadPolicies(t)
-	for _, ctl := range c.Controls() {
-		folders := []string{filepath.Join("controls/testdata", ctl.ID)}
-		for _, p := range policies.Policies() {
-			if p.Annotation(controlAnnotation) == ctl.ID && ctl.Evaluator == "policy" {
-				folders = append(folders, filepath.Join("policies/testdata", p.Name()))
-			}
-		}
-		t.Run(ctl.ID, func(t *testing.T) {
-			seen := map[string]int{}
-			for _, folder := range folders {
-				files, err := filepath.Glob(filepath.Join(folder, "*-*"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, file := range files {
-					label, _, _ := strings.Cut(filepath.Base(file), "-")
-					seen[label]++
-					findings, err := c.Evaluate(context.Background(), example(t, file, policies))
-					if err != nil {
-						t.Fatal(err)
-					}
-					expect(t, file, label, slices.DeleteFunc(findings, func(f finding.Finding) bool { return f.Control != ctl.ID }))
-				}
-			}
-			if seen["pass"] == 0 || seen["fail"] == 0 {
-				t.Errorf("examples %v: want at least one pass and one fail", seen)
-			}
-			if ctl.Evaluator != "policy" && !whole[ctl.ID] && seen["unknown"]+seen["na"] == 0 {
-				t.Errorf("examples %v: want one that is unknown or not applicable", seen)
-			}
-		})
-	}
-}
-
-// example reads an example: a file of objects, or a folder with objects and
-// evidence.
-func example(t *testing.T, name string, policies *policy.Set) control.Input {
-	t.Helper()
-	in := control.Input{Policies: policies, Now: examplesNow}
-	if strings.HasSuffix(name, ".yaml") {
-		in.Inventory = objects(t, name)
-		return in
-	}
-	if files, _ := filepath.Glob(filepath.Join(name, "objects*.yaml")); len(files) == 1 {
-		in.Inventory = objects(t, files[0])
-	} else {
-		in.Inventory = inventoryOf(t, inventory.Files)
-	}
-	if _, err := os.Stat(filepath.Join(name, "evidence")); err == nil {
-		if in.Evidence, err = evidence.Load(t.Context(), filepath.Join(name, "evidence")); err != nil {
+	r := suite.Runner{Catalogue: loadControls(t), Policies: loadPolicies(t), Now: examplesNow}
+	seen := map[string]map[string]int{}
+	for _, root := range []string{"controls/testdata", "policies/testdata"} {
+		results, err := r.Run(t.Context(), root)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if data, err := os.ReadFile(filepath.Join(name, "exceptions.yaml")); err == nil {
-		if in.Exceptions, err = exception.Read(name+"/exceptions.yaml", data); err != nil {
-			t.Fatal(err)
+		for _, result := range results {
+			if result.Err != nil {
+				t.Errorf("%s: %v", result.Example, result.Err)
+			}
+			if seen[result.Control] == nil {
+				seen[result.Control] = map[string]int{}
+			}
+			seen[result.Control][result.Label]++
 		}
 	}
-	return in
-}
-
-// objects reads the objects of a file, or of a live cluster. The example of a
-// policy is one object, which may hold what strict reading refuses.
-func objects(t *testing.T, file string) *inventory.Inventory {
-	t.Helper()
-	if strings.HasPrefix(file, "policies") {
-		obj, _ := readObject(t, file)
-		return inventoryOf(t, inventory.Files, &inventory.Object{Unstructured: obj, Source: file + ":1"})
-	}
-	inv, err := inventory.FromFiles(context.Background(), []string{file}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.HasSuffix(file, ".live.yaml") {
-		return inventoryOf(t, inventory.Cluster, inv.Objects()...)
-	}
-	return inv
-}
-
-func inventoryOf(t *testing.T, origin inventory.Origin, objects ...*inventory.Object) *inventory.Inventory {
-	t.Helper()
-	inv, err := inventory.New(origin, objects, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return inv
-}
-
-var labels = map[string]finding.Status{
-	"pass": finding.Pass, "fail": finding.Fail, "unknown": finding.Unknown, "na": finding.NotApplicable,
-}
-
-func expect(t *testing.T, file, label string, findings []finding.Finding) {
-	t.Helper()
-	want := labels[label]
-	if want == "" {
-		t.Errorf("%s: the name begins with no state", file)
-	}
-	got := map[finding.Status]int{}
-	for _, f := range findings {
-		got[f.Status]++
-		if want == finding.Fail && f.Status == finding.Fail && (f.Message == "" || f.Fix == "") {
-			t.Errorf("%s: message %q, fix %q", file, f.Message, f.Fix)
+	for _, ctl := range r.Catalogue.Controls() {
+		have := seen[ctl.ID]
+		if ctl.Evaluator != "attestation" && (have["pass"] == 0 || have["fail"] == 0) {
+			t.Errorf("%s: examples %v: want at least one pass and one fail", ctl.ID, have)
+		}
+		if ctl.Evaluator != "policy" && !whole[ctl.ID] && have["unknown"]+have["na"] == 0 {
+			t.Errorf("%s: examples %v: want one that is unknown or not applicable", ctl.ID, have)
 		}
 	}
-	if got[want] == 0 || want != finding.Fail && len(got) > 1 {
-		t.Errorf("%s: states %v, want %s: %s", file, got, want, describe(findings))
-	}
-}
-
-func describe(findings []finding.Finding) string {
-	var out []string
-	for _, f := range findings {
-		out = append(out, fmt.Sprintf("%s %s: %s%s", f.Subject, f.Status, f.Message, f.Reason))
-	}
-	return strings.Join(out, "; ")
 }
 
 // TestControlsAndPolicies expects a policy for each control that is judged by
@@ -192,16 +91,25 @@ func TestControlsAndPolicies(t *testing.T) {
 	}
 }
 
+func example(t *testing.T, file string) control.Input {
+	t.Helper()
+	in, err := suite.Runner{Catalogue: loadControls(t), Policies: loadPolicies(t), Now: examplesNow}.Input(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
 // TestScanAgreesWithAdmission expects of CLU-RBA-01, which sees more than one
 // object, what the policy of the same control says of one.
 func TestScanAgreesWithAdmission(t *testing.T) {
-	c, policies := loadControls(t), loadPolicies(t)
+	c := loadControls(t)
 	files, err := filepath.Glob("policies/testdata/cluster-admin-bindings/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
 	}
 	for _, file := range files {
-		findings, err := c.Evaluate(context.Background(), example(t, file, policies))
+		findings, err := c.Evaluate(t.Context(), example(t, file))
 		if err != nil {
 			t.Fatal(err)
 		}

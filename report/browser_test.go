@@ -36,7 +36,7 @@ func TestHTMLInBrowser(t *testing.T) {
 				chromedp.Navigate("file://"+file), chromedp.WaitReady("main"),
 				chromedp.Evaluate("document.documentElement.scrollWidth > innerWidth", &wide),
 				chromedp.Evaluate("getComputedStyle(document.body).backgroundColor", &ground),
-				chromedp.FullScreenshot(&shot, 90),
+				chromedp.FullScreenshot(&shot, 100),
 			)
 			if err != nil {
 				t.Fatal(err)

@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"policy":    {"finding"},
 	"check/*":   {"inventory", "evidence", "finding"},
 	"control":   {"inventory", "evidence", "exception", "policy", "check/*", "finding", "yamldoc"},
+	"suite":     {"inventory", "evidence", "exception", "policy", "control", "finding"},
 	"admission": {"policy", "finding"},
 
 	"bus":       {"event", "alert", "incident", "finding"},
@@ -49,7 +50,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "inventory", "evidence", "exception", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "suite", "inventory", "evidence", "exception", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"test/*": {"*"},

@@ -48,6 +48,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"scan", "judge manifests or a cluster and print the score", scan},
+		{"test", "run labelled examples of controls", runTests},
 		{"replay", "run recorded audit events through detection rules", replay},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},

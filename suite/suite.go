@@ -1,0 +1,213 @@
+// Package suite runs labelled examples of controls: small inputs whose names say
+// which state the control must have for them. They are how a control is
+// specified, and anybody can write one.
+//
+// The examples of a control lie in a folder with its id, or with the name of a
+// policy that defines it. Their names begin with a state: pass, fail, unknown or
+// na (not applicable). An example is
+//
+//   - a file NAME.yaml with the objects of files, or NAME.live.yaml with those of
+//     a live cluster; or
+//   - a folder with such a file called objects.yaml or objects.live.yaml,
+//     evidence in evidence/, and exceptions in exceptions.yaml, each of which may
+//     be missing.
+//
+// Some subject must have the state of the label. A fail example may have other
+// states beside it, the others may not.
+package suite
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/exception"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// annotation is how a policy names the control that it defines.
+const annotation = "kubeguardian.dev/control"
+
+// states are the labels of examples.
+var states = map[string]finding.Status{
+	"pass": finding.Pass, "fail": finding.Fail, "unknown": finding.Unknown, "na": finding.NotApplicable,
+}
+
+// A Runner judges examples by a catalogue and the policies that define its
+// controls.
+type Runner struct {
+	Catalogue *control.Catalogue
+	Policies  *policy.Set
+	Now       time.Time // at which evidence is judged
+}
+
+// A Result is one example: Err says how it differs from its label, or nil.
+type Result struct {
+	Control string
+	Example string // its path
+	Label   string // pass, fail, unknown or na
+	Err     error
+}
+
+// Run runs all examples in the folders under root, in the order of their paths.
+// The error is for what cannot be read, and for a folder without any example.
+func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
+	var results []Result
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		id := r.controlOf(d.Name())
+		if id == "" {
+			return nil
+		}
+		entries, err := os.ReadDir(path)
+		for _, e := range entries {
+			if label, _, ok := strings.Cut(e.Name(), "-"); ok && ctx.Err() == nil {
+				results = append(results, r.example(ctx, id, label, filepath.Join(path, e.Name())))
+			}
+		}
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return err
+		}
+		return fs.SkipDir
+	})
+	if err == nil && len(results) == 0 {
+		err = fmt.Errorf("%s: no examples: want folders with the id of a control, or the name of its policy", root)
+	}
+	return results, err
+}
+
+// controlOf returns the control whose examples a folder of this name has, or "".
+// A policy whose control is judged in another way has none.
+func (r Runner) controlOf(folder string) string {
+	defined := ""
+	for _, p := range r.Policies.Policies() {
+		if p.Name() == folder {
+			defined = p.Annotation(annotation)
+		}
+	}
+	for _, c := range r.Catalogue.Controls() {
+		if c.ID == folder || c.ID == defined && c.Evaluator == "policy" {
+			return c.ID
+		}
+	}
+	return ""
+}
+
+func (r Runner) example(ctx context.Context, id, label, path string) Result {
+	result := Result{Control: id, Example: path, Label: label}
+	in, err := r.Input(ctx, path)
+	if err != nil {
+		result.Err = err
+		return result
+	}
+	findings, err := r.Catalogue.Evaluate(ctx, in)
+	if err != nil {
+		result.Err = err
+		return result
+	}
+	result.Err = compare(label, slices.DeleteFunc(findings, func(f finding.Finding) bool { return f.Control != id }))
+	return result
+}
+
+// compare says how states differ from a label, or nil.
+func compare(label string, findings []finding.Finding) error {
+	want := states[label]
+	if want == "" {
+		return fmt.Errorf("the name begins with %q: want pass, fail, unknown or na", label)
+	}
+	got := map[finding.Status]int{}
+	var told []string
+	for _, f := range findings {
+		got[f.Status]++
+		told = append(told, fmt.Sprintf("%s %s: %s%s", f.Subject, f.Status, f.Message, f.Reason))
+		if f.Status == finding.Fail && (f.Message == "" || f.Fix == "") {
+			return fmt.Errorf("%s fails without message or fix: %q, %q", f.Subject, f.Message, f.Fix)
+		}
+	}
+	if got[want] == 0 || want != finding.Fail && len(got) > 1 {
+		return fmt.Errorf("want %s, have %s", want, strings.Join(told, "; "))
+	}
+	return nil
+}
+
+// Input reads an example.
+func (r Runner) Input(ctx context.Context, path string) (control.Input, error) {
+	in := control.Input{Policies: r.Policies, Now: r.Now}
+	var err error
+	if strings.HasSuffix(path, ".yaml") {
+		in.Inventory, err = objects(ctx, path)
+		return in, err
+	}
+	files, _ := filepath.Glob(filepath.Join(path, "objects*.yaml"))
+	if len(files) > 0 {
+		in.Inventory, err = objects(ctx, files[0])
+	} else {
+		in.Inventory, err = inventory.New(inventory.Files, nil, nil)
+	}
+	if err != nil {
+		return in, err
+	}
+	if seen := filepath.Join(path, "evidence"); exists(seen) {
+		if in.Evidence, err = evidence.Load(ctx, seen); err != nil {
+			return in, err
+		}
+	}
+	if file := filepath.Join(path, "exceptions.yaml"); exists(file) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return in, err
+		}
+		in.Exceptions, err = exception.Read(file, data)
+		return in, err
+	}
+	return in, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// objects reads the objects of files, or of a live cluster.
+func objects(ctx context.Context, file string) (*inventory.Inventory, error) {
+	inv, err := inventory.FromFiles(ctx, []string{file}, nil)
+	if err != nil {
+		return unchecked(file, err)
+	}
+	if !strings.HasSuffix(file, ".live.yaml") {
+		return inv, nil
+	}
+	for _, o := range inv.Objects() {
+		o.Source = ""
+	}
+	return inventory.New(inventory.Cluster, inv.Objects(), nil)
+}
+
+// unchecked reads the one object of a file that strict reading refused: what the
+// API server of another version would take, a policy may have to judge.
+func unchecked(file string, strict error) (*inventory.Inventory, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	o := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(data, &o.Object); err != nil || o.GetKind() == "" {
+		return nil, strict
+	}
+	return inventory.New(inventory.Files, []*inventory.Object{{Unstructured: o, Source: file + ":1"}}, nil)
+}
