@@ -54,6 +54,8 @@ type Control struct {
 	Evidence   []evidence.Kind     `yaml:"evidence"`  // the kinds of evidence that can settle it, the usual one first
 	Family     string              `yaml:"family"`    // controls that state one fact at several strengths
 	Evaluator  string              `yaml:"evaluator"` // "policy", the name of a Go check, or "attestation"
+	// Parts are the controls that this one sums up: they score, it does not.
+	Parts []string `yaml:"parts"`
 	// Unless names what makes up for a failure, see excuses.
 	Unless string `yaml:"unless"`
 	// NotApplicable says why a policy that does not match a subject leaves it out.
@@ -73,7 +75,7 @@ type Catalogue struct {
 	version  string
 	controls []Control
 	units    []unit
-	unitOf   map[string]int // by control id
+	unitOf   map[string]int // by control id; none for one that sums others up
 	byID     map[string]*Control
 }
 
@@ -121,6 +123,7 @@ func LoadCatalogue(fsys fs.FS) (*Catalogue, error) {
 		l.errorf("catalogue", 0, "no file gives a control")
 	}
 	l.families()
+	l.parts()
 	if len(l.errs) > 0 {
 		return nil, errors.Join(l.errs[:min(len(l.errs), maxErrors)]...)
 	}
@@ -145,6 +148,9 @@ func newCatalogue(version string, controls []Control) *Catalogue {
 	families := map[string]int{}
 	for i, ctl := range controls {
 		c.byID[ctl.ID] = &controls[i]
+		if len(ctl.Parts) > 0 {
+			continue
+		}
 		at, known := families[ctl.Family]
 		if ctl.Family == "" || !known {
 			at = len(c.units)
@@ -317,6 +323,26 @@ func (l *loader) families() {
 			first[ctl.Family] = i
 		} else if ctl.Family != "" && l.controls[at].Level != ctl.Level {
 			l.errorf(l.places[i], 0, "control %s: family %s has members in two levels", ctl.ID, ctl.Family)
+		}
+	}
+}
+
+// parts checks that what a control sums up scores, at the same level.
+func (l *loader) parts() {
+	scoring := map[string]finding.Level{}
+	for _, ctl := range l.controls {
+		if len(ctl.Parts) == 0 {
+			scoring[ctl.ID] = ctl.Level
+		}
+	}
+	for i, ctl := range l.controls {
+		for _, id := range ctl.Parts {
+			if level, known := scoring[id]; !known || level != ctl.Level {
+				l.errorf(l.places[i], 0, "control %s: part %q is no control of the level that scores", ctl.ID, id)
+			}
+		}
+		if len(ctl.Parts) > 0 && ctl.Family != "" {
+			l.errorf(l.places[i], 0, "control %s: a control with parts does not score and is in no family", ctl.ID)
 		}
 	}
 }

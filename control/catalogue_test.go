@@ -108,6 +108,12 @@ func TestLoadCatalogueAcrossFiles(t *testing.T) {
 		{"nothing", nil, "no file gives a control"},
 		{"family in two levels", map[string]string{"v.yaml": "version: \"1\"\n", "a.yaml": family("cluster", "CLU-AAA-01"), "b.yaml": family("code", "COD-AAA-01")},
 			"b.yaml:3: control COD-AAA-01: family twins has members in two levels"},
+		{"unknown part", map[string]string{"v.yaml": "version: \"1\"\n", "c.yaml": goodControl + "  parts: [CLU-AAA-02]\n"},
+			`c.yaml:3: control CLU-AAA-01: part "CLU-AAA-02" is no control of the level that scores`},
+		{"part of itself", map[string]string{"v.yaml": "version: \"1\"\n", "c.yaml": goodControl + "  parts: [CLU-AAA-01]\n"},
+			`c.yaml:3: control CLU-AAA-01: part "CLU-AAA-01" is no control of the level that scores`},
+		{"parts in a family", map[string]string{"v.yaml": "version: \"1\"\n", "c.yaml": family("cluster", "CLU-AAA-01") + "  parts: [CLU-AAA-02]\n"},
+			"c.yaml:3: control CLU-AAA-01: a control with parts does not score and is in no family"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,7 +141,7 @@ func TestBuiltInCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Version() != "2026.11" || len(c.Controls()) != 40 {
+	if c.Version() != "2026.11" || len(c.Controls()) != 57 {
 		t.Errorf("catalogue %s has %d controls", c.Version(), len(c.Controls()))
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"github.com/kubeguardian/kubeguardian/check/credential"
 	"github.com/kubeguardian/kubeguardian/check/limits"
 	"github.com/kubeguardian/kubeguardian/check/podsecurity"
+	"github.com/kubeguardian/kubeguardian/check/registry"
+	"github.com/kubeguardian/kubeguardian/check/sandbox"
+	"github.com/kubeguardian/kubeguardian/check/subpath"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -27,12 +30,16 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"rbac.needless-tokens":  func(e *evaluation) []finding.Finding { return e.access.NeedlessTokens() },
 	"rbac.secret-readers":   func(e *evaluation) []finding.Finding { return e.access.SecretReaders() },
 	"rbac.shared-accounts":  func(e *evaluation) []finding.Finding { return e.access.SharedAccounts() },
+	"registry.allowed":      func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
+	"sandbox.untrusted":     func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
+	"subpath.mounts":        func(e *evaluation) []finding.Finding { return subpath.Mounts(e.inv) },
 }
 
 // excuses are what a control that is judged by policy may name in unless: other
 // objects that make up for what a policy, which sees one object, finds missing.
 // Each returns that object, or nil.
 var excuses = map[string]func(inv *inventory.Inventory, namespace string) *inventory.Object{
-	"limits.cpu":    limits.CPU,
-	"limits.memory": limits.Memory,
+	"limits.cpu":               limits.CPU,
+	"limits.ephemeral-storage": limits.EphemeralStorage,
+	"limits.memory":            limits.Memory,
 }

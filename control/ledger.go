@@ -39,8 +39,9 @@ func newLedger(c *Catalogue, findings []finding.Finding) *ledger {
 		all[i] = &findings[i]
 		at, known := c.unitOf[all[i].Control]
 		switch {
-		case !known:
+		case c.byID[all[i].Control] == nil:
 			l.strangers++
+		case !known: // its parts score
 		case all[i].Status != finding.NotApplicable:
 			l.rows[at] = append(l.rows[at], all[i:i+1:i+1])
 		}
@@ -248,8 +249,10 @@ func Fixes(c *Catalogue, findings []finding.Finding) []Fix {
 		if failures[ctl.ID] == 0 {
 			continue
 		}
-		at := c.unitOf[ctl.ID]
-		then, _ := l.total(at, l.count(at, ctl.ID))
+		then := now
+		if at, scores := c.unitOf[ctl.ID]; scores {
+			then, _ = l.total(at, l.count(at, ctl.ID))
+		}
 		fixes = append(fixes, Fix{ctl.ID, ctl.Title, ctl.Severity, failures[ctl.ID], then - now, ctl.Fix.Text})
 	}
 	slices.SortStableFunc(fixes, func(a, b Fix) int {

@@ -3,6 +3,7 @@ package control_test
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -237,5 +238,26 @@ func TestStrangersAreCounted(t *testing.T) {
 	s := control.Summarize(c, join(some(1, "COD-AAA-01", finding.Pass, ""), some(2, "COD-OLD-01", finding.Fail, "")))
 	if *s.Total != 100 || !strings.Contains(strings.Join(s.Notes, "\n"), "2 findings of controls outside catalogue test") {
 		t.Errorf("Summarize = %v, %q", *s.Total, s.Notes)
+	}
+}
+
+// A control that sums others up is listed, and changes no score.
+func TestPartsScoreAndTheirSumDoesNot(t *testing.T) {
+	part := entry("CON-AAA-01", "high", "")
+	with := load(t, map[string][]string{"container": {part, entry("CON-AAA-02", "critical", "") + "  parts: [CON-AAA-01]\n"}})
+	without := load(t, map[string][]string{"container": {part}})
+	parts := join(some(1, "CON-AAA-01", finding.Fail, finding.Internet), some(3, "CON-AAA-01", finding.Pass, finding.Internet))
+	sum := some(1, "CON-AAA-02", finding.Fail, finding.Internet)
+	want := control.Summarize(without, parts)
+	have := control.Summarize(with, join(parts, sum))
+	if !reflect.DeepEqual(have, want) {
+		t.Errorf("score with the sum %+v, without %+v", have, want)
+	}
+	fixes := control.Fixes(with, join(parts, sum))
+	if len(fixes) != 2 || fixes[0].Control != "CON-AAA-01" || fixes[0].Gain <= 0 || fixes[1].Gain != 0 {
+		t.Errorf("fixes %+v", fixes)
+	}
+	if s := control.Summarize(with, sum); s.Total != nil {
+		t.Errorf("the sum alone scores %v", *s.Total)
 	}
 }

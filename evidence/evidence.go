@@ -66,12 +66,14 @@ type Origin struct {
 // A Set is all the evidence that one evaluation is given. It is read-only once
 // loaded, and then safe for concurrent use. A nil Set holds nothing.
 type Set struct {
+	Registries []Registries // no evidence, but a rule that comes with it
 	Statements []Statement
 	Verdicts   []Verdict
 }
 
 // add appends the records of another set.
 func (s *Set) add(other *Set) {
+	s.Registries = append(s.Registries, other.Registries...)
 	s.Statements = append(s.Statements, other.Statements...)
 	s.Verdicts = append(s.Verdicts, other.Verdicts...)
 }

@@ -92,6 +92,7 @@ func TestLoad(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(attestation))
+	f.Add([]byte(allowList))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if set, err := Read("f", data); err == nil && set == nil {
 			t.Error("neither evidence nor an error")

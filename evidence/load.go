@@ -37,6 +37,7 @@ type format struct {
 // formats are tried in this order.
 var formats = []format{
 	{"KubeGuardian attestation", func(h head) bool { return h.text("apiVersion") == StatementsVersion }, statements},
+	{"KubeGuardian allow list of registries", func(h head) bool { return h.text("apiVersion") == RegistriesVersion }, registries},
 }
 
 // Load reads evidence from files and folders; in a folder, from every *.json,

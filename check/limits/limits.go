@@ -20,6 +20,12 @@ func CPU(inv *inventory.Inventory, namespace string) *inventory.Object {
 	return find(inv, namespace, "cpu", "default", "defaultRequest")
 }
 
+// EphemeralStorage returns the LimitRange that gives every container of a
+// namespace an ephemeral-storage limit, or nil.
+func EphemeralStorage(inv *inventory.Inventory, namespace string) *inventory.Object {
+	return find(inv, namespace, "ephemeral-storage", "default")
+}
+
 func find(inv *inventory.Inventory, namespace, resource string, fields ...string) *inventory.Object {
 	for _, o := range inv.Kind("", "LimitRange") {
 		if inv.NamespaceOf(o) == namespace && gives(o, resource, fields) {

@@ -13,15 +13,17 @@ import (
 func TestDefaults(t *testing.T) {
 	tests := []struct {
 		name, limit, namespace string
-		memory, cpu            bool
+		memory, cpu, storage   bool
 	}{
-		{"default limits", "{type: Container, default: {memory: 1Gi, cpu: 1}}", "shop", true, true},
-		{"default requests", "{type: Container, defaultRequest: {memory: 1Gi, cpu: 1}}", "shop", false, true},
-		{"one resource", "{type: Container, default: {memory: 1Gi}}", "shop", true, false},
-		{"bounds are no default", "{type: Container, max: {memory: 1Gi, cpu: 1}}", "shop", false, false},
-		{"of pods", "{type: Pod, max: {memory: 1Gi}}", "shop", false, false},
-		{"of another namespace", "{type: Container, default: {memory: 1Gi, cpu: 1}}", "other", false, false},
-		{"nothing", "", "shop", false, false},
+		{"default limits", "{type: Container, default: {memory: 1Gi, cpu: 1}}", "shop", true, true, false},
+		{"default requests", "{type: Container, defaultRequest: {memory: 1Gi, cpu: 1}}", "shop", false, true, false},
+		{"one resource", "{type: Container, default: {memory: 1Gi}}", "shop", true, false, false},
+		{"default storage", "{type: Container, default: {ephemeral-storage: 1Gi}}", "shop", false, false, true},
+		{"storage request", "{type: Container, defaultRequest: {ephemeral-storage: 1Gi}}", "shop", false, false, false},
+		{"bounds are no default", "{type: Container, max: {memory: 1Gi, cpu: 1}}", "shop", false, false, false},
+		{"of pods", "{type: Pod, max: {memory: 1Gi}}", "shop", false, false, false},
+		{"of another namespace", "{type: Container, default: {memory: 1Gi, cpu: 1}}", "other", false, false, false},
+		{"nothing", "", "shop", false, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -35,6 +37,9 @@ func TestDefaults(t *testing.T) {
 			}
 			if got := limits.CPU(inv, "shop") != nil; got != tt.cpu {
 				t.Errorf("cpu %v, want %v", got, tt.cpu)
+			}
+			if got := limits.EphemeralStorage(inv, "shop") != nil; got != tt.storage {
+				t.Errorf("ephemeral storage %v, want %v", got, tt.storage)
 			}
 		})
 	}

@@ -1,4 +1,5 @@
-// Package podsecurity says which namespaces enforce a Pod Security level.
+// Package podsecurity says which namespaces enforce a Pod Security level, and
+// what security context each container of a pod runs with.
 package podsecurity
 
 import (
