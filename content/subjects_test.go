@@ -63,7 +63,9 @@ func resourceRules(t *testing.T) map[string][]admissionregistrationv1.NamedRuleW
 }
 
 func matches(rules []admissionregistrationv1.NamedRuleWithOperations, resource schema.GroupVersionResource) bool {
-	in := func(list []string, value string) bool { return slices.Contains(list, value) || slices.Contains(list, "*") }
+	in := func(list []string, value string) bool {
+		return slices.Contains(list, value) || slices.Contains(list, "*")
+	}
 	return slices.ContainsFunc(rules, func(r admissionregistrationv1.NamedRuleWithOperations) bool {
 		return in(r.APIGroups, resource.Group) && in(r.APIVersions, resource.Version) &&
 			(in(r.Resources, resource.Resource) || slices.Contains(r.Resources, "*/*") || slices.Contains(r.Resources, resource.Resource+"/*"))
