@@ -34,13 +34,13 @@ import (
 // oracle is the admission plugin of the API server itself, fed with policies.
 type oracle struct{ plugin *validating.Plugin }
 
-// newOracle starts the plugin with the documents, in a cluster with namespaces
-// shop and default.
+// newOracle starts the plugin with the documents, in a cluster with the
+// namespaces that every cluster has, and shop.
 func newOracle(t *testing.T, documents string) oracle {
 	t.Helper()
-	objects := []runtime.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{corev1.LabelMetadataName: "default"}}},
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{corev1.LabelMetadataName: "shop"}}},
+	var objects []runtime.Object
+	for _, name := range []string{"default", "kube-node-lease", "kube-public", "kube-system", "shop"} {
+		objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}})
 	}
 	for text := range strings.SplitSeq(documents, "---\n") {
 		if o := stored(t, text); o != nil {

@@ -33,7 +33,7 @@ func Allowed(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
 // judge also returns the containers that a failure speaks of.
 func judge(spec *corev1.PodSpec, allow []string) (finding.Finding, []string) {
 	if len(allow) == 0 {
-		return finding.Finding{Status: finding.Unknown, Reason: "no allow list: name the registries that you trust in a file with apiVersion " +
+		return finding.Finding{Status: finding.Unknown, Reason: "no allow list: name the registries that you trust under allow in a file with apiVersion " +
 			evidence.RegistriesVersion + ", and give it by --evidence"}, nil
 	}
 	var strangers, containers, without []string
