@@ -10,6 +10,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/suite"
 )
 
@@ -146,4 +147,13 @@ func TestFrameworkIDs(t *testing.T) {
 			}
 		}
 	}
+}
+
+func inventoryOf(t *testing.T, origin inventory.Origin, objects ...*inventory.Object) *inventory.Inventory {
+	t.Helper()
+	inv, err := inventory.New(origin, objects, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return inv
 }
