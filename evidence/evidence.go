@@ -66,21 +66,52 @@ type Origin struct {
 // A Set is all the evidence that one evaluation is given. It is read-only once
 // loaded, and then safe for concurrent use. A nil Set holds nothing.
 type Set struct {
-	Registries []Registries // no evidence, but a rule that comes with it
-	Statements []Statement
-	Verdicts   []Verdict
+	Analyses      []Analysis
+	Exploited     []Exploited
+	Images        []ImageReport
+	PolicyResults []PolicyResult
+	Provenances   []Provenance
+	Registries    []Registries // no evidence, but a rule that comes with it
+	Signatures    []Signature
+	Statements    []Statement
+	Verdicts      []Verdict
+
+	Skipped []Skip // what was read and is of no use
+}
+
+// A Skip is a part of a document that no control can use. It is kept so that
+// nothing is left out without being named.
+type Skip struct {
+	Origin
+	Count  int
+	Reason string
+}
+
+// skip notes parts that are left out, if there are any.
+func (s *Set) skip(from Origin, count int, reason string) {
+	if count > 0 {
+		s.Skipped = append(s.Skipped, Skip{from, count, reason})
+	}
 }
 
 // add appends the records of another set.
 func (s *Set) add(other *Set) {
+	s.Analyses = append(s.Analyses, other.Analyses...)
+	s.Exploited = append(s.Exploited, other.Exploited...)
+	s.Images = append(s.Images, other.Images...)
+	s.PolicyResults = append(s.PolicyResults, other.PolicyResults...)
+	s.Provenances = append(s.Provenances, other.Provenances...)
 	s.Registries = append(s.Registries, other.Registries...)
+	s.Signatures = append(s.Signatures, other.Signatures...)
+	s.Skipped = append(s.Skipped, other.Skipped...)
 	s.Statements = append(s.Statements, other.Statements...)
 	s.Verdicts = append(s.Verdicts, other.Verdicts...)
 }
 
 // Empty reports whether the set holds no record.
 func (s *Set) Empty() bool {
-	return s == nil || len(s.Statements)+len(s.Verdicts) == 0
+	return s == nil || len(s.Analyses)+len(s.Exploited)+len(s.Images)+len(s.PolicyResults)+
+		len(s.Provenances)+len(s.Signatures)+len(s.Statements)+len(s.Verdicts) == 0
 }
 
 // A Verdict is what another tool says of an item of a framework, such as 1.2.1

@@ -54,7 +54,7 @@ func TestReadBadInput(t *testing.T) {
 		"broken JSON":  {"{\n  \"a\": }", "f:2:"},
 		"broken YAML":  {"a: b\n  c: d\n", "f:2:"},
 		"two":          {"a: 1\n---\nb: 2\n", "f: want one document"},
-		"unknown":      {`{"hello": 1}`, "f: not evidence of a known format: want KubeGuardian attestation"},
+		"unknown":      {`{"hello": 1}`, "f: not evidence of a known format: want "},
 		"deep":         {strings.Repeat("[", 1000), "f: nested more than 200 levels deep"},
 		"unknown key":  {strings.Replace(attestation, "by:", "who:", 1), "f:4: unknown key who"},
 		"missing keys": {strings.Replace(attestation, "  by: Ada\n", "", 1), "f:3: statement without by"},

@@ -36,8 +36,21 @@ type format struct {
 
 // formats are tried in this order.
 var formats = []format{
+	{"cosign verify --output json", isCosign, cosign},
+	{"CycloneDX", isCycloneDX, cycloneDX},
+	{"DSSE envelope", isEnvelope, dsse},
+	{"gh attestation verify --format json", isVerification, verification},
+	{"Grype", isGrype, grype},
+	{"in-toto statement", isStatement, inToto},
+	{"KEV catalogue", isKEV, kev},
 	{"KubeGuardian attestation", func(h head) bool { return h.text("apiVersion") == StatementsVersion }, statements},
 	{"KubeGuardian allow list of registries", func(h head) bool { return h.text("apiVersion") == RegistriesVersion }, registries},
+	{"report object of Kubernetes", isReports, reports},
+	{"SARIF", isSARIF, readSARIF},
+	{"sigstore bundle", isBundle, bundle},
+	{"SPDX", isSPDX, spdx},
+	{"Trivy", isTrivy, trivy},
+	{"ZAP", isZAP, zap},
 }
 
 // Load reads evidence from files and folders; in a folder, from every *.json,
@@ -55,8 +68,21 @@ func Load(ctx context.Context, paths ...string) (*Set, error) {
 	return l.set, nil
 }
 
-// Read reads one document; name is for errors and origins.
+// Read reads the documents of one file: one, a JSON list of them, or JSON lines;
+// name is for errors and origins.
 func Read(name string, data []byte) (*Set, error) {
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // a byte order mark
+	items, err := sequence(name, data)
+	if err != nil {
+		return nil, err
+	}
+	if len(items) > 0 {
+		return readAll(name, items)
+	}
+	return readOne(name, data)
+}
+
+func readOne(name string, data []byte) (*Set, error) {
 	d, h, err := parse(name, data)
 	if err != nil {
 		return nil, err
