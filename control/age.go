@@ -9,21 +9,29 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
+// maxSkew is how far in the future evidence may be dated: clocks differ, and
+// some tools write a local time without its zone.
+const maxSkew = 24 * time.Hour
+
 // Aged returns findings as they stand at now. A pass whose evidence is older
 // than its kind is good for becomes unknown; a failure stays one until it is
-// seen fixed. Were it otherwise, losing evidence could raise a score. Findings
-// about files do not age: a file is as old as its scan.
+// seen fixed. Were it otherwise, losing evidence could raise a score. What is
+// read from a manifest does not age: a file is as old as its scan.
 func (c *Catalogue) Aged(findings []finding.Finding, now time.Time) []finding.Finding {
 	aged := slices.Clone(findings)
 	for i := range aged {
 		f := &aged[i]
 		limit := c.lifetime(f)
 		age := now.Sub(f.ObservedAt)
-		if limit == 0 || f.Status != finding.Pass || f.Subject.Source != "" || age <= limit {
+		manifest := f.Subject.Source != "" && (f.EvidenceKind == "" || f.EvidenceKind == string(evidence.API))
+		if limit == 0 || f.Status != finding.Pass || manifest || age <= limit && age >= -maxSkew {
 			continue
 		}
 		f.Status = finding.Unknown
 		f.Reason = fmt.Sprintf("evidence is %s old, good for %s", age.Round(time.Minute), limit)
+		if age < 0 {
+			f.Reason = "evidence is dated " + f.ObservedAt.Format(time.DateOnly) + ", which is in the future"
+		}
 		if f.ObservedAt.IsZero() {
 			f.Reason = "evidence has no time"
 		}

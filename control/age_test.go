@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -39,6 +40,36 @@ func TestAged(t *testing.T) {
 			}
 			if before[0].Status != tt.status {
 				t.Error("Aged changed its argument")
+			}
+		})
+	}
+}
+
+// TestAgedByKind expects evidence from elsewhere to age for files as well: a
+// manifest is as old as the scan, a report beside it is not.
+func TestAgedByKind(t *testing.T) {
+	c := load(t, map[string][]string{"code": {entry("COD-AAA-01", "low", "")}})
+	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for _, tt := range []struct {
+		name   string
+		kind   evidence.Kind
+		age    time.Duration
+		reason string
+	}{
+		{"manifest", evidence.API, 1000 * time.Hour, ""},
+		{"fresh report", evidence.Image, 23 * time.Hour, ""},
+		{"stale report", evidence.Image, 25 * time.Hour, "evidence is 25h0m0s old, good for 24h0m0s"},
+		{"a zone ahead", evidence.Image, -14 * time.Hour, ""},
+		{"from the future", evidence.Image, -48 * time.Hour, "evidence is dated 2026-11-28, which is in the future"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := finding.Finding{
+				Control: "COD-AAA-01", Status: finding.Pass, EvidenceKind: string(tt.kind), ObservedAt: now.Add(-tt.age),
+				Subject: finding.Subject{Kind: "Pod", Name: "web", Source: "pod.yaml:1"},
+			}
+			after := c.Aged([]finding.Finding{f}, now)[0]
+			if after.Reason != tt.reason || (after.Status == finding.Pass) != (tt.reason == "") {
+				t.Errorf("%s %q, want %q", after.Status, after.Reason, tt.reason)
 			}
 		})
 	}

@@ -15,7 +15,9 @@ import (
 	kruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/kubeguardian/kubeguardian/check/image"
 	"github.com/kubeguardian/kubeguardian/check/network"
+	"github.com/kubeguardian/kubeguardian/check/pipeline"
 	"github.com/kubeguardian/kubeguardian/check/rbac"
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/exception"
@@ -44,6 +46,8 @@ type evaluation struct {
 	evidence  *evidence.Set               // never nil
 	policies  map[string][]*policy.Policy // by control id
 	access    *rbac.Access
+	images    *image.Images
+	pipelines *pipeline.Pipelines
 	network   *network.Network
 	exposed   map[finding.Subject]finding.Exposure // of workloads
 	worst     map[string]finding.Exposure          // of the workloads of a namespace
@@ -118,6 +122,8 @@ func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
 	if e.network, err = network.New(inv); err != nil {
 		return nil, err
 	}
+	e.images = image.New(inv, e.evidence, e.network.Exposure, e.now)
+	e.pipelines = pipeline.New(e.evidence, e.images.Commits(), e.now)
 	for _, w := range inv.Workloads() {
 		exposure, ns := e.network.Exposure(w), inv.NamespaceOf(w.Object)
 		e.exposed[w.Subject()] = exposure
