@@ -9,7 +9,7 @@ import (
 
 // isTrivy recognises the JSON of trivy image, fs and repo.
 func isTrivy(h head) bool {
-	return h.text("SchemaVersion") == "2" && h.has("ArtifactType")
+	return h.has("SchemaVersion", "ArtifactName", "ArtifactType")
 }
 
 // A trivyReport is the part of a Trivy report that is used. Fields that are not

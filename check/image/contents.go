@@ -40,7 +40,7 @@ func (im *Images) Minimal() []finding.Finding {
 		if r.OS != "" && !slices.ContainsFunc(r.Packages, func(p evidence.Package) bool { return !p.Library }) {
 			return unknown("%s lists no package of %s: the distribution was not searched", r, r.OS)
 		}
-		return pass("no shell, package manager or compiler among %d packages (%s)", len(r.Packages), r).byContents(r)
+		return pass("no shell, package manager or compiler among %s (%s)", plural(len(r.Packages), "package", "packages"), r).byContents(r)
 	})
 }
 
@@ -167,7 +167,7 @@ func (im *Images) Listed() []finding.Finding {
 		}
 		for _, r := range boms {
 			if len(r.Packages) > 0 {
-				return pass("%d components (%s)", len(r.Packages), r).byContents(r)
+				return pass("%s (%s)", plural(len(r.Packages), "component", "components"), r).byContents(r)
 			}
 		}
 		return fail(boms[0].String(), "its SBOM lists nothing").byContents(boms[0])

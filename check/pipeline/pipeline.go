@@ -72,10 +72,13 @@ func (p *Pipelines) ran(t evidence.AnalysisType, against func(*evidence.Analysis
 		})
 	}
 	if missing > 0 {
-		out = append(out, finding.Finding{
-			Status: finding.Unknown, Subject: subject("Pipeline", ""),
-			Reason: fmt.Sprintf("no report of a %s of %s whose commits run; give it as SARIF, with versionControlProvenance, by --evidence", words[t], plural(missing, "repository", "repositories")),
-		})
+		reason := fmt.Sprintf("no report of a %s of %s whose commits run; give it as SARIF, with versionControlProvenance, by --evidence", words[t], plural(missing, "repository", "repositories"))
+		for _, a := range analyses {
+			if a.Repository == "" && a.Commit == "" {
+				reason = fmt.Sprintf("%s in %s says neither which repository nor which commit it is of; add versionControlProvenance", a.Tool, a.Source)
+			}
+		}
+		out = append(out, finding.Finding{Status: finding.Unknown, Subject: subject("Pipeline", ""), Reason: reason})
 	}
 	return out
 }

@@ -104,7 +104,7 @@ func scan(ctx context.Context, args []string, std streams) error {
 			return err
 		}
 	}
-	remark(std.err, inv)
+	remark(std.err, inv, seen)
 	in := control.Input{Inventory: inv, Policies: set, Evidence: seen, Now: time.Now().UTC()}
 	if in.Exceptions, err = opts.readExceptions(inv, std.err); err != nil {
 		return err
@@ -287,7 +287,7 @@ func restConfig(file, hint string) (*rest.Config, error) {
 const remarks = 10
 
 // remark says what the scan could not see or judge.
-func remark(w io.Writer, inv *inventory.Inventory) {
+func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set) {
 	var lines []string
 	for _, s := range inv.Skipped {
 		lines = append(lines, "skipped "+s.Source+": "+s.Reason)
@@ -298,6 +298,11 @@ func remark(w io.Writer, inv *inventory.Inventory) {
 		}
 	}
 	lines = append(lines, unjudged(inv)...)
+	if seen != nil {
+		for _, s := range seen.Skipped {
+			lines = append(lines, fmt.Sprintf("not used of %s: %s (%d)", s.Source, s.Reason, s.Count))
+		}
+	}
 	for _, line := range lines[:min(remarks, len(lines))] {
 		fmt.Fprintf(w, "kubeguardian: note: %s\n", report.Plain(line))
 	}
