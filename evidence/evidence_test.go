@@ -93,6 +93,9 @@ func TestLoad(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte(attestation))
 	f.Add([]byte(allowList))
+	for _, seed := range seeds() {
+		f.Add([]byte(seed))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if set, err := Read("f", data); err == nil && set == nil {
 			t.Error("neither evidence nor an error")

@@ -28,7 +28,7 @@ var tools = []struct {
 // Minimal says for each workload whether its images are free of shells, package
 // managers and compilers.
 func (im *Images) Minimal() []finding.Finding {
-	return im.each(func(c *container) state {
+	return im.eachImage(func(c *container) state {
 		lists := c.of(func(r report) bool { return len(r.Packages) > 0 })
 		if len(lists) == 0 {
 			return c.without("list of packages", c.scanHint())
@@ -60,7 +60,7 @@ func held(packages []evidence.Package) []string {
 // Current says for each workload whether its images, and the distributions in
 // them, are not past their age.
 func (im *Images) Current() []finding.Finding {
-	return im.each(func(c *container) state {
+	return im.eachImage(func(c *container) state {
 		reports := c.of(func(r report) bool { return r.Support != "" })
 		for _, r := range reports {
 			if r.Support == evidence.EndOfLife {
@@ -100,7 +100,7 @@ func (im *Images) built(c *container) (at time.Time, from string) {
 // Secrets says for each workload whether credentials were found in the layers,
 // the environment or the history of its images.
 func (im *Images) Secrets() []finding.Finding {
-	return im.each(func(c *container) state {
+	return im.eachImage(func(c *container) state {
 		for _, r := range c.of(func(r report) bool { return len(r.Secrets) > 0 }) {
 			var places []string
 			for _, s := range r.Secrets {
@@ -160,7 +160,7 @@ func podUser(c *container) (user *int64, forbidsRoot bool) {
 
 // Listed says for each workload whether there is an SBOM of its images.
 func (im *Images) Listed() []finding.Finding {
-	return im.each(func(c *container) state {
+	return im.eachImage(func(c *container) state {
 		boms := c.of(func(r report) bool { return r.SBOM })
 		if len(boms) == 0 {
 			return c.without("SBOM", fmt.Sprintf("run trivy image --format cyclonedx %s > sbom.json, and give it by --evidence", c.image))

@@ -12,7 +12,6 @@ package image
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +37,7 @@ type Images struct {
 	provenances map[string][]*evidence.Provenance // by digest
 	signatures  map[string][]*evidence.Signature  // by digest
 	running     map[runs]map[string]bool          // digests
+	known       map[string]*knowledge             // by image and digests
 	containers  map[*inventory.Workload][]*container
 	demands     []demand // of signatures, by admission
 }
@@ -55,8 +55,15 @@ type container struct {
 	image    evidence.Reference
 	context  *corev1.SecurityContext
 	digests  []string // asked for, or seen to run
-	reports  []report // on the image, newest first
-	other    string   // the source of a report on another image of the same tag
+	*knowledge
+}
+
+// A knowledge is what is known of an image. Containers of the same image share
+// it: a cluster has many of them.
+type knowledge struct {
+	reports []report // newest first
+	other   string   // the source of a report on another image of the same tag
+	facts   facts    // of the scans
 }
 
 // A report is one on a container's image.
@@ -75,8 +82,8 @@ func New(inv *inventory.Inventory, set *evidence.Set, exposure func(*inventory.W
 		inv: inv, set: set, exposure: exposure, now: now,
 		byDigest: map[string][]*evidence.ImageReport{}, byTag: map[string][]*evidence.ImageReport{},
 		provenances: map[string][]*evidence.Provenance{}, signatures: map[string][]*evidence.Signature{},
-		containers: map[*inventory.Workload][]*container{},
-		running:    running(inv), demands: demandsOf(inv),
+		known: map[string]*knowledge{}, containers: map[*inventory.Workload][]*container{},
+		running: running(inv), demands: demandsOf(inv),
 	}
 	im.index()
 	for _, w := range inv.Workloads() {
@@ -198,31 +205,44 @@ func (im *Images) containersOf(w *inventory.Workload) []*container {
 	return out
 }
 
-// match finds the reports on the image of a container: those of its digest, and
-// if there are none those of its tag that do not contradict it.
+// match gives a container what is known of its image.
 func (im *Images) match(c *container) {
+	key := c.image.String() + " " + strings.Join(c.digests, " ")
+	c.knowledge = im.known[key]
+	if c.knowledge == nil {
+		c.knowledge = im.learn(c.image, c.digests)
+		im.known[key] = c.knowledge
+	}
+}
+
+// learn finds the reports on an image: those of its digests, and if there are
+// none those of its tag that do not contradict them.
+func (im *Images) learn(image evidence.Reference, digests []string) *knowledge {
+	k := &knowledge{}
 	seen := map[*evidence.ImageReport]bool{}
-	for _, digest := range c.digests {
+	for _, digest := range digests {
 		for _, r := range im.byDigest[digest] {
 			if !seen[r] {
 				seen[r] = true
-				c.reports = append(c.reports, report{r, false})
+				k.reports = append(k.reports, report{r, false})
 			}
 		}
 	}
-	if len(c.reports) == 0 && c.image.Tag != "" {
-		for _, r := range im.byTag[c.image.Name+":"+c.image.Tag] {
-			if len(c.digests) > 0 && len(r.Digests) > 0 {
-				c.other = r.Source
+	if len(k.reports) == 0 && image.Tag != "" {
+		for _, r := range im.byTag[image.Name+":"+image.Tag] {
+			if len(digests) > 0 && len(r.Digests) > 0 {
+				k.other = r.Source
 				continue
 			}
-			c.reports = append(c.reports, report{r, true})
+			k.reports = append(k.reports, report{r, true})
 		}
 	}
-	slices.SortStableFunc(c.reports, func(a, b report) int {
+	slices.SortStableFunc(k.reports, func(a, b report) int {
 		return cmp.Or(b.SeenAt.Compare(a.SeenAt), cmp.Compare(a.Source, b.Source))
 	})
-	c.reports = current(c.reports)
+	k.reports = current(k.reports)
+	k.facts = factsOf(k.of(scanned))
+	return k
 }
 
 // current leaves out reports on images that stood behind a tag before: what the
@@ -239,10 +259,10 @@ func current(reports []report) []report {
 }
 
 // of returns the newest report of each tool that has what is asked for.
-func (c *container) of(has func(report) bool) []report {
+func (k *knowledge) of(has func(report) bool) []report {
 	var out []report
 	tools := map[string]bool{}
-	for _, r := range c.reports {
+	for _, r := range k.reports {
 		name, _, _ := strings.Cut(r.Tool, " ")
 		if has(r) && !tools[name] {
 			tools[name] = true
@@ -250,129 +270,4 @@ func (c *container) of(has func(report) bool) []report {
 		}
 	}
 	return out
-}
-
-// A state is what is said of one container.
-type state struct {
-	status   finding.Status
-	text     string // the message of a failure, else the reason or the evidence
-	evidence string // of a failure
-	kind     evidence.Kind
-	seen     time.Time
-}
-
-func pass(format string, args ...any) state {
-	return state{status: finding.Pass, text: fmt.Sprintf(format, args...)}
-}
-
-func fail(seen, format string, args ...any) state {
-	return state{status: finding.Fail, text: fmt.Sprintf(format, args...), evidence: seen}
-}
-
-func unknown(format string, args ...any) state {
-	return state{status: finding.Unknown, text: fmt.Sprintf(format, args...)}
-}
-
-func notApplicable(format string, args ...any) state {
-	return state{status: finding.NotApplicable, text: fmt.Sprintf(format, args...)}
-}
-
-// by dates a state by the report that it rests on.
-func (s state) by(r report) state {
-	s.kind, s.seen = r.Kind, r.SeenAt
-	return s
-}
-
-// byContents is for what stays true of a digest: only of a tag does it age.
-func (s state) byContents(r report) state {
-	if r.tagOnly {
-		return s.by(r)
-	}
-	return s
-}
-
-func (r report) String() string {
-	s := r.Tool + " in " + r.Source
-	if r.tagOnly {
-		s += ", matched by tag only, which may have moved since"
-	}
-	return s
-}
-
-// without says what is missing for an image, and how it is had.
-func (c *container) without(what, how string) state {
-	if c.image.Name == "" && c.image.Digest == "" {
-		return unknown("it names no image")
-	}
-	if c.other != "" {
-		return unknown("%s is of another digest than runs under this tag; %s", c.other, how)
-	}
-	return unknown("no %s of %s was given; %s", what, c.image, how)
-}
-
-// scanHint says how a scan is had.
-func (c *container) scanHint() string {
-	return fmt.Sprintf("run trivy image --format json %s > report.json, and give it by --evidence", c.image)
-}
-
-// each returns the state of every workload by what judge says of its
-// containers: one that fails decides, then one that is unknown.
-func (im *Images) each(judge func(*container) state) []finding.Finding {
-	var out []finding.Finding
-	for _, w := range im.inv.Workloads() {
-		byStatus := map[finding.Status][]state{}
-		names := map[finding.Status][]string{}
-		for _, c := range im.containers[w] {
-			s := judge(c)
-			byStatus[s.status] = append(byStatus[s.status], s)
-			names[s.status] = append(names[s.status], c.name)
-		}
-		for _, status := range []finding.Status{finding.Fail, finding.Unknown, finding.Pass, finding.NotApplicable} {
-			if len(byStatus[status]) > 0 {
-				f := join(status, names[status], byStatus[status])
-				f.Subject = w.Subject()
-				f.Subject.Container = strings.Join(names[status], ",")
-				f.Exposure = im.exposure(w)
-				out = append(out, f)
-				break
-			}
-		}
-	}
-	return out
-}
-
-// join makes one finding out of the states of containers, dated by the oldest.
-func join(status finding.Status, names []string, states []state) finding.Finding {
-	f := finding.Finding{Status: status}
-	var texts, seen []string
-	for i, s := range states {
-		texts = append(texts, names[i]+": "+s.text)
-		if s.evidence != "" {
-			seen = append(seen, s.evidence)
-		}
-		if s.kind != "" && (f.EvidenceKind == "" || s.seen.Before(f.ObservedAt)) {
-			f.EvidenceKind, f.ObservedAt = string(s.kind), s.seen
-		}
-	}
-	all := shorten(texts, "; ")
-	switch status {
-	case finding.Fail:
-		f.Message, f.Evidence = all, shorten(unique(seen), "; ")
-	case finding.Pass:
-		f.Evidence = all
-	default:
-		f.Reason = all
-	}
-	return f
-}
-
-// maxShown bounds what one text lists.
-const maxShown = 5
-
-// shorten joins the first of many.
-func shorten(s []string, by string) string {
-	if more := len(s) - maxShown; more > 0 {
-		s = append(slices.Clone(s[:maxShown]), fmt.Sprintf("%d more", more))
-	}
-	return strings.Join(s, by)
 }

@@ -1,0 +1,155 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// A state is what is said of one container.
+type state struct {
+	status   finding.Status
+	text     string // the message of a failure, else the reason or the evidence
+	evidence string // of a failure
+	kind     evidence.Kind
+	seen     time.Time
+}
+
+func pass(format string, args ...any) state {
+	return state{status: finding.Pass, text: fmt.Sprintf(format, args...)}
+}
+
+func fail(seen, format string, args ...any) state {
+	return state{status: finding.Fail, text: fmt.Sprintf(format, args...), evidence: seen}
+}
+
+func unknown(format string, args ...any) state {
+	return state{status: finding.Unknown, text: fmt.Sprintf(format, args...)}
+}
+
+func notApplicable(format string, args ...any) state {
+	return state{status: finding.NotApplicable, text: fmt.Sprintf(format, args...)}
+}
+
+// by dates a state by the report that it rests on.
+func (s state) by(r report) state {
+	s.kind, s.seen = r.Kind, r.SeenAt
+	return s
+}
+
+// byContents is for what stays true of a digest: only of a tag does it age.
+func (s state) byContents(r report) state {
+	if r.tagOnly {
+		return s.by(r)
+	}
+	return s
+}
+
+func (r report) String() string {
+	s := r.Tool + " in " + r.Source
+	if r.tagOnly {
+		s += ", matched by tag only, which may have moved since"
+	}
+	return s
+}
+
+// without says what is missing for an image, and how it is had.
+func (c *container) without(what, how string) state {
+	if c.image.Name == "" && c.image.Digest == "" {
+		return unknown("it names no image")
+	}
+	if c.other != "" {
+		return unknown("%s is of another digest than runs under this tag; %s", c.other, how)
+	}
+	return unknown("no %s of %s was given; %s", what, c.image, how)
+}
+
+// scanHint says how a scan is had.
+func (c *container) scanHint() string {
+	return fmt.Sprintf("run trivy image --format json %s > report.json, and give it by --evidence", c.image)
+}
+
+// eachImage is each for what depends on the image and the exposure alone: it
+// asks once for all workloads that share both.
+func (im *Images) eachImage(judge func(*container) state) []finding.Finding {
+	type key struct {
+		*knowledge
+		finding.Exposure
+	}
+	judged := map[key]state{}
+	return im.each(func(c *container) state {
+		k := key{c.knowledge, im.exposure(c.workload)}
+		s, done := judged[k]
+		if !done {
+			s = judge(c)
+			judged[k] = s
+		}
+		return s
+	})
+}
+
+// each returns the state of every workload by what judge says of its
+// containers: one that fails decides, then one that is unknown.
+func (im *Images) each(judge func(*container) state) []finding.Finding {
+	var out []finding.Finding
+	for _, w := range im.inv.Workloads() {
+		byStatus := map[finding.Status][]state{}
+		names := map[finding.Status][]string{}
+		for _, c := range im.containers[w] {
+			s := judge(c)
+			byStatus[s.status] = append(byStatus[s.status], s)
+			names[s.status] = append(names[s.status], c.name)
+		}
+		for _, status := range []finding.Status{finding.Fail, finding.Unknown, finding.Pass, finding.NotApplicable} {
+			if len(byStatus[status]) > 0 {
+				f := join(status, names[status], byStatus[status])
+				f.Subject = w.Subject()
+				f.Subject.Container = strings.Join(names[status], ",")
+				f.Exposure = im.exposure(w)
+				out = append(out, f)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// join makes one finding out of the states of containers, dated by the oldest.
+func join(status finding.Status, names []string, states []state) finding.Finding {
+	f := finding.Finding{Status: status}
+	var texts, seen []string
+	for i, s := range states {
+		texts = append(texts, names[i]+": "+s.text)
+		if s.evidence != "" {
+			seen = append(seen, s.evidence)
+		}
+		if s.kind != "" && (f.EvidenceKind == "" || s.seen.Before(f.ObservedAt)) {
+			f.EvidenceKind, f.ObservedAt = string(s.kind), s.seen
+		}
+	}
+	all := shorten(texts, "; ")
+	switch status {
+	case finding.Fail:
+		f.Message, f.Evidence = all, shorten(unique(seen), "; ")
+	case finding.Pass:
+		f.Evidence = all
+	default:
+		f.Reason = all
+	}
+	return f
+}
+
+// maxShown bounds what one text lists.
+const maxShown = 5
+
+// shorten joins the first of many.
+func shorten(s []string, by string) string {
+	if more := len(s) - maxShown; more > 0 {
+		s = append(slices.Clone(s[:maxShown]), fmt.Sprintf("%d more", more))
+	}
+	return strings.Join(s, by)
+}
