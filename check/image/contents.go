@@ -31,7 +31,7 @@ func (im *Images) Minimal() []finding.Finding {
 	return im.eachImage(func(c *container) state {
 		lists := c.of(func(r report) bool { return len(r.Packages) > 0 })
 		if len(lists) == 0 {
-			return c.without("list of packages", c.scanHint())
+			return c.without("list of packages", scanHint)
 		}
 		r := lists[0]
 		if held := held(r.Packages); len(held) > 0 {
@@ -72,7 +72,7 @@ func (im *Images) Current() []finding.Finding {
 		case !built.IsZero() && im.now.Sub(built) > evidence.ImageAge:
 			return fail(from, "was built on %s, over a year ago", built.Format(time.DateOnly))
 		case len(reports) == 0:
-			return c.without("scan that knows its distribution", c.scanHint())
+			return c.without("scan that knows its distribution", scanHint)
 		case built.IsZero():
 			return unknown("the image does not say when it was built; give its provenance by --evidence")
 		}
@@ -112,9 +112,9 @@ func (im *Images) Secrets() []finding.Finding {
 			return pass("searched, and no credential found (%s)", r).by(r)
 		}
 		if scans := c.of(scanned); len(scans) > 0 {
-			return unknown("%s names no credential, and does not say that it searched; give the ExposedSecretReport of trivy-operator by --evidence", scans[0])
+			return unknown("%s names no credential, and does not say that it searched; "+secretsHint, scans[0])
 		}
-		return c.without("search for credentials", "give the ExposedSecretReport of trivy-operator by --evidence")
+		return c.without("search for credentials", secretsHint)
 	})
 }
 
@@ -136,7 +136,7 @@ func (im *Images) Root() []finding.Finding {
 		}
 		configs := c.of(func(r report) bool { return r.Config != nil })
 		if len(configs) == 0 {
-			return c.without("configuration", c.scanHint())
+			return c.without("configuration", scanHint)
 		}
 		r := configs[0]
 		if name, _, _ := strings.Cut(r.Config.User, ":"); name == "" || name == "root" || name == "0" {
@@ -163,7 +163,7 @@ func (im *Images) Listed() []finding.Finding {
 	return im.eachImage(func(c *container) state {
 		boms := c.of(func(r report) bool { return r.SBOM })
 		if len(boms) == 0 {
-			return c.without("SBOM", fmt.Sprintf("run trivy image --format cyclonedx %s > sbom.json, and give it by --evidence", c.image))
+			return c.without("SBOM", listHint)
 		}
 		for _, r := range boms {
 			if len(r.Packages) > 0 {

@@ -80,8 +80,8 @@ func TestMatching(t *testing.T) {
 		{"digest before tag", "acme/shop:1@" + a, []evidence.ImageReport{
 			clean("Trivy", hour, []string{a}, "acme/shop:1"), vulnerable("Trivy", 0, []string{b}, "acme/shop:1"),
 		}, finding.Pass, ""},
-		{"another digest", "acme/shop:1@" + a, []evidence.ImageReport{clean("Trivy", hour, []string{b}, "acme/shop:1")}, finding.Unknown, "Trivy.json is of another digest"},
-		{"another tag", "acme/shop:2", []evidence.ImageReport{clean("Trivy", hour, nil, "acme/shop:1")}, finding.Unknown, "trivy image --format json docker.io/acme/shop:2"},
+		{"another digest", "acme/shop:1@" + a, []evidence.ImageReport{clean("Trivy", hour, []string{b}, "acme/shop:1")}, finding.Unknown, "not the one of Trivy.json"},
+		{"another tag", "acme/shop:2", []evidence.ImageReport{clean("Trivy", hour, nil, "acme/shop:1")}, finding.Unknown, "image docker.io/acme/shop:2"},
 		{"another registry", "ghcr.io/acme/shop:1", []evidence.ImageReport{clean("Trivy", hour, nil, "acme/shop:1")}, finding.Unknown, "no scan"},
 		{"no tag is latest", "nginx", []evidence.ImageReport{clean("Trivy", hour, nil, "docker.io/library/nginx:latest")}, finding.Pass, ""},
 		{"the tag has moved", "acme/shop:1", []evidence.ImageReport{

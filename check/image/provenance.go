@@ -2,18 +2,12 @@ package image
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
-
-// provenanceHint says how provenance is had.
-func (c *container) provenanceHint() string {
-	return fmt.Sprintf("run cosign download attestation %s > provenance.json, and give it by --evidence", c.image)
-}
 
 // statements returns the provenance of what a container runs.
 func (im *Images) statements(c *container) (found []*evidence.Provenance, tagOnly bool) {
@@ -31,9 +25,9 @@ func (im *Images) statements(c *container) (found []*evidence.Provenance, tagOnl
 // noProvenance says why there is none.
 func (im *Images) noProvenance(c *container) state {
 	if digests, _ := im.digestsOf(c); len(digests) == 0 {
-		return unknown("which digest %s runs is not known: pin it by digest, or scan the cluster", c.image)
+		return c.open("which digest of its image runs is not known: pin it by digest, or scan the cluster")
 	}
-	return unknown("no provenance of %s was given; %s", c.image, c.provenanceHint())
+	return c.open("no provenance of its image was given; %s", provenanceHint)
 }
 
 // Attested says for each workload whether a builder has attested how its images

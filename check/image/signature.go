@@ -30,7 +30,7 @@ func (im *Images) Signed() []finding.Finding {
 			return pass("policy %s found the signature valid (%s)", v.Policy, v.Source)
 		}
 		if doubt != "" {
-			return unknown("%s; verify the image: cosign verify --output json %s > signature.json, and give it by --evidence", doubt, c.image)
+			return c.open("%s; or %s", doubt, signatureHint)
 		}
 		return im.unsigned(c)
 	})
@@ -62,13 +62,12 @@ func weak(tagOnly bool) string {
 // unsigned says what is missing.
 func (im *Images) unsigned(c *container) state {
 	digests, _ := im.digestsOf(c)
-	how := fmt.Sprintf("run cosign verify --output json %s > signature.json, and give it by --evidence", c.image)
 	for _, digest := range digests {
 		if len(im.provenances[digest]) > 0 {
-			return unknown("there is provenance, and nobody has verified its signature; %s", how)
+			return c.open("there is provenance of its image, and nobody has verified its signature; %s", signatureHint)
 		}
 	}
-	return unknown("no verified signature of %s was given; %s", c.image, how)
+	return c.open("no verified signature of its image was given; %s", signatureHint)
 }
 
 // digestsOf returns the digests that a container runs; where they are not known,

@@ -14,7 +14,7 @@ import (
 type state struct {
 	status   finding.Status
 	text     string // the message of a failure, else the reason or the evidence
-	evidence string // of a failure
+	evidence string // what was seen, where the text does not say
 	kind     evidence.Kind
 	seen     time.Time
 }
@@ -57,20 +57,37 @@ func (r report) String() string {
 	return s
 }
 
+// Hints say how evidence is had. They name no image, so that reports can put
+// equal reasons together; the image stands in the finding's evidence.
+const (
+	scanHint       = "run trivy image --format json IMAGE > report.json, and give it by --evidence"
+	listHint       = "run trivy image --format cyclonedx IMAGE > sbom.json, and give it by --evidence"
+	secretsHint    = "give the ExposedSecretReport of trivy-operator by --evidence"
+	signatureHint  = "run cosign verify --output json IMAGE > signature.json, and give it by --evidence"
+	provenanceHint = "run cosign download attestation IMAGE > provenance.json, and give it by --evidence"
+)
+
 // without says what is missing for an image, and how it is had.
 func (c *container) without(what, how string) state {
-	if c.image.Name == "" && c.image.Digest == "" {
+	switch {
+	case c.image.Name == "" && c.image.Digest == "":
 		return unknown("it names no image")
+	case c.other != "":
+		return c.open("what was given is of another digest than runs under the tag of its image; %s", how)
+	case len(c.reports) == 0 && how == scanHint:
+		what = "scan"
 	}
-	if c.other != "" {
-		return unknown("%s is of another digest than runs under this tag; %s", c.other, how)
-	}
-	return unknown("no %s of %s was given; %s", what, c.image, how)
+	return c.open("no %s of its image was given; %s", what, how)
 }
 
-// scanHint says how a scan is had.
-func (c *container) scanHint() string {
-	return fmt.Sprintf("run trivy image --format json %s > report.json, and give it by --evidence", c.image)
+// open is an unknown state that names the image.
+func (c *container) open(format string, args ...any) state {
+	s := unknown(format, args...)
+	s.evidence = "image " + c.image.String()
+	if c.other != "" {
+		s.evidence += ", not the one of " + c.other
+	}
+	return s
 }
 
 // eachImage is each for what depends on the image and the exposure alone: it
@@ -122,8 +139,13 @@ func (im *Images) each(judge func(*container) state) []finding.Finding {
 func join(status finding.Status, names []string, states []state) finding.Finding {
 	f := finding.Finding{Status: status}
 	var texts, seen []string
+	differ := slices.ContainsFunc(states, func(s state) bool { return s.text != states[0].text })
 	for i, s := range states {
-		texts = append(texts, names[i]+": "+s.text)
+		if differ {
+			texts = append(texts, names[i]+": "+s.text)
+		} else {
+			texts = []string{s.text}
+		}
 		if s.evidence != "" {
 			seen = append(seen, s.evidence)
 		}
@@ -138,7 +160,7 @@ func join(status finding.Status, names []string, states []state) finding.Finding
 	case finding.Pass:
 		f.Evidence = all
 	default:
-		f.Reason = all
+		f.Reason, f.Evidence = all, shorten(unique(seen), "; ")
 	}
 	return f
 }
