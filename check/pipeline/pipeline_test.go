@@ -120,3 +120,72 @@ func TestDynamicWithoutExposure(t *testing.T) {
 		t.Errorf("files may leave out what is exposed: %+v", found)
 	}
 }
+
+func TestDynamic(t *testing.T) {
+	const ingress = `---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: shop, namespace: shop}
+spec:
+  rules:
+  - host: Shop.example.com
+  - host: "*.wild.example.com"
+`
+	const route = `---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: api, namespace: shop}
+spec: {hostnames: [api.example.com]}
+`
+	day := 24 * time.Hour
+	scan := func(age time.Duration, targets ...string) evidence.Analysis {
+		return evidence.Analysis{
+			Origin: evidence.Origin{Kind: evidence.DAST, Tool: "ZAP 2.16", Source: "zap.json", SeenAt: now.Add(-age)},
+			Type:   evidence.DASTScan, Targets: targets,
+		}
+	}
+	undated := scan(0, "https://shop.example.com")
+	undated.SeenAt = time.Time{}
+	for _, tt := range []struct {
+		name, objects string
+		scans         []evidence.Analysis
+		want          finding.Status
+		says          string
+	}{
+		{"the host", ingress, []evidence.Analysis{scan(day, "https://shop.example.com:443/app")}, finding.Pass, "ZAP 2.16 of https://shop.example.com"},
+		{"a month", ingress, []evidence.Analysis{scan(30*day, "https://shop.example.com")}, finding.Pass, ""},
+		{"over a month", ingress, []evidence.Analysis{scan(31*day, "https://shop.example.com")}, finding.Fail, "31 days old"},
+		{"another host", ingress, []evidence.Analysis{scan(day, "https://staging.example.com")}, finding.Unknown, "no dynamic scan of shop.example.com"},
+		{"one of two", ingress + route, []evidence.Analysis{scan(day, "https://shop.example.com")}, finding.Unknown, "api.example.com"},
+		{"both in two scans", ingress + route, []evidence.Analysis{scan(day, "https://shop.example.com"), scan(2*day, "http://api.example.com")}, finding.Pass, ""},
+		{"the second is too old", ingress + route, []evidence.Analysis{scan(day, "https://shop.example.com"), scan(40*day, "http://api.example.com")}, finding.Unknown, "api.example.com"},
+		{"no host is known", "", []evidence.Analysis{scan(day, "https://staging.example.com")}, finding.Pass, "staging.example.com"},
+		{"no time", ingress, []evidence.Analysis{undated}, finding.Unknown, "does not say when"},
+		{"from the future", ingress, []evidence.Analysis{scan(-10*day, "https://shop.example.com")}, finding.Unknown, "in the future"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			objects := tt.objects + "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: none}}\n"
+			inv, err := inventory.FromFiles(t.Context(), []string{"-"}, strings.NewReader(objects))
+			if err != nil {
+				t.Fatal(err)
+			}
+			outside := func(*inventory.Workload) finding.Exposure { return finding.Internet }
+			found := pipeline.New(&evidence.Set{Analyses: tt.scans}, nil, now).Dynamic(inv, outside)
+			if len(found) != 1 || found[0].Status != tt.want || !strings.Contains(found[0].Message+found[0].Reason+found[0].Evidence, tt.says) {
+				t.Errorf("%+v, want %s with %q", found, tt.want, tt.says)
+			}
+		})
+	}
+}
+
+// A list of many findings names the first.
+func TestManyFindings(t *testing.T) {
+	var results []evidence.Result
+	for _, file := range strings.Fields("a.go b.go c.go d.go e.go f.go g.go") {
+		results = append(results, evidence.Result{Rule: "sql", File: file, Line: 3, Severity: finding.Critical, Since: now.AddDate(0, -1, 0)})
+	}
+	found := pipeline.New(&evidence.Set{Analyses: []evidence.Analysis{analysis(evidence.SAST, shop, "a", time.Hour, results...)}}, nil, now).Open()
+	if len(found) != 1 || found[0].Message != "7 findings are open for longer than agreed" || !strings.HasPrefix(found[0].Evidence, "sql in a.go:3; ") || !strings.Contains(found[0].Evidence, "2 more") {
+		t.Errorf("%+v", found)
+	}
+}
