@@ -58,8 +58,8 @@ type evaluation struct {
 // in the order of the catalogue and the inventory, with the gain of each
 // failure. What cannot be judged is unknown and says why; so is what only
 // evidence from elsewhere can show and nobody has given. Failures that a valid
-// exception accepts are excepted. For an input without any object and evidence
-// there is no finding.
+// exception accepts are excepted. For an input without evidence of which no object
+// is the subject of a control there is no finding.
 //
 // The error is for an inventory whose objects are not of their kind's shape,
 // and for ctx.
@@ -67,9 +67,6 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 	e, err := newEvaluation(c, in)
 	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
-	}
-	if len(e.inv.Objects())+len(e.inv.Gaps)+len(in.Exceptions) == 0 && e.evidence.Empty() {
-		return nil, ctx.Err()
 	}
 	states := make([][]finding.Finding, len(c.controls))
 	if err := e.byPolicy(ctx, states); err != nil {
@@ -90,9 +87,18 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 		}
 		states[i] = nil
 	}
+	if e.evidence.Empty() && !slices.ContainsFunc(out, judged) {
+		return nil, ctx.Err()
+	}
 	out, _ = c.resolver(e.inv, e.now).Resolve(in.Exceptions, c.Aged(out, e.now))
 	newLedger(c, out).gains()
 	return out, ctx.Err()
+}
+
+// judged reports whether a finding says more than that nobody has looked at what
+// every system has.
+func judged(f finding.Finding) bool {
+	return f.Status != finding.Unknown || !outside[f.Subject.Kind]
 }
 
 func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
