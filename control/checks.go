@@ -1,11 +1,18 @@
 package control
 
 import (
+	"github.com/kubeguardian/kubeguardian/check/backup"
+	"github.com/kubeguardian/kubeguardian/check/certificate"
 	"github.com/kubeguardian/kubeguardian/check/credential"
+	"github.com/kubeguardian/kubeguardian/check/datastore"
+	"github.com/kubeguardian/kubeguardian/check/exposure"
 	"github.com/kubeguardian/kubeguardian/check/limits"
+	"github.com/kubeguardian/kubeguardian/check/mesh"
 	"github.com/kubeguardian/kubeguardian/check/podsecurity"
+	"github.com/kubeguardian/kubeguardian/check/reference"
 	"github.com/kubeguardian/kubeguardian/check/registry"
 	"github.com/kubeguardian/kubeguardian/check/sandbox"
+	"github.com/kubeguardian/kubeguardian/check/secret"
 	"github.com/kubeguardian/kubeguardian/check/subpath"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -15,8 +22,12 @@ import (
 // returns the state of every subject it knows; subject, status, reason, message
 // and evidence are theirs, the rest is filled in from the control.
 var checks = map[string]func(*evaluation) []finding.Finding{
+	"backup.volumes":              func(e *evaluation) []finding.Finding { return backup.Volumes(e.inv) },
+	"certificate.expiry":          func(e *evaluation) []finding.Finding { return certificate.Expiry(e.inv, e.now) },
 	"credential.config-maps":      func(e *evaluation) []finding.Finding { return credential.ConfigMaps(e.inv) },
+	"datastore.authentication":    func(e *evaluation) []finding.Finding { return datastore.Authentication(e.inv) },
 	"exception.valid":             (*evaluation).exceptions,
+	"exposure.debug-paths":        func(e *evaluation) []finding.Finding { return exposure.DebugPaths(e.inv) },
 	"image.attested":              func(e *evaluation) []finding.Finding { return e.images.Attested() },
 	"image.current":               func(e *evaluation) []finding.Finding { return e.images.Current() },
 	"image.exploited":             func(e *evaluation) []finding.Finding { return e.images.Exploited() },
@@ -29,26 +40,41 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"image.secrets":               func(e *evaluation) []finding.Finding { return e.images.Secrets() },
 	"image.signed":                func(e *evaluation) []finding.Finding { return e.images.Signed() },
 	"image.traceable":             func(e *evaluation) []finding.Finding { return e.images.Traceable() },
+	"mesh.authorization":          func(e *evaluation) []finding.Finding { return mesh.Authorization(e.inv, e.network.Exposure) },
+	"mesh.mutual-tls":             func(e *evaluation) []finding.Finding { return mesh.MutualTLS(e.inv) },
 	"network.coverage":            func(e *evaluation) []finding.Finding { return e.network.Coverage() },
+	"network.data-stores":         func(e *evaluation) []finding.Finding { return e.network.DataStores(datastore.Ports) },
 	"network.default-deny-egress": func(e *evaluation) []finding.Finding { return e.network.DefaultDenyEgress() },
 	"network.default-deny-ingress": func(e *evaluation) []finding.Finding {
 		return e.network.DefaultDenyIngress()
 	},
-	"pipeline.dependencies": func(e *evaluation) []finding.Finding { return e.pipelines.Dependencies() },
-	"pipeline.dynamic":      func(e *evaluation) []finding.Finding { return e.pipelines.Dynamic(e.inv, e.network.Exposure) },
-	"pipeline.open":         func(e *evaluation) []finding.Finding { return e.pipelines.Open() },
-	"pipeline.static":       func(e *evaluation) []finding.Finding { return e.pipelines.Static() },
-	"podsecurity.enforced":  func(e *evaluation) []finding.Finding { return podsecurity.Enforced(e.inv) },
-	"rbac.admin-bindings":   func(e *evaluation) []finding.Finding { return e.access.AdminBindings() },
-	"rbac.default-accounts": func(e *evaluation) []finding.Finding { return e.access.DefaultAccounts() },
-	"rbac.escalators":       func(e *evaluation) []finding.Finding { return e.access.Escalators() },
-	"rbac.executors":        func(e *evaluation) []finding.Finding { return e.access.Executors() },
-	"rbac.needless-tokens":  func(e *evaluation) []finding.Finding { return e.access.NeedlessTokens() },
-	"rbac.secret-readers":   func(e *evaluation) []finding.Finding { return e.access.SecretReaders() },
-	"rbac.shared-accounts":  func(e *evaluation) []finding.Finding { return e.access.SharedAccounts() },
-	"registry.allowed":      func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
-	"sandbox.untrusted":     func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
-	"subpath.mounts":        func(e *evaluation) []finding.Finding { return subpath.Mounts(e.inv) },
+	"network.enforcement":       func(e *evaluation) []finding.Finding { return e.network.Enforcement() },
+	"network.instance-metadata": func(e *evaluation) []finding.Finding { return e.network.InstanceMetadata() },
+	"network.management":        func(e *evaluation) []finding.Finding { return e.network.Management() },
+	"network.metadata":          func(e *evaluation) []finding.Finding { return e.network.Metadata() },
+	"network.node-access":       func(e *evaluation) []finding.Finding { return e.network.NodeAccess() },
+	"network.selectors":         func(e *evaluation) []finding.Finding { return e.network.Selectors() },
+	"network.unlisted":          func(e *evaluation) []finding.Finding { return e.network.Unlisted() },
+	"pipeline.dependencies":     func(e *evaluation) []finding.Finding { return e.pipelines.Dependencies() },
+	"pipeline.dynamic":          func(e *evaluation) []finding.Finding { return e.pipelines.Dynamic(e.inv, e.network.Exposure) },
+	"pipeline.open":             func(e *evaluation) []finding.Finding { return e.pipelines.Open() },
+	"pipeline.static":           func(e *evaluation) []finding.Finding { return e.pipelines.Static() },
+	"podsecurity.enforced":      func(e *evaluation) []finding.Finding { return podsecurity.Enforced(e.inv) },
+	"rbac.admin-bindings":       func(e *evaluation) []finding.Finding { return e.access.AdminBindings() },
+	"rbac.default-accounts":     func(e *evaluation) []finding.Finding { return e.access.DefaultAccounts() },
+	"rbac.escalators":           func(e *evaluation) []finding.Finding { return e.access.Escalators() },
+	"rbac.executors":            func(e *evaluation) []finding.Finding { return e.access.Executors() },
+	"rbac.needless-tokens":      func(e *evaluation) []finding.Finding { return e.access.NeedlessTokens() },
+	"rbac.secret-readers":       func(e *evaluation) []finding.Finding { return e.access.SecretReaders() },
+	"rbac.shared-accounts":      func(e *evaluation) []finding.Finding { return e.access.SharedAccounts() },
+	"reference.dangling":        func(e *evaluation) []finding.Finding { return reference.Dangling(e.inv) },
+	"registry.allowed":          func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
+	"sandbox.untrusted":         func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
+	"secret.age":                func(e *evaluation) []finding.Finding { return secret.Age(e.inv, e.now) },
+	"secret.shared":             func(e *evaluation) []finding.Finding { return secret.Shared(e.inv, e.access.Reads) },
+	"secret.stores":             func(e *evaluation) []finding.Finding { return secret.Stores(e.inv) },
+	"secret.unused":             func(e *evaluation) []finding.Finding { return secret.Unused(e.inv) },
+	"subpath.mounts":            func(e *evaluation) []finding.Finding { return subpath.Mounts(e.inv) },
 }
 
 // excuses are what a control that is judged by policy may name in unless: other

@@ -1,9 +1,11 @@
-// Package network says which workloads the internet may reach, and which pods
-// NetworkPolicies isolate.
+// Package network says which workloads the internet may reach, which pods
+// NetworkPolicies isolate, and what every pod can connect to by policy.
 //
-// It follows the NetworkPolicy semantics of Kubernetes and takes the network
-// to enforce them. Other kinds of policy are recognised but not understood:
-// where they could change a verdict, the verdict is unknown.
+// It follows the semantics of NetworkPolicy, and of AdminNetworkPolicy,
+// BaselineAdminNetworkPolicy and ClusterNetworkPolicy, and takes the network to
+// enforce them unless it is known that it does not. Policies of Cilium and
+// Calico are recognised but not understood: where they could change a verdict,
+// the verdict is unknown.
 //
 // A live inventory is whole. A file inventory speaks for a namespace only if
 // it holds the Namespace object or a NetworkPolicy of it: whoever writes either
@@ -35,8 +37,11 @@ type Network struct {
 	policies  map[string][]*policy // by namespace
 	isolated  map[*inventory.Workload]direction
 	exposed   map[*inventory.Workload]bool // to the internet
-	doors     map[string]bool              // namespaces with a Service or an entry point
-	dns       []labels.Set                 // of the namespaces that serve DNS
+	services  map[service]*serviceObject
+	doors     map[string]bool // namespaces with a Service or an entry point
+	dns       []labels.Set    // of the namespaces that serve DNS
+	plugin    plugin
+	reach     *reach
 }
 
 // A label is one label of the pods of a workload.
@@ -52,6 +57,7 @@ func New(inv *inventory.Inventory) (*Network, error) {
 		policies:  map[string][]*policy{},
 		isolated:  map[*inventory.Workload]direction{},
 		exposed:   map[*inventory.Workload]bool{},
+		services:  map[service]*serviceObject{},
 		doors:     map[string]bool{},
 	}
 	for _, w := range inv.Workloads() {
@@ -64,7 +70,13 @@ func New(inv *inventory.Inventory) (*Network, error) {
 	if err := n.readPolicies(); err != nil {
 		return nil, err
 	}
-	return n, n.readServices()
+	if err := n.readServices(); err != nil {
+		return nil, err
+	}
+	n.plugin = findPlugin(inv)
+	var err error
+	n.reach, err = newReach(n)
+	return n, err
 }
 
 func (n *Network) readPolicies() error {
@@ -107,6 +119,13 @@ func (n *Network) selected(ns string, selector labels.Selector, some map[string]
 // A service names a Service.
 type service struct{ namespace, name string }
 
+// A serviceObject is a Service with the workloads that it selects.
+type serviceObject struct {
+	*inventory.Object
+	spec      corev1.ServiceSpec
+	workloads []*inventory.Workload
+}
+
 func (n *Network) readServices() error {
 	routed := n.entryPoints()
 	for _, o := range n.inv.Kind("", "Service") {
@@ -117,11 +136,13 @@ func (n *Network) readServices() error {
 		ns := n.inv.NamespaceOf(o)
 		n.doors[ns] = true
 		n.noteDNS(ns, s.Spec.Ports)
-		if len(s.Spec.Selector) == 0 || !routed[service{ns, s.Name}] && !public(s.Spec) {
-			continue
+		svc := &serviceObject{Object: o, spec: s.Spec}
+		n.services[service{ns, s.Name}] = svc
+		if len(s.Spec.Selector) > 0 {
+			svc.workloads = n.selected(ns, labels.SelectorFromSet(s.Spec.Selector), s.Spec.Selector)
 		}
-		for _, w := range n.selected(ns, labels.SelectorFromSet(s.Spec.Selector), s.Spec.Selector) {
-			n.exposed[w] = true
+		for _, w := range svc.workloads {
+			n.exposed[w] = n.exposed[w] || routed[service{ns, s.Name}] || public(s.Spec)
 		}
 	}
 	return nil
@@ -213,9 +234,6 @@ func System(namespace string) bool {
 
 // foreign lists the kinds of network policy that are not understood.
 var foreign = []schema.GroupKind{
-	{Group: "policy.networking.k8s.io", Kind: "AdminNetworkPolicy"},
-	{Group: "policy.networking.k8s.io", Kind: "BaselineAdminNetworkPolicy"},
-	{Group: "policy.networking.k8s.io", Kind: "ClusterNetworkPolicy"},
 	{Group: "cilium.io", Kind: "CiliumNetworkPolicy"},
 	{Group: "cilium.io", Kind: "CiliumClusterwideNetworkPolicy"},
 	{Group: "crd.projectcalico.org", Kind: "GlobalNetworkPolicy"},

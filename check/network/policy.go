@@ -225,28 +225,41 @@ func (n *Network) defaultDeny(ns string, d direction) finding.Finding {
 			continue
 		}
 		if slices.ContainsFunc(p.rules(d), rule.everything) {
-			f.Status, f.Evidence = finding.Fail, evidence(p)
+			f.Status, f.Evidence = finding.Fail, evidence(p.Object)
 			f.Message = fmt.Sprintf("NetworkPolicy %s selects every pod and allows all %s", p.GetName(), d)
 			break
 		}
-		f = finding.Finding{Status: finding.Pass, Evidence: evidence(p)}
+		f = finding.Finding{Status: finding.Pass, Evidence: evidence(p.Object)}
 	}
-	if reason := n.doubt(ns); reason != "" && f.Status == finding.Fail {
+	if f.Status != finding.Fail {
+		return f
+	}
+	if o := n.closedNamespace(ns, d); o != nil {
+		return finding.Finding{Status: finding.Pass, Evidence: evidence(o)}
+	}
+	if reason := n.doubt(ns); reason != "" {
 		return finding.Finding{Status: finding.Unknown, Reason: reason}
 	}
 	return f
 }
 
-func evidence(p *policy) string {
-	text := "NetworkPolicy " + p.GetName()
-	if p.Source != "" {
-		text += " at " + p.Source
+// closedNamespace returns a policy over the whole cluster that denies one
+// direction to every pod of a namespace unless something allows it, or nil.
+func (n *Network) closedNamespace(ns string, d direction) *inventory.Object {
+	var by *inventory.Object
+	for _, w := range n.workloads[ns] {
+		if w.Template.Spec.HostNetwork {
+			continue
+		}
+		if by = n.reach.closed(n.reach.of[w], d); by == nil {
+			return nil
+		}
 	}
-	return text
+	return by
 }
 
 // Coverage says for each workload whether policies select its pods in both
-// directions.
+// directions: NetworkPolicies, or one over the whole cluster that denies.
 func (n *Network) Coverage() []finding.Finding {
 	var out []finding.Finding
 	for _, w := range n.inv.Workloads() {
@@ -259,6 +272,11 @@ func (n *Network) Coverage() []finding.Finding {
 
 func (n *Network) coverage(w *inventory.Workload) finding.Finding {
 	open := (ingress | egress) &^ n.isolated[w]
+	for _, d := range []direction{ingress, egress} {
+		if n.reach.closed(n.reach.of[w], d) != nil {
+			open &^= d
+		}
+	}
 	switch {
 	case w.Template.Spec.HostNetwork:
 		return finding.Finding{Status: finding.NotApplicable, Reason: "pods on the host's network stand outside NetworkPolicies"}
