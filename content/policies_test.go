@@ -142,7 +142,7 @@ const controlAnnotation = "kubeguardian.dev/control"
 
 // TestPolicyControls keeps the list of controls that the policies define.
 func TestPolicyControls(t *testing.T) {
-	want := strings.Fields(`APP-EXP-02 APP-SEC-01 APP-SEC-03 APP-SEC-09 CLU-NET-10 CLU-NET-11 CLU-NSP-01 CLU-NSP-02
+	want := strings.Fields(`APP-EXP-02 APP-SEC-01 APP-SEC-03 APP-SEC-09 CLU-NET-05 CLU-NET-10 CLU-NET-11 CLU-NSP-01 CLU-NSP-02
 		CLU-RBA-01 CLU-RBA-02 COD-SYN-01 CON-IMG-01 CON-IMG-02 CON-IMG-12
 		CON-RES-01 CON-RES-02 CON-RES-03 CON-RUN-05 CON-SEC-01 CON-SEC-02 CON-SEC-03 CON-SEC-04 CON-SEC-05 CON-SEC-06
 		CON-SEC-07 CON-SEC-08 CON-SEC-09 CON-SEC-10 CON-SEC-11 CON-SEC-12 CON-SEC-13 CON-SEC-14 CON-SEC-15 CON-SEC-16

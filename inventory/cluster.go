@@ -27,7 +27,8 @@ const (
 // A resource is a kind that is read from a cluster.
 type resource struct {
 	schema.GroupVersionResource
-	kind string
+	kind     string
+	optional bool // custom: a cluster that does not serve it has none
 }
 
 func (r resource) groupKind() schema.GroupKind {
@@ -38,25 +39,49 @@ func (r resource) groupKind() schema.GroupKind {
 // each kind is a permission (content/rbac.yaml) and a watch. Secrets are not
 // among them.
 var clusterResources = []resource{
-	{schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, "Namespace"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "Pod"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "replicationcontrollers"}, "ReplicationController"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "Service"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, "ServiceAccount"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, "ConfigMap"},
-	{schema.GroupVersionResource{Version: "v1", Resource: "limitranges"}, "LimitRange"},
-	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, "Deployment"},
-	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, "StatefulSet"},
-	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, "DaemonSet"},
-	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}, "ReplicaSet"},
-	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}, "Job"},
-	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, "CronJob"},
-	{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}, "Ingress"},
-	{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, "NetworkPolicy"},
-	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, "Role"},
-	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, "RoleBinding"},
-	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, "ClusterRole"},
-	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, "ClusterRoleBinding"},
+	{schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, "Namespace", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "pods"}, "Pod", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "replicationcontrollers"}, "ReplicationController", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "Service", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, "ServiceAccount", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}, "ConfigMap", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "limitranges"}, "LimitRange", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, "Node", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, "PersistentVolumeClaim", false},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, "Deployment", false},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, "StatefulSet", false},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, "DaemonSet", false},
+	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "replicasets"}, "ReplicaSet", false},
+	{schema.GroupVersionResource{Group: "autoscaling", Version: "v2", Resource: "horizontalpodautoscalers"}, "HorizontalPodAutoscaler", false},
+	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "jobs"}, "Job", false},
+	{schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, "CronJob", false},
+	{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}, "Ingress", false},
+	{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, "NetworkPolicy", false},
+	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, "Role", false},
+	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, "RoleBinding", false},
+	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, "ClusterRole", false},
+	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, "ClusterRoleBinding", false},
+
+	{schema.GroupVersionResource{Group: "bitnami.com", Version: "v1alpha1", Resource: "sealedsecrets"}, "SealedSecret", true},
+	{schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}, "Certificate", true},
+	{schema.GroupVersionResource{Group: "cilium.io", Version: "v2", Resource: "ciliumclusterwidenetworkpolicies"}, "CiliumClusterwideNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "cilium.io", Version: "v2", Resource: "ciliumnetworkpolicies"}, "CiliumNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "globalnetworkpolicies"}, "GlobalNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "crd.projectcalico.org", Version: "v1", Resource: "networkpolicies"}, "NetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}, "ExternalSecret", true},
+	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}, "Gateway", true},
+	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}, "HTTPRoute", true},
+	{schema.GroupVersionResource{Group: "policy.linkerd.io", Version: "v1alpha1", Resource: "authorizationpolicies"}, "AuthorizationPolicy", true},
+	{schema.GroupVersionResource{Group: "policy.linkerd.io", Version: "v1beta3", Resource: "servers"}, "Server", true},
+	{schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha1", Resource: "adminnetworkpolicies"}, "AdminNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha1", Resource: "baselineadminnetworkpolicies"}, "BaselineAdminNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha2", Resource: "clusternetworkpolicies"}, "ClusterNetworkPolicy", true},
+	{schema.GroupVersionResource{Group: "postgresql.cnpg.io", Version: "v1", Resource: "scheduledbackups"}, "ScheduledBackup", true},
+	{schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasses"}, "SecretProviderClass", true},
+	{schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}, "AuthorizationPolicy", true},
+	{schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"}, "PeerAuthentication", true},
+	{schema.GroupVersionResource{Group: "snapshot.storage.k8s.io", Version: "v1", Resource: "volumesnapshots"}, "VolumeSnapshot", true},
+	{schema.GroupVersionResource{Group: "velero.io", Version: "v1", Resource: "schedules"}, "Schedule", true},
 }
 
 // secretsGap stands in every inventory of a cluster.
@@ -76,7 +101,7 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 	for _, r := range clusterResources {
 		err := list(ctx, client, r, func(o *Object) { objects = append(objects, o) })
 		if reason := gapReason(r, err); reason != "" {
-			gaps = append(gaps, Gap{r.groupKind(), reason})
+			gaps = r.appendGap(gaps, reason)
 		} else if err != nil {
 			return nil, fmt.Errorf("list %s: %w", r.Resource, err)
 		}
@@ -139,6 +164,17 @@ func list(ctx context.Context, client dynamic.Interface, r resource, yield func(
 	})
 }
 
+// notServed is the reason of a gap that is none for an optional kind.
+func (r resource) notServed() string { return r.Resource + " are not served by this cluster" }
+
+// appendGap adds the gap of a kind, unless the cluster simply has none of it.
+func (r resource) appendGap(gaps []Gap, reason string) []Gap {
+	if r.optional && reason == r.notServed() {
+		return gaps
+	}
+	return append(gaps, Gap{r.groupKind(), reason})
+}
+
 // gapReason says why a kind cannot be read when that is no fault of the
 // connection, or "".
 func gapReason(r resource, err error) string {
@@ -146,7 +182,7 @@ func gapReason(r resource, err error) string {
 	case apierrors.IsForbidden(err):
 		return "not permitted to list " + r.Resource
 	case apierrors.IsNotFound(err), apierrors.IsMethodNotSupported(err):
-		return r.Resource + " are not served by this cluster"
+		return r.notServed()
 	}
 	return ""
 }

@@ -22,6 +22,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -317,5 +318,52 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	defer cancel()
 	if err := Watch(ctx, &rest.Config{Host: silent.URL}, func(*Inventory) {}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestHeartbeats(t *testing.T) {
+	object := func(kind, version, label, address, ready string) any {
+		o, err := trim(&unstructured.Unstructured{Object: map[string]any{
+			"kind": kind, "metadata": map[string]any{"name": "one", "resourceVersion": version, "labels": map[string]any{"zone": label}},
+			"status": map[string]any{"addresses": []any{address}, "conditions": []any{ready}},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	before := object("Node", "1", "a", "10.0.0.1", "at noon")
+	tests := []struct {
+		name          string
+		before, after any
+		want          bool
+	}{
+		{"condition of a node", before, object("Node", "2", "a", "10.0.0.1", "a minute later"), true},
+		{"address of a node", before, object("Node", "2", "a", "10.0.0.2", "at noon"), false},
+		{"label of a node", before, object("Node", "2", "b", "10.0.0.1", "at noon"), false},
+		{"status of an autoscaler", object("HorizontalPodAutoscaler", "1", "a", "1", ""), object("HorizontalPodAutoscaler", "2", "a", "2", ""), true},
+		{"status of a pod", object("Pod", "1", "a", "1", "no"), object("Pod", "2", "a", "1", "yes"), false},
+	}
+	for _, tt := range tests {
+		if got := heartbeat(tt.before, tt.after); got != tt.want {
+			t.Errorf("%s: heartbeat = %v", tt.name, got)
+		}
+	}
+}
+
+// A cluster without an optional kind has none of it; one that does not say has a
+// gap.
+func TestOptionalKinds(t *testing.T) {
+	r := resource{kind: "Schedule", optional: true}
+	r.Resource = "schedules"
+	if got := r.appendGap(nil, r.notServed()); got != nil {
+		t.Errorf("gaps %v for an optional kind that is not served", got)
+	}
+	if got := r.appendGap(nil, "not permitted to list schedules"); len(got) != 1 {
+		t.Errorf("gaps %v for an optional kind that may not be listed", got)
+	}
+	r.optional = false
+	if got := r.appendGap(nil, r.notServed()); len(got) != 1 {
+		t.Errorf("gaps %v for a kind that is not served", got)
 	}
 }

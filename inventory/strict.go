@@ -74,6 +74,9 @@ func (c *checker) object(t reflect.Type, v any, path []any) {
 			c.check(field, m[key], at)
 			continue
 		}
+		if len(path) == 0 && key == "sops" {
+			continue // what SOPS notes in a document that it encrypts
+		}
 		c.fail(at, fmt.Sprintf("unknown field %s%s", name(at), didYouMean(key, sortedKeys(fields))))
 	}
 }

@@ -3,6 +3,7 @@ package inventory
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -125,7 +126,7 @@ func (w *watcher) configure(informer cache.SharedIndexInformer, r resource) erro
 		AddFunc:    func(any) { w.signal() },
 		DeleteFunc: func(any) { w.signal() },
 		UpdateFunc: func(before, after any) {
-			if version(before) != version(after) {
+			if version(before) != version(after) && !heartbeat(before, after) {
 				w.signal()
 			}
 		},
@@ -133,12 +134,36 @@ func (w *watcher) configure(informer cache.SharedIndexInformer, r resource) erro
 	return err
 }
 
-// trim drops what no control reads and what is often most of an object.
+// trim drops what no control reads and what is often most of an object, or
+// changes all the time.
 func trim(obj any) (any, error) {
-	if u, ok := obj.(*unstructured.Unstructured); ok {
-		u.SetManagedFields(nil)
+	u, ok := obj.(*unstructured.Unstructured)
+	if !ok {
+		return obj, nil
 	}
-	return obj, nil
+	u.SetManagedFields(nil)
+	switch u.GetKind() {
+	case "HorizontalPodAutoscaler":
+		delete(u.Object, "status")
+	case "Node":
+		status := mapping(u.Object["status"])
+		for _, field := range []string{"conditions", "images", "volumesAttached", "volumesInUse"} {
+			delete(status, field)
+		}
+	}
+	return u, nil
+}
+
+// heartbeat reports whether an update of a kind that reports every few seconds
+// changes nothing that is kept.
+func heartbeat(before, after any) bool {
+	a, _ := before.(*unstructured.Unstructured)
+	b, _ := after.(*unstructured.Unstructured)
+	if a == nil || b == nil || a.GetKind() != "Node" && a.GetKind() != "HorizontalPodAutoscaler" {
+		return false
+	}
+	return same(a.Object["spec"], b.Object["spec"]) && same(a.Object["status"], b.Object["status"]) &&
+		reflect.DeepEqual(a.GetLabels(), b.GetLabels()) && reflect.DeepEqual(a.GetAnnotations(), b.GetAnnotations())
 }
 
 func version(obj any) string {
@@ -200,7 +225,7 @@ func (w *watcher) snapshot() (*Inventory, error) {
 			reason = r.Resource + " are not listed yet"
 		}
 		if reason != "" {
-			gaps = append(gaps, Gap{r.groupKind(), reason})
+			gaps = r.appendGap(gaps, reason)
 			continue
 		}
 		for _, item := range w.informers[r].GetStore().List() {

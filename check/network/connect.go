@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -104,14 +105,20 @@ func (n *Network) outsideClouds() string {
 		return ""
 	}
 	for _, o := range nodes {
-		spec, _ := o.Object["spec"].(map[string]any)
-		id, _ := spec["providerID"].(string)
-		provider, _, _ := strings.Cut(id, "://")
-		if !slices.Contains(local, strings.ToLower(provider)) {
+		if !slices.Contains(local, provider(o)) {
 			return ""
 		}
 	}
 	return "no node runs in a cloud: none has the providerID of one"
+}
+
+// provider returns the name of the cloud that a node runs in, as its providerID
+// gives it.
+func provider(node *inventory.Object) string {
+	spec, _ := node.Object["spec"].(map[string]any)
+	id, _ := spec["providerID"].(string)
+	name, _, _ := strings.Cut(id, "://")
+	return strings.ToLower(name)
 }
 
 // NodeAccess says for each workload whether policies keep its pods from the
@@ -206,8 +213,8 @@ func (r *reach) vague(class int, on []span) string {
 }
 
 // InstanceMetadata says whether ordinary pods of a live cluster are kept from
-// the metadata service, as far as policies show it. Settings of the cloud may
-// do it as well, so that an open policy alone does not fail.
+// the metadata service, as far as policies show it. Where a setting of the cloud
+// may do it as well, an open policy alone does not fail.
 func (n *Network) InstanceMetadata() []finding.Finding {
 	if n.inv.Origin == inventory.Files {
 		return nil
@@ -230,12 +237,39 @@ func (n *Network) InstanceMetadata() []finding.Finding {
 			}
 		}
 	}
-	if open > 0 || judged == 0 || n.plugin.enforces != yes {
-		f.Status, f.Evidence = finding.Unknown, ""
-		f.Reason = fmt.Sprintf("policies let %d of %d workloads reach it; close them, or show the hop limit of 1 that your cloud sets: give the output of terraform show -json by --evidence, or attest it", open, judged)
-		if n.plugin.enforces != yes {
-			f.Reason = "it is not known that policies are enforced (CLU-NET-01); show the hop limit of 1 that your cloud sets: give the output of terraform show -json by --evidence, or attest it"
+	const show = "; show what your cloud sets: give the output of terraform show -json by --evidence, or attest it"
+	missing := cmp.Or(n.uncertain(""), n.hops())
+	switch {
+	case open == 0 && judged > 0 && n.plugin.enforces == yes:
+		return []finding.Finding{f}
+	case n.plugin.enforces == unsure:
+		missing = "it is not known that policies are enforced (CLU-NET-01)"
+	case open > 0 && missing == "":
+		f.Status, f.Evidence = finding.Fail, ""
+		f.Message = fmt.Sprintf("pods of %d of %d workloads can reach it, and these nodes have nothing else that keeps them from it", open, judged)
+		return []finding.Finding{f}
+	case open > 0:
+		missing = fmt.Sprintf("policies let %d of %d workloads reach it, and %s", open, judged, missing)
+	default:
+		missing = "no ordinary pod is seen"
+	}
+	f.Status, f.Evidence, f.Reason = finding.Unknown, "", missing+show
+	return []finding.Finding{f}
+}
+
+// hops says that the cloud may bound how far metadata travels, which nothing in
+// the cluster shows, or "" where the clouds of the nodes have no such setting.
+func (n *Network) hops() string {
+	nodes := n.inv.Kind("", "Node")
+	for _, o := range nodes {
+		switch p := provider(o); p {
+		case "gce", "openstack", "digitalocean", "hcloud":
+		default:
+			return "the hop limit of the nodes is not known"
 		}
 	}
-	return []finding.Finding{f}
+	if len(nodes) == 0 {
+		return "the nodes are not known"
+	}
+	return ""
 }
