@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -73,14 +75,13 @@ func newColumns(n *Network) *columns {
 func (c *columns) addNamespace(ns string, of labels.Set, ws []*inventory.Workload) {
 	first, known := len(c.classes), map[string]int{}
 	for _, w := range ws {
-		spec := w.Template.Spec
-		named := namedPorts(spec)
-		key := fmt.Sprint(labels.Set(w.Template.Labels).String(), "\n", spec.HostNetwork, "\n", named)
+		key := view(w)
 		at, have := known[key]
 		if !have {
 			at = len(c.classes)
 			known[key] = at
-			c.classes = append(c.classes, &class{namespace: ns, labels: w.Template.Labels, host: spec.HostNetwork, named: named})
+			spec := w.Template.Spec
+			c.classes = append(c.classes, &class{namespace: ns, labels: w.Template.Labels, host: spec.HostNetwork, named: namedPorts(spec)})
 		}
 		c.classes[at].workloads = append(c.classes[at].workloads, w)
 		c.of[w] = at
@@ -89,6 +90,22 @@ func (c *columns) addNamespace(ns string, of labels.Set, ws []*inventory.Workloa
 	for k, v := range of {
 		c.spaces[label{"", k, v}] = append(c.spaces[label{"", k, v}], ns)
 	}
+}
+
+// view writes what policies can tell of the pods of a workload.
+func view(w *inventory.Workload) string {
+	key := []byte(labels.Set(w.Template.Labels).String())
+	key = strconv.AppendBool(append(key, '\n'), w.Template.Spec.HostNetwork)
+	for _, containers := range [][]corev1.Container{w.Template.Spec.Containers, w.Template.Spec.InitContainers} {
+		for _, c := range containers {
+			for _, p := range c.Ports {
+				if p.Name != "" {
+					key = strconv.AppendInt(append(append(append(key, '\n'), p.Name...), p.Protocol...), int64(p.ContainerPort), 10)
+				}
+			}
+		}
+	}
+	return string(key)
 }
 
 // A selection is a selector of namespaces and one of pods. Without the first it
