@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -157,6 +158,9 @@ func templates(objects map[string]manifest) map[string]corev1.PodTemplateSpec {
 	for name, s := range of[*appsv1.StatefulSet](objects) {
 		out["StatefulSet/"+name] = s.Spec.Template
 	}
+	for name, j := range of[*batchv1.CronJob](objects) {
+		out["CronJob/"+name] = j.Spec.JobTemplate.Spec.Template
+	}
 	return out
 }
 
@@ -248,7 +252,7 @@ func TestExampleSecuredContainers(t *testing.T) {
 			if sc := c.SecurityContext; sc == nil || !is(sc.ReadOnlyRootFilesystem, true) {
 				t.Errorf("%s: container %s can write to its root file system", name, c.Name)
 			}
-			if c.StartupProbe == nil || c.ReadinessProbe == nil || c.LivenessProbe == nil {
+			if serves := !strings.HasPrefix(name, "CronJob/"); serves && (c.StartupProbe == nil || c.ReadinessProbe == nil || c.LivenessProbe == nil) {
 				t.Errorf("%s: container %s lacks a probe", name, c.Name)
 			}
 			for _, e := range c.Env {
@@ -402,6 +406,12 @@ func TestExampleFitsQuota(t *testing.T) {
 			t.Fatalf("StatefulSet/%s leaves replicas to a default", name)
 		}
 		addPods(need, s.Spec.Template, int64(*s.Spec.Replicas))
+	}
+	for name, j := range of[*batchv1.CronJob](objects) {
+		if j.Spec.ConcurrencyPolicy != batchv1.ForbidConcurrent {
+			t.Fatalf("CronJob/%s may run more than once at a time", name)
+		}
+		addPods(need, j.Spec.JobTemplate.Spec.Template, 1)
 	}
 	quota, limits := of[*corev1.ResourceQuota](objects)["internship-matcher"], of[*corev1.LimitRange](objects)["internship-matcher"]
 	if quota == nil || limits == nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -42,7 +43,7 @@ func (n *Network) selectors(p *policy) finding.Finding {
 	}
 	doubt := ""
 	for _, s := range selections {
-		if s.all() || n.matches(s) {
+		if s.all() || n.matches(s) || n.inv.Origin == inventory.Files && s.dns() {
 			continue
 		}
 		if doubt = n.unseen(s); doubt == "" {
@@ -61,6 +62,13 @@ func (n *Network) selectors(p *policy) finding.Finding {
 // namespace, or of every one.
 func (s selection) all() bool {
 	return (s.namespaces == nil || empty(s.namespaces)) && (s.pods == nil || empty(s.pods))
+}
+
+// dns reports whether a selection is the DNS of the cluster as Kubernetes itself
+// labels it, which no files need to hold.
+func (s selection) dns() bool {
+	return s.namespaces != nil && s.pods != nil && s.namespaces.MatchLabels[corev1.LabelMetadataName] == metav1.NamespaceSystem &&
+		len(s.pods.MatchLabels) == 1 && s.pods.MatchLabels["k8s-app"] == "kube-dns" && len(s.pods.MatchExpressions) == 0
 }
 
 func (s selection) String() string {
