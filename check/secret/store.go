@@ -31,9 +31,10 @@ func Stores(inv *inventory.Inventory) []finding.Finding {
 	fed := feeds(inv)
 	needs := needs(inv)
 	var out []finding.Finding
-	for _, ns := range namespaces(inv) {
+	sources := namespaces(inv)
+	for _, ns := range slices.Sorted(maps.Keys(sources)) {
 		f := store(inv, ns, fed[ns], needs[ns])
-		f.Subject = finding.Subject{APIVersion: "v1", Kind: "Namespace", Name: ns}
+		f.Subject = finding.Subject{APIVersion: "v1", Kind: "Namespace", Name: ns, Source: sources[ns]}
 		if o := inv.Get("", "Namespace", "", ns); o != nil {
 			f.Subject = o.Subject()
 		}
@@ -63,19 +64,21 @@ func store(inv *inventory.Inventory, ns, feed, need string) finding.Finding {
 	return finding.Finding{Status: finding.Fail, Message: "Secrets are written by hand: no external or sealed store feeds the namespace", Evidence: need}
 }
 
-// namespaces returns the namespaces that have an object or a workload.
-func namespaces(inv *inventory.Inventory) []string {
-	found := map[string]bool{}
+// namespaces returns the namespaces that have an object, a workload or a
+// Secret, and where that stands.
+func namespaces(inv *inventory.Inventory) map[string]string {
+	found := map[string]string{}
+	note := func(ns, source string) { found[ns] = cmp.Or(found[ns], source) }
 	for _, o := range inv.Kind("", "Namespace") {
-		found[o.GetName()] = true
+		note(o.GetName(), o.Source)
 	}
 	for _, w := range inv.Workloads() {
-		found[inv.NamespaceOf(w.Object)] = true
+		note(inv.NamespaceOf(w.Object), w.Source)
 	}
 	for _, o := range inv.Kind("", "Secret") {
-		found[inv.NamespaceOf(o)] = true
+		note(inv.NamespaceOf(o), o.Source)
 	}
-	return slices.Sorted(maps.Keys(found))
+	return found
 }
 
 // feeds says for each namespace which store feeds it.
