@@ -71,7 +71,7 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"registry.allowed":          func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
 	"sandbox.untrusted":         func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
 	"secret.age":                func(e *evaluation) []finding.Finding { return secret.Age(e.inv, e.now) },
-	"secret.shared":             func(e *evaluation) []finding.Finding { return secret.Shared(e.inv, e.access.Reads) },
+	"secret.shared":             func(e *evaluation) []finding.Finding { return secret.Shared(e.inv, e.access.ReadersOf()) },
 	"secret.stores":             func(e *evaluation) []finding.Finding { return secret.Stores(e.inv) },
 	"secret.unused":             func(e *evaluation) []finding.Finding { return secret.Unused(e.inv) },
 	"subpath.mounts":            func(e *evaluation) []finding.Finding { return subpath.Mounts(e.inv) },

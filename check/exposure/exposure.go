@@ -36,16 +36,20 @@ type route struct {
 // is not for the public: by its own paths, or because it opens everything of a
 // port on which the workload behind it says that it has such a path.
 func DebugPaths(inv *inventory.Inventory) []finding.Finding {
+	v := view{inv, map[string][]*inventory.Workload{}}
+	for _, w := range inv.Workloads() {
+		v.workloads[inv.NamespaceOf(w.Object)] = append(v.workloads[inv.NamespaceOf(w.Object)], w)
+	}
 	var out []finding.Finding
 	for _, o := range inv.Kind("networking.k8s.io", "Ingress") {
 		var i networkingv1.Ingress
 		err := convert(o, &i)
-		out = append(out, judge(inv, o, ingressRoutes(inv.NamespaceOf(o), i.Spec), err))
+		out = append(out, v.judge(o, ingressRoutes(inv.NamespaceOf(o), i.Spec), err))
 	}
 	for _, o := range inv.Kind("gateway.networking.k8s.io", "HTTPRoute") {
 		var r httpRoute
 		err := convert(o, &r)
-		out = append(out, judge(inv, o, r.routes(inv.NamespaceOf(o)), err))
+		out = append(out, v.judge(o, r.routes(inv.NamespaceOf(o)), err))
 	}
 	return out
 }
@@ -119,7 +123,13 @@ func (r *httpRoute) routes(ns string) []route {
 	return out
 }
 
-func judge(inv *inventory.Inventory, o *inventory.Object, routes []route, unreadable error) finding.Finding {
+// A view is an inventory with its workloads by namespace.
+type view struct {
+	*inventory.Inventory
+	workloads map[string][]*inventory.Workload
+}
+
+func (v view) judge(o *inventory.Object, routes []route, unreadable error) finding.Finding {
 	f := finding.Finding{Status: finding.Pass, Exposure: finding.Internet, Subject: o.Subject()}
 	if unreadable != nil {
 		f.Status, f.Reason = finding.Unknown, unreadable.Error()
@@ -131,7 +141,7 @@ func judge(inv *inventory.Inventory, o *inventory.Object, routes []route, unread
 			f.Status, f.Message, f.Evidence = finding.Fail, fmt.Sprintf("opens %s to the outside", r.path), "Service "+r.service
 			return f
 		}
-		what, seen := behind(inv, r)
+		what, seen := v.behind(r)
 		if what != "" {
 			f.Status, f.Message = finding.Fail, fmt.Sprintf("opens %s to the outside, and with it %s", r.path, what)
 			return f
@@ -162,10 +172,10 @@ func private(path string) string {
 
 // behind returns what a workload itself says of a path that is not for the
 // public, on the port that a route opens as a whole.
-func behind(inv *inventory.Inventory, r route) (what string, seen bool) {
-	o := inv.Get("", "Service", r.namespace, r.service)
+func (v view) behind(r route) (what string, seen bool) {
+	o := v.Get("", "Service", r.namespace, r.service)
 	if o == nil {
-		return "", inv.Origin == inventory.Cluster
+		return "", v.Origin == inventory.Cluster
 	}
 	var svc corev1.Service
 	if convert(o, &svc) != nil {
@@ -174,9 +184,10 @@ func behind(inv *inventory.Inventory, r route) (what string, seen bool) {
 	if len(svc.Spec.Selector) == 0 {
 		return "", true
 	}
-	seen = inv.Origin == inventory.Cluster
-	for _, w := range inv.Workloads() {
-		if inv.NamespaceOf(w.Object) != r.namespace || !labels.SelectorFromSet(svc.Spec.Selector).Matches(labels.Set(w.Template.Labels)) {
+	seen = v.Origin == inventory.Cluster
+	selector := labels.SelectorFromSet(svc.Spec.Selector)
+	for _, w := range v.workloads[r.namespace] {
+		if !selector.Matches(labels.Set(w.Template.Labels)) {
 			continue
 		}
 		seen = true

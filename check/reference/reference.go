@@ -25,6 +25,8 @@ import (
 // HorizontalPodAutoscaler whether what it points at exists.
 func Dangling(inv *inventory.Inventory) []finding.Finding {
 	var out []finding.Finding
+	pods := podsOf(inv)
+	ofService := func(inv *inventory.Inventory, o *inventory.Object) (target, error) { return ofService(inv, o, pods) }
 	for _, k := range []struct {
 		group, kind string
 		missing     func(*inventory.Inventory, *inventory.Object) (target, error)
@@ -86,7 +88,22 @@ func convert(o *inventory.Object, into any) error {
 	return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into)
 }
 
-func ofService(inv *inventory.Inventory, o *inventory.Object) (target, error) {
+// podsOf returns the labels of pods by namespace: those of templates, and those
+// that only pods have, as their own name.
+func podsOf(inv *inventory.Inventory) map[string][]labels.Set {
+	out := map[string][]labels.Set{}
+	for _, w := range inv.Workloads() {
+		ns := inv.NamespaceOf(w.Object)
+		out[ns] = append(out[ns], w.Template.Labels)
+	}
+	for _, o := range inv.Kind("", "Pod") {
+		ns := inv.NamespaceOf(o)
+		out[ns] = append(out[ns], o.GetLabels())
+	}
+	return out
+}
+
+func ofService(inv *inventory.Inventory, o *inventory.Object, pods map[string][]labels.Set) (target, error) {
 	var s corev1.Service
 	if err := convert(o, &s); err != nil {
 		return target{}, err
@@ -98,15 +115,8 @@ func ofService(inv *inventory.Inventory, o *inventory.Object) (target, error) {
 		return target{none: "without a selector others say what it points at"}, nil
 	}
 	ns, selector := inv.NamespaceOf(o), labels.SelectorFromSet(s.Spec.Selector)
-	for _, w := range inv.Workloads() {
-		if inv.NamespaceOf(w.Object) == ns && selector.Matches(labels.Set(w.Template.Labels)) {
-			return target{}, nil
-		}
-	}
-	for _, o := range inv.Kind("", "Pod") { // some labels only pods have, as their own name
-		if inv.NamespaceOf(o) == ns && selector.Matches(labels.Set(o.GetLabels())) {
-			return target{}, nil
-		}
+	if slices.ContainsFunc(pods[ns], func(set labels.Set) bool { return selector.Matches(set) }) {
+		return target{}, nil
 	}
 	return target{kinds: makers, namespace: ns, missing: "pods with " + selector.String()}, nil
 }

@@ -204,22 +204,25 @@ func changed(o *inventory.Object) (at time.Time, exact bool, err error) {
 }
 
 // Shared says for each Secret whether workloads of one application only can
-// read it, mounted or through the API, as reads knows. An application is what
+// read it, mounted or through the API, as readers knows. An application is what
 // app.kubernetes.io/part-of names, else the namespace.
-func Shared(inv *inventory.Inventory, reads func(w *inventory.Workload, namespace, name string) bool) []finding.Finding {
-	refers := map[*inventory.Workload]map[string]bool{}
+func Shared(inv *inventory.Inventory, readers func(namespace, name string) []*inventory.Workload) []finding.Finding {
+	mounts := map[key][]*inventory.Workload{}
 	for _, w := range inv.Workloads() {
-		refers[w] = Names(w.Object)
+		for name := range Names(w.Object) {
+			at := key{inv.NamespaceOf(w.Object), name}
+			mounts[at] = append(mounts[at], w)
+		}
 	}
 	return each(inv, func(o *inventory.Object) finding.Finding {
 		ns, applications, how := inv.NamespaceOf(o), map[string]bool{}, []string{}
-		for _, w := range inv.Workloads() {
-			mounts := inv.NamespaceOf(w.Object) == ns && refers[w][o.GetName()]
-			if app := application(inv, w); (mounts || reads(w, ns, o.GetName())) && !applications[app] {
+		for _, w := range slices.Concat(mounts[key{ns, o.GetName()}], readers(ns, o.GetName())) {
+			if app := application(inv, w); !applications[app] {
 				applications[app] = true
 				how = append(how, w.Subject().String())
 			}
 		}
+		slices.Sort(how)
 		if len(applications) > 1 {
 			return finding.Finding{
 				Status: finding.Fail, Message: fmt.Sprintf("workloads of %d applications can read it", len(applications)),
