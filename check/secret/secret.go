@@ -81,13 +81,13 @@ func uses(inv *inventory.Inventory) map[key]*inventory.Object {
 		if o.GetKind() == "Secret" {
 			continue
 		}
-		ns := inv.NamespaceOf(o)
-		for name := range Names(o) {
+		ns, names := inv.NamespaceOf(o), Names(o)
+		for name := range names {
 			out[key{ns, name}] = o
 		}
-		if ns == "" { // a cluster-wide object says in which namespace, if at all
+		if ns == "" && len(names) > 0 { // a cluster-wide object may mean any namespace
 			for _, s := range inv.Kind("", "Secret") {
-				if Names(o)[s.GetName()] {
+				if names[s.GetName()] {
 					out[key{inv.NamespaceOf(s), s.GetName()}] = o
 				}
 			}
