@@ -344,7 +344,7 @@ func (e *evaluation) exposure(s finding.Subject) finding.Exposure {
 		unseen = finding.ExposureUnknown
 	}
 	switch s.Kind {
-	case "Ingress":
+	case "Gateway", "HTTPRoute", "Ingress":
 		return finding.Internet
 	case "Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "ServiceAccount":
 		holders := e.access.Workloads(s)

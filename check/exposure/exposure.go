@@ -130,7 +130,7 @@ type view struct {
 }
 
 func (v view) judge(o *inventory.Object, routes []route, unreadable error) finding.Finding {
-	f := finding.Finding{Status: finding.Pass, Exposure: finding.Internet, Subject: o.Subject()}
+	f := finding.Finding{Status: finding.Pass, Subject: o.Subject()}
 	if unreadable != nil {
 		f.Status, f.Reason = finding.Unknown, unreadable.Error()
 		return f

@@ -109,7 +109,7 @@ func TestDebugPaths(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := DebugPaths(read(t, tt.origin, tt.documents...))
-			if len(got) != 1 || got[0].Status != tt.want || got[0].Exposure != finding.Internet {
+			if len(got) != 1 || got[0].Status != tt.want {
 				t.Fatalf("%+v, want %s", got, tt.want)
 			}
 			if got[0].Status == finding.Fail && got[0].Message == "" || got[0].Status == finding.Unknown && got[0].Reason == "" {

@@ -145,7 +145,7 @@ func (n *Network) NodeAccess() []finding.Finding {
 }
 
 // DataStores says for each data store whether workloads outside its application
-// reach it. ports returns the ports on which a workload serves data, and none
+// reach it, other than such as a policy of its namespace names one by one. ports returns the ports on which a workload serves data, and none
 // for what is no data store.
 func (n *Network) DataStores(ports func(*inventory.Workload) []corev1.ContainerPort) []finding.Finding {
 	return n.eachOrdinary(func(w *inventory.Workload, class int) finding.Finding {
@@ -154,7 +154,7 @@ func (n *Network) DataStores(ports func(*inventory.Workload) []corev1.ContainerP
 			return finding.Finding{Status: finding.NotApplicable, Reason: "no data store is known by its image"}
 		}
 		for from, on := range n.reach.sources(class, serves) {
-			if !n.foreign(from, w) {
+			if !n.foreign(from, w) || n.reach.invited(class, from, on[0].from) {
 				continue
 			}
 			return finding.Finding{
@@ -195,6 +195,14 @@ func (n *Network) foreign(from int, w *inventory.Workload) bool {
 		return one != other
 	}
 	return c.namespace != n.inv.NamespaceOf(w.Object)
+}
+
+// invited reports whether a NetworkPolicy lets a class in by the labels of its
+// pods and of its namespace: who writes that means these pods.
+func (r *reach) invited(class, from int, port uint32) bool {
+	return slices.ContainsFunc(r.stances[class][ingress.index()].rules, func(cl *clause) bool {
+		return cl.byName.has(from) && r.covers(cl, class, ingress, from, port)
+	})
 }
 
 // vague names a rule that admits a block of addresses to some ports of a class

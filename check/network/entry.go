@@ -117,12 +117,19 @@ func (n *Network) Unlisted() []finding.Finding {
 	for _, e := range n.entries() {
 		f := n.unlisted(e)
 		f.Subject = e.Subject()
-		if e.why != "" {
-			f.Exposure = finding.Internet
-		}
+		f.Exposure = n.exposureOf(e)
 		out = append(out, f)
 	}
 	return out
+}
+
+// exposureOf is that of a Service that opens a way in by itself; of others the
+// caller knows it.
+func (n *Network) exposureOf(e entry) finding.Exposure {
+	if e.why != "" && !System(n.inv.NamespaceOf(e.Object)) {
+		return finding.Internet
+	}
+	return finding.ExposureUnknown
 }
 
 func (n *Network) unlisted(e entry) finding.Finding {
@@ -152,9 +159,7 @@ func (n *Network) Management() []finding.Finding {
 	for _, e := range n.entries() {
 		f := n.management(e)
 		f.Subject = e.Subject()
-		if e.why != "" {
-			f.Exposure = finding.Internet
-		}
+		f.Exposure = n.exposureOf(e)
 		out = append(out, f)
 	}
 	return out

@@ -19,6 +19,7 @@ type clause struct {
 	peers  set
 	ports  ports      // by number
 	named  []portName // and by name
+	byName set        // those of the peers that are some pods of some other namespaces
 	vague  string     // a block that may hold pods, or not
 }
 
@@ -240,8 +241,13 @@ func (r *reach) rulePeer(cl *clause, ns string, p networkingv1.NetworkPolicyPeer
 		r.block(cl, p.IPBlock.CIDR, p.IPBlock.Except)
 		return
 	}
-	if p.NamespaceSelector != nil || p.PodSelector != nil {
-		cl.peers = cl.peers.or(r.pick(selection{p.NamespaceSelector, ns, p.PodSelector}))
+	if p.NamespaceSelector == nil && p.PodSelector == nil {
+		return
+	}
+	picked := r.pick(selection{p.NamespaceSelector, ns, p.PodSelector})
+	cl.peers = cl.peers.or(picked)
+	if p.NamespaceSelector != nil && p.PodSelector != nil && !empty(p.NamespaceSelector) && !empty(p.PodSelector) {
+		cl.byName = cl.byName.or(picked)
 	}
 }
 
