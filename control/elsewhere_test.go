@@ -43,7 +43,6 @@ func TestElsewhere(t *testing.T) {
 		want  finding.Status
 		about string // in reason, message or evidence
 	}{
-		{"nothing", evidence.Set{}, "INF-AAA-01", finding.Unknown, "only a statement can settle it: no tool sees it"},
 		{"statement", evidence.Set{Statements: []evidence.Statement{statement("INF-AAA-01", day.AddDate(0, 1, 0))}}, "INF-AAA-01", finding.Pass, "Ada vouches for it until 2026-12-26: seen (ops.yaml:2)"},
 		{"expired statement", evidence.Set{Statements: []evidence.Statement{statement("INF-AAA-01", day.AddDate(0, 0, -1))}}, "INF-AAA-01", finding.Unknown, "the statement of Ada (ops.yaml:2) expired on 2026-11-25"},
 		{"statement on another", evidence.Set{Statements: []evidence.Statement{statement("INF-AAA-02", day.AddDate(0, 1, 0))}}, "INF-AAA-01", finding.Unknown, "only a statement"},
