@@ -69,6 +69,7 @@ type Set struct {
 	Analyses      []Analysis
 	Exploited     []Exploited
 	Images        []ImageReport
+	Nodes         []NodeRecord
 	PolicyResults []PolicyResult
 	Provenances   []Provenance
 	Registries    []Registries // no evidence, but a rule that comes with it
@@ -99,6 +100,7 @@ func (s *Set) add(other *Set) {
 	s.Analyses = append(s.Analyses, other.Analyses...)
 	s.Exploited = append(s.Exploited, other.Exploited...)
 	s.Images = append(s.Images, other.Images...)
+	s.Nodes = append(s.Nodes, other.Nodes...)
 	s.PolicyResults = append(s.PolicyResults, other.PolicyResults...)
 	s.Provenances = append(s.Provenances, other.Provenances...)
 	s.Registries = append(s.Registries, other.Registries...)
@@ -110,7 +112,7 @@ func (s *Set) add(other *Set) {
 
 // Empty reports whether the set holds no record.
 func (s *Set) Empty() bool {
-	return s == nil || len(s.Analyses)+len(s.Exploited)+len(s.Images)+len(s.PolicyResults)+
+	return s == nil || len(s.Analyses)+len(s.Exploited)+len(s.Images)+len(s.Nodes)+len(s.PolicyResults)+
 		len(s.Provenances)+len(s.Signatures)+len(s.Statements)+len(s.Verdicts) == 0
 }
 

@@ -45,6 +45,8 @@ var formats = []format{
 	{"KEV catalogue", isKEV, kev},
 	{"KubeGuardian attestation", func(h head) bool { return h.text("apiVersion") == StatementsVersion }, statements},
 	{"KubeGuardian allow list of registries", func(h head) bool { return h.text("apiVersion") == RegistriesVersion }, registries},
+	{"kube-bench --json", isKubeBench, kubeBench},
+	{"kubeguardian scan --node", isNode, nodeRecord},
 	{"report object of Kubernetes", isReports, reports},
 	{"SARIF", isSARIF, readSARIF},
 	{"sigstore bundle", isBundle, bundle},

@@ -27,6 +27,7 @@ var arrows = map[string][]string{
 	"inventory": {"finding"},
 	"evidence":  {"finding", "yamldoc"},
 	"exception": {"finding", "yamldoc"},
+	"node":      {"evidence"},
 	"policy":    {"finding"},
 	"check/*":   {"inventory", "evidence", "finding"},
 	"control":   {"inventory", "evidence", "exception", "policy", "check/*", "finding", "yamldoc"},
@@ -50,7 +51,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "suite", "inventory", "evidence", "exception", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"test/*": {"*"},

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math"
@@ -25,6 +26,7 @@ import (
 
 const scanUsage = `Usage: kubeguardian scan [FLAGS] PATH…
        kubeguardian scan [FLAGS] --cluster
+       kubeguardian scan --node [--output FILE]
 
 Judges Kubernetes manifests or a running cluster by all controls, and prints the
 security score, what to fix next, and what failed. PATH is a file, a folder with
@@ -35,6 +37,9 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
                        ~/.kube/config, then those of the pod this runs in)
   --evidence PATH      what was seen elsewhere: a file or a folder of them; may be
                        given several times
+  --node               write what the node that this runs on shows, as JSON: a
+                       scan of the cluster takes it by --evidence. Run it as
+                       root; what it could not read is named
   --level LEVEL        list findings of one level only: infrastructure, cluster,
                        container, application or code; score and exit code stay
                        those of everything
@@ -68,6 +73,7 @@ type scanOptions struct {
 	evidence   []string
 	cluster    bool
 	kubeconfig string
+	node       bool
 	level      finding.Level    // "" for all
 	failOn     finding.Severity // "" for none
 	minScore   float64
@@ -85,6 +91,9 @@ func scan(ctx context.Context, args []string, std streams) error {
 	opts, err := scanFlags(args, std.out)
 	if err != nil {
 		return err
+	}
+	if opts.node {
+		return opts.scanNode(ctx, std)
 	}
 	catalogue, set, err := builtIn()
 	if err != nil {
@@ -133,6 +142,7 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	flags := newFlags("scan")
 	flags.BoolVar(&o.cluster, "cluster", false, "")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "")
+	flags.BoolVar(&o.node, "node", false, "")
 	flags.StringVar(&o.output, "output", "", "")
 	flags.Func("evidence", "", appendTo(&o.evidence))
 	flags.Float64Var(&o.minScore, "min-score", 0, "")
@@ -156,7 +166,11 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	if o.paths, err = parse(flags, args, scanUsage, out); err != nil {
 		return nil, err
 	}
-	if err := o.check(); err != nil {
+	err = o.check()
+	if o.node {
+		err = o.checkNode(flags)
+	}
+	if err != nil {
 		return nil, wrongUsage("scan", fmt.Errorf("scan: %w", err))
 	}
 	return o, nil
@@ -202,6 +216,20 @@ func (o *scanOptions) scanned() []string {
 		return []string{"cluster"}
 	}
 	return o.paths
+}
+
+// checkNode allows nothing beside --node that it would leave out of account.
+func (o *scanOptions) checkNode(flags *flag.FlagSet) error {
+	if len(o.paths) > 0 {
+		return errors.New("--node takes no path: it looks at the node that it runs on")
+	}
+	var err error
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name != "node" && f.Name != "output" {
+			err = fmt.Errorf("--%s has no meaning with --node, which judges nothing: give its output by --evidence", f.Name)
+		}
+	})
+	return err
 }
 
 // builtIn loads the controls and the policies that define them.
