@@ -46,13 +46,7 @@ var wanted = map[evidence.Kind]string{
 // elsewhere returns the state of a control of which neither the inventory nor
 // our own evidence says anything: the verdicts of other tools, else unknown.
 func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
-	kind := ""
-	for _, s := range ctl.Subjects {
-		if outside[s] {
-			kind = s
-			break
-		}
-	}
+	kind := ctl.outside()
 	if kind == "" {
 		return nil
 	}
@@ -70,6 +64,52 @@ func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
 	return []finding.Finding{{
 		Status: finding.Unknown, Reason: "no evidence; " + hint, Subject: finding.Subject{Kind: kind},
 	}}
+}
+
+// outside returns the kind of subject that exists in every system, or "".
+func (ctl *Control) outside() string {
+	if at := slices.IndexFunc(ctl.Subjects, func(s string) bool { return outside[s] }); at >= 0 {
+		return ctl.Subjects[at]
+	}
+	return ""
+}
+
+// heard lets other tools speak of subjects that our own evidence leaves
+// unknown. A verdict without a subject is of the only one that is unknown; of
+// several nobody knows which, and it stands beside them.
+func (e *evaluation) heard(ctl *Control, states []finding.Finding) []finding.Finding {
+	open := func(f finding.Finding) bool { return f.Status == finding.Unknown }
+	kind := ctl.outside()
+	if kind == "" || !slices.ContainsFunc(states, open) {
+		return states
+	}
+	out := slices.Clone(states)
+	for _, f := range e.foreign(ctl, kind) {
+		named := func(s finding.Finding) bool { return s.Subject.Name == f.Subject.Name }
+		at := slices.IndexFunc(out, named)
+		if at < 0 && f.Subject.Name == "" && count(states, open) == 1 {
+			at = slices.IndexFunc(out, open)
+		}
+		switch {
+		case open(f): // ours says more
+		case at < 0:
+			out = append(out, f)
+		case open(out[at]):
+			f.Subject = out[at].Subject
+			out[at] = f
+		}
+	}
+	return out
+}
+
+func count(findings []finding.Finding, like func(finding.Finding) bool) int {
+	n := 0
+	for _, f := range findings {
+		if like(f) {
+			n++
+		}
+	}
+	return n
 }
 
 // foreign returns what other tools say of a control through the items of a

@@ -17,6 +17,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/check/image"
 	"github.com/kubeguardian/kubeguardian/check/network"
+	"github.com/kubeguardian/kubeguardian/check/node"
 	"github.com/kubeguardian/kubeguardian/check/pipeline"
 	"github.com/kubeguardian/kubeguardian/check/rbac"
 	"github.com/kubeguardian/kubeguardian/evidence"
@@ -49,6 +50,7 @@ type evaluation struct {
 	images    *image.Images
 	pipelines *pipeline.Pipelines
 	network   *network.Network
+	nodes     *node.View
 	exposed   map[finding.Subject]finding.Exposure // of workloads
 	worst     map[string]finding.Exposure          // of the workloads of a namespace
 	now       time.Time
@@ -79,6 +81,7 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 			states[i] = analyze(e)
 		}
 		states[i] = append(states[i], e.gaps(ctl)...)
+		states[i] = e.heard(ctl, states[i])
 		if len(states[i]) == 0 {
 			states[i] = e.elsewhere(ctl)
 		}
@@ -128,6 +131,7 @@ func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
 	if e.network, err = network.New(inv); err != nil {
 		return nil, err
 	}
+	e.nodes = node.New(inv, e.evidence.Nodes, e.now)
 	e.images = image.New(inv, e.evidence, e.network.Exposure, e.now)
 	e.pipelines = pipeline.New(e.evidence, e.images.Commits(), e.now)
 	for _, w := range inv.Workloads() {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Flags are the flags of a [Program] that a control asks about, by their name
@@ -30,6 +32,30 @@ func ProgramName(argv []string) string {
 		return ""
 	}
 	return path.Base(argv[0])
+}
+
+// ProgramOf returns the program that a container runs, or nil.
+func ProgramOf(pod *corev1.PodSpec, container *corev1.Container) *Program {
+	argv := slices.Concat(container.Command, container.Args)
+	name := ProgramName(argv)
+	if name == "" {
+		return nil
+	}
+	program := &Program{Name: name, Image: container.Image, Flags: ParseFlags(argv[1:])}
+	if name == "etcd" {
+		for _, v := range container.Env {
+			program.Flags.AddVariable(v.Name, v.Value)
+		}
+	}
+	uid := 0
+	if s := pod.SecurityContext; s != nil && s.RunAsUser != nil {
+		uid = int(*s.RunAsUser)
+	}
+	if s := container.SecurityContext; s != nil && s.RunAsUser != nil {
+		uid = int(*s.RunAsUser)
+	}
+	program.UID = &uid
+	return program
 }
 
 // switches are known flags that are on without a value.

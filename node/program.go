@@ -143,7 +143,7 @@ func (c *collector) manifest(name string, data []byte) error {
 		return errors.New("not the manifest of a pod")
 	}
 	for i := range pod.Spec.Containers {
-		program := ofContainer(&pod.Spec, &pod.Spec.Containers[i])
+		program := evidence.ProgramOf(&pod.Spec, &pod.Spec.Containers[i])
 		if program == nil {
 			continue
 		}
@@ -155,30 +155,6 @@ func (c *collector) manifest(name string, data []byte) error {
 		c.record.Programs = append(c.record.Programs, *program)
 	}
 	return nil
-}
-
-// ofContainer returns the program that a container runs, or nil.
-func ofContainer(pod *corev1.PodSpec, container *corev1.Container) *evidence.Program {
-	argv := slices.Concat(container.Command, container.Args)
-	name := evidence.ProgramName(argv)
-	if name == "" {
-		return nil
-	}
-	program := &evidence.Program{Name: name, Image: container.Image, Flags: evidence.ParseFlags(argv[1:])}
-	if name == "etcd" {
-		for _, v := range container.Env {
-			program.Flags.AddVariable(v.Name, v.Value)
-		}
-	}
-	uid := 0
-	if s := pod.SecurityContext; s != nil && s.RunAsUser != nil {
-		uid = int(*s.RunAsUser)
-	}
-	if s := container.SecurityContext; s != nil && s.RunAsUser != nil {
-		uid = int(*s.RunAsUser)
-	}
-	program.UID = &uid
-	return program
 }
 
 // place returns the files as a program sees them; where they may not be looked
