@@ -75,23 +75,25 @@ func (ctl *Control) outside() string {
 }
 
 // heard lets other tools speak of subjects that our own evidence leaves
-// unknown. A verdict without a subject is of the only one that is unknown; of
-// several nobody knows which, and it stands beside them.
+// unknown or does not know. A verdict without a subject is of the only one that
+// is unknown; of several nobody knows which, and it stands beside them.
 func (e *evaluation) heard(ctl *Control, states []finding.Finding) []finding.Finding {
 	open := func(f finding.Finding) bool { return f.Status == finding.Unknown }
 	kind := ctl.outside()
-	if kind == "" || !slices.ContainsFunc(states, open) {
+	if kind == "" || len(states) == 0 {
 		return states
 	}
+	unknown := count(states, open)
 	out := slices.Clone(states)
 	for _, f := range e.foreign(ctl, kind) {
 		named := func(s finding.Finding) bool { return s.Subject.Name == f.Subject.Name }
 		at := slices.IndexFunc(out, named)
-		if at < 0 && f.Subject.Name == "" && count(states, open) == 1 {
+		if at < 0 && f.Subject.Name == "" && unknown == 1 {
 			at = slices.IndexFunc(out, open)
 		}
 		switch {
 		case open(f): // ours says more
+		case at < 0 && f.Subject.Name == "" && unknown == 0: // of one that is settled
 		case at < 0:
 			out = append(out, f)
 		case open(out[at]):

@@ -73,12 +73,16 @@ type sshParser struct {
 }
 
 func (p *sshParser) file(text string, depth int) {
-	if p.files++; depth > maxIncludes || p.files > maxEntries {
+	if p.files++; depth > maxIncludes || p.files == maxEntries {
 		p.errs = append(p.errs, errors.New("too many included files"))
+		p.files = maxEntries
 		return
 	}
 	outer := p.match
 	for line := range strings.Lines(text) {
+		if p.files >= maxEntries {
+			return
+		}
 		keyword, arguments := sshLine(line)
 		switch keyword {
 		case "":

@@ -188,7 +188,7 @@ func TestEtcdOnItsOwnHost(t *testing.T) {
 	plain := record("a", strings.Replace(api, "--etcd-certfile=/c", "--etcd-servers=http://e:2379", 1))
 	found := node.New(live(t), []evidence.NodeRecord{plain, record("e", etcd)}, now).EtcdClients()
 	expect(t, found, "ControlPlane/a fail", "ControlPlane/e pass")
-	if !strings.Contains(found[0].Message, "without TLS") || !strings.Contains(found[0].Message, "without --etcd-certfile") {
+	if !strings.Contains(found[0].Message, "without TLS") || !strings.Contains(found[0].Message, "runs without --etcd-certfile") {
 		t.Errorf("message %q", found[0].Message)
 	}
 	variables := record("e", "etcd")

@@ -96,11 +96,10 @@ func (v *verdict) unread(p *evidence.Program, flag string) bool {
 	return why != ""
 }
 
-// want fails for each flag that is not given.
+// want fails if any of some flags is not given.
 func (v *verdict) want(p *evidence.Program, flags ...string) {
-	for _, flag := range flags {
-		if !p.Flags.Has(flag) {
-			v.fail("%s runs without --%s", p.Name, flag)
-		}
+	missing := slices.DeleteFunc(slices.Clone(flags), p.Flags.Has)
+	if len(missing) > 0 {
+		v.fail("%s runs without --%s", p.Name, strings.Join(missing, ", --"))
 	}
 }
