@@ -1,0 +1,146 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/google/nftables"
+
+	"github.com/kubeguardian/kubeguardian/evidence"
+)
+
+// TestFirewall asks the kernel, in a network of its own, where no rule can do
+// harm.
+func TestFirewall(t *testing.T) {
+	failed := make(chan error)
+	record := &evidence.NodeRecord{}
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine
+		failed <- func() error {
+			if err := syscall.Unshare(syscall.CLONE_NEWNET); err != nil {
+				return err
+			}
+			if err := rules(); err != nil {
+				return err
+			}
+			(&collector{tree: tree{"/"}, live: true, record: record}).firewall(t.Context())
+			return nil
+		}()
+	}()
+	if err := <-failed; errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EPROTONOSUPPORT) {
+		t.Skipf("no network of its own with nftables: %v", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	want := []evidence.FilterChain{
+		{Family: "inet", Table: "guard", Name: "in", Hook: "input", Policy: "drop", Rules: 2},
+		{Family: "inet", Table: "guard", Name: "out", Hook: "output", Policy: "accept"},
+	}
+	if !reflect.DeepEqual(record.Chains, want) {
+		t.Errorf("chains %+v, gaps %+v", record.Chains, record.Gaps)
+	}
+}
+
+// rules makes two chains at hooks and one that is only called.
+func rules() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	drop := nftables.ChainPolicyDrop
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "guard"})
+	in := conn.AddChain(&nftables.Chain{Table: table, Name: "in", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter, Policy: &drop})
+	conn.AddChain(&nftables.Chain{Table: table, Name: "out", Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityFilter})
+	conn.AddChain(&nftables.Chain{Table: table, Name: "helper"})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: in})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: in})
+	return conn.Flush()
+}
+
+func TestFilterChain(t *testing.T) {
+	drop, hook := nftables.ChainPolicyDrop, nftables.ChainHookRef(1)
+	for _, tt := range []struct {
+		chain nftables.Chain
+		want  evidence.FilterChain
+	}{
+		{nftables.Chain{Table: &nftables.Table{Name: "t", Family: nftables.TableFamilyIPv4}, Name: "c", Hooknum: hook, Policy: &drop},
+			evidence.FilterChain{Family: "ip", Table: "t", Name: "c", Hook: "input", Policy: "drop", Rules: 3}},
+		{nftables.Chain{Table: &nftables.Table{Name: "t", Family: nftables.TableFamilyNetdev}, Name: "c", Hooknum: hook},
+			evidence.FilterChain{Family: "netdev", Table: "t", Name: "c", Hook: "1", Policy: "accept", Rules: 3}},
+	} {
+		if got := filterChain(&tt.chain, 3); got != tt.want {
+			t.Errorf("%+v, want %+v", got, tt.want)
+		}
+	}
+}
+
+// TestListener opens a port and looks for it, where the test is in the network
+// of the first process.
+func TestListener(t *testing.T) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := os.Readlink("/proc/1/ns/net"); err != nil || first != own {
+		t.Skipf("not in the network of the first process (%s, %v)", first, err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	name, err := os.ReadFile("/proc/self/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := &evidence.NodeRecord{}
+	(&collector{tree: tree{"/"}, record: record}).listeners(t.Context())
+	want := evidence.Listener{Address: ln.Addr().String(), Process: string(name[:len(name)-1])}
+	if !slices.Contains(record.Listeners, want) {
+		t.Errorf("listeners %+v, want %+v", record.Listeners, want)
+	}
+}
+
+// TestUnprivileged collects from the prepared tree without the power of root:
+// what it may not read is named, and nothing is taken for absent.
+func TestUnprivileged(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may read everything; the script of the command tests the other case")
+	}
+	root := kubeadm(t)
+	for _, name := range []string{"etc/kubernetes/manifests", "etc/kubernetes/pki", "etc/cni/net.d"} {
+		folder := filepath.Join(root, name)
+		if err := os.Chmod(folder, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer os.Chmod(folder, 0o700)
+	}
+	r := collect(t, root)
+	for _, path := range []string{"/etc/kubernetes/manifests", "/etc/kubernetes/pki", "/etc/cni/net.d"} {
+		if !slices.Contains(r.Gaps, evidence.NodeGap{Part: evidence.PartFiles, Path: path, Reason: "permission denied"}) {
+			t.Errorf("%s is not among the gaps %+v", path, r.Gaps)
+		}
+	}
+}
+
+// TestPackedList keeps what other lists say when one cannot be read.
+func TestPackedList(t *testing.T) {
+	root := kubeadm(t)
+	packed := filepath.Join(root, "var/lib/apt/lists/x-security_Packages.gz")
+	write(t, packed, []byte("this is not gzip at all"))
+	r := collect(t, root)
+	want := evidence.NodeGap{Part: evidence.PartUpdates, Path: "/var/lib/apt/lists", Reason: "x-security_Packages.gz: gzip: invalid header"}
+	if !slices.Contains(r.Gaps, want) {
+		t.Errorf("gaps %+v", r.Gaps)
+	}
+	if len(r.Updates.Security) != 1 {
+		t.Errorf("what the other list says is lost: %+v", r.Updates)
+	}
+}
