@@ -55,6 +55,7 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"network.node-access":         func(e *evaluation) []finding.Finding { return e.network.NodeAccess() },
 	"network.selectors":           func(e *evaluation) []finding.Finding { return e.network.Selectors() },
 	"network.unlisted":            func(e *evaluation) []finding.Finding { return e.network.Unlisted() },
+	"node.admission-plugins":      func(e *evaluation) []finding.Finding { return e.nodes.AdmissionPlugins() },
 	"node.anonymous-requests":     func(e *evaluation) []finding.Finding { return e.nodes.AnonymousRequests() },
 	"node.auditing":               func(e *evaluation) []finding.Finding { return e.nodes.Auditing() },
 	"node.authorization":          func(e *evaluation) []finding.Finding { return e.nodes.Authorization() },
