@@ -29,17 +29,17 @@ var outside = map[string]bool{
 
 // wanted says how evidence of each kind is had.
 var wanted = map[evidence.Kind]string{
-	evidence.API:      "scan the cluster: kubeguardian scan --cluster",
-	evidence.Node:     "run kubeguardian scan --node on the node and give the result by --evidence",
-	evidence.Cloud:    "attest it, or give the plan of your infrastructure by --evidence",
-	evidence.IaC:      "give the output of terraform show -json by --evidence",
-	evidence.Image:    "give the output of an image scanner (Trivy, Grype) or an SBOM by --evidence",
-	evidence.Registry: "give the signatures and provenance of the images by --evidence",
-	evidence.Repo:     "name the source folder by --evidence",
-	evidence.Attest:   "give the report of the pipeline's tool (SARIF, in-toto) by --evidence",
-	evidence.DAST:     "give the report of a dynamic scan (ZAP) by --evidence",
+	evidence.API:      "scan the cluster (--cluster)",
+	evidence.Node:     "give what scan --node writes",
+	evidence.Cloud:    "give a Terraform plan",
+	evidence.IaC:      "give a Terraform plan",
+	evidence.Image:    "give a scan or an SBOM of the image",
+	evidence.Registry: "give signatures and provenance of the image",
+	evidence.Repo:     "name the source folder",
+	evidence.Attest:   "give the reports of the pipeline",
+	evidence.DAST:     "give the report of a dynamic scan",
 	evidence.Probe:    "attest it",
-	evidence.Runtime:  "run kubeguardian serve in the cluster",
+	evidence.Runtime:  "run kubeguardian serve",
 	evidence.Audit:    "send the audit log to kubeguardian serve",
 }
 
@@ -57,12 +57,14 @@ func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
 	if ctl.Evaluator != byAttestation {
 		var ways []string
 		for _, k := range ctl.Evidence {
-			ways = append(ways, wanted[k])
+			if way := wanted[k]; !slices.Contains(ways, way) {
+				ways = append(ways, way)
+			}
 		}
-		hint = strings.Join(slices.Compact(ways), ", or ")
+		hint = strings.Join(ways, ", or ")
 	}
 	return []finding.Finding{{
-		Status: finding.Unknown, Reason: "no evidence; " + hint, Subject: finding.Subject{Kind: kind},
+		Status: finding.Unknown, Reason: "no evidence: " + hint, Subject: finding.Subject{Kind: kind},
 	}}
 }
 

@@ -63,12 +63,7 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	readme := filepath.Join(root, "README.md")
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "./cmd/kubeguardian")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
+	bin := filepath.Dir(build(t))
 	ran := 0
 	for _, b := range blocks(t, readme) {
 		var err error
@@ -94,6 +89,18 @@ func TestReadme(t *testing.T) {
 	if ran < 3 {
 		t.Errorf("README.md shows %d things that can run; want 3 or more", ran)
 	}
+}
+
+// build returns the path of the program, built anew.
+func build(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "kubeguardian")
+	cmd := exec.Command("go", "build", "-o", program, "./cmd/kubeguardian")
+	cmd.Dir = ".."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return program
 }
 
 // runTranscript runs each "$ command" of a transcript in the repository and
