@@ -48,6 +48,12 @@ var clusterResources = []resource{
 	{schema.GroupVersionResource{Version: "v1", Resource: "limitranges"}, "LimitRange", false},
 	{schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, "Node", false},
 	{schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, "PersistentVolumeClaim", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumes"}, "PersistentVolume", false},
+	{schema.GroupVersionResource{Version: "v1", Resource: "resourcequotas"}, "ResourceQuota", false},
+	{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"}, "MutatingWebhookConfiguration", false},
+	{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicies"}, "ValidatingAdmissionPolicy", false},
+	{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingadmissionpolicybindings"}, "ValidatingAdmissionPolicyBinding", false},
+	{schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations"}, "ValidatingWebhookConfiguration", false},
 	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}, "Deployment", false},
 	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "statefulsets"}, "StatefulSet", false},
 	{schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "daemonsets"}, "DaemonSet", false},
@@ -61,7 +67,9 @@ var clusterResources = []resource{
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, "RoleBinding", false},
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, "ClusterRole", false},
 	{schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, "ClusterRoleBinding", false},
+	{schema.GroupVersionResource{Group: "storage.k8s.io", Version: "v1", Resource: "storageclasses"}, "StorageClass", false},
 
+	{schema.GroupVersionResource{Group: "argoproj.io", Version: "v1alpha1", Resource: "applications"}, "Application", true},
 	{schema.GroupVersionResource{Group: "bitnami.com", Version: "v1alpha1", Resource: "sealedsecrets"}, "SealedSecret", true},
 	{schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}, "Certificate", true},
 	{schema.GroupVersionResource{Group: "cilium.io", Version: "v2", Resource: "ciliumclusterwidenetworkpolicies"}, "CiliumClusterwideNetworkPolicy", true},
@@ -71,6 +79,10 @@ var clusterResources = []resource{
 	{schema.GroupVersionResource{Group: "external-secrets.io", Version: "v1", Resource: "externalsecrets"}, "ExternalSecret", true},
 	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}, "Gateway", true},
 	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}, "HTTPRoute", true},
+	{schema.GroupVersionResource{Group: "helm.toolkit.fluxcd.io", Version: "v2", Resource: "helmreleases"}, "HelmRelease", true},
+	{schema.GroupVersionResource{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Resource: "kustomizations"}, "Kustomization", true},
+	{schema.GroupVersionResource{Group: "kyverno.io", Version: "v1", Resource: "clusterpolicies"}, "ClusterPolicy", true},
+	{schema.GroupVersionResource{Group: "kyverno.io", Version: "v1", Resource: "policies"}, "Policy", true},
 	{schema.GroupVersionResource{Group: "policy.linkerd.io", Version: "v1alpha1", Resource: "authorizationpolicies"}, "AuthorizationPolicy", true},
 	{schema.GroupVersionResource{Group: "policy.linkerd.io", Version: "v1beta3", Resource: "servers"}, "Server", true},
 	{schema.GroupVersionResource{Group: "policy.networking.k8s.io", Version: "v1alpha1", Resource: "adminnetworkpolicies"}, "AdminNetworkPolicy", true},
@@ -98,7 +110,8 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 	}
 	gaps := []Gap{secretsGap}
 	var objects []*Object
-	for _, r := range clusterResources {
+	about := ask(ctx, config)
+	for _, r := range about.resources() {
 		err := list(ctx, client, r, func(o *Object) { objects = append(objects, o) })
 		if reason := gapReason(r, err); reason != "" {
 			gaps = r.appendGap(gaps, reason)
@@ -106,11 +119,11 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 			return nil, fmt.Errorf("list %s: %w", r.Resource, err)
 		}
 	}
-	if len(gaps) > len(clusterResources) {
+	if len(gaps) > len(about.resources()) {
 		return nil, hint(fmt.Errorf("read cluster %s: these credentials may list nothing", config.Host),
 			"see what they may do: kubectl auth can-i --list")
 	}
-	return New(Cluster, objects, gaps)
+	return about.inventory(objects, gaps)
 }
 
 // connect checks that the cluster answers and accepts the credentials.

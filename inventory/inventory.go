@@ -66,6 +66,7 @@ type Inventory struct {
 	Gaps    []Gap
 	Skipped []Skip
 
+	server    string // the version of the API server, see [Inventory.ServerVersion]
 	objects   []*Object
 	byKind    map[schema.GroupKind][]*Object
 	byKey     map[key]*Object

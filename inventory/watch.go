@@ -41,7 +41,9 @@ func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), 
 		return err
 	}
 	w := &watcher{
+		config:    config,
 		client:    client,
+		about:     ask(ctx, config),
 		changed:   make(chan struct{}, 1),
 		informers: map[resource]cache.SharedIndexInformer{},
 		gaps:      map[resource]string{},
@@ -49,7 +51,7 @@ func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), 
 	defer w.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for _, r := range clusterResources {
+	for _, r := range w.about.resources() {
 		if err := w.open(ctx, r); err != nil && ctx.Err() == nil {
 			return err
 		}
@@ -63,6 +65,8 @@ func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), 
 
 // A watcher holds one informer for each kind that may be read.
 type watcher struct {
+	config    *rest.Config
+	about     about
 	client    dynamic.Interface
 	changed   chan struct{} // holds one signal at most
 	running   sync.WaitGroup
@@ -181,6 +185,7 @@ func (w *watcher) loop(ctx context.Context, onChange func(*Inventory), every tim
 		case <-ctx.Done():
 			return nil
 		case <-retry.C:
+			w.about = ask(ctx, w.config)
 			w.retryGaps(ctx)
 		case <-w.changed:
 			select {
@@ -197,10 +202,11 @@ func (w *watcher) loop(ctx context.Context, onChange func(*Inventory), every tim
 	}
 }
 
-// retryGaps ignores errors: the gap stays, and the next try is a minute away.
+// retryGaps opens what may be read now, or is served now. It ignores errors: the
+// gap stays, and the next try is a minute away.
 func (w *watcher) retryGaps(ctx context.Context) {
-	for _, r := range clusterResources {
-		if w.gap(r) == "" || w.open(ctx, r) != nil || w.informers[r] == nil {
+	for _, r := range w.about.resources() {
+		if w.gap(r) == "" && w.informers[r] != nil || w.open(ctx, r) != nil || w.informers[r] == nil {
 			continue
 		}
 		wait, cancel := context.WithTimeout(ctx, reachTimeout)
@@ -219,8 +225,11 @@ func (w *watcher) gap(r resource) string {
 func (w *watcher) snapshot() (*Inventory, error) {
 	gaps := []Gap{secretsGap}
 	var objects []*Object
-	for _, r := range clusterResources {
+	for _, r := range w.about.resources() {
 		reason := w.gap(r)
+		if reason == "" && w.informers[r] == nil {
+			continue // served for less than a minute
+		}
 		if reason == "" && !w.informers[r].HasSynced() {
 			reason = r.Resource + " are not listed yet"
 		}
@@ -232,5 +241,5 @@ func (w *watcher) snapshot() (*Inventory, error) {
 			objects = append(objects, &Object{Unstructured: item.(*unstructured.Unstructured)})
 		}
 	}
-	return New(Cluster, objects, gaps)
+	return w.about.inventory(objects, gaps)
 }
