@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/version"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -37,6 +38,7 @@ type Access struct {
 	granted  map[identity][]*binding           // by subject
 	accounts map[account]*accountObject        // that have an object
 	users    map[account][]*inventory.Workload // the workloads of each account
+	byGet    bool                              // the API server may take get for commands in pods
 }
 
 // A roleKey names a Role, or a ClusterRole when namespace is empty.
@@ -129,6 +131,10 @@ func (id identity) system() bool {
 	return strings.HasPrefix(id.name, "system:") && id.name != "system:anonymous"
 }
 
+// execNeedsCreate is the first version of the API server that takes a command
+// in a pod only with the verb create, whatever the method of the request.
+var execNeedsCreate = version.MajorMinor(1, 35)
+
 // New reads the roles, bindings and service accounts of inv. It fails on an
 // object that is not of its kind's shape.
 func New(inv *inventory.Inventory) (*Access, error) {
@@ -138,6 +144,10 @@ func New(inv *inventory.Inventory) (*Access, error) {
 		granted:  map[identity][]*binding{},
 		accounts: map[account]*accountObject{},
 		users:    map[account][]*inventory.Workload{},
+		byGet:    true,
+	}
+	if v := inv.ServerAtLeast(); v != nil {
+		a.byGet = v.LessThan(execNeedsCreate)
 	}
 	for _, read := range []func() error{a.readRoles, a.readBindings, a.readAccounts} {
 		if err := read(); err != nil {
@@ -178,7 +188,7 @@ func (a *Access) readRoles() error {
 	}
 	a.aggregate(selectors)
 	for _, r := range a.order {
-		r.rights = rightsOf(r.rules)
+		r.rights = rightsOf(r.rules, a.byGet)
 		r.meant, r.ours = known(r)
 	}
 	return nil
@@ -318,13 +328,21 @@ func (a *Access) Workloads(s finding.Subject) []*inventory.Workload {
 // doubt says why objects of these RBAC kinds that are missing for a namespace
 // may exist all the same, or "".
 func (a *Access) doubt(namespace string, kinds ...string) string {
+	if reason := a.unread(kinds...); reason != "" {
+		return reason
+	}
+	if a.inv.Origin == inventory.Files && a.inv.Get("", "Namespace", "", namespace) == nil {
+		return "the Namespace is not among the files; what is not here may exist elsewhere"
+	}
+	return ""
+}
+
+// unread says why objects of some RBAC kinds could not be read, or "".
+func (a *Access) unread(kinds ...string) string {
 	for _, kind := range kinds {
 		if reason := a.inv.Gap(rbacv1.GroupName, kind); reason != "" {
 			return kind + " objects could not be read: " + reason
 		}
-	}
-	if a.inv.Origin == inventory.Files && a.inv.Get("", "Namespace", "", namespace) == nil {
-		return "the Namespace is not among the files; what is not here may exist elsewhere"
 	}
 	return ""
 }

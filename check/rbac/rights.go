@@ -9,25 +9,128 @@ import (
 )
 
 // rights is a set of rights that deserve attention.
-type rights uint8
+type rights uint64
 
 const (
-	wildcard    rights = 1 << iota // "*" among the verbs, resources or groups of a rule
-	everything                     // every verb on every resource of every group
-	readSecrets                    // secrets that the rule does not name
-	escalate                       // bind, escalate or impersonate
-	execute                        // commands in, or connections to, any pod
+	wildcard     rights = 1 << iota // "*" among the verbs, resources or groups of a rule
+	everything                      // every verb on every resource of every group
+	readSecrets                     // secrets that the rule does not name
+	escalate                        // bind, escalate or impersonate
+	execute                         // commands in, or connections to, any pod
+	makePods                        // pods, or what makes pods
+	writeRoles                      // roles and bindings
+	proxyNodes                      // the API of the kubelet
+	makeTokens                      // for accounts that the rule does not name
+	approve                         // certificate requests
+	signClients                     // with the signers that the API server takes for logon
+	writeHooks                      // webhooks and policies of admission
+	writeVolumes                    // persistent volumes
+	destroy                         // workloads or events
+	writeConfig                     // ConfigMaps, or those named that Kubernetes itself reads
+	steer                           // network policies, and where traffic goes
+	observe                         // pods, their logs, ConfigMaps
+
+	// Steps on the way to other identities, see reach.go.
+	enter              // run commands in pods
+	enterByGet         // the same by the verb get, which servers before 1.35 took
+	makeSecrets        // create secrets
+	becomeAnyone       // impersonate users or groups that the rule does not name
+	becomeAccounts     // impersonate service accounts
+	bindRoles          // bind roles that the rule does not name
+	escalateRoles      // escalate Roles
+	escalateAll        // escalate ClusterRoles
+	changeRoles        // change Roles
+	changeClusterRoles // change ClusterRoles
+	bindHere           // write RoleBindings
+	bindEverywhere     // write ClusterRoleBindings
+	requestCerts       // create certificate requests
+	mutate             // webhooks and policies that change what is admitted
+	named              // some of these for objects that the rule names
 )
 
-func rightsOf(rules []rbacv1.PolicyRule) rights {
+// certify is to sign oneself any identity: it takes both.
+const certify = approve | signClients
+
+// A tuple is a right that rules give on some resources of a group by any of
+// some verbs.
+type tuple struct {
+	right     rights
+	group     string
+	resources []string
+	verbs     []string
+	// names says that a rule which names its objects gives the right too.
+	names bool
+}
+
+const admissionGroup, certificateGroup = "admissionregistration.k8s.io", "certificates.k8s.io"
+
+// tuples are the rights that a rule shows by itself.
+var tuples = []tuple{
+	{readSecrets, "", words("secrets"), words("get list watch"), false},
+	{execute | enter, "", words("pods/exec pods/attach"), words("create"), true},
+	{execute, "", words("pods/portforward"), words("create"), true},
+	{enterByGet, "", words("pods/exec pods/attach pods/portforward"), words("get"), true},
+	{execute | enter, "", words("pods/ephemeralcontainers"), words("update patch"), true},
+	{makePods, "", words("pods"), words("create update patch"), false},
+	{makePods, "", words("replicationcontrollers"), words("create"), false},
+	{makePods, "", words("replicationcontrollers"), words("update patch"), true},
+	{makePods, "apps", words("deployments daemonsets statefulsets replicasets"), words("create"), false},
+	{makePods, "apps", words("deployments daemonsets statefulsets replicasets"), words("update patch"), true},
+	{makePods, "batch", words("jobs cronjobs"), words("create"), false},
+	{makePods, "batch", words("jobs cronjobs"), words("update patch"), true},
+	{writeRoles, rbacv1.GroupName, words("roles clusterroles rolebindings clusterrolebindings"), words("create update patch"), false},
+	{proxyNodes, "", words("nodes/proxy"), words("get create update patch delete"), true},
+	{makeTokens, "", words("serviceaccounts/token"), words("create"), false},
+	{approve, certificateGroup, words("certificatesigningrequests/approval"), words("update patch"), true},
+	{writeHooks, admissionGroup, words("validatingwebhookconfigurations validatingadmissionpolicies validatingadmissionpolicybindings"), words("create update patch"), false},
+	{writeHooks | mutate, admissionGroup, words("mutatingwebhookconfigurations mutatingadmissionpolicies mutatingadmissionpolicybindings"), words("create update patch"), false},
+	{writeVolumes, "", words("persistentvolumes"), words("create update patch"), false},
+	{destroy, "", words("pods replicationcontrollers events"), words("delete deletecollection"), false},
+	{destroy, "apps", words("deployments daemonsets statefulsets replicasets"), words("delete deletecollection"), false},
+	{destroy, "batch", words("jobs cronjobs"), words("delete deletecollection"), false},
+	{destroy, "events.k8s.io", words("events"), words("delete deletecollection"), false},
+	{writeConfig, "", words("configmaps"), words("create update patch delete deletecollection"), false},
+	{steer, "networking.k8s.io", words("networkpolicies ingresses"), words("create update patch delete deletecollection"), false},
+	{steer, "policy.networking.k8s.io", words("adminnetworkpolicies baselineadminnetworkpolicies clusternetworkpolicies"), words("create update patch delete deletecollection"), false},
+	{steer, "", words("services/status endpoints"), words("create update patch"), false},
+	{steer, "discovery.k8s.io", words("endpointslices"), words("create update patch delete deletecollection"), false},
+	{observe, "", words("pods pods/log configmaps"), words("get list watch"), false},
+
+	{makeSecrets, "", words("secrets"), words("create"), false},
+	{becomeAccounts, "", words("serviceaccounts"), words("impersonate"), false},
+	{bindRoles, rbacv1.GroupName, words("clusterroles"), words("bind"), false},
+	{escalateRoles, rbacv1.GroupName, words("roles"), words("escalate"), false},
+	{escalateAll, rbacv1.GroupName, words("clusterroles"), words("escalate"), false},
+	{changeRoles, rbacv1.GroupName, words("roles"), words("update patch"), false},
+	{changeClusterRoles, rbacv1.GroupName, words("clusterroles"), words("update patch"), false},
+	{bindHere, rbacv1.GroupName, words("rolebindings"), words("create update patch"), false},
+	{bindEverywhere, rbacv1.GroupName, words("clusterrolebindings"), words("create update patch"), false},
+	{requestCerts, certificateGroup, words("certificatesigningrequests"), words("create"), false},
+}
+
+func words(s string) []string { return strings.Fields(s) }
+
+// in reports whether a rule gives the right of a tuple. The API server cannot
+// match a name against what is yet to be created, so that such a rule never
+// grants create of an object; of a subresource it does.
+func (t tuple) in(rule rbacv1.PolicyRule) bool {
+	if !overlap(rule.APIGroups, t.group) || !t.names && len(rule.ResourceNames) > 0 {
+		return false
+	}
+	return overlap(rule.Verbs, t.verbs...) && slices.ContainsFunc(t.resources, func(r string) bool { return covers(rule.Resources, r) })
+}
+
+// rightsOf returns what rules give. Until 1.35 the API server took the verb get
+// for commands in pods over websockets; byGet says that this one may.
+func rightsOf(rules []rbacv1.PolicyRule, byGet bool) rights {
 	var r rights
 	for _, rule := range rules {
-		r |= rightsIn(rule)
+		r |= rightsIn(rule, byGet)
 	}
 	return r
 }
 
-func rightsIn(rule rbacv1.PolicyRule) rights {
+func rightsIn(rule rbacv1.PolicyRule, byGet bool) rights {
 	var r rights
 	set := func(right rights, holds bool) {
 		if holds {
@@ -37,14 +140,38 @@ func rightsIn(rule rbacv1.PolicyRule) rights {
 	star := func(list []string) bool { return slices.Contains(list, "*") }
 	set(wildcard, star(rule.Verbs) || star(rule.APIGroups) || star(rule.Resources))
 	set(everything, star(rule.Verbs) && star(rule.APIGroups) && star(rule.Resources) && len(rule.ResourceNames) == 0)
-	set(readSecrets, len(rule.ResourceNames) == 0 && allows(rule, "", "secrets", "get", "list", "watch"))
+	for _, t := range tuples {
+		set(t.right, t.in(rule))
+	}
+	if r&enterByGet != 0 && byGet {
+		r |= execute
+		set(enter, allows(rule, "", "pods/exec", "get") || allows(rule, "", "pods/attach", "get"))
+	}
 	set(escalate, allowsBinding(rule) || allowsImpersonation(rule))
-	set(execute,
-		allows(rule, "", "pods/exec", "create", "get") ||
-			allows(rule, "", "pods/attach", "create", "get") ||
-			allows(rule, "", "pods/portforward", "create", "get") ||
-			allows(rule, "", "pods/ephemeralcontainers", "create", "update", "patch"))
+	set(becomeAnyone, allowsAnyone(rule))
+	set(bindRoles, allows(rule, rbacv1.GroupName, "clusterroles", "bind") && slices.Contains(rule.ResourceNames, "cluster-admin"))
+	set(signClients, allows(rule, certificateGroup, "signers", "approve", "sign") && names(rule, signsLogons))
+	set(writeConfig, allows(rule, "", "configmaps", "update", "patch", "delete") && len(rule.ResourceNames) > 0 && names(rule, systemConfig))
+	set(named, len(rule.ResourceNames) > 0 && (allows(rule, rbacv1.GroupName, "clusterroles", "bind") ||
+		allows(rule, "", "serviceaccounts/token", "create") || overlap(rule.Verbs, "impersonate")))
 	return r
+}
+
+// signsLogons reports whether the API server takes certificates of a signer for
+// logon. "domain/*" names every signer of a domain.
+func signsLogons(signer string) bool {
+	return signer == "kubernetes.io/kube-apiserver-client" || signer == "kubernetes.io/kube-apiserver-client-kubelet" || signer == "kubernetes.io/*"
+}
+
+// systemConfig reports whether components of Kubernetes or of a cloud read the
+// ConfigMap of this name in kube-system.
+func systemConfig(name string) bool {
+	switch name {
+	case "aws-auth", "cluster-info", "coredns", "coredns-custom", "extension-apiserver-authentication", "kube-dns",
+		"kube-proxy", "kube-proxy-config", "kubeadm-config", "kubelet-config", "node-local-dns":
+		return true
+	}
+	return false
 }
 
 // allowsBinding reports whether a rule lets its holder bind roles that it does
@@ -54,17 +181,20 @@ func allowsBinding(rule rbacv1.PolicyRule) bool {
 	on := func(verb string) bool {
 		return allows(rule, rbacv1.GroupName, "roles", verb) || allows(rule, rbacv1.GroupName, "clusterroles", verb)
 	}
-	return on("escalate") || on("bind") && named(rule, func(name string) bool { return userFacing[name]&escalate != 0 })
+	return on("escalate") || on("bind") && names(rule, func(name string) bool { return userFacing[name]&escalate != 0 })
+}
+
+func systemUser(name string) bool { return identity{name: name}.system() }
+func systemGroup(name string) bool {
+	return identity{name, true}.system() || strings.HasPrefix(name, "system:")
 }
 
 // allowsImpersonation reports whether a rule lets its holder become someone
 // whom it does not name, or a component or administrator of Kubernetes.
 func allowsImpersonation(rule rbacv1.PolicyRule) bool {
 	may := func(resource string, privileged func(string) bool) bool {
-		return allows(rule, "", resource, "impersonate") && named(rule, privileged)
+		return allows(rule, "", resource, "impersonate") && names(rule, privileged)
 	}
-	systemUser := func(name string) bool { return identity{name: name}.system() }
-	systemGroup := func(name string) bool { return identity{name, true}.system() || strings.HasPrefix(name, "system:") }
 	if may("users", systemUser) || may("groups", systemGroup) || may("serviceaccounts", func(string) bool { return false }) {
 		return true
 	}
@@ -76,8 +206,16 @@ func allowsImpersonation(rule rbacv1.PolicyRule) bool {
 	})
 }
 
-// named reports whether a rule names no object, or one that counts.
-func named(rule rbacv1.PolicyRule, counts func(name string) bool) bool {
+// allowsAnyone reports whether a rule lets its holder become an administrator
+// or a component of the control plane.
+func allowsAnyone(rule rbacv1.PolicyRule) bool {
+	admins := func(group string) bool { return identity{group, true}.system() }
+	return allows(rule, "", "users", "impersonate") && names(rule, func(string) bool { return false }) ||
+		allows(rule, "", "groups", "impersonate") && names(rule, admins)
+}
+
+// names reports whether a rule names no object, or one that counts.
+func names(rule rbacv1.PolicyRule, counts func(name string) bool) bool {
 	return len(rule.ResourceNames) == 0 || slices.ContainsFunc(rule.ResourceNames, counts)
 }
 
@@ -100,10 +238,10 @@ func covers(list []string, resource string) bool {
 	return ok && slices.Contains(list, "*/"+sub)
 }
 
-// show writes the first rule that gives a right, as evidence.
-func show(rules []rbacv1.PolicyRule, right rights) string {
+// show writes the first rule that gives one of some rights, as evidence.
+func (a *Access) show(rules []rbacv1.PolicyRule, right rights) string {
 	for i, rule := range rules {
-		if rightsIn(rule)&right == 0 {
+		if rightsIn(rule, a.byGet)&right == 0 {
 			continue
 		}
 		return fmt.Sprintf("rule %d: verbs %s on %s in groups %s", i+1, list(rule.Verbs), list(rule.Resources), list(rule.APIGroups))
@@ -125,54 +263,3 @@ func list(items []string) string {
 	}
 	return text
 }
-
-// userFacing are the ClusterRoles that every cluster has for its users, and
-// the rights they are meant to have.
-var userFacing = map[string]rights{
-	"cluster-admin": wildcard | everything | readSecrets | escalate | execute,
-	"admin":         readSecrets | escalate | execute,
-	"edit":          readSecrets | escalate | execute,
-	"view":          0,
-}
-
-// internal are the other roles of Kubernetes' own components that are meant to
-// have rights that deserve attention.
-var internal = map[roleKey]rights{
-	{"", "system:aggregate-to-edit"}:                              readSecrets | escalate | execute,
-	{"", "system:kube-controller-manager"}:                        wildcard | readSecrets,
-	{"", "system:kubelet-api-admin"}:                              wildcard,
-	{"", "system:node"}:                                           readSecrets,
-	{"", "system:controller:clusterrole-aggregation-controller"}:  escalate,
-	{"", "system:controller:disruption-controller"}:               wildcard,
-	{"", "system:controller:generic-garbage-collector"}:           wildcard | readSecrets | execute,
-	{"", "system:controller:horizontal-pod-autoscaler"}:           wildcard,
-	{"", "system:controller:namespace-controller"}:                wildcard | readSecrets | execute,
-	{"", "system:controller:resourcequota-controller"}:            wildcard | readSecrets | execute,
-	{"", "system:controller:storage-version-migrator-controller"}: wildcard | readSecrets | execute,
-	{"kube-system", "system:controller:bootstrap-signer"}:         readSecrets,
-	{"kube-system", "system:controller:token-cleaner"}:            readSecrets,
-}
-
-// The label of the roles and bindings that the API server creates when it
-// starts.
-const (
-	bootstrap         = "kubernetes.io/bootstrapping"
-	bootstrapDefaults = "rbac-defaults"
-)
-
-// known reports whether Kubernetes creates a role for itself, and the rights
-// it is meant to have. The label alone excuses nothing: anyone can set it, so
-// rights that deserve attention are excused by name.
-func known(r *role) (meant rights, ours bool) {
-	if r.object.GetLabels()[bootstrap] != bootstrapDefaults {
-		return 0, false
-	}
-	meant = internal[r.roleKey]
-	if r.namespace == "" {
-		meant |= userFacing[r.name]
-	}
-	return meant, true
-}
-
-// deviates reports whether a role has a right that Kubernetes did not give it.
-func (r *role) deviates(right rights) bool { return !r.ours || r.rights&^r.meant&right != 0 }
