@@ -66,8 +66,11 @@ type Origin struct {
 // A Set is all the evidence that one evaluation is given. It is read-only once
 // loaded, and then safe for concurrent use. A nil Set holds nothing.
 type Set struct {
+	Alerts        []Alert
 	Analyses      []Analysis
+	Bundles       []Bundle
 	Exploited     []Exploited
+	Heartbeats    []Heartbeat
 	Images        []ImageReport
 	Nodes         []NodeRecord
 	PolicyResults []PolicyResult
@@ -75,6 +78,7 @@ type Set struct {
 	Registries    []Registries // no evidence, but a rule that comes with it
 	Signatures    []Signature
 	Statements    []Statement
+	Uses          []Use
 	Verdicts      []Verdict
 
 	Skipped []Skip // what was read and is of no use
@@ -106,14 +110,19 @@ func (s *Set) add(other *Set) {
 	s.Registries = append(s.Registries, other.Registries...)
 	s.Signatures = append(s.Signatures, other.Signatures...)
 	s.Skipped = append(s.Skipped, other.Skipped...)
+	s.Alerts = append(s.Alerts, other.Alerts...)
+	s.Bundles = append(s.Bundles, other.Bundles...)
+	s.Heartbeats = append(s.Heartbeats, other.Heartbeats...)
 	s.Statements = append(s.Statements, other.Statements...)
+	s.Uses = append(s.Uses, other.Uses...)
 	s.Verdicts = append(s.Verdicts, other.Verdicts...)
 }
 
 // Empty reports whether the set holds no record.
 func (s *Set) Empty() bool {
-	return s == nil || len(s.Analyses)+len(s.Exploited)+len(s.Images)+len(s.Nodes)+len(s.PolicyResults)+
-		len(s.Provenances)+len(s.Signatures)+len(s.Statements)+len(s.Verdicts) == 0
+	return s == nil || len(s.Alerts)+len(s.Analyses)+len(s.Bundles)+len(s.Exploited)+len(s.Heartbeats)+
+		len(s.Images)+len(s.Nodes)+len(s.PolicyResults)+len(s.Provenances)+len(s.Signatures)+
+		len(s.Statements)+len(s.Uses)+len(s.Verdicts) == 0
 }
 
 // A Verdict is what another tool says of an item of a framework, such as 1.2.1

@@ -47,6 +47,11 @@ var formats = []format{
 	{"KubeGuardian allow list of registries", func(h head) bool { return h.text("apiVersion") == RegistriesVersion }, registries},
 	{"kube-bench --json", isKubeBench, kubeBench},
 	{"kubeguardian scan --node", isNode, nodeRecord},
+	{"KubeGuardian bundle", func(h head) bool { return h.text("apiVersion") == BundleVersion }, bundles},
+	{"KubeGuardian runtime", func(h head) bool { return h.text("apiVersion") == RuntimeVersion }, runtimeRecords},
+	{"Kubernetes audit log", func(h head) bool {
+		return h.text("kind") == "EventList" && strings.HasPrefix(h.text("apiVersion"), auditGroup)
+	}, auditList},
 	{"report object of Kubernetes", isReports, reports},
 	{"SARIF", isSARIF, readSARIF},
 	{"sigstore bundle", isBundle, bundle},
@@ -74,6 +79,9 @@ func Load(ctx context.Context, paths ...string) (*Set, error) {
 // name is for errors and origins.
 func Read(name string, data []byte) (*Set, error) {
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // a byte order mark
+	if set, is, err := auditLog(document{name, data}); is {
+		return set, err
+	}
 	items, err := sequence(name, data)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,89 @@
+package evidence
+
+import (
+	"errors"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// RuntimeVersion is the apiVersion of a file that says what watches a cluster:
+// [Heartbeat]s and [Alert]s of a sensor that is not ours.
+const RuntimeVersion = "kubeguardian.dev/runtime/v1"
+
+// The streams of which a [Heartbeat] may speak.
+const (
+	AuditStream  = "audit"  // audit events of the API server
+	SensorStream = "sensor" // a runtime sensor on a node
+)
+
+// A Heartbeat says when a stream of events was last seen alive. SeenAt is when
+// that was looked up.
+type Heartbeat struct {
+	Origin
+	Stream string
+	Node   string    // of a sensor
+	Since  time.Time // since when the stream is waited for
+	At     time.Time // of the newest event or heartbeat; zero for none
+}
+
+// An Alert is an alert of a detection rule that asks for a person's answer.
+type Alert struct {
+	Origin
+	Rule    string
+	At      time.Time
+	Subject finding.Subject
+	Drift   bool          // a program ran that is not part of the image
+	Respond time.Duration // the agreed time to answer it; 0 for none
+}
+
+// runtimeFile is the form of a file; field names are its keys.
+type runtimeFile struct {
+	APIVersion string    `yaml:"apiVersion"`
+	Tool       string    `yaml:"tool"`
+	At         time.Time `yaml:"at"`
+	Heartbeats []struct {
+		Stream string    `yaml:"stream"`
+		Node   string    `yaml:"node"`
+		Since  time.Time `yaml:"since"`
+		At     time.Time `yaml:"at"`
+	} `yaml:"heartbeats"`
+	Respond time.Duration `yaml:"respondWithin"`
+	Alerts  []struct {
+		Rule      string    `yaml:"rule"`
+		At        time.Time `yaml:"at"`
+		Kind      string    `yaml:"kind"`
+		Namespace string    `yaml:"namespace"`
+		Name      string    `yaml:"name"`
+		Drift     bool      `yaml:"drift"`
+	} `yaml:"criticalAlerts"`
+}
+
+func runtimeRecords(d document) (*Set, error) {
+	var file runtimeFile
+	if err := d.strict(&file); err != nil {
+		return nil, err
+	}
+	if file.At.IsZero() || file.Respond < 0 {
+		return nil, d.errorf(0, "want at, the time of the observation, and respondWithin of 0 or more")
+	}
+	origin := Origin{Kind: Runtime, Tool: file.Tool, Source: d.name, SeenAt: file.At}
+	set := &Set{}
+	var errs []error
+	for i, h := range file.Heartbeats {
+		if h.Stream != AuditStream && h.Stream != SensorStream || (h.Stream == SensorStream) != (h.Node != "") {
+			errs = append(errs, d.errorf(0, "heartbeat %d: want stream audit, or stream sensor with its node", i+1))
+		}
+		set.Heartbeats = append(set.Heartbeats, Heartbeat{Origin: origin, Stream: h.Stream, Node: h.Node, Since: h.Since, At: h.At})
+	}
+	for i, a := range file.Alerts {
+		if a.Rule == "" || a.At.IsZero() || a.Kind == "" || a.Name == "" {
+			errs = append(errs, d.errorf(0, "critical alert %d: want rule, at, kind and name", i+1))
+		}
+		set.Alerts = append(set.Alerts, Alert{
+			Origin: origin, Rule: a.Rule, At: a.At, Drift: a.Drift, Respond: file.Respond,
+			Subject: finding.Subject{Kind: a.Kind, Namespace: a.Namespace, Name: a.Name},
+		})
+	}
+	return set, errors.Join(errs...)
+}
