@@ -136,6 +136,12 @@ func (c *Catalogue) Version() string { return c.version }
 // Controls returns the controls, ordered by level and id.
 func (c *Catalogue) Controls() []Control { return slices.Clone(c.controls) }
 
+// critical reports whether a control of this id is critical.
+func (c *Catalogue) critical(id string) bool {
+	ctl := c.byID[id]
+	return ctl != nil && ctl.Severity == finding.Critical
+}
+
 func newCatalogue(version string, controls []Control) *Catalogue {
 	levels := finding.Levels()
 	slices.SortFunc(controls, func(a, b Control) int {

@@ -5,15 +5,22 @@ import (
 	"github.com/kubeguardian/kubeguardian/check/certificate"
 	"github.com/kubeguardian/kubeguardian/check/credential"
 	"github.com/kubeguardian/kubeguardian/check/datastore"
+	"github.com/kubeguardian/kubeguardian/check/detection"
+	"github.com/kubeguardian/kubeguardian/check/drift"
+	"github.com/kubeguardian/kubeguardian/check/enforcement"
 	"github.com/kubeguardian/kubeguardian/check/exposure"
 	"github.com/kubeguardian/kubeguardian/check/limits"
+	"github.com/kubeguardian/kubeguardian/check/machine"
 	"github.com/kubeguardian/kubeguardian/check/mesh"
 	"github.com/kubeguardian/kubeguardian/check/podsecurity"
+	"github.com/kubeguardian/kubeguardian/check/rbac"
 	"github.com/kubeguardian/kubeguardian/check/reference"
 	"github.com/kubeguardian/kubeguardian/check/registry"
 	"github.com/kubeguardian/kubeguardian/check/sandbox"
 	"github.com/kubeguardian/kubeguardian/check/secret"
+	"github.com/kubeguardian/kubeguardian/check/storage"
 	"github.com/kubeguardian/kubeguardian/check/subpath"
+	"github.com/kubeguardian/kubeguardian/check/version"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -26,6 +33,15 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"certificate.expiry":          func(e *evaluation) []finding.Finding { return certificate.Expiry(e.inv, e.now) },
 	"credential.config-maps":      func(e *evaluation) []finding.Finding { return credential.ConfigMaps(e.inv) },
 	"datastore.authentication":    func(e *evaluation) []finding.Finding { return datastore.Authentication(e.inv) },
+	"detection.alerts-answered":   func(e *evaluation) []finding.Finding { return detection.Answered(e.inv, e.evidence, e.now) },
+	"detection.audit-alive":       func(e *evaluation) []finding.Finding { return detection.Audit(e.evidence, e.now) },
+	"detection.drift":             func(e *evaluation) []finding.Finding { return detection.Drift(e.inv, e.evidence, e.now) },
+	"detection.sensors-alive":     func(e *evaluation) []finding.Finding { return detection.Sensors(e.inv, e.evidence, e.now) },
+	"drift.live":                  func(e *evaluation) []finding.Finding { return drift.Live(e.inv) },
+	"enforcement.active":          func(e *evaluation) []finding.Finding { return enforcement.Active(e.inv) },
+	"enforcement.audit-only":      func(e *evaluation) []finding.Finding { return enforcement.AuditOnly(e.inv, e.catalogue.critical) },
+	"enforcement.bundle":          func(e *evaluation) []finding.Finding { return enforcement.Bundle(e.inv, e.evidence) },
+	"enforcement.webhooks":        func(e *evaluation) []finding.Finding { return enforcement.Webhooks(e.inv) },
 	"exception.valid":             (*evaluation).exceptions,
 	"exposure.debug-paths":        func(e *evaluation) []finding.Finding { return exposure.DebugPaths(e.inv) },
 	"image.attested":              func(e *evaluation) []finding.Finding { return e.images.Attested() },
@@ -40,6 +56,8 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"image.secrets":               func(e *evaluation) []finding.Finding { return e.images.Secrets() },
 	"image.signed":                func(e *evaluation) []finding.Finding { return e.images.Signed() },
 	"image.traceable":             func(e *evaluation) []finding.Finding { return e.images.Traceable() },
+	"limits.namespaces":           func(e *evaluation) []finding.Finding { return limits.Namespaces(e.inv) },
+	"machine.addresses":           func(e *evaluation) []finding.Finding { return machine.Addresses(e.inv) },
 	"mesh.authorization":          func(e *evaluation) []finding.Finding { return mesh.Authorization(e.inv, e.network.Exposure) },
 	"mesh.mutual-tls":             func(e *evaluation) []finding.Finding { return mesh.MutualTLS(e.inv) },
 	"network.coverage":            func(e *evaluation) []finding.Finding { return e.network.Coverage() },
@@ -90,12 +108,32 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"pipeline.static":             func(e *evaluation) []finding.Finding { return e.pipelines.Static() },
 	"podsecurity.enforced":        func(e *evaluation) []finding.Finding { return podsecurity.Enforced(e.inv) },
 	"rbac.admin-bindings":         func(e *evaluation) []finding.Finding { return e.access.AdminBindings() },
+	"rbac.admin-reachers":         func(e *evaluation) []finding.Finding { return e.access.AdminReachers() },
+	"rbac.anonymous":              func(e *evaluation) []finding.Finding { return e.access.Anonymous() },
+	"rbac.certifiers":             func(e *evaluation) []finding.Finding { return e.access.Certifiers() },
+	"rbac.config-writers":         func(e *evaluation) []finding.Finding { return e.access.ConfigWriters() },
+	"rbac.dangling":               func(e *evaluation) []finding.Finding { return e.access.Dangling() },
 	"rbac.default-accounts":       func(e *evaluation) []finding.Finding { return e.access.DefaultAccounts() },
+	"rbac.deployers":              func(e *evaluation) []finding.Finding { return e.access.Deployers() },
+	"rbac.destroyers":             func(e *evaluation) []finding.Finding { return e.access.Destroyers() },
 	"rbac.escalators":             func(e *evaluation) []finding.Finding { return e.access.Escalators() },
+	"rbac.everyone":               func(e *evaluation) []finding.Finding { return e.access.Everyone() },
 	"rbac.executors":              func(e *evaluation) []finding.Finding { return e.access.Executors() },
+	"rbac.hook-writers":           func(e *evaluation) []finding.Finding { return e.access.HookWriters() },
+	"rbac.logons":                 func(e *evaluation) []finding.Finding { return rbac.Logons(e.evidence) },
+	"rbac.masters":                func(e *evaluation) []finding.Finding { return e.access.Masters() },
 	"rbac.needless-tokens":        func(e *evaluation) []finding.Finding { return e.access.NeedlessTokens() },
+	"rbac.node-proxies":           func(e *evaluation) []finding.Finding { return e.access.NodeProxies() },
+	"rbac.observers":              func(e *evaluation) []finding.Finding { return e.access.Observers() },
+	"rbac.pod-makers":             func(e *evaluation) []finding.Finding { return e.access.PodMakers() },
+	"rbac.role-writers":           func(e *evaluation) []finding.Finding { return e.access.RoleWriters() },
 	"rbac.secret-readers":         func(e *evaluation) []finding.Finding { return e.access.SecretReaders() },
 	"rbac.shared-accounts":        func(e *evaluation) []finding.Finding { return e.access.SharedAccounts() },
+	"rbac.steerers":               func(e *evaluation) []finding.Finding { return e.access.Steerers() },
+	"rbac.token-makers":           func(e *evaluation) []finding.Finding { return e.access.TokenMakers() },
+	"rbac.token-secrets":          func(e *evaluation) []finding.Finding { return e.access.TokenSecrets() },
+	"rbac.unused":                 func(e *evaluation) []finding.Finding { return e.access.Unused(e.evidence) },
+	"rbac.volume-writers":         func(e *evaluation) []finding.Finding { return e.access.VolumeWriters() },
 	"reference.dangling":          func(e *evaluation) []finding.Finding { return reference.Dangling(e.inv) },
 	"registry.allowed":            func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
 	"sandbox.untrusted":           func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
@@ -103,7 +141,12 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"secret.shared":               func(e *evaluation) []finding.Finding { return secret.Shared(e.inv, e.access.ReadersOf()) },
 	"secret.stores":               func(e *evaluation) []finding.Finding { return secret.Stores(e.inv) },
 	"secret.unused":               func(e *evaluation) []finding.Finding { return secret.Unused(e.inv) },
+	"storage.encrypted":           func(e *evaluation) []finding.Finding { return storage.Encrypted(e.inv) },
 	"subpath.mounts":              func(e *evaluation) []finding.Finding { return subpath.Mounts(e.inv) },
+	"version.addons":              func(e *evaluation) []finding.Finding { return version.Addons(e.inv, e.now) },
+	"version.nodes":               func(e *evaluation) []finding.Finding { return version.Nodes(e.inv, e.now) },
+	"version.removed":             func(e *evaluation) []finding.Finding { return version.Removed(e.inv) },
+	"version.runtimes":            func(e *evaluation) []finding.Finding { return version.Runtimes(e.inv) },
 }
 
 // excuses are what a control that is judged by policy may name in unless: other
