@@ -29,7 +29,7 @@ func loadControls(t testing.TB) *control.Catalogue {
 var examplesNow = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
 
 // whole are the controls of which every subject shows all there is to know.
-var whole = map[string]bool{"APP-SEC-02": true, "COD-CMP-02": true}
+var whole = map[string]bool{"APP-SEC-02": true, "CLU-AUT-02": true, "COD-CMP-02": true}
 
 // TestControlExamples holds each control to its labelled examples, as package
 // suite describes them.
