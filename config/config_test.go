@@ -72,7 +72,7 @@ func TestFullFile(t *testing.T) {
 			FailurePolicy: "Fail", Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"},
 		},
-		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}},
+		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
 	}

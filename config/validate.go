@@ -22,6 +22,7 @@ func (d *decoder) validate(c *Config) {
 	d.webhook(c)
 	d.admission(&c.Admission)
 	d.paths("detection.rules", c.Detection.Rules)
+	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)

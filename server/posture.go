@@ -27,6 +27,7 @@ type state struct {
 	mu         sync.RWMutex
 	posture    posture
 	inventory  *inventory.Inventory // nil until the watch is synced
+	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
 	contact    time.Time            // when the API server answered last
 	storing    error                // why alerts or findings could not be stored the last time
@@ -140,7 +141,11 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	if now.Sub(contact) >= contactLimit {
 		return last, contact, nil
 	}
-	findings, err := s.catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: s.defining})
+	seen, err := s.evidence(ctx, now)
+	if s.stored(err) != nil {
+		return nil, now, err
+	}
+	findings, err := s.catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: s.defining, Evidence: seen})
 	return append(findings, carried(last, inv)...), now, err
 }
 

@@ -77,7 +77,7 @@ type Server struct {
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
-		state: &state{registered: errors.New("the webhook is not registered yet")},
+		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	defer func() {
 		if err != nil {
