@@ -194,7 +194,7 @@ const controlKey = "kubeguardian.dev/control"
 func AuditOnly(inv *inventory.Inventory, critical func(id string) bool) []finding.Finding {
 	var out []finding.Finding
 	for _, p := range policies(inv) {
-		f := finding.Finding{Subject: p.object.Subject()}
+		f := finding.Finding{Subject: p.object.Subject(), Exposure: finding.System}
 		switch {
 		case !important(p.object, critical):
 			f.Status, f.Reason = finding.NotApplicable, "it is not known to be of a critical control"

@@ -65,7 +65,7 @@ func Webhooks(inv *inventory.Inventory) []finding.Finding {
 	}
 	for _, c := range all {
 		f := c.judge(inv, all)
-		f.Subject = c.object.Subject()
+		f.Subject, f.Exposure = c.object.Subject(), finding.System
 		out = append(out, f)
 	}
 	return out

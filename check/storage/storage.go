@@ -52,12 +52,12 @@ func Encrypted(inv *inventory.Inventory) []finding.Finding {
 	var out []finding.Finding
 	for _, o := range inv.Kind("", "PersistentVolume") {
 		f := volume(inv, o)
-		f.Subject = o.Subject()
+		f.Subject, f.Exposure = o.Subject(), finding.System
 		out = append(out, f)
 	}
 	for _, o := range inv.Kind("storage.k8s.io", "StorageClass") {
 		f := class(text(o, "provisioner"), o)
-		f.Subject = o.Subject()
+		f.Subject, f.Exposure = o.Subject(), finding.System
 		out = append(out, f)
 	}
 	return out

@@ -113,7 +113,7 @@ func scan(ctx context.Context, args []string, std streams) error {
 			return err
 		}
 	}
-	remark(std.err, inv, seen)
+	remark(std.err, inv, seen, catalogue)
 	in := control.Input{Inventory: inv, Policies: set, Evidence: seen, Now: time.Now().UTC()}
 	if in.Exceptions, err = opts.readExceptions(inv, std.err); err != nil {
 		return err
@@ -315,7 +315,7 @@ func restConfig(file, hint string) (*rest.Config, error) {
 const remarks = 10
 
 // remark says what the scan could not see or judge.
-func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set) {
+func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set, catalogue *control.Catalogue) {
 	var lines []string
 	for _, s := range inv.Skipped {
 		lines = append(lines, "skipped "+s.Source+": "+s.Reason)
@@ -325,7 +325,7 @@ func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set) {
 			lines = append(lines, g.Reason)
 		}
 	}
-	lines = append(lines, unjudged(inv)...)
+	lines = append(lines, unjudged(inv, catalogue)...)
 	if seen != nil {
 		for _, s := range seen.Skipped {
 			lines = append(lines, fmt.Sprintf("not used of %s: %s (%d)", s.Source, s.Reason, s.Count))
@@ -341,12 +341,18 @@ func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set) {
 
 // unjudged names the kinds that no control knows, in the order of their names:
 // custom resources, and built-in kinds under a misspelt apiVersion.
-func unjudged(inv *inventory.Inventory) (lines []string) {
+func unjudged(inv *inventory.Inventory, catalogue *control.Catalogue) (lines []string) {
+	subjects := map[string]bool{}
+	for _, ctl := range catalogue.Controls() {
+		for _, s := range ctl.Subjects {
+			subjects[s] = true
+		}
+	}
 	first, count := map[schema.GroupVersionKind]string{}, map[schema.GroupVersionKind]int{}
 	var kinds []schema.GroupVersionKind
 	for _, o := range inv.Objects() {
 		kind := o.GroupVersionKind()
-		if scheme.Scheme.Recognizes(kind) {
+		if scheme.Scheme.Recognizes(kind) || subjects[kind.GroupKind().String()] || kind.Group == "constraints.gatekeeper.sh" {
 			continue
 		}
 		if count[kind]++; count[kind] == 1 {
