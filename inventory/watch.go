@@ -185,7 +185,9 @@ func (w *watcher) loop(ctx context.Context, onChange func(*Inventory), every tim
 		case <-ctx.Done():
 			return nil
 		case <-retry.C:
-			w.about = ask(ctx, w.config)
+			if about := ask(ctx, w.config); about.version != "" {
+				w.about = about // else it does not answer: what it said stands
+			}
 			w.retryGaps(ctx)
 		case <-w.changed:
 			select {
