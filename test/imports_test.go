@@ -54,7 +54,8 @@ var arrows = map[string][]string{
 	"cmd/kubeguardian":       {"server", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
-	"test/*": {"*"},
+	"examples/*": {},
+	"test/*":     {"*"},
 }
 
 func TestArrows(t *testing.T) {
@@ -80,7 +81,7 @@ func TestArrows(t *testing.T) {
 
 // pattern returns the row of the table that a folder belongs to.
 func pattern(folder string) string {
-	for _, parent := range []string{"check", "notify", "respond", "test"} {
+	for _, parent := range []string{"check", "examples", "notify", "respond", "test"} {
 		if strings.HasPrefix(folder, parent+"/") {
 			return parent + "/*"
 		}
