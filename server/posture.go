@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -145,8 +146,25 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	if s.stored(err) != nil {
 		return nil, now, err
 	}
-	findings, err := s.catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: s.defining, Evidence: seen})
+	findings, err := s.catalogue.Evaluate(ctx, control.Input{
+		Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv),
+	})
 	return append(findings, carried(last, inv)...), now, err
+}
+
+// exceptions returns the accepted risks that are objects of the cluster. One that
+// cannot be read accepts nothing; the log says why.
+func (s *Server) exceptions(inv *inventory.Inventory) []exception.Exception {
+	var out []exception.Exception
+	for _, o := range inv.Kind("kubeguardian.dev", exception.Kind) {
+		x, err := exception.FromObject(o.Unstructured)
+		if err != nil {
+			s.log.Warn("an exception accepts nothing", "error", err)
+			continue
+		}
+		out = append(out, x)
+	}
+	return out
 }
 
 // carried returns the earlier states of objects whose kind may no longer be

@@ -98,14 +98,22 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-// TestShares counts the scripts of the commands among the tests, and what is
-// in this folder: the story that the end-to-end test and the demo share.
+// TestShares counts among the tests the scripts of the commands, the labelled
+// objects that controls and policies are held to, and what is in this folder:
+// the story that the end-to-end test and the demo share.
 func TestShares(t *testing.T) {
 	code, tests, comments := 0, 0, 0
 	all := sources(t)
 	scripts, err := filepath.Glob("../cmd/*/testdata/*.txtar")
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, pattern := range []string{"../content/*/testdata/*/*.yaml", "../content/*/testdata/*/*/*.yaml"} {
+		examples, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scripts = append(scripts, examples...)
 	}
 	for _, script := range scripts {
 		text, err := os.ReadFile(script)

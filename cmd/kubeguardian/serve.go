@@ -23,12 +23,13 @@ as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
 Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
-const setupUsage = `Usage: kubeguardian setup rbac|audit-policy|kubeconfig [--config FILE]
+const setupUsage = `Usage: kubeguardian setup rbac|crds|audit-policy|kubeconfig [--config FILE]
 
 Prints what the cluster needs before 'kubeguardian serve':
 
   rbac          Namespace, ServiceAccount and rights of the server:
                   kubeguardian setup rbac | kubectl apply -f -
+  crds          the kind SecurityException, for who wants to accept risks by it
   audit-policy  for kube-apiserver --audit-policy-file
   kubeconfig    for kube-apiserver --audit-webhook-config-file, and as
                 kubeConfigFile of the webhook plugins in
@@ -104,12 +105,14 @@ func setup(_ context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(rest) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, audit-policy and kubeconfig"))
+		return wrongUsage("setup", errors.New("setup: want one of rbac, crds, audit-policy and kubeconfig"))
 	}
 	var data []byte
 	switch rest[0] {
 	case "rbac":
 		data = content.RBAC()
+	case "crds":
+		data = content.CRDs()
 	case "audit-policy":
 		data = content.AuditPolicy()
 	case "kubeconfig":
