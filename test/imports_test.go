@@ -15,6 +15,8 @@ var arrows = map[string][]string{
 	"finding": {},
 	"config":  {},
 	"content": {},
+	"fact":    {},
+	"tool":    {"content", "fact"},
 	"yamldoc": {},
 
 	"alert":    {"event", "finding"},
@@ -24,15 +26,16 @@ var arrows = map[string][]string{
 	"k8saudit": {"event"},
 	"rule":     {"event", "alert"},
 
-	"inventory": {"finding"},
-	"evidence":  {"finding", "yamldoc"},
-	"exception": {"finding", "yamldoc"},
-	"node":      {"evidence"},
-	"policy":    {"finding"},
-	"check/*":   {"inventory", "evidence", "finding"},
-	"control":   {"inventory", "evidence", "exception", "policy", "check/*", "finding", "yamldoc"},
-	"suite":     {"inventory", "evidence", "exception", "policy", "control", "finding"},
-	"admission": {"policy", "finding"},
+	"inventory":  {"finding"},
+	"evidence":   {"finding", "fact", "evidence/*", "yamldoc"},
+	"evidence/*": {"fact", "tool"},
+	"exception":  {"finding", "yamldoc"},
+	"node":       {"evidence"},
+	"policy":     {"finding"},
+	"check/*":    {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
+	"control":    {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
+	"suite":      {"inventory", "evidence", "exception", "policy", "control", "finding"},
+	"admission":  {"policy", "finding"},
 
 	"bus":       {"event", "alert", "incident", "finding"},
 	"store":     {"event", "alert", "incident", "finding"},
@@ -41,8 +44,8 @@ var arrows = map[string][]string{
 	"respond":   {"alert", "incident", "finding", "config"},
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
-	"report":    {"finding", "control", "exception", "chart"},
-	"web":       {"event", "alert", "incident", "finding", "control", "chart"},
+	"report":    {"finding", "control", "exception", "chart", "tool"},
+	"web":       {"event", "alert", "incident", "finding", "control", "chart", "tool"},
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
@@ -81,7 +84,7 @@ func TestArrows(t *testing.T) {
 
 // pattern returns the row of the table that a folder belongs to.
 func pattern(folder string) string {
-	for _, parent := range []string{"check", "examples", "notify", "respond", "test"} {
+	for _, parent := range []string{"check", "evidence", "examples", "notify", "respond", "test"} {
 		if strings.HasPrefix(folder, parent+"/") {
 			return parent + "/*"
 		}
