@@ -27,6 +27,14 @@ const (
 	// falls between the releases of most applications.
 	DynamicScanAge = 30 * day
 
+	// BackupAge is how old the newest backup of a cluster may be: a week of work
+	// is the most that is done again by hand.
+	BackupAge = 7 * day
+
+	// LogAge is how long logs are kept at least: intruders are found weeks after
+	// they came.
+	LogAge = 30 * day
+
 	// LikelyExploited is the chance of an attack in the next 30 days (EPSS) from
 	// which a weakness counts as attacked: more likely than not.
 	LikelyExploited = 0.5

@@ -73,8 +73,11 @@ type Set struct {
 	Heartbeats    []Heartbeat
 	Images        []ImageReport
 	Nodes         []NodeRecord
+	Plans         []Plan
 	PolicyResults []PolicyResult
+	Protections   []Protection
 	Provenances   []Provenance
+	Repositories  []Repository
 	Registries    []Registries // no evidence, but a rule that comes with it
 	Signatures    []Signature
 	Statements    []Statement
@@ -113,6 +116,9 @@ func (s *Set) add(other *Set) {
 	s.Alerts = append(s.Alerts, other.Alerts...)
 	s.Bundles = append(s.Bundles, other.Bundles...)
 	s.Heartbeats = append(s.Heartbeats, other.Heartbeats...)
+	s.Plans = append(s.Plans, other.Plans...)
+	s.Protections = append(s.Protections, other.Protections...)
+	s.Repositories = append(s.Repositories, other.Repositories...)
 	s.Statements = append(s.Statements, other.Statements...)
 	s.Uses = append(s.Uses, other.Uses...)
 	s.Verdicts = append(s.Verdicts, other.Verdicts...)
@@ -121,7 +127,8 @@ func (s *Set) add(other *Set) {
 // Empty reports whether the set holds no record.
 func (s *Set) Empty() bool {
 	return s == nil || len(s.Alerts)+len(s.Analyses)+len(s.Bundles)+len(s.Exploited)+len(s.Heartbeats)+
-		len(s.Images)+len(s.Nodes)+len(s.PolicyResults)+len(s.Provenances)+len(s.Signatures)+
+		len(s.Images)+len(s.Nodes)+len(s.Plans)+len(s.PolicyResults)+len(s.Protections)+len(s.Provenances)+
+		len(s.Repositories)+len(s.Signatures)+
 		len(s.Statements)+len(s.Uses)+len(s.Verdicts) == 0
 }
 

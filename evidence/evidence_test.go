@@ -96,6 +96,8 @@ func FuzzRead(f *testing.F) {
 	for _, seed := range seeds() {
 		f.Add([]byte(seed))
 	}
+	f.Add([]byte(`{"enforce_admins": {}, "allow_force_pushes": {}, "rules": [{"type": "pull_request"}]}`))
+	f.Add([]byte(`{"format_version": "1.2", "planned_values": {"root_module": {}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if set, err := Read("f", data); err == nil && set == nil {
 			t.Error("neither evidence nor an error")

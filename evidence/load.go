@@ -15,6 +15,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/kubeguardian/kubeguardian/evidence/repository"
+	"github.com/kubeguardian/kubeguardian/evidence/terraform"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
@@ -36,6 +38,8 @@ type format struct {
 
 // formats are tried in this order.
 var formats = []format{
+	{"branch protection of GitHub", isGitHubProtection, gitHubProtection},
+	{"branch protection of GitLab", isGitLabProtection, gitLabProtection},
 	{"cosign verify --output json", isCosign, cosign},
 	{"CycloneDX", isCycloneDX, cycloneDX},
 	{"DSSE envelope", isEnvelope, dsse},
@@ -52,18 +56,21 @@ var formats = []format{
 	{"Kubernetes audit log", func(h head) bool {
 		return h.text("kind") == "EventList" && strings.HasPrefix(h.text("apiVersion"), auditGroup)
 	}, auditList},
+	{"OpenSSF Scorecard", isScorecard, scorecard},
 	{"report object of Kubernetes", isReports, reports},
 	{"SARIF", isSARIF, readSARIF},
 	{"sigstore bundle", isBundle, bundle},
 	{"SPDX", isSPDX, spdx},
+	{"Terraform plan or state", func(h head) bool { return terraform.Is(h.has) }, terraformPlan},
 	{"Trivy", isTrivy, trivy},
 	{"ZAP", isZAP, zap},
 }
 
 // Load reads evidence from files and folders; in a folder, from every *.json,
-// *.sarif, *.yaml and *.yml at any depth. The format of a document is known by
-// its content. A document of no known format is an error if the file was named,
-// and if it stands in a folder. All errors are returned together.
+// *.sarif, *.yaml and *.yml at any depth. A folder that is a source folder, see
+// [repository.Is], is read as one: what is in it is no evidence, but seen. The
+// format of a document is known by its content. A document of no known format
+// is an error if the file was named, and if it stands in a folder. All errors are returned together.
 func Load(ctx context.Context, paths ...string) (*Set, error) {
 	l := loader{set: &Set{}}
 	for _, p := range paths {
@@ -124,6 +131,8 @@ func (l *loader) path(ctx context.Context, root string) {
 		switch {
 		case err != nil:
 			return err
+		case d.IsDir() && repository.Is(name):
+			return l.repository(ctx, name)
 		case ctx.Err() != nil:
 			return fs.SkipAll
 		case d.IsDir() || name != root && !slices.Contains([]string{".json", ".sarif", ".yaml", ".yml"}, filepath.Ext(name)):
@@ -141,6 +150,16 @@ func (l *loader) path(ctx context.Context, root string) {
 	if err != nil {
 		l.fail(fmt.Errorf("%s: %w", root, err))
 	}
+}
+
+// repository reads a source folder, and ends the walk through it.
+func (l *loader) repository(ctx context.Context, name string) error {
+	set, err := sourceFolder(ctx, name)
+	if err != nil {
+		return err
+	}
+	l.set.add(set)
+	return fs.SkipDir
 }
 
 func (l *loader) file(name string) {
