@@ -35,8 +35,10 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
   --cluster            scan the cluster of the kubeconfig; secrets are not read
   --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, then
                        ~/.kube/config, then those of the pod this runs in)
-  --evidence PATH      what was seen elsewhere: a file or a folder of them; may be
-                       given several times
+  --evidence PATH      what was seen elsewhere: a file or a folder of them, or a
+                       source folder (one with .git, .github, .gitlab-ci.yml,
+                       .tekton or a Jenkinsfile), whose pipelines, code owners and
+                       secrets are looked at; may be given several times
   --node               write what the node that this runs on shows, as JSON: a
                        scan of the cluster takes it by --evidence. Run it as
                        root; what it could not read is named

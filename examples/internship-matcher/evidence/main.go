@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-//go:embed image infrastructure code
+//go:embed image infrastructure all:code
 var templates embed.FS
 
 // An image is one that the secured manifests run.
