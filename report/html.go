@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/chart"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/tool"
 )
 
 // HTML is the format to show and to print: one file that needs nothing else.
@@ -74,8 +75,12 @@ func (h HTML) Write(w io.Writer, r *Report) error {
 		"plain":  Plain,
 		"place":  place,
 		"day":    func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") },
-		"max":    func(s []control.Fix) []control.Fix { return s[:min(len(s), fixesShown)] },
-		"width":  func(share float64) template.CSS { return template.CSS(fmt.Sprintf("width:%.3f%%", 100*share)) },
+		"clouds": tool.Clouds,
+		"on": func(all []tool.Tool, cloud string) []tool.Tool {
+			return slices.DeleteFunc(slices.Clone(all), func(t tool.Tool) bool { return t.On != cloud })
+		},
+		"max":   func(s []control.Fix) []control.Fix { return s[:min(len(s), fixesShown)] },
+		"width": func(share float64) template.CSS { return template.CSS(fmt.Sprintf("width:%.3f%%", 100*share)) },
 	}).Parse(htmlText)
 	if err != nil {
 		return fmt.Errorf("read template of report: %w", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/tool"
 )
 
 // Schema names the shape of a [Report] in JSON. It changes with every change
@@ -27,7 +28,8 @@ type Report struct {
 	Score      control.Score       `json:"score"`     // of everything, whatever Findings holds
 	Fixes      []control.Fix       `json:"fixes"`     // best first
 	Exceptions []exception.Outcome `json:"exceptions,omitempty"`
-	Findings   []finding.Finding   `json:"findings"` // worst first; every state, not only failures
+	Tools      []tool.Need         `json:"tools,omitempty"` // what serves each need, and what was seen of it
+	Findings   []finding.Finding   `json:"findings"`        // worst first; every state, not only failures
 
 	known map[string]bool // failures of the baseline; nil without one
 }

@@ -126,6 +126,7 @@ func scan(ctx context.Context, args []string, std streams) error {
 	}
 	full := report.New(catalogue, findings)
 	full.Time, full.Scanned, full.Exceptions = in.Now, opts.scanned(), catalogue.Outcomes(in, findings)
+	full.Tools = control.Tools(in)
 	if earlier.baseline != nil {
 		full.Against(earlier.baseline)
 	}
