@@ -153,7 +153,7 @@ func (l *ledger) missing(level finding.Level) string {
 		for _, r := range l.rows[i] {
 			for _, f := range r {
 				if u.level == level && f.Status == finding.Unknown {
-					counts[f.Reason]++
+					counts[strings.TrimPrefix(f.Reason, "no evidence: ")]++
 				}
 			}
 		}

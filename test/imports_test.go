@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "tool", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

@@ -15,6 +15,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
@@ -149,6 +151,29 @@ func TestConfigurationPage(t *testing.T) {
 		return
 	}
 	t.Error("docs/configuration.md has no yaml config block")
+}
+
+// TestEvidencePage reads the documents that the page shows.
+func TestEvidencePage(t *testing.T) {
+	read := map[string]func(data []byte) error{
+		"yaml statement": func(data []byte) error { _, err := evidence.Read("docs/evidence.md", data); return err },
+		"yaml exception": func(data []byte) error {
+			found, err := exception.Read("docs/evidence.md", data)
+			if err == nil {
+				err = found[0].Check(found[0].Spec.Created.Time, false)
+			}
+			return err
+		},
+	}
+	for _, b := range blocks(t, "../docs/evidence.md") {
+		if err := read[b.info]([]byte(b.text)); err != nil {
+			t.Errorf("docs/evidence.md:%d: %v", b.line, err)
+		}
+		delete(read, b.info)
+	}
+	for kind := range read {
+		t.Errorf("docs/evidence.md has no block of %s", kind)
+	}
 }
 
 // everyKey fails for each key of a configuration struct that shown lacks.

@@ -73,6 +73,14 @@ func Clouds() []string { return []string{"aws", "azure", "google", "open"} }
 // A Matrix is all needs, ordered by level. It is read-only.
 type Matrix struct{ Needs []Need }
 
+// Knows reports whether objects of a group are a sign of a tool: they are looked
+// at, though no control has them for a subject.
+func (m *Matrix) Knows(group string) bool {
+	return slices.ContainsFunc(m.Needs, func(n Need) bool {
+		return slices.ContainsFunc(n.Tools, func(t Tool) bool { return slices.Contains(t.Groups, group) })
+	})
+}
+
 // BuiltIn returns the matrix that comes with KubeGuardian.
 func BuiltIn() *Matrix { return builtIn() }
 

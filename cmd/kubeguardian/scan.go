@@ -22,6 +22,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/report"
+	"github.com/kubeguardian/kubeguardian/tool"
 )
 
 const scanUsage = `Usage: kubeguardian scan [FLAGS] PATH…
@@ -345,7 +346,7 @@ func remark(w io.Writer, inv *inventory.Inventory, seen *evidence.Set, catalogue
 // unjudged names the kinds that no control knows, in the order of their names:
 // custom resources, and built-in kinds under a misspelt apiVersion.
 func unjudged(inv *inventory.Inventory, catalogue *control.Catalogue) (lines []string) {
-	subjects := map[string]bool{}
+	subjects, known := map[string]bool{}, tool.BuiltIn()
 	for _, ctl := range catalogue.Controls() {
 		for _, s := range ctl.Subjects {
 			subjects[s] = true
@@ -355,7 +356,7 @@ func unjudged(inv *inventory.Inventory, catalogue *control.Catalogue) (lines []s
 	var kinds []schema.GroupVersionKind
 	for _, o := range inv.Objects() {
 		kind := o.GroupVersionKind()
-		if scheme.Scheme.Recognizes(kind) || subjects[kind.GroupKind().String()] || kind.Group == "constraints.gatekeeper.sh" {
+		if scheme.Scheme.Recognizes(kind) || subjects[kind.GroupKind().String()] || known.Knows(kind.Group) {
 			continue
 		}
 		if count[kind]++; count[kind] == 1 {
