@@ -184,6 +184,13 @@ func IsWorkload(gk schema.GroupKind) bool {
 	return ok
 }
 
+// TemplatePath returns where objects of a kind that makes pods keep the pod
+// template: nowhere for a Pod, which is its own.
+func TemplatePath(gk schema.GroupKind) (path []string, ok bool) {
+	path, ok = templatePath[gk]
+	return slices.Clone(path), ok
+}
+
 func podTemplate(o *Object) (template corev1.PodTemplateSpec, ok bool, err error) {
 	path, ok := templatePath[o.GroupVersionKind().GroupKind()]
 	if !ok {

@@ -37,6 +37,10 @@ var arrows = map[string][]string{
 	"suite":      {"inventory", "evidence", "exception", "policy", "control", "finding"},
 	"admission":  {"policy", "finding"},
 
+	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
+	"fix/edit":    {},
+	"fix/isolate": {"inventory", "check/*", "fix/edit"},
+
 	"bus":       {"event", "alert", "incident", "finding"},
 	"store":     {"event", "alert", "incident", "finding"},
 	"notify":    {"alert", "incident", "finding", "config"},
@@ -54,7 +58,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "tool", "suite", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

@@ -49,6 +49,7 @@ func commands() []command {
 	return []command{
 		{"scan", "judge manifests or a cluster and print the score", scan},
 		{"test", "run labelled examples of controls", runTests},
+		{"fix", "change manifests so that controls pass, with proof", fixManifests},
 		{"replay", "run recorded audit events through detection rules", replay},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},

@@ -95,6 +95,24 @@ func TestUsageNamesEveryFlag(t *testing.T) {
 	}
 }
 
+// TestFixUsage keeps the usage text of fix and its flags together.
+func TestFixUsage(t *testing.T) {
+	for _, m := range regexp.MustCompile(`(?m)^  --([a-z-]+)( [A-Za-z]+)?  `).FindAllStringSubmatch(fixUsage, -1) {
+		args := []string{"fix.yaml", "--" + m[1]}
+		if value := strings.TrimSpace(m[2]); value != "" {
+			args = append(args, value)
+		}
+		if _, err := fixFlags(args, io.Discard); err != nil && strings.Contains(err.Error(), "not defined") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	for _, name := range []string{"write", "undo", "control", "evidence", "exceptions", "dry-run", "kubeconfig"} {
+		if !strings.Contains(fixUsage, "\n  --"+name+" ") {
+			t.Errorf("--%s is not in the usage text", name)
+		}
+	}
+}
+
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, hold := io.Pipe() // never written to
