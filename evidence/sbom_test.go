@@ -209,7 +209,7 @@ func FuzzParseReference(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		r := ParseReference(text)
 		if strings.Contains(r.Name, "://") || strings.ContainsAny(r.Name, "@") {
-			t.Skip() // no registry accepts it
+			return // no registry accepts it
 		}
 		if again := ParseReference(r.String()); r.Name != "" && again != r {
 			t.Errorf("%q: %+v, then %+v", text, r, again)
