@@ -63,6 +63,7 @@ type UnclearError struct {
 	What      string
 }
 
+// Error says what is declared, and what is not said of it.
 func (e *UnclearError) Error() string {
 	return e.What + ", but not on which port: say it in a URL, or in a setting beside it"
 }
