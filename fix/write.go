@@ -45,7 +45,7 @@ func (p *Plan) Write() (written []string, err error) {
 }
 
 func (p *Plan) write(f File) error {
-	target := f.Name
+	var target string
 	mode := fs.FileMode(0o644)
 	if f.New {
 		dir, err := filepath.EvalSymlinks(filepath.Dir(f.Name))

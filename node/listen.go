@@ -33,10 +33,12 @@ func (c *collector) listeners(ctx context.Context) {
 		return
 	}
 	addresses := map[string]uint64{} // to inode
+	//lint:ignore SA1019 netlink, its successor, does not read the tree of another root
 	tcp, err := fs.NetTCP()
 	if err != nil {
 		c.gap(evidence.PartListeners, "/proc/net/tcp", err)
 	}
+	//lint:ignore SA1019 as above
 	tcp6, err := fs.NetTCP6()
 	if err != nil && !missing(err) {
 		c.gap(evidence.PartListeners, "/proc/net/tcp6", err)

@@ -45,7 +45,7 @@ func (c *collector) sshIncludes(pattern string) ([]string, error) {
 		pattern = path.Join("/etc/ssh", pattern)
 	}
 	if strings.ContainsAny(path.Dir(pattern), "*?[") {
-		return nil, fmt.Errorf("Include %s is not followed: its folder is a pattern", pattern)
+		return nil, fmt.Errorf("include %s is not followed: its folder is a pattern", pattern)
 	}
 	names, err := c.glob(path.Dir(pattern), path.Base(pattern))
 	var out []string

@@ -101,15 +101,16 @@ func (im *Images) built(c *container) (at time.Time, from string) {
 // the environment or the history of its images.
 func (im *Images) Secrets() []finding.Finding {
 	return im.eachImage(func(c *container) state {
-		for _, r := range c.of(func(r report) bool { return len(r.Secrets) > 0 }) {
+		if found := c.of(func(r report) bool { return len(r.Secrets) > 0 }); len(found) > 0 {
+			r := found[0]
 			var places []string
 			for _, s := range r.Secrets {
 				places = append(places, s.Rule+" in "+s.Place)
 			}
 			return fail(shorten(places, "; ")+", values not shown ("+r.String()+")", "%s in the image", plural(len(places), "credential", "credentials")).by(r)
 		}
-		for _, r := range c.of(func(r report) bool { return r.SecretsSearched }) {
-			return pass("searched, and no credential found (%s)", r).by(r)
+		if searched := c.of(func(r report) bool { return r.SecretsSearched }); len(searched) > 0 {
+			return pass("searched, and no credential found (%s)", searched[0]).by(searched[0])
 		}
 		if scans := c.of(scanned); len(scans) > 0 {
 			return unknown("%s names no credential, and does not say that it searched; "+secretsHint, scans[0])

@@ -63,6 +63,7 @@ func (s *search) text(ctx context.Context, name, text string, found func(rule st
 	line := 0
 	for start := 0; ; start += piece - overlap {
 		end := min(len(text), start+piece)
+		//lint:ignore SA1019 version 8, the newest there is, has no other way in
 		for _, f := range s.DetectContext(ctx, detect.Fragment(sources.Fragment{Raw: text[start:end], FilePath: name})) {
 			found(f.RuleID, line+f.StartLine)
 		}
