@@ -11,7 +11,7 @@ func TestTrend(t *testing.T) {
 	svg := string(Trend([]Point{{at(20), 100}, {at(1), 0}, {at(10), 50}}))
 	checkXML(t, svg)
 	for _, want := range []string{
-		`d="M34.0 138.0 302.2`, "0.0 on 2026-11-01 to 100.0 on 2026-11-20", `596.0 12.0"`,
+		`d="M34.0 138.0 300.2`, "0.0 on 2026-11-01 to 100.0 on 2026-11-20", `596.0 12.0"`,
 	} {
 		if !strings.Contains(svg, want) {
 			t.Errorf("no %s in\n%s", want, svg)

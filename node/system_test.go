@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -89,12 +90,14 @@ func TestFilterChain(t *testing.T) {
 // TestListener opens a port and looks for it, in a tree whose first process is
 // the test.
 func TestListener(t *testing.T) {
-	root := t.TempDir()
-	for _, name := range []string{"1", strconv.Itoa(os.Getpid())} {
+	runtime.LockOSThread() // another test may have left a thread in another network
+	defer runtime.UnlockOSThread()
+	root, thread := t.TempDir(), fmt.Sprintf("/proc/self/task/%d", syscall.Gettid())
+	for name, target := range map[string]string{"1": thread, strconv.Itoa(os.Getpid()): "/proc/self"} {
 		if err := os.MkdirAll(filepath.Join(root, "proc"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink("/proc/self", filepath.Join(root, "proc", name)); err != nil {
+		if err := os.Symlink(target, filepath.Join(root, "proc", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
