@@ -1,32 +1,30 @@
 package policy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types/traits"
 	"go.yaml.in/yaml/v3"
-	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apimachinery/pkg/util/version"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
+	"k8s.io/apiserver/pkg/cel/lazy"
 )
 
 // compile turns a checked policy and its bindings into a [Policy]. The policy
 // is not usable if there is an error.
-func compile(d *document, bindings []*document) (*Policy, error) {
+func compile(d *document, bindings []*document, lang *language) (*Policy, error) {
 	spec := &d.policy.Spec
-	c, err := newCompiler(d)
-	if err != nil {
-		return nil, err
-	}
+	c := &compiler{document: d, language: lang}
+	clear(lang.fields)
 	p := &Policy{
 		name:        d.policy.Name,
 		annotations: d.policy.Annotations,
@@ -46,22 +44,69 @@ func compile(d *document, bindings []*document) (*Policy, error) {
 	return p, errors.Join(c.errs...)
 }
 
+// A language is the CEL of admission policies. Making it takes longer than
+// compiling a policy, so that all policies of a load share it; the variables in
+// it are those of one policy at a time.
+type language struct {
+	plugincel.Compiler
+	fields map[string]*apiservercel.DeclField
+}
+
+func newLanguage() (*language, error) {
+	l := &language{fields: map[string]*apiservercel.DeclField{}}
+	variables := apiservercel.NewObjectType(variablesType, l.fields)
+	env, err := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()).Extend(environment.VersionedOptions{
+		IntroducedVersion: version.MajorMinor(1, 0),
+		EnvOptions:        []cel.EnvOption{cel.Variable(plugincel.VariableVarName, variables.CelType())},
+		DeclTypes:         []*apiservercel.DeclType{variables},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("prepare CEL: %w", err)
+	}
+	l.Compiler = plugincel.NewCompiler(env)
+	return l, nil
+}
+
+// declare gives the variable of the policy that is compiled now its type.
+func (l *language) declare(name string, t *cel.Type) {
+	l.fields[name] = apiservercel.NewDeclField(name, declType(t), true, nil, nil)
+}
+
+// declType returns a type as the API server's type provider knows it. Of lists
+// and mappings the types of the items are kept, all else but the basic types
+// can hold anything.
+func declType(t *cel.Type) *apiservercel.DeclType {
+	basic := map[*cel.Type]*apiservercel.DeclType{
+		cel.AnyType: apiservercel.AnyType, cel.BoolType: apiservercel.BoolType, cel.BytesType: apiservercel.BytesType,
+		cel.DoubleType: apiservercel.DoubleType, cel.DurationType: apiservercel.DurationType, cel.IntType: apiservercel.IntType,
+		cel.NullType: apiservercel.NullType, cel.StringType: apiservercel.StringType, cel.TimestampType: apiservercel.TimestampType,
+		cel.UintType: apiservercel.UintType,
+	}
+	if known := basic[t]; known != nil {
+		return known
+	}
+	if t != nil && t.HasTrait(traits.ContainerType) && t.HasTrait(traits.IndexerType) {
+		switch of := t.Parameters(); len(of) {
+		case 1:
+			return apiservercel.NewListType(declType(of[0]), -1)
+		case 2:
+			return apiservercel.NewMapType(declType(of[0]), declType(of[1]), -1)
+		}
+	}
+	return apiservercel.DynType
+}
+
+// variablesType is the name of the type of "variables".
+const variablesType = "kubernetes.variables"
+
 // A compiler compiles the expressions of one policy and keeps what is wrong
 // with them.
 type compiler struct {
 	*document
-	cel       *plugincel.CompositedCompiler
+	*language
+	variables []variable
 	namespace bool // an expression reads namespaceObject
 	errs      []error
-}
-
-func newCompiler(d *document) (*compiler, error) {
-	env := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
-	cel, err := plugincel.NewCompositedCompiler(env)
-	if err != nil {
-		return nil, d.at("", "prepare CEL: %v", err)
-	}
-	return &compiler{document: d, cel: cel}, nil
 }
 
 // validator compiles all expressions in the order in which the API server
@@ -93,7 +138,9 @@ func (c *compiler) validator(spec *admissionregistrationv1.ValidatingAdmissionPo
 	if len(conditions) > 0 {
 		matcher = matchconditions.NewMatcher(c.condition(conditions), spec.FailurePolicy, "policy", "validate", c.policy.Name)
 	}
-	return validating.NewValidator(c.condition(validations), matcher, c.condition(annotations), c.condition(messages), spec.FailurePolicy, nil)
+	texts := c.condition(messages)
+	texts.follows = c.condition(validations)
+	return validating.NewValidator(texts.follows, matcher, c.condition(annotations), texts, spec.FailurePolicy, nil)
 }
 
 // expression compiles one expression; a variable is stored for the others.
@@ -104,9 +151,11 @@ func (c *compiler) expression(path string, e plugincel.ExpressionAccessor) plugi
 	var none plugincel.OptionalVariableDeclarations // neither params nor authorizer
 	var result plugincel.CompilationResult
 	if v, ok := e.(*validating.Variable); ok {
-		result = c.cel.CompileAndStoreVariable(v, none, environment.StoredExpressions)
+		result = c.CompileCELExpression(v, none, environment.StoredExpressions)
+		c.declare(v.Name, result.OutputType)
+		c.variables = append(c.variables, variable{v.Name, sharedExpression{compiled: result, identity: identify(v.Name, v.Expression, c.variables)}})
 	} else {
-		result = c.cel.CompileCELExpression(e, none, environment.StoredExpressions)
+		result = c.CompileCELExpression(e, none, environment.StoredExpressions)
 	}
 	if result.Error != nil {
 		c.celErrors(path, result.Error)
@@ -143,16 +192,16 @@ func sourceLine(node *yaml.Node, line int) int {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// A condition evaluates compiled expressions with the variables of the policy.
-type condition struct {
-	plugincel.ConditionEvaluator
-	cel *plugincel.CompositedCompiler
-}
-
-func (c *compiler) condition(results []plugincel.CompilationResult) plugincel.ConditionEvaluator {
-	return condition{plugincel.NewCondition(results), c.cel}
-}
-
-func (c condition) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) ([]plugincel.EvaluationResult, int64, error) {
-	return c.ConditionEvaluator.ForInput(c.cel.CreateContext(ctx), attr, request, vars, namespace, budget)
+// condition joins compiled expressions, which may use all variables. The
+// variables come first.
+func (c *compiler) condition(results []plugincel.CompilationResult) *condition {
+	out := &condition{variables: c.variables, empty: lazy.NewMapValue(apiservercel.NewObjectType(variablesType, nil))}
+	for _, r := range results {
+		e := sharedExpression{compiled: r}
+		if r.ExpressionAccessor != nil {
+			e.identity = identify("", r.ExpressionAccessor.GetExpression(), c.variables)
+		}
+		out.expressions = append(out.expressions, e)
+	}
+	return out
 }

@@ -83,16 +83,29 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 	return out, nil
 }
 
-// Check judges a request by this policy alone, whatever its bindings say:
+// A Case is one request that several policies judge, one after the other. What
+// their expressions have in common is evaluated once. It belongs to one
+// goroutine, and to the time of ctx.
+type Case struct{ in *input }
+
+// NewCase returns the case of a request.
+func NewCase(ctx context.Context, req Request) *Case { return &Case{newInput(ctx, &req)} }
+
+// Check judges a request by this policy alone: see [Policy.Judge].
+func (p *Policy) Check(ctx context.Context, req Request) (applies bool, violations []finding.Violation, err error) {
+	return p.Judge(NewCase(ctx, req))
+}
+
+// Judge judges a request by this policy alone, whatever its bindings say:
 // Binding and Enforcement of the violations are empty. applies is false when
 // the match constraints or conditions leave the object out. Unlike Evaluate it
 // returns an error when the policy cannot be evaluated, whatever the failure
 // policy: then nothing is known.
-func (p *Policy) Check(ctx context.Context, req Request) (applies bool, violations []finding.Violation, err error) {
-	if reserved(req.Resource.GroupResource()) {
+func (p *Policy) Judge(c *Case) (applies bool, violations []finding.Violation, err error) {
+	in := c.in
+	if reserved(in.req.Resource.GroupResource()) {
 		return false, nil, nil
 	}
-	in := newInput(ctx, &req)
 	if applies, err := in.matches(p.criteria); !applies || err != nil {
 		return false, nil, err
 	}
@@ -162,7 +175,7 @@ func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 			return nil, err
 		}
 	}
-	result := p.validator.Validate(in.ctx, in.req.Resource, in.attr, nil, namespace, celconfig.RuntimeCELCostBudget, nil)
+	result := p.validator.Validate(in, in.req.Resource, in.attr, nil, namespace, celconfig.RuntimeCELCostBudget, nil)
 	return &result, nil
 }
 
@@ -208,9 +221,14 @@ func annotations(result *validating.ValidateResult) (values map[string]string, f
 
 // An input is one request in the form that the API server's libraries take. It
 // belongs to one goroutine: the CEL form of the objects is made once, on first
-// use, and shared by all policies.
+// use, and shared by all policies, and so are the values of expressions. It is
+// also the context of their evaluation.
 type input struct {
-	ctx        context.Context
+	context.Context
+	memos      map[identity]*memo
+	request    any        // as expressions see it
+	sharing    sharing    // of the condition that is evaluated now
+	passed     *condition // the last one of which all expressions were true
 	req        *Request
 	attr       *admission.VersionedAttributes
 	namespaces *namespaceCache
@@ -221,8 +239,9 @@ type input struct {
 func newInput(ctx context.Context, req *Request) *input {
 	object, oldObject := runtimeObject(req.Object), runtimeObject(req.OldObject)
 	in := &input{
-		ctx: ctx,
-		req: req,
+		Context: ctx,
+		memos:   make(map[identity]*memo, 64),
+		req:     req,
 		attr: &admission.VersionedAttributes{
 			Attributes: admission.NewAttributesRecord(object, oldObject, req.Kind, req.Namespace, req.Name, req.Resource,
 				req.Subresource, admission.Operation(req.Operation), runtimeObject(req.Options), req.DryRun, userInfo(req)),

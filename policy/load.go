@@ -20,9 +20,13 @@ func Load(files ...File) (*Set, error) {
 			l.add(d)
 		}
 	}
+	lang, err := newLanguage()
+	if err != nil {
+		return nil, err
+	}
 	compiled := make([]*Policy, 0, len(l.policies))
 	for _, d := range l.policies {
-		p, err := compile(d, l.bindings[d.policy.Name])
+		p, err := compile(d, l.bindings[d.policy.Name], lang)
 		l.fail(err)
 		compiled = append(compiled, p)
 	}

@@ -1,0 +1,356 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"unique"
+
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/admission"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	apiservercel "k8s.io/apiserver/pkg/cel"
+	"k8s.io/apiserver/pkg/cel/common"
+	"k8s.io/apiserver/pkg/cel/lazy"
+)
+
+// Policies of one set ask the same of an object over and over: where its pod
+// template is, which containers it has. The API server evaluates every
+// expression of every policy anew; here expressions that read the same, down to
+// the variables that they use, are evaluated once for each request. What they
+// cost is still charged to each policy that uses them, so that the limits of
+// the API server end the same policies.
+
+// An identity is an expression with all that its value depends on besides the
+// request. The zero value is shared with nothing.
+type identity = unique.Handle[string]
+
+// A shared expression is compiled, with its identity.
+type sharedExpression struct {
+	compiled plugincel.CompilationResult
+	identity identity
+}
+
+// A variable is a shared expression that has a name in its policy.
+type variable struct {
+	name string
+	sharedExpression
+}
+
+var (
+	variablesUse = regexp.MustCompile(`\bvariables\b`)
+	variableName = regexp.MustCompile(`\bvariables\s*\.\s*\??\s*([_a-zA-Z][_a-zA-Z0-9]*)`)
+)
+
+// identify returns the identity of an expression that may use the variables
+// before it. One that reads the namespace has none: match conditions see no
+// namespace, the other expressions do.
+func identify(name, expression string, before []variable) identity {
+	if strings.Contains(expression, plugincel.NamespaceVarName) {
+		return identity{}
+	}
+	used := map[string]bool{}
+	named := variableName.FindAllStringSubmatch(expression, -1)
+	for _, m := range named {
+		used[m[1]] = true
+	}
+	all := len(named) != len(variablesUse.FindAllString(expression, -1))
+	key := name + "\x00" + expression
+	for _, v := range before {
+		if !all && !used[v.name] {
+			continue
+		}
+		if v.identity == (identity{}) {
+			return identity{}
+		}
+		key += "\x00" + v.identity.Value()
+	}
+	return unique.Make(key)
+}
+
+// A memo is the outcome of one expression for one request.
+type memo struct {
+	value  ref.Val                    // of a variable
+	result plugincel.EvaluationResult // of another expression
+	cost   int64                      // without that of the variables
+	uses   []*memo                    // variables whose values it has asked for
+}
+
+// A condition evaluates expressions of one policy, with its variables.
+type condition struct {
+	expressions []sharedExpression
+	variables   []variable
+	empty       *lazy.MapValue // stands for the variables where they are taken for a value
+	follows     *condition     // for messages: the validations that they are about
+}
+
+// CompilationErrors implements [plugincel.ConditionEvaluator]; such policies do
+// not load.
+func (c *condition) CompilationErrors() []error { return nil }
+
+// ForInput evaluates all expressions, within the budget that they have
+// together. It does as the API server does, but for what is shared.
+func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) ([]plugincel.EvaluationResult, int64, error) {
+	in, _ := ctx.(*input)
+	if in != nil && in.passed == c.follows && c.affordable(in, budget) {
+		return make([]plugincel.EvaluationResult, len(c.expressions)), budget, nil
+	}
+	s, err := c.share(ctx, in, attr, request, vars, namespace)
+	if err != nil {
+		return nil, -1, err
+	}
+	passed := true
+	results := make([]plugincel.EvaluationResult, len(c.expressions))
+	for i := range c.expressions {
+		e := &c.expressions[i]
+		if e.compiled.ExpressionAccessor == nil {
+			continue // a placeholder
+		}
+		m := s.memos[e.identity]
+		if m == nil {
+			if m, err = s.evaluate(e); err != nil {
+				return nil, -1, err
+			}
+		}
+		if budget -= s.charge(m); budget < 0 {
+			return nil, -1, &apiservercel.Error{
+				Type:   apiservercel.ErrorTypeInvalid,
+				Detail: "validation failed due to running out of cost budget, no further validation rules will be run",
+				Cause:  apiservercel.ErrOutOfBudget,
+			}
+		}
+		results[i] = m.result
+		results[i].ExpressionAccessor = e.compiled.ExpressionAccessor
+		passed = passed && results[i].EvalResult == types.True
+	}
+	if in != nil && passed {
+		in.passed = c
+	}
+	return results, budget, nil
+}
+
+// affordable reports whether messages about validations that all passed need no
+// evaluation: nobody reads them, and though one that is over the budget makes
+// the API server deny, these cannot be, since each call has a limit of its own.
+func (c *condition) affordable(in *input, budget int64) bool {
+	if c.follows == nil {
+		return false
+	}
+	most := int64(len(c.expressions)) * celconfig.PerCallLimit
+	for _, v := range c.variables {
+		if m := in.memos[v.identity]; m != nil {
+			most += m.cost
+		} else {
+			most += celconfig.PerCallLimit
+		}
+	}
+	return most <= budget
+}
+
+// A sharing is one evaluation of a condition: it is what expressions see.
+type sharing struct {
+	context.Context
+	condition *condition
+	memos     map[identity]*memo // of the request; nil if it shares nothing
+	own       map[string]*memo   // of variables that are not shared, by name
+	charged   []*memo
+	asking    *memo // what is evaluated now
+	variables variables
+
+	object, oldObject, request, namespace any
+}
+
+// share makes the values that expressions see, the same for all that see the
+// same.
+func (c *condition) share(ctx context.Context, in *input, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace) (*sharing, error) {
+	if vars.VersionedParams != nil || vars.Authorizer != nil {
+		return nil, errors.New("evaluate policy: parameters and the authorizer are not supported")
+	}
+	s := &sharing{}
+	if in != nil { // one after the other may have it
+		s = &in.sharing
+	}
+	*s = sharing{Context: ctx, condition: c, charged: s.charged[:0]}
+	s.variables = variables{c.empty, s}
+	var err error
+	if s.oldObject, err = attr.VersionedOldObject.CELValue(); err != nil {
+		return nil, fmt.Errorf("failed to prepare oldObject variable for evaluation: %w", err)
+	}
+	if s.object, err = attr.VersionedObject.CELValue(); err != nil {
+		return nil, fmt.Errorf("failed to prepare object variable for evaluation: %w", err)
+	}
+	if in == nil {
+		s.request = common.SchemalessTypedToVal(request)
+	} else {
+		if in.request == nil { // the same for all policies: nothing is matched in another version
+			in.request = common.SchemalessTypedToVal(request)
+		}
+		s.memos, s.request = in.memos, in.request
+	}
+	s.namespace = common.SchemalessTypedToVal(namespace)
+	return s, nil
+}
+
+// ResolveName implements [cel.Activation].
+func (s *sharing) ResolveName(name string) (any, bool) {
+	switch name {
+	case plugincel.ObjectVarName:
+		return s.object, true
+	case plugincel.OldObjectVarName:
+		return s.oldObject, true
+	case plugincel.RequestVarName:
+		return s.request, true
+	case plugincel.NamespaceVarName:
+		return s.namespace, true
+	case plugincel.VariableVarName:
+		return &s.variables, true
+	case plugincel.ParamsVarName:
+		return nil, true
+	}
+	return nil, false
+}
+
+// Parent implements [cel.Activation].
+func (s *sharing) Parent() cel.Activation { return nil }
+
+// evaluate runs one expression.
+func (s *sharing) evaluate(e *sharedExpression) (*memo, error) {
+	m := &memo{}
+	s.asking = m
+	value, details, err := e.compiled.Program.ContextEval(s, s)
+	cost, known := actualCost(details)
+	expression := e.compiled.ExpressionAccessor.GetExpression()
+	if !known {
+		return nil, &apiservercel.Error{
+			Type:   apiservercel.ErrorTypeInvalid,
+			Detail: fmt.Sprintf("runtime cost could not be calculated for expression: %v, no further expression will be run", expression),
+			Cause:  apiservercel.ErrOutOfBudget,
+		}
+	}
+	if m.cost = cost; err != nil {
+		m.result.Error = &apiservercel.Error{
+			Type: apiservercel.ErrorTypeInvalid, Detail: fmt.Sprintf("expression '%v' resulted in error: %v", expression, err),
+		}
+	} else {
+		m.result.EvalResult = value
+	}
+	s.keep(e.identity, m)
+	return m, nil
+}
+
+func (s *sharing) keep(id identity, m *memo) {
+	if s.memos != nil && id != (identity{}) {
+		s.memos[id] = m
+	}
+}
+
+// charge returns what an expression costs: itself, and the variables that it
+// used and no other expression before it.
+func (s *sharing) charge(m *memo) int64 {
+	if slices.Contains(s.charged, m) {
+		return 0
+	}
+	s.charged = append(s.charged, m)
+	cost := m.cost
+	for _, used := range m.uses {
+		cost += s.charge(used)
+	}
+	return cost
+}
+
+// variables is the value of "variables" in an expression.
+type variables struct {
+	*lazy.MapValue
+	sharing *sharing
+}
+
+// Find implements [traits.Mapper].
+func (v *variables) Find(key ref.Val) (ref.Val, bool) {
+	name, ok := key.(types.String)
+	if !ok {
+		return types.MaybeNoSuchOverloadErr(key), true
+	}
+	plain := string(name)
+	if strings.Contains(plain, "__") { // as the names of CEL's own words are written
+		if plain, ok = apiservercel.Unescape(plain); !ok {
+			return nil, false
+		}
+	}
+	for i := range v.sharing.condition.variables {
+		if x := &v.sharing.condition.variables[i]; x.name == plain {
+			return v.sharing.value(x), true
+		}
+	}
+	return nil, false
+}
+
+// Get implements [traits.Mapper].
+func (v *variables) Get(key ref.Val) ref.Val {
+	if value, found := v.Find(key); found {
+		return value
+	}
+	return types.ValOrErr(key, "no such key: %v", key)
+}
+
+// Contains implements [traits.Mapper].
+func (v *variables) Contains(key ref.Val) ref.Val {
+	value, found := v.Find(key)
+	if value != nil && types.IsUnknownOrError(value) {
+		return value
+	}
+	return types.Bool(found)
+}
+
+// value returns the value of a variable for whoever is asking.
+func (s *sharing) value(v *variable) ref.Val {
+	m := s.memos[v.identity]
+	if m == nil {
+		m = s.own[v.name]
+	}
+	if m == nil {
+		m = &memo{}
+		outer := s.asking
+		s.asking = m
+		m.value, m.cost = s.run(v)
+		s.asking = outer
+		s.keep(v.identity, m)
+		if s.memos == nil || v.identity == (identity{}) {
+			if s.own == nil {
+				s.own = map[string]*memo{}
+			}
+			s.own[v.name] = m
+		}
+	}
+	if !slices.Contains(s.asking.uses, m) {
+		s.asking.uses = append(s.asking.uses, m)
+	}
+	return m.value
+}
+
+func (s *sharing) run(v *variable) (ref.Val, int64) {
+	value, details, err := v.compiled.Program.ContextEval(s, s)
+	cost, known := actualCost(details)
+	switch {
+	case !known:
+		return types.NewErr("unable to calculate cost of variable %q", v.name), 0
+	case err != nil:
+		return types.NewErr("composited variable %q fails to evaluate: %v", v.name, err), cost
+	}
+	return value, cost
+}
+
+func actualCost(details *cel.EvalDetails) (cost int64, known bool) {
+	if details == nil || details.ActualCost() == nil {
+		return 0, false
+	}
+	return int64(min(*details.ActualCost(), math.MaxInt64)), true
+}
