@@ -95,6 +95,9 @@ type Subject struct {
 	Name       string `json:"name,omitempty"`
 	Container  string `json:"container,omitempty"` // comma-separated when several
 	Source     string `json:"source,omitempty"`    // "file:line"; empty for a live object
+	// RenderedFrom is the chart or kustomization that made the object: two
+	// variants of it may be written at the same place.
+	RenderedFrom string `json:"renderedFrom,omitempty"`
 }
 
 // String returns "Kind/namespace/name", without the parts that are empty.

@@ -168,6 +168,9 @@ func (j *job) locate(ctx context.Context, o *inventory.Object) (*located, error)
 	if at := j.objects[o]; at != nil {
 		return at, nil
 	}
+	if o.RenderedFrom != "" {
+		return nil, fmt.Errorf("%s makes it: change its templates, values or patches", o.RenderedFrom)
+	}
 	name, line := place(o.Source)
 	s, err := j.source(name)
 	if err != nil {

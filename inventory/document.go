@@ -24,14 +24,31 @@ const (
 	maxAliased = 200_000   // values that come from aliases: few lines could make billions
 )
 
-// parse reads the documents of one file.
-func (r *reader) parse(file string, data []byte, named bool) {
-	if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
-		r.fail(fmt.Errorf("%s: not a text file in UTF-8", file))
-		return
+// A source is a text of manifests, and where it stands.
+type source struct {
+	name  string
+	named bool               // the user named the file, or it is stdin
+	from  string             // the chart or kustomization that made the text, if one did
+	chart bool               // it was a chart, whose tests are left out
+	line  func(line int) int // leads from its lines to those of the file called name; nil if they are the same
+}
+
+// at returns "file:line" for a line of the text, or the file if it stands on
+// no line of it.
+func (s source) at(line int) string {
+	if s.line != nil {
+		line = s.line(line)
 	}
-	if bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte(",")) > maxValues {
-		r.fail(hint(fmt.Errorf("%s: more than %d lines and commas", file, maxValues), splitHint))
+	if line < 1 {
+		return s.name
+	}
+	return s.name + ":" + strconv.Itoa(line)
+}
+
+// parse reads the documents of one file.
+func (r *reader) parse(src source, data []byte) {
+	if err := readable(src.name, data); err != nil {
+		r.fail(src.name, err)
 		return
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(joinSurrogates(data)))
@@ -43,59 +60,100 @@ func (r *reader) parse(file string, data []byte, named bool) {
 			break
 		}
 		if err != nil {
-			r.fail(syntaxError(file, data, err))
+			r.fail(src.name, syntaxError(src, data, err))
 			return
 		}
-		if !r.count(file, doc.Line) {
+		if !r.count(src, doc.Line) {
 			return
 		}
-		r.document(file, &doc, named)
+		r.document(src, &doc)
 	}
 	if found == len(r.objects)+len(r.errs)+r.more+len(r.skipped) {
-		r.noObject(file, 0, "empty", named)
+		r.noObject(src, 0, "empty")
+	}
+}
+
+// readable refuses what is no text, and text of so many parts that it would
+// take far more memory than its size.
+func readable(name string, data []byte) error {
+	if bytes.IndexByte(data, 0) >= 0 || !utf8.Valid(data) {
+		return fmt.Errorf("%s: not a text file in UTF-8", name)
+	}
+	if bytes.Count(data, []byte("\n"))+bytes.Count(data, []byte(",")) > maxValues {
+		return hint(fmt.Errorf("%s: more than %d lines and commas", name, maxValues), splitHint)
+	}
+	return nil
+}
+
+// harmless checks YAML that a library will decode: it is within the bounds of a
+// manifest.
+func harmless(name string, data []byte) error {
+	if err := readable(name, data); err != nil {
+		return err
+	}
+	src := source{name: name}
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return syntaxError(src, nil, err)
+		}
+		c := converter{fail: func(line int, problem string) { err = fmt.Errorf("%s: %s", src.at(line), problem) }}
+		if c.value(doc.Content[0], 0); c.beyond {
+			return err
+		}
 	}
 }
 
 // count reports whether one more document or list item is within the bounds.
-func (r *reader) count(file string, line int) bool {
+func (r *reader) count(src source, line int) bool {
 	if r.documents++; r.documents <= maxDocuments {
 		return true
 	}
 	if r.documents == maxDocuments+1 {
-		r.fail(hint(fmt.Errorf("%s:%d: more than %d documents", file, line, maxDocuments), "scan the folders one by one"))
+		r.fail(src.name, hint(fmt.Errorf("%s: more than %d documents", src.at(line), maxDocuments), "scan the folders one by one"))
 	}
 	return false
 }
 
 // noObject records a document that is well formed but nothing that a cluster
-// could hold.
-func (r *reader) noObject(file string, line int, reason string, named bool) {
-	source := file
+// could hold. A chart may render to nothing; a file that is named must not.
+func (r *reader) noObject(src source, line int, reason string) {
+	place := src.name
 	if line > 0 {
-		source = fmt.Sprintf("%s:%d", file, line)
+		place = src.at(line)
 	}
-	if named {
-		r.fail(fmt.Errorf("%s: %w: %s", source, ErrNoObjects, reason))
-	} else {
-		r.skipped = append(r.skipped, Skip{Source: source, Reason: reason})
+	switch {
+	case src.named:
+		r.report(fmt.Errorf("%s: %w: %s", place, ErrNoObjects, reason))
+	case src.from == "" || reason != "empty":
+		r.skipped = append(r.skipped, Skip{Source: place, Reason: reason})
 	}
 }
 
-func (r *reader) document(file string, doc *yaml.Node, named bool) {
+func (r *reader) document(src source, doc *yaml.Node) {
 	root := doc.Content[0]
-	c := converter{fail: func(line int, problem string) { r.fail(fmt.Errorf("%s:%d: %s", file, line, problem)) }}
+	var errs []error
+	c := converter{
+		fail:   func(line int, problem string) { errs = append(errs, fmt.Errorf("%s: %s", src.at(line), problem)) },
+		shared: r.shared,
+	}
 	value := c.value(root, 0)
-	if c.beyond {
+	if len(errs) > 0 {
+		r.fail(src.name, errs...)
 		return
 	}
 	switch value := value.(type) {
 	case map[string]any:
-		r.object(manifest{file: file, node: root, value: value, named: named})
+		r.object(manifest{source: src, node: root, value: value})
 	case nil: // only comments, or nothing between two separators
 	case []any:
-		r.noObject(file, root.Line, "a list, not an object", named)
+		r.noObject(src, root.Line, "a list, not an object")
 	default:
-		r.noObject(file, root.Line, "plain text, not an object", named)
+		r.noObject(src, root.Line, "plain text, not an object")
 	}
 }
 
@@ -103,7 +161,7 @@ var yamlError = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
 
 // syntaxError puts file and line in front. The YAML package counts lines from 0
 // in the errors of its parser, and from 1 in those of its scanner.
-func syntaxError(file string, data []byte, err error) error {
+func syntaxError(src source, data []byte, err error) error {
 	line, problem := 1, err.Error()
 	if m := yamlError.FindStringSubmatch(problem); m != nil {
 		problem = m[2]
@@ -112,9 +170,9 @@ func syntaxError(file string, data []byte, err error) error {
 			line++
 		}
 	}
-	err = fmt.Errorf("%s:%d: %s", file, line, problem)
-	if bytes.Contains(data, []byte("{{")) {
-		return hint(err, "a Helm template must be rendered first: helm template CHART | kubeguardian scan -")
+	err = fmt.Errorf("%s: %s", src.at(line), problem)
+	if src.from == "" && bytes.Contains(data, []byte("{{")) {
+		return hint(err, "a Helm template must be rendered: scan the folder of its chart, which has Chart.yaml")
 	}
 	return err
 }
@@ -145,9 +203,12 @@ type converter struct {
 	beyond  bool // a bound was exceeded, and the value is cut off
 	within  int  // aliases around the current node
 	aliased int  // nodes visited within aliases
+	failed  bool
+	shared  *sharedValues // nil for none
 }
 
 func (c *converter) problem(n *yaml.Node, format string, args ...any) {
+	c.failed = true
 	c.fail(n.Line, fmt.Sprintf(format, args...))
 }
 
@@ -169,9 +230,11 @@ func (c *converter) value(n *yaml.Node, depth int) any {
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		m := make(map[string]any, len(n.Content)/2)
-		c.mapping(n, m, depth)
-		return m
+		return c.shared.mapping(n, func() map[string]any {
+			m := make(map[string]any, len(n.Content)/2)
+			c.mapping(n, m, depth)
+			return m
+		}, &c.failed)
 	case yaml.SequenceNode:
 		s := make([]any, len(n.Content))
 		for i, item := range n.Content {
@@ -203,7 +266,7 @@ func (c *converter) mapping(n *yaml.Node, m map[string]any, depth int) {
 		}
 		if ok {
 			lines[name] = key.Line
-			m[name] = c.value(value, depth+1)
+			m[c.shared.key(name)] = c.value(value, depth+1)
 		}
 	}
 	for _, value := range merges {

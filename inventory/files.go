@@ -11,54 +11,117 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/helm"
 )
 
 // ErrNoObjects says that the input holds nothing to judge. It is an error
 // because an empty input must not look like a clean one.
 var ErrNoObjects = errors.New("no Kubernetes objects")
 
-// The bounds of what FromFiles reads.
+// The bounds of what is read from files.
 const (
 	maxFileSize  = 32 << 20 // bytes of one file
 	maxDocuments = 100_000  // documents and list items of all files
-	maxErrors    = 100      // errors that are reported one by one
 )
 
-// FromFiles reads manifests: files, folders and, for "-", stdin. In a folder it
+// A FileInput says which files to read, and how to render charts among them.
+type FileInput struct {
+	Paths  []string  // files, folders, charts and kustomizations; "-" for stdin
+	Stdin  io.Reader // may be nil if no path is "-"
+	Values []string  // files with values for charts; later ones win
+	Set    []string  // single values for charts, as "key=value"; they win over files
+}
+
+// FromFiles reads manifests as [Read] does, but the result is whole or there is
+// none: the error joins everything that was found wrong. Workloads may lack
+// containers.
+func FromFiles(ctx context.Context, paths []string, stdin io.Reader) (*Inventory, error) {
+	r := newReader(ctx, FileInput{Paths: paths, Stdin: stdin})
+	if err := r.all(); err != nil {
+		return nil, err
+	}
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return r.inventory()
+}
+
+// Read reads manifests: files, folders and, for "-", stdin. In a folder it
 // reads *.yaml, *.yml and *.json at any depth, except in hidden folders; a
 // document there that is no Kubernetes object becomes a [Skip], while in a file
-// that is named itself it is an error. A file is read once, however often it is
+// that is named itself it is a problem. A file is read once, however often it is
 // named or linked to.
 //
+// A Helm chart, as a folder or an archive, is rendered, and a kustomization is
+// built: see package helm and buildKustomizations. Neither runs a program nor
+// uses the network. The files that they are made of are not read as manifests.
+//
 // Documents of Kubernetes' own kinds are decoded strictly, custom resources
-// loosely but for their metadata. The result is whole or there is none: the
-// error joins everything that was found wrong. Parts of it may have a method
-// Hint() string that says what to do. Input without any object gives
-// [ErrNoObjects].
-func FromFiles(ctx context.Context, paths []string, stdin io.Reader) (*Inventory, error) {
-	r := &reader{ctx: ctx, stdin: stdin, seen: map[string]bool{}, fields: map[reflect.Type]map[string]reflect.Type{}}
-	for _, p := range paths {
+// loosely but for their metadata. What is wrong is in Problems, and the part of
+// the input that it hides in Unreadable; a workload without containers is wrong
+// too. If nothing could be read, the problems
+// are the error; input without any object gives [ErrNoObjects]. An error may
+// have a method Hint() string that says what to do.
+func Read(ctx context.Context, in FileInput) (*Inventory, error) {
+	r := newReader(ctx, in)
+	if err := r.all(); err != nil {
+		return nil, err
+	}
+	inv, err := r.inventory()
+	if err != nil {
+		return nil, err
+	}
+	if r.dropHollow(inv); len(r.objects) < len(inv.objects) {
+		return r.inventory()
+	}
+	return inv, nil
+}
+
+func newReader(ctx context.Context, in FileInput) *reader {
+	return &reader{
+		ctx: ctx, in: in, seen: map[string]bool{}, consumed: map[string]bool{},
+		fields: map[reflect.Type]map[string]reflect.Type{}, unread: map[finding.Subject]bool{},
+		shared: newSharedValues(),
+	}
+}
+
+// all reads everything. Its error is that of the context.
+func (r *reader) all() error {
+	for _, p := range r.in.Paths {
 		if p == "-" {
 			r.standardInput()
 		} else {
 			r.path(filepath.Clean(p), true)
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("read manifests: %w", err)
+	r.buildKustomizations()
+	r.renderCharts()
+	for _, f := range r.files {
+		if !r.consumed[f.real] && r.ctx.Err() == nil {
+			r.file(f)
+		}
 	}
-	if err := r.err(); err != nil {
-		return nil, err
+	if err := r.ctx.Err(); err != nil {
+		return fmt.Errorf("read manifests: %w", err)
 	}
+	return nil
+}
+
+func (r *reader) inventory() (*Inventory, error) {
 	if len(r.objects) == 0 {
-		err := fmt.Errorf("%w in %s", ErrNoObjects, strings.Join(paths, ", "))
+		if err := r.err(); err != nil {
+			return nil, err
+		}
+		err := fmt.Errorf("%w in %s", ErrNoObjects, strings.Join(r.in.Paths, ", "))
 		return nil, hint(err, "name files or folders with manifests (*.yaml, *.yml, *.json), or pipe them: kubectl get … -o yaml | kubeguardian scan -")
 	}
 	inv, err := New(Files, r.objects, nil)
 	if err != nil {
 		return nil, err
 	}
-	inv.Skipped = r.skipped
+	inv.Skipped, inv.Unreadable, inv.Problems = r.skipped, r.unreadable, r.err()
 	return inv, nil
 }
 
@@ -74,73 +137,85 @@ func (h hinted) Unwrap() error          { return h.error }
 
 // A reader gathers the objects and problems of all paths.
 type reader struct {
-	ctx       context.Context // of the one call that the reader serves
-	stdin     io.Reader
-	seen      map[string]bool // resolved names of files and folders
-	fields    map[reflect.Type]map[string]reflect.Type
-	documents int
-	objects   []*Object
-	skipped   []Skip
-	errs      []error
-	more      int // errors beyond maxErrors
+	ctx            context.Context // of the one call that the reader serves
+	in             FileInput
+	seen           map[string]bool // resolved names of files and folders
+	consumed       map[string]bool // resolved names of what a chart or kustomization is made of
+	files          []found         // that may hold manifests
+	charts         []found         // folders and archives
+	kustomizations []found         // folders
+	fields         map[reflect.Type]map[string]reflect.Type
+	shared         *sharedValues
+	documents      int
+	objects        []*Object
+	skipped        []Skip
+	unreadable     []Unreadable
+	unread         map[finding.Subject]bool
+	errs           []error
+	more           int // errors beyond maxErrors
 }
 
-func (r *reader) fail(err error) {
-	if len(r.errs) < maxErrors {
-		r.errs = append(r.errs, err)
-	} else {
-		r.more++
-	}
+// A found is a file or folder that is to be read.
+type found struct {
+	name  string // as the user would write it
+	real  string // resolved
+	size  int64
+	named bool // by the user, not found in a folder
 }
 
-func (r *reader) err() error {
-	if r.more > 0 {
-		return errors.Join(append(r.errs, fmt.Errorf("and %d more errors", r.more))...)
-	}
-	return errors.Join(r.errs...)
-}
-
-// path reads what name stands for. Named is true for what the user named, and
+// path notes what name stands for. Named is true for what the user named, and
 // false for what was found in a folder.
 func (r *reader) path(name string, named bool) {
+	f, info, err := resolve(name, named)
+	if err != nil {
+		r.fail(name, pathError(name, err))
+		return
+	}
+	if slices.Contains(kustomizationNames, filepath.Base(name)) || filepath.Base(name) == helm.ChartFile {
+		r.path(filepath.Dir(name), named)
+		return
+	}
+	if r.seen[f.real] {
+		return
+	}
+	r.seen[f.real] = true
+	switch {
+	case info.IsDir():
+		r.folder(f)
+	case !info.Mode().IsRegular():
+		r.fail(name, hint(fmt.Errorf("%s: not a regular file (%s)", name, fileType(info.Mode())),
+			"pipe manifests into standard input instead: … | kubeguardian scan -"))
+	case helm.IsArchive(name):
+		r.charts = append(r.charts, f)
+	default:
+		r.files = append(r.files, f)
+	}
+}
+
+func resolve(name string, named bool) (found, fs.FileInfo, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		r.fail(pathError(name, err))
-		return
+		return found{}, nil, err
 	}
 	real, err := filepath.EvalSymlinks(name)
 	if err != nil {
-		r.fail(pathError(name, err))
-		return
+		return found{}, nil, err
 	}
 	if real, err = filepath.Abs(real); err != nil {
-		r.fail(pathError(name, err))
-		return
+		return found{}, nil, err
 	}
-	if r.seen[real] {
-		return
-	}
-	r.seen[real] = true
-	switch {
-	case info.IsDir():
-		r.folder(name)
-	case !info.Mode().IsRegular():
-		r.fail(hint(fmt.Errorf("%s: not a regular file (%s)", name, fileType(info.Mode())),
-			"pipe manifests into standard input instead: … | kubeguardian scan -"))
-	default:
-		r.file(name, info.Size(), named)
-	}
+	return found{name, real, info.Size(), named}, info, nil
 }
 
-func (r *reader) folder(dir string) {
-	entries, err := os.ReadDir(dir)
+func (r *reader) folder(dir found) {
+	entries, err := os.ReadDir(dir.name)
 	if err != nil {
-		r.fail(pathError(dir, err))
+		r.fail(dir.name, pathError(dir.name, err))
 		return
 	}
 	for _, e := range entries {
-		if err := needsRendering(dir, e.Name()); err != nil {
-			r.fail(err)
+		if e.Name() == helm.ChartFile {
+			r.charts = append(r.charts, dir)
 			return
 		}
 	}
@@ -148,14 +223,23 @@ func (r *reader) folder(dir string) {
 		if r.ctx.Err() != nil {
 			return
 		}
-		name := filepath.Join(dir, e.Name())
-		if isFolder(name, e) {
-			if !strings.HasPrefix(e.Name(), ".") {
-				r.path(name, false)
-			}
-		} else if slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))) {
+		r.entry(dir, e)
+	}
+}
+
+func (r *reader) entry(dir found, e fs.DirEntry) {
+	name := filepath.Join(dir.name, e.Name())
+	switch {
+	case isFolder(name, e):
+		if !strings.HasPrefix(e.Name(), ".") {
 			r.path(name, false)
 		}
+	case slices.Contains(kustomizationNames, e.Name()):
+		if n := len(r.kustomizations); n == 0 || r.kustomizations[n-1].real != dir.real {
+			r.kustomizations = append(r.kustomizations, dir)
+		}
+	case helm.IsArchive(name), slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(name))):
+		r.path(name, false)
 	}
 }
 
@@ -169,57 +253,52 @@ func isFolder(name string, e fs.DirEntry) bool {
 	return err == nil && info.IsDir()
 }
 
-// needsRendering refuses a folder whose files are not the objects that reach
-// the cluster: they would be judged wrongly.
-func needsRendering(dir, entry string) error {
-	switch entry {
-	case "Chart.yaml":
-		return hint(fmt.Errorf("%s: a Helm chart must be rendered before it is scanned", dir),
-			"helm template "+dir+" | kubeguardian scan -")
-	case "kustomization.yaml", "kustomization.yml", "Kustomization":
-		return hint(fmt.Errorf("%s: a kustomization must be built before it is scanned", dir),
-			"kubectl kustomize "+dir+" | kubeguardian scan -")
+func (r *reader) file(f found) {
+	data, err := readFile(f.name)
+	if err != nil {
+		r.fail(f.name, err)
+		return
 	}
-	return nil
+	r.parse(source{name: f.name, named: f.named}, data)
 }
 
-func (r *reader) file(name string, size int64, named bool) {
-	if err := needsRendering(filepath.Dir(name), filepath.Base(name)); err != nil {
-		r.fail(err)
-		return
-	}
-	if size > maxFileSize {
-		r.fail(tooLarge(name, fmt.Sprintf("%d MiB", (size+1<<20-1)>>20)))
-		return
-	}
+// readFile reads a file that is not too large. Its error names the file.
+func readFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		r.fail(pathError(name, err))
-		return
+		return nil, pathError(name, err)
 	}
 	defer f.Close()
-	r.read(name, f, named)
-}
-
-func (r *reader) standardInput() {
-	if !r.seen["-"] {
-		r.seen["-"] = true
-		r.read("stdin", r.stdin, true)
+	if info, err := f.Stat(); err == nil && info.Size() > maxFileSize {
+		return nil, tooLarge(name, fmt.Sprintf("%d MiB", (info.Size()+1<<20-1)>>20))
 	}
+	return readAll(name, f)
 }
 
-// read takes at most the limit and one byte: a file can grow, and stdin has no
-// size.
-func (r *reader) read(name string, from io.Reader, named bool) {
+// readAll takes at most the limit and one byte: a file can grow, and stdin has
+// no size.
+func readAll(name string, from io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(from, maxFileSize+1))
 	switch {
 	case err != nil:
-		r.fail(pathError(name, err))
+		return nil, pathError(name, err)
 	case len(data) > maxFileSize:
-		r.fail(tooLarge(name, "the input"))
-	default:
-		r.parse(name, data, named)
+		return nil, tooLarge(name, "the input")
 	}
+	return data, nil
+}
+
+func (r *reader) standardInput() {
+	if r.seen["-"] {
+		return
+	}
+	r.seen["-"] = true
+	data, err := readAll("stdin", r.in.Stdin)
+	if err != nil {
+		r.fail("stdin", err)
+		return
+	}
+	r.parse(source{name: "stdin", named: true}, data)
 }
 
 const splitHint = "split the file; several files and folders can be scanned together"

@@ -36,7 +36,11 @@ func read(t *testing.T, archive string, paths []string, stdin string) (*Inventor
 func describeInventory(inv *Inventory) string {
 	var b strings.Builder
 	for _, o := range inv.Objects() {
-		fmt.Fprintln(&b, o.Source, o.Subject())
+		fmt.Fprint(&b, o.Source, " ", o.Subject())
+		if o.RenderedFrom != "" && !strings.HasPrefix(o.Source, o.RenderedFrom) {
+			fmt.Fprint(&b, " from ", o.RenderedFrom)
+		}
+		fmt.Fprintln(&b)
 	}
 	for _, s := range inv.Skipped {
 		fmt.Fprintln(&b, "skip", s.Source+":", s.Reason)
@@ -164,20 +168,47 @@ a.yaml:24: metadata.name is a list: want text, so put it in quotes`,
 			name:    "a Helm template",
 			archive: "-- a.yaml --\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}-a\n",
 			err:     "a.yaml:4: did not find expected key",
-			hint:    "helm template CHART",
+			hint:    "scan the folder of its chart",
 		},
 		{
-			name:    "a Helm chart",
-			archive: "-- c/Chart.yaml --\nname: c\n-- c/templates/a.yaml --\n{{ x }}\n-- d.yaml --\n" + fmt.Sprintf(pod, "d"),
-			err:     "c: a Helm chart must be rendered before it is scanned",
-			hint:    "helm template c | kubeguardian scan -",
+			name: "a Helm chart, with the lines of its templates",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\n-- c/values.yaml --\nextra: true\n-- c/templates/a.yaml --\n{{- /* first */ -}}\n{{ include \"name\" . }}\n---\n" +
+				"{{- if .Values.extra }}\napiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}\n---\n{{- end }}\n{{- range until 2 }}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s-{{ . }}}\n{{- end }}\n" +
+				"-- c/templates/_h.tpl --\n{{ define \"name\" }}\napiVersion: v1\nkind: Namespace\nmetadata: {name: ns}\n{{ end }}\n-- c/templates/NOTES.txt --\nhello\n" +
+				"-- c/templates/tests/t.yaml --\napiVersion: v1\nkind: Pod\nmetadata:\n  name: t\n  annotations: {helm.sh/hook: test-success}\n-- c/templates/hook.yaml --\napiVersion: v1\nkind: Pod\nmetadata:\n  name: h\n" +
+				"  annotations: {helm.sh/hook: pre-install}\n-- c/crds/x.yaml --\n\n{apiVersion: x.io/v1, kind: Gate, metadata: {name: g}}\n-- c/.helmignore --\nignored\n-- c/templates/ignored/a.yaml --\n{{ x }}\n",
+			want: "c/crds/x.yaml:2 Gate/g\nc/templates/a.yaml:2 Namespace/ns\nc/templates/a.yaml:5 Pod/release-name\nc/templates/a.yaml:13 Service/s-0\n" +
+				"c/templates/a.yaml:13 Service/s-1\nc/templates/hook.yaml:1 Pod/h\n",
 		},
 		{
-			name:    "a kustomization",
-			archive: "-- k/kustomization.yaml --\nresources: [a.yaml]\n-- k/a.yaml --\n" + fmt.Sprintf(pod, "a"),
-			paths:   "k k/kustomization.yaml",
-			err:     "k: a kustomization must be built before it is scanned\nk: a kustomization must be built before it is scanned",
-			hint:    "kubectl kustomize k",
+			name:    "a chart that needs others",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\ndependencies: [{name: redis, version: 1.0.0, repository: https://example.com}]\n",
+			paths:   "c/Chart.yaml",
+			err:     "c: charts that it depends on are not in its folder charts: redis",
+			hint:    "helm dependency build c",
+		},
+		{
+			name: "a chart that fails, at the innermost template",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\n-- c/templates/a.yaml --\n{{ include \"x\" . }}\n-- c/templates/_h.tpl --\n\n{{ define \"x\" }}\n{{ required \"name: a name is needed\" .Values.name }}\n{{ end }}\n" +
+				"-- d/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\n-- d/templates/a.yaml --\n\n{{ fial }}\n-- e/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\nkubeVersion: <1.30\n",
+			err:  "c/templates/_h.tpl:3: name: a name is needed\nd/templates/a.yaml:2: function \"fial\" not defined\ne: the chart is for Kubernetes <1.30, and is rendered for v1.37.0",
+			hint: "--set KEY=VALUE",
+		},
+		{
+			name: "what a chart renders is decoded strictly",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\n-- c/templates/a.yaml --\n# {{ .Chart.Name }}\n{{- with 1 }}\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  hostNetwrok: true\n{{- end }}\n" +
+				"-- c/templates/b.yaml --\na: [\n",
+			err: "c/templates/b.yaml:2: did not find expected node content\nc/templates/a.yaml:7: unknown field spec.hostNetwrok: did you mean hostNetwork?",
+		},
+		{
+			name:    "a chart whose values explode",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\n-- c/values.yaml --\na: &a [x,x,x,x,x,x,x,x,x]\n" + bomb(),
+			err:     "c/values.yaml:1: aliases expand to more than 200000 values",
+		},
+		{
+			name:    "a library chart",
+			archive: "-- c/Chart.yaml --\napiVersion: v2\nname: app\nversion: 1.0.0\ntype: library\n-- pod.yaml --\n" + fmt.Sprintf(pod, "a"),
+			want:    "pod.yaml:1 Pod/a\nskip c: a library chart, which makes no objects itself\n",
 		},
 		{
 			name:    "a named file must hold objects",

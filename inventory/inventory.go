@@ -5,6 +5,7 @@ package inventory
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -20,13 +21,16 @@ import (
 type Object struct {
 	*unstructured.Unstructured
 	Source string // "file:line" of its first line; empty for a live object
+	// RenderedFrom is the chart or kustomization that made the object, if one did;
+	// Source is then where most of it is written.
+	RenderedFrom string
 }
 
 // Subject names the object in findings.
 func (o *Object) Subject() finding.Subject {
 	return finding.Subject{
 		APIVersion: o.GetAPIVersion(), Kind: o.GetKind(),
-		Namespace: o.GetNamespace(), Name: o.GetName(), Source: o.Source,
+		Namespace: o.GetNamespace(), Name: o.GetName(), Source: o.Source, RenderedFrom: o.RenderedFrom,
 	}
 }
 
@@ -62,9 +66,11 @@ type Skip struct {
 // An Inventory is an immutable, indexed set of objects, safe for concurrent
 // use.
 type Inventory struct {
-	Origin  Origin
-	Gaps    []Gap
-	Skipped []Skip
+	Origin     Origin
+	Gaps       []Gap
+	Skipped    []Skip
+	Unreadable []Unreadable
+	Problems   error // joins all that was wrong with the input; nil for none
 
 	server    string // the version of the API server, see [Inventory.ServerVersion]
 	objects   []*Object
@@ -190,6 +196,9 @@ func TemplatePath(gk schema.GroupKind) (path []string, ok bool) {
 	path, ok = templatePath[gk]
 	return slices.Clone(path), ok
 }
+
+// WorkloadKinds returns the kinds of objects that make pods, or are pods.
+func WorkloadKinds() []schema.GroupKind { return slices.Collect(maps.Keys(templatePath)) }
 
 func podTemplate(o *Object) (template corev1.PodTemplateSpec, ok bool, err error) {
 	path, ok := templatePath[o.GroupVersionKind().GroupKind()]

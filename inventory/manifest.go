@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -11,14 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/kubeguardian/kubeguardian/helm"
 )
 
 // A manifest is one mapping of a file that may be an object or a list of them.
 type manifest struct {
-	file  string
+	source
 	node  *yaml.Node // for the line numbers of errors
 	value map[string]any
-	named bool // the user named the file, or it is stdin
 }
 
 func (m manifest) text(field string) string {
@@ -28,25 +30,25 @@ func (m manifest) text(field string) string {
 
 // errorf reports a problem at the value that path leads to.
 func (m manifest) errorf(path []any, format string, args ...any) error {
-	return fmt.Errorf("%s:%d: %s", m.file, line(m.node, path), fmt.Sprintf(format, args...))
+	return fmt.Errorf("%s: %s", m.at(line(m.node, path)), fmt.Sprintf(format, args...))
 }
 
 func (r *reader) object(m manifest) {
 	_, hasVersion := m.value["apiVersion"]
 	_, hasKind := m.value["kind"]
 	if !hasVersion && !hasKind {
-		r.noObject(m.file, m.node.Line, "no apiVersion and kind", m.named)
+		r.noObject(m.source, m.node.Line, "no apiVersion and kind")
 		return
 	}
 	for _, field := range []string{"apiVersion", "kind"} {
 		if m.text(field) == "" {
-			r.fail(m.errorf([]any{field}, "%s is missing or not text", field))
+			r.fail(m.name, m.errorf([]any{field}, "%s is missing or not text", field))
 			return
 		}
 	}
 	gv, err := schema.ParseGroupVersion(m.text("apiVersion"))
 	if err != nil {
-		r.fail(m.errorf([]any{"apiVersion"}, "%v", err))
+		r.fail(m.name, m.errorf([]any{"apiVersion"}, "%v", err))
 		return
 	}
 	if items, ok := m.value["items"].([]any); ok && strings.HasSuffix(m.text("kind"), "List") {
@@ -62,20 +64,21 @@ func (r *reader) list(m manifest, items []any) {
 	kind := strings.TrimSuffix(m.text("kind"), "List")
 	for i, item := range items {
 		at := []any{"items", i}
-		if !r.count(m.file, line(m.node, at)) {
+		if !r.count(m.source, line(m.node, at)) {
 			return
 		}
 		value, ok := item.(map[string]any)
 		if !ok {
-			r.fail(m.errorf(at, "an item of a list must be an object"))
+			r.fail(m.name, m.errorf(at, "an item of a list must be an object"))
 			continue
 		}
 		if _, has := value["kind"]; !has && kind != "" {
+			value = maps.Clone(value) // it may be shared
 			value["apiVersion"], value["kind"] = m.text("apiVersion"), kind
 		}
 		_, items := find(m.node, "items")
 		_, node := find(items, i)
-		r.object(manifest{m.file, node, value, m.named})
+		r.object(manifest{m.source, node, value})
 	}
 }
 
@@ -85,33 +88,51 @@ func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 		r.unnamed(m, gvk)
 		return
 	}
-	before := len(r.errs) + r.more
-	c := checker{fields: r.fields, fail: func(path []any, problem string) { r.fail(m.errorf(path, "%s", problem)) }}
-	switch typed, err := scheme.Scheme.New(gvk); {
-	case err == nil:
-		if err := served(typed, gvk); err != nil {
-			r.fail(m.errorf(nil, "%v", err))
-		}
+	if hook := text(mapping(meta["annotations"])[helm.HookAnnotation]); m.chart && helm.IsTest(hook) {
+		return
+	}
+	o := &Object{Unstructured: &unstructured.Unstructured{Object: m.value}, Source: m.at(m.node.Line), RenderedFrom: m.from}
+	if at, err := known(gvk); err != nil {
+		r.fail(m.name, m.errorf(at, "%v", err))
+	} else if errs := r.check(m, gvk); len(errs) > 0 {
+		r.failSubject(o.Subject(), errs...)
+	} else {
+		r.objects = append(r.objects, o)
+	}
+}
+
+// check returns all that is wrong with an object of a known kind.
+func (r *reader) check(m manifest, gvk schema.GroupVersionKind) (errs []error) {
+	c := checker{fields: r.fields, fail: func(path []any, problem string) { errs = append(errs, m.errorf(path, "%s", problem)) }}
+	if typed, err := scheme.Scheme.New(gvk); err == nil {
 		c.check(reflect.TypeOf(typed).Elem(), m.value, nil)
-	case scheme.Scheme.IsGroupRegistered(gvk.Group):
-		r.fail(m.errorf([]any{"kind"}, "%s has no kind %s%s", gvk.GroupVersion(), gvk.Kind, suggestKind(gvk)))
-	default:
+	} else {
 		c.check(reflect.TypeFor[metav1.ObjectMeta](), m.value["metadata"], []any{"metadata"})
 	}
-	if before == len(r.errs)+r.more {
-		source := fmt.Sprintf("%s:%d", m.file, m.node.Line)
-		r.objects = append(r.objects, &Object{Unstructured: &unstructured.Unstructured{Object: m.value}, Source: source})
+	return errs
+}
+
+// known refuses kinds that Kubernetes would have if it had them, and no longer
+// served ones; at is what is wrong of the object.
+func known(gvk schema.GroupVersionKind) (at []any, err error) {
+	typed, err := scheme.Scheme.New(gvk)
+	switch {
+	case err == nil:
+		return nil, served(typed, gvk)
+	case scheme.Scheme.IsGroupRegistered(gvk.Group):
+		return []any{"kind"}, fmt.Errorf("%s has no kind %s%s", gvk.GroupVersion(), gvk.Kind, suggestKind(gvk))
 	}
+	return nil, nil
 }
 
 // unnamed tells a broken object from the configuration file of a tool, such as
 // a kubeconfig, which also has apiVersion and kind but no metadata.
 func (r *reader) unnamed(m manifest, gvk schema.GroupVersionKind) {
 	if _, has := m.value["metadata"]; has || scheme.Scheme.Recognizes(gvk) {
-		r.fail(m.errorf([]any{"metadata"}, "%s has no metadata.name", gvk.Kind))
+		r.fail(m.name, m.errorf([]any{"metadata"}, "%s has no metadata.name", gvk.Kind))
 		return
 	}
-	r.noObject(m.file, m.node.Line, gvk.Kind+" without metadata", m.named)
+	r.noObject(m.source, m.node.Line, gvk.Kind+" without metadata")
 }
 
 // served refuses a version that Kubernetes no longer serves: policies match

@@ -26,7 +26,8 @@ var arrows = map[string][]string{
 	"k8saudit": {"event"},
 	"rule":     {"event", "alert"},
 
-	"inventory":  {"finding"},
+	"helm":       {},
+	"inventory":  {"finding", "helm"},
 	"evidence":   {"finding", "fact", "evidence/*", "yamldoc"},
 	"evidence/*": {"fact", "tool"},
 	"exception":  {"finding", "yamldoc"},
