@@ -19,8 +19,14 @@ const maxSkew = 24 * time.Hour
 // read from a manifest does not age: a file is as old as its scan.
 func (c *Catalogue) Aged(findings []finding.Finding, now time.Time) []finding.Finding {
 	aged := slices.Clone(findings)
-	for i := range aged {
-		f := &aged[i]
+	c.age(aged, now)
+	return aged
+}
+
+// age is Aged in place.
+func (c *Catalogue) age(findings []finding.Finding, now time.Time) {
+	for i := range findings {
+		f := &findings[i]
 		limit := c.lifetime(f)
 		age := now.Sub(f.ObservedAt)
 		manifest := f.Subject.Source != "" && (f.EvidenceKind == "" || f.EvidenceKind == string(evidence.API))
@@ -36,7 +42,6 @@ func (c *Catalogue) Aged(findings []finding.Finding, now time.Time) []finding.Fi
 			f.Reason = "evidence has no time"
 		}
 	}
-	return aged
 }
 
 // lifetime returns how long the evidence of a finding is good for: by its kind,

@@ -1,14 +1,9 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -70,38 +65,57 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
 	}
-	states := make([][]finding.Finding, len(c.controls))
-	if err := e.byPolicy(ctx, states); err != nil {
+	judged, err := e.byPolicy(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
 	}
-	var out []finding.Finding
+	states := make([][]finding.Finding, len(c.controls))
 	for i := range c.controls {
-		ctl := &c.controls[i]
-		if analyze, ok := checks[ctl.Evaluator]; ok {
-			states[i] = analyze(e)
-		}
-		states[i] = append(states[i], e.gaps(ctl)...)
-		states[i] = e.heard(ctl, states[i])
-		if len(states[i]) == 0 {
-			states[i] = e.elsewhere(ctl)
-		}
-		for _, f := range states[i] {
-			out = append(out, e.settle(e.complete(ctl, f)))
-		}
-		states[i] = nil
+		states[i] = e.states(&c.controls[i])
 	}
-	if e.evidence.Empty() && !slices.ContainsFunc(out, judged) {
+	out := e.findings(judged, states)
+	if e.evidence.Empty() && !slices.ContainsFunc(out, telling) {
 		return nil, ctx.Err()
 	}
-	out, _ = c.resolver(e.inv, e.now).Resolve(in.Exceptions, c.Aged(out, e.now))
+	c.age(out, e.now)
+	if len(in.Exceptions) > 0 {
+		out, _ = c.resolver(e.inv, e.now).Resolve(in.Exceptions, out)
+	}
 	newLedger(c, out).gains()
 	return out, ctx.Err()
 }
 
-// judged reports whether a finding says more than that nobody has looked at what
+// telling reports whether a finding says more than that nobody has looked at what
 // every system has.
-func judged(f finding.Finding) bool {
+func telling(f finding.Finding) bool {
 	return f.Status != finding.Unknown || !outside[f.Subject.Kind]
+}
+
+// states returns the states of a control that no policy gives.
+func (e *evaluation) states(ctl *Control) []finding.Finding {
+	var out []finding.Finding
+	if analyze, ok := checks[ctl.Evaluator]; ok {
+		out = analyze(e)
+	}
+	out = append(out, e.gaps(ctl)...)
+	out = append(out, e.unread(ctl)...)
+	out = e.heard(ctl, out)
+	if len(out) == 0 && !e.subjects(ctl) {
+		out = e.elsewhere(ctl)
+	}
+	for i := range out {
+		e.complete(ctl, &out[i])
+		out[i] = e.settle(out[i])
+	}
+	return out
+}
+
+// subjects reports whether any object is a subject of a control that is judged by
+// policy.
+func (e *evaluation) subjects(ctl *Control) bool {
+	return ctl.Evaluator == byPolicy && ctl.outside() != "" && slices.ContainsFunc(e.inv.Objects(), func(o *inventory.Object) bool {
+		return ctl.judges(o.GroupVersionKind().GroupKind(), e.isWorkload(o))
+	})
 }
 
 func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
@@ -147,7 +161,7 @@ func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
 // complete adds to a verdict what is the same for all verdicts of a control. A
 // check that judges by evidence has given its kind and time, and may have given
 // the exposure.
-func (e *evaluation) complete(ctl *Control, f finding.Finding) finding.Finding {
+func (e *evaluation) complete(ctl *Control, f *finding.Finding) {
 	f.Control, f.Title, f.Level, f.Severity = ctl.ID, ctl.Title, ctl.Level, ctl.Severity
 	f.Frameworks = ctl.Frameworks
 	if f.EvidenceKind == "" {
@@ -159,7 +173,6 @@ func (e *evaluation) complete(ctl *Control, f finding.Finding) finding.Finding {
 	if f.Exposure == "" {
 		f.Exposure = e.exposure(f.Subject)
 	}
-	return f
 }
 
 // gaps returns an unknown state for each kind of subject that could not be
@@ -177,137 +190,34 @@ func (e *evaluation) gaps(ctl *Control) []finding.Finding {
 	return out
 }
 
+// unread returns an unknown state for each part of the input that could not be
+// read and may hold a subject of the control.
+func (e *evaluation) unread(ctl *Control) []finding.Finding {
+	var out []finding.Finding
+	for _, u := range e.inv.Unreadable {
+		if ctl.mayJudge(u) {
+			out = append(out, finding.Finding{Status: finding.Unknown, Reason: u.Reason, Subject: u.Subject})
+		}
+	}
+	return out
+}
+
+// mayJudge reports whether a part of the input may hold a subject of the
+// control.
+func (ctl *Control) mayJudge(u inventory.Unreadable) bool {
+	return slices.ContainsFunc(ctl.Subjects, func(s string) bool {
+		if s == workloads {
+			return slices.ContainsFunc(inventory.WorkloadKinds(), u.MayHold)
+		}
+		return !outside[s] && u.MayHold(schema.ParseGroupKind(s))
+	})
+}
+
 // judges reports whether objects of a kind are subjects of the control.
 func (ctl *Control) judges(gk schema.GroupKind, workload bool) bool {
 	return slices.ContainsFunc(ctl.Subjects, func(s string) bool {
 		return s == workloads && workload || s == gk.String()
 	})
-}
-
-// byPolicy judges every object by the policies of the controls that it is a
-// subject of, and adds the verdicts to the states of each control. The objects
-// are shared out among the processors; their order is kept.
-func (e *evaluation) byPolicy(ctx context.Context, states [][]finding.Finding) error {
-	objects, verdicts := e.inv.Objects(), make([][]verdict, len(e.inv.Objects()))
-	var next atomic.Int64
-	var wait sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(objects) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				verdicts[i] = e.object(ctx, objects[i])
-			}
-		})
-	}
-	wait.Wait()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for _, of := range verdicts {
-		for _, v := range of {
-			states[v.control] = append(states[v.control], v.finding)
-		}
-	}
-	return nil
-}
-
-// A verdict is the state of one control, by its place in the catalogue.
-type verdict struct {
-	control int
-	finding finding.Finding
-}
-
-func (e *evaluation) object(ctx context.Context, o *inventory.Object) []verdict {
-	var out []verdict
-	var req policy.Request
-	var unreadable error
-	gk := o.GroupVersionKind().GroupKind()
-	w := e.inv.Owner(o)
-	for i := range e.catalogue.controls {
-		ctl := &e.catalogue.controls[i]
-		if ctl.Evaluator != byPolicy || !ctl.judges(gk, w != nil && w.Object == o) {
-			continue
-		}
-		if len(out) == 0 {
-			req, unreadable = policy.NewCreateRequest(o.Unstructured)
-			req.Namespaces = policy.NamespacesFunc(e.namespace)
-		}
-		var f state
-		if unreadable != nil {
-			f = unknown("%v", unreadable)
-		} else {
-			f = e.judge(ctx, ctl, o, req)
-		}
-		f.Subject = o.Subject()
-		f.Subject.Container = f.container
-		out = append(out, verdict{i, f.Finding})
-	}
-	return out
-}
-
-// A state is a finding, and the containers that it speaks of.
-type state struct {
-	finding.Finding
-	container string
-}
-
-func unknown(format string, args ...any) state {
-	return state{Finding: finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}}
-}
-
-func notApplicable(reason string) state {
-	return state{Finding: finding.Finding{Status: finding.NotApplicable, Reason: reason}}
-}
-
-// judge asks the policies of a control about an object. One that fails decides;
-// one that cannot be evaluated leaves the control unknown.
-func (e *evaluation) judge(ctx context.Context, ctl *Control, o *inventory.Object, req policy.Request) state {
-	policies := e.policies[ctl.ID]
-	if len(policies) == 0 {
-		return unknown("no policy with annotation %s: %s is loaded", annotation, ctl.ID)
-	}
-	if strings.HasSuffix(o.GetKind(), "Role") && e.access.BuiltIn(o) {
-		return notApplicable(rbac.BuiltInReason)
-	}
-	applied := false
-	var names, messages []string
-	var broken error
-	failed := state{Finding: finding.Finding{Status: finding.Fail}}
-	for _, p := range policies {
-		applies, violations, err := p.Check(ctx, req)
-		if err != nil {
-			broken = err
-			continue
-		}
-		applied = applied || applies
-		for _, v := range violations {
-			names, messages = append(names, v.Policy), append(messages, v.Message)
-			failed.container = v.Details["containers"]
-		}
-	}
-	switch {
-	case len(messages) > 0:
-		failed.Message = strings.Join(slices.Compact(messages), "; ")
-		failed.Evidence = "policy " + strings.Join(slices.Compact(names), ", ")
-		return e.excuse(ctl, o, failed)
-	case broken != nil:
-		return unknown("%v", broken)
-	case applied:
-		return state{Finding: finding.Finding{Status: finding.Pass}}
-	}
-	return notApplicable(cmp.Or(ctl.NotApplicable, "the policy does not match this object"))
-}
-
-// excuse turns a failure into a pass where another object makes up for it.
-func (e *evaluation) excuse(ctl *Control, o *inventory.Object, failed state) state {
-	find, ok := excuses[ctl.Unless]
-	if !ok {
-		return failed
-	}
-	by := find(e.inv, e.inv.NamespaceOf(o))
-	if by == nil {
-		return failed
-	}
-	return state{Finding: finding.Finding{Status: finding.Pass, Evidence: by.Subject().String() + " makes up for it"}}
 }
 
 // namespace answers policies that ask for the namespace of an object.

@@ -208,6 +208,7 @@ func (l *ledger) gains() {
 	}
 	for i := range l.catalogue.units {
 		u := &l.catalogue.units[i]
+		known := map[tally]float64{} // most failures of a unit change it alike
 		for _, r := range l.rows[i] {
 			for _, f := range r {
 				if f.Status != finding.Fail {
@@ -216,7 +217,11 @@ func (l *ledger) gains() {
 				t := l.tallies[i]
 				t.add(u, r, "", -1)
 				t.add(u, r, f.Control, 1)
-				then, _ := l.total(i, t)
+				then, ok := known[t]
+				if !ok {
+					then, _ = l.total(i, t)
+					known[t] = then
+				}
 				f.Gain = then - now
 			}
 		}

@@ -32,7 +32,7 @@ func Key(f finding.Finding) string {
 	if i := strings.LastIndexByte(file, ':'); i > 0 {
 		file = file[:i]
 	}
-	return strings.Join([]string{f.Control, f.Subject.APIVersion, f.Subject.String(), f.Subject.Container, file}, "|")
+	return strings.Join([]string{f.Control, f.Subject.APIVersion, f.Subject.String(), f.Subject.Container, file + f.Subject.RenderedFrom}, "|")
 }
 
 // Against takes the failures of an earlier report as known: from then on only

@@ -17,16 +17,17 @@ type JSON struct{}
 // Write writes one object and a line break.
 func (JSON) Write(w io.Writer, r *Report) error {
 	out := bufio.NewWriter(w)
+	e := newEncoder()
 	head := *r
 	head.Findings = nil
-	text, err := encode(head)
+	text, err := e.encode(head)
 	if err != nil {
 		return err
 	}
 	out.Write(bytes.TrimSuffix(text, []byte("null}"))) // findings are the last field
 	out.WriteByte('[')
-	for i, f := range r.Findings {
-		if text, err = encode(f); err != nil {
+	for i := range r.Findings {
+		if text, err = e.encode(&r.Findings[i]); err != nil {
 			return err
 		}
 		if i > 0 {
@@ -39,17 +40,40 @@ func (JSON) Write(w io.Writer, r *Report) error {
 	return out.Flush()
 }
 
-// encode is json.Marshal with all that a terminal would obey escaped: JSON
+// An encoder is json.Marshal with all that a terminal would obey escaped: JSON
 // itself lets some control characters stand for themselves.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+type encoder struct {
+	json *json.Encoder
+	text bytes.Buffer
+	safe []byte
+}
+
+func newEncoder() *encoder {
+	e := &encoder{}
+	e.json = json.NewEncoder(&e.text)
+	e.json.SetEscapeHTML(false)
+	return e
+}
+
+// encode returns the text of v, which is good until the next call.
+func (e *encoder) encode(v any) ([]byte, error) {
+	e.text.Reset()
+	if err := e.json.Encode(v); err != nil {
 		return nil, fmt.Errorf("encode report: %w", err)
 	}
-	text := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
-	out := make([]byte, 0, len(text))
+	text := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
+	plain := true
+	for _, b := range text {
+		plain = plain && b < 0x7f
+	}
+	if plain { // JSON escapes what is hidden below 0x20
+		return text, nil
+	}
+	e.safe = escape(e.safe[:0], text)
+	return e.safe, nil
+}
+
+func escape(out, text []byte) []byte {
 	for len(text) > 0 {
 		r, n := utf8.DecodeRune(text)
 		switch {
@@ -63,5 +87,5 @@ func encode(v any) ([]byte, error) {
 		}
 		text = text[n:]
 	}
-	return out, nil
+	return out
 }

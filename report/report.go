@@ -39,13 +39,16 @@ type Format interface {
 	Write(w io.Writer, r *Report) error
 }
 
-// New makes the report of all findings that a catalogue gave.
+// New makes the report of all findings that a catalogue gave. It takes the
+// findings over and puts them in order: a large scan has no memory for two of
+// each.
 func New(catalogue *control.Catalogue, findings []finding.Finding) *Report {
+	sortWorstFirst(findings)
 	return &Report{
 		Schema:    Schema,
 		Catalogue: catalogue.Version(),
 		Score:     control.Summarize(catalogue, findings),
-		Findings:  slices.SortedStableFunc(slices.Values(findings), worstFirst),
+		Findings:  findings,
 		Fixes:     control.Fixes(catalogue, findings),
 	}
 }
@@ -80,15 +83,56 @@ func (r *Report) Failures(floor finding.Severity) int {
 // statusOrder says which states come first.
 var statusOrder = []finding.Status{finding.Fail, finding.Unknown, finding.Excepted, finding.Pass, finding.NotApplicable}
 
-func worstFirst(a, b finding.Finding) int {
-	return cmp.Or(
-		cmp.Compare(slices.Index(statusOrder, a.Status), slices.Index(statusOrder, b.Status)),
-		cmp.Compare(b.Severity.Weight(), a.Severity.Weight()),
-		cmp.Compare(a.Control, b.Control),
-		cmp.Compare(b.Gain, a.Gain),
-		strings.Compare(a.Subject.String(), b.Subject.String()),
-		strings.Compare(a.Subject.Source, b.Subject.Source),
-	)
+// sortWorstFirst keeps the order of what is equally bad. It moves each finding
+// once, since they are large.
+func sortWorstFirst(findings []finding.Finding) {
+	order := make([]int, len(findings)) // where what is to stand at i comes from
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		if c := worstFirst(&findings[a], &findings[b]); c != 0 {
+			return c
+		}
+		return a - b
+	})
+	for start := range order {
+		if order[start] < 0 {
+			continue
+		}
+		first, i := findings[start], start
+		for order[i] != start {
+			from := order[i]
+			findings[i] = findings[from]
+			order[i], i = -1, from
+		}
+		findings[i], order[i] = first, -1
+	}
+}
+
+// worstFirst compares step by step, as it is called millions of times.
+func worstFirst(a, b *finding.Finding) int {
+	if a.Status != b.Status {
+		return cmp.Compare(slices.Index(statusOrder, a.Status), slices.Index(statusOrder, b.Status))
+	}
+	if a.Severity != b.Severity {
+		return cmp.Compare(b.Severity.Weight(), a.Severity.Weight())
+	}
+	if c := strings.Compare(a.Control, b.Control); c != 0 {
+		return c
+	}
+	if a.Gain != b.Gain {
+		return cmp.Compare(b.Gain, a.Gain)
+	}
+	for _, pair := range [...][2]string{
+		{a.Subject.Kind, b.Subject.Kind}, {a.Subject.Namespace, b.Subject.Namespace}, {a.Subject.Name, b.Subject.Name},
+		{a.Subject.Source, b.Subject.Source}, {a.Subject.RenderedFrom, b.Subject.RenderedFrom},
+	} {
+		if c := strings.Compare(pair[0], pair[1]); c != 0 {
+			return c
+		}
+	}
+	return 0
 }
 
 // Plain makes text from manifests harmless on a terminal and in a log: what is

@@ -245,7 +245,7 @@ func FuzzPlain(f *testing.F) {
 				t.Errorf("%q has %U", Plain(s), r)
 			}
 		}
-		text, err := encode(s)
+		text, err := newEncoder().encode(s)
 		var back string
 		if err != nil || json.Unmarshal(text, &back) != nil || back != strings.ToValidUTF8(s, "\ufffd") && utf8.ValidString(s) {
 			t.Errorf("%q is encoded as %s: %v", s, text, err)

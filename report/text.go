@@ -26,6 +26,7 @@ type Text struct {
 const (
 	fixesShown    = 5
 	failuresShown = 25 // of one control
+	controlsShown = 12 // of one reason
 	labelWidth    = 15 // of a level's name
 	besideBar     = 47 // columns of a level's line without its bar
 	defaultWidth  = 100
@@ -269,8 +270,7 @@ func (p *page) unknown(r *Report) {
 	for _, reason := range reasons {
 		controls := byReason[reason]
 		n := len(controls)
-		slices.Sort(controls)
-		text := fmt.Sprintf("%s (%s)", cmp.Or(reason, "no reason given"), strings.Join(slices.Compact(controls), ", "))
+		text := fmt.Sprintf("%s (%s)", cmp.Or(reason, "no reason given"), some(controls))
 		p.wrapped(fmt.Sprintf("  %6d  ", n), strings.Repeat(" ", 10), Plain(text))
 	}
 }
@@ -288,6 +288,17 @@ func (p *page) exceptions(all []exception.Outcome) {
 		}
 		p.wrapped("  ", "    ", Plain(text))
 	}
+}
+
+// some names the first of some controls, and counts the others.
+func some(controls []string) string {
+	slices.Sort(controls)
+	controls = slices.Compact(controls)
+	more := len(controls) - controlsShown
+	if more <= 1 { // "and 1 more" would be as long
+		return strings.Join(controls, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(controls[:controlsShown], ", "), more)
 }
 
 // rest lists what neither failed nor is unknown.
@@ -327,14 +338,17 @@ func (p *page) summary(r *Report) {
 	}
 }
 
+// with returns the findings of a state, which stand together in a report.
 func with(r *Report, status finding.Status) []finding.Finding {
-	var out []finding.Finding
-	for _, f := range r.Findings {
-		if f.Status == status {
-			out = append(out, f)
-		}
+	first := 0
+	for first < len(r.Findings) && r.Findings[first].Status != status {
+		first++
 	}
-	return out
+	end := first
+	for end < len(r.Findings) && r.Findings[end].Status == status {
+		end++
+	}
+	return r.Findings[first:end]
 }
 
 func count(n int, noun string) string {

@@ -88,7 +88,7 @@ func TestUsageNamesEveryFlag(t *testing.T) {
 			t.Errorf("%v: %v", args, err)
 		}
 	}
-	for _, name := range []string{"cluster", "kubeconfig", "level", "fail-on", "min-score", "show", "format", "output", "evidence", "exceptions", "allow-annotations", "baseline", "history", "node"} {
+	for _, name := range []string{"cluster", "kubeconfig", "values", "set", "level", "fail-on", "min-score", "show", "format", "output", "evidence", "exceptions", "allow-annotations", "baseline", "history", "node"} {
 		if !strings.Contains(out.String(), "\n  --"+name+" ") {
 			t.Errorf("--%s is not in the usage text", name)
 		}

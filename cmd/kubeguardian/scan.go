@@ -6,8 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"math"
+	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -31,7 +34,13 @@ const scanUsage = `Usage: kubeguardian scan [FLAGS] PATH…
 
 Judges Kubernetes manifests or a running cluster by all controls, and prints the
 security score, what to fix next, and what failed. PATH is a file, a folder with
-*.yaml, *.yml and *.json at any depth, or - for standard input.
+*.yaml, *.yml and *.json at any depth, or - for standard input. A Helm chart (a
+folder with Chart.yaml, or a .tgz) is rendered and a kustomization is built
+first, without helm, kubectl or the network; of a kustomization and its overlays
+only the overlays are judged, unless PATH names it.
+
+What cannot be read or rendered is not verified, for all that it may hold: the
+report has the rest, the reason is on stderr, and the exit code is 2.
 
   --cluster            scan the cluster of the kubeconfig; secrets are not read
   --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, then
@@ -43,6 +52,8 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
   --node               write what the node that this runs on shows, as JSON: a
                        scan of the cluster takes it by --evidence. Run it as
                        root; what it could not read is named
+  --values FILE        values for charts; may be given several times, later wins
+  --set KEY=VALUE      one value for charts, as in helm; may be given several times
   --level LEVEL        list findings of one level only: infrastructure, cluster,
                        container, application or code; score and exit code stay
                        those of everything
@@ -63,17 +74,21 @@ security score, what to fix next, and what failed. PATH is a file, a folder with
                        given several times
 
 Exit codes: 0 clean, 1 failures or a score as set by --fail-on and --min-score,
-2 the scan could not be done.
+2 the scan could not be done, or not for all of the input.
 
-Example: score an application in CI, and fail on anything critical:
+Examples: score an application in CI, and fail on anything critical; score a
+chart as it is installed in production:
 
   kubeguardian scan ./deploy --fail-on critical --format json --output score.json
+  kubeguardian scan ./charts/shop --values production.yaml --set web.replicas=3
 `
 
 // scanOptions are the flags of scan.
 type scanOptions struct {
 	paths      []string
 	evidence   []string
+	values     []string // files with values for charts
+	set        []string // values for charts
 	cluster    bool
 	kubeconfig string
 	node       bool
@@ -106,6 +121,8 @@ func scan(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	speakPlainly(std.err)
+	debug.SetGCPercent(garbagePercent)
 	inv, err := opts.inventory(ctx, std.in)
 	if err != nil {
 		return err
@@ -116,6 +133,8 @@ func scan(ctx context.Context, args []string, std streams) error {
 			return err
 		}
 	}
+	problems := inv.Problems
+	debug.SetMemoryLimit(max(memoryFloor, int64(len(inv.Objects()))*memoryPerObject))
 	remark(std.err, inv, seen, catalogue)
 	in := control.Input{Inventory: inv, Policies: set, Evidence: seen, Now: time.Now().UTC()}
 	if in.Exceptions, err = opts.readExceptions(inv, std.err); err != nil {
@@ -138,8 +157,19 @@ func scan(ctx context.Context, args []string, std streams) error {
 	if err := opts.write(view, catalogue, earlier.history, std.out); err != nil {
 		return err
 	}
+	if problems != nil {
+		return problems // the scan is not whole, whatever the gate says
+	}
 	return opts.gate(full, std.err)
 }
+
+// What a scan lets the garbage collector do: memory before speed where it is
+// little, and where it is much as far as the objects need it.
+const (
+	garbagePercent  = 75
+	memoryFloor     = 400 << 20
+	memoryPerObject = 56 << 10
+)
 
 func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	o := &scanOptions{failOn: finding.High}
@@ -149,6 +179,8 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	flags.BoolVar(&o.node, "node", false, "")
 	flags.StringVar(&o.output, "output", "", "")
 	flags.Func("evidence", "", appendTo(&o.evidence))
+	flags.Func("set", "", appendTo(&o.set))
+	flags.Func("values", "", appendTo(&o.values))
 	flags.Float64Var(&o.minScore, "min-score", 0, "")
 	flags.Func("level", "", func(s string) (err error) {
 		o.level, err = finding.ParseLevel(s)
@@ -200,12 +232,14 @@ func choice(second *bool, no, yes string) func(string) error {
 
 func (o *scanOptions) check() error {
 	switch {
-	case slices.Contains(o.paths, ""), slices.Contains(o.evidence, ""):
+	case slices.Contains(o.paths, ""), slices.Contains(o.evidence, ""), slices.Contains(o.values, ""):
 		return errors.New("a path is empty: is a variable not set?")
 	case len(o.paths) == 0 && !o.cluster:
 		return errors.New("nothing to scan: name files or folders, - for standard input, or --cluster")
 	case len(o.paths) > 0 && o.cluster:
 		return errors.New("files and a cluster cannot share a score: scan one after the other")
+	case o.cluster && len(o.values)+len(o.set) > 0:
+		return errors.New("--values and --set are for charts, not for a cluster")
 	case o.kubeconfig != "" && !o.cluster:
 		return errors.New("--kubeconfig needs --cluster")
 	case !(o.minScore >= 0 && o.minScore <= 100): // NaN as well
@@ -255,29 +289,13 @@ func builtIn() (*control.Catalogue, *policy.Set, error) {
 
 func (o *scanOptions) inventory(ctx context.Context, stdin io.Reader) (*inventory.Inventory, error) {
 	if !o.cluster {
-		inv, err := inventory.FromFiles(ctx, o.paths, untilDone(ctx, stdin))
-		if err != nil {
-			return nil, err
-		}
-		return inv, withContainers(inv)
+		return inventory.Read(ctx, inventory.FileInput{Paths: o.paths, Stdin: untilDone(ctx, stdin), Values: o.values, Set: o.set})
 	}
 	config, err := restConfig(o.kubeconfig, "name another one by --kubeconfig, or scan files instead: kubeguardian scan ./manifests")
 	if err != nil {
 		return nil, err
 	}
 	return inventory.FromCluster(ctx, config)
-}
-
-// withContainers fails for workloads without containers, which would pass all
-// that is said of containers. The API server refuses them.
-func withContainers(inv *inventory.Inventory) error {
-	var errs []error
-	for _, w := range inv.Workloads() {
-		if len(w.Template.Spec.Containers) == 0 {
-			errs = append(errs, fmt.Errorf("%s: %s makes pods without containers", w.Source, w.Subject()))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // untilDone lets ctx end a read that waits for input.
@@ -314,6 +332,22 @@ func restConfig(file, hint string) (*rest.Config, error) {
 	}
 	return config, nil
 }
+
+// speakPlainly sends what libraries log to stderr, without what a terminal
+// would obey: charts have a part in the wording.
+func speakPlainly(stderr io.Writer) {
+	log.SetFlags(0)
+	log.SetOutput(writerFunc(func(p []byte) (int, error) {
+		for line := range strings.Lines(string(p)) {
+			fmt.Fprintf(stderr, "kubeguardian: note: %s\n", report.Plain(strings.TrimSuffix(line, "\n")))
+		}
+		return len(p), nil
+	}))
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // remarks is the number of remarks printed one by one.
 const remarks = 10

@@ -1,0 +1,254 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/check/rbac"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// A Judge knows an inventory and judges single objects against it: those that
+// have changed since.
+type Judge struct{ e *evaluation }
+
+// Judge prepares an input for judging single objects.
+func (c *Catalogue) Judge(in Input) (*Judge, error) {
+	e, err := newEvaluation(c, in)
+	if err != nil {
+		return nil, fmt.Errorf("evaluate controls: %w", err)
+	}
+	return &Judge{e}, nil
+}
+
+// Object returns the state of every control that is judged by policy for one
+// object, which may be new, or another version of one in the inventory. Gains
+// are not in it: they are a matter of all findings.
+func (j *Judge) Object(ctx context.Context, o *inventory.Object) ([]finding.Finding, error) {
+	controls := j.e.controlsOf(o, map[subjectKind][]int{})
+	v := j.e.object(ctx, o, controls)
+	out := make([]finding.Finding, len(controls))
+	for n, i := range controls {
+		out[n] = j.e.finding(&j.e.catalogue.controls[i], o.Subject(), v, n)
+	}
+	return out, ctx.Err()
+}
+
+// A subjectKind is what decides which controls an object is a subject of.
+type subjectKind struct {
+	schema.GroupKind
+	workload bool
+}
+
+// controlsOf returns the controls judged by policy that an object is a subject
+// of, by their place in the catalogue.
+func (e *evaluation) controlsOf(o *inventory.Object, known map[subjectKind][]int) []int {
+	kind := subjectKind{o.GroupVersionKind().GroupKind(), e.isWorkload(o)}
+	controls, ok := known[kind]
+	if !ok {
+		for i := range e.catalogue.controls {
+			if ctl := &e.catalogue.controls[i]; ctl.Evaluator == byPolicy && ctl.judges(kind.GroupKind, kind.workload) {
+				controls = append(controls, i)
+			}
+		}
+		known[kind] = controls
+	}
+	return controls
+}
+
+// isWorkload reports whether an object is a workload of its own. One that is
+// not in the inventory is what the version there is.
+func (e *evaluation) isWorkload(o *inventory.Object) bool {
+	gk := o.GroupVersionKind().GroupKind()
+	if !inventory.IsWorkload(gk) {
+		return false
+	}
+	w := e.inv.Owner(o)
+	if w == nil {
+		if o = e.inv.Get(gk.Group, gk.Kind, e.inv.NamespaceOf(o), o.GetName()); o == nil {
+			return true
+		}
+		w = e.inv.Owner(o)
+	}
+	return w != nil && w.Object == o
+}
+
+// A policyVerdict is what policies say of one object.
+type policyVerdict struct {
+	controls []int // that the object is a subject of, shared by all of its kind
+	verdicts
+}
+
+// byPolicy judges every object by the policies of the controls that it is a
+// subject of, shared out among the processors.
+func (e *evaluation) byPolicy(ctx context.Context) ([]policyVerdict, error) {
+	objects, known := e.inv.Objects(), map[subjectKind][]int{}
+	out := make([]policyVerdict, len(objects))
+	for k, o := range objects {
+		out[k].controls = e.controlsOf(o, known)
+	}
+	err := inParallel(ctx, len(objects), func(k int) { out[k].verdicts = e.object(ctx, objects[k], out[k].controls) })
+	return out, err
+}
+
+// findings writes out the verdicts of policies, with the other states of each
+// control behind them. Findings are most of the memory of a large scan, so they
+// are made last, and once.
+func (e *evaluation) findings(judged []policyVerdict, others [][]finding.Finding) []finding.Finding {
+	next, total := make([]int, len(others)), 0 // place for a finding of each control
+	for _, v := range judged {
+		for _, i := range v.controls {
+			next[i]++
+		}
+	}
+	for i := range others {
+		n := next[i]
+		next[i] = total
+		total += n + len(others[i])
+	}
+	out := make([]finding.Finding, total)
+	for k, o := range e.inv.Objects() {
+		subject := o.Subject()
+		for n, i := range judged[k].controls {
+			out[next[i]] = e.finding(&e.catalogue.controls[i], subject, judged[k].verdicts, n)
+			next[i]++
+		}
+		judged[k] = policyVerdict{}
+	}
+	for i := range others {
+		copy(out[next[i]:], others[i])
+		others[i] = nil
+	}
+	return out
+}
+
+// inParallel calls f for 0 to n-1.
+func inParallel(ctx context.Context, n int, f func(int)) error {
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		wait.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				f(i)
+			}
+		})
+	}
+	wait.Wait()
+	return ctx.Err()
+}
+
+// verdicts are the states of some controls for one object; nil stands for a
+// pass of which there is nothing to say, as most are.
+type verdicts struct {
+	states   []*state
+	exposure finding.Exposure
+}
+
+// object judges an object by some controls.
+func (e *evaluation) object(ctx context.Context, o *inventory.Object, controls []int) verdicts {
+	v := verdicts{states: make([]*state, len(controls))}
+	if len(controls) == 0 {
+		return v
+	}
+	v.exposure = e.exposure(o.Subject())
+	req, unreadable := policy.NewCreateRequest(o.Unstructured)
+	req.Namespaces = policy.NamespacesFunc(e.namespace)
+	c := policy.NewCase(ctx, req)
+	for n, i := range controls {
+		if unreadable != nil {
+			v.states[n] = unknown("%v", unreadable)
+		} else {
+			v.states[n] = e.judge(&e.catalogue.controls[i], o, c)
+		}
+	}
+	return v
+}
+
+// finding writes out the n-th verdict on an object.
+func (e *evaluation) finding(ctl *Control, subject finding.Subject, v verdicts, n int) finding.Finding {
+	f := finding.Finding{Status: finding.Pass}
+	if s := v.states[n]; s != nil {
+		f, subject.Container = s.Finding, s.container
+	}
+	f.Subject, f.Exposure = subject, v.exposure
+	e.complete(ctl, &f)
+	return e.settle(f)
+}
+
+// A state is a finding, and the containers that it speaks of.
+type state struct {
+	finding.Finding
+	container string
+}
+
+func unknown(format string, args ...any) *state {
+	return &state{Finding: finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}}
+}
+
+func notApplicable(reason string) *state {
+	return &state{Finding: finding.Finding{Status: finding.NotApplicable, Reason: reason}}
+}
+
+// judge asks the policies of a control about an object. One that fails decides;
+// one that cannot be evaluated leaves the control unknown.
+func (e *evaluation) judge(ctl *Control, o *inventory.Object, c *policy.Case) *state {
+	policies := e.policies[ctl.ID]
+	if len(policies) == 0 {
+		return unknown("no policy with annotation %s: %s is loaded", annotation, ctl.ID)
+	}
+	if strings.HasSuffix(o.GetKind(), "Role") && e.access.BuiltIn(o) {
+		return notApplicable(rbac.BuiltInReason)
+	}
+	applied := false
+	var names, messages []string
+	var broken error
+	container := ""
+	for _, p := range policies {
+		applies, violations, err := p.Judge(c)
+		if err != nil {
+			broken = err
+			continue
+		}
+		applied = applied || applies
+		for _, v := range violations {
+			names, messages = append(names, v.Policy), append(messages, v.Message)
+			container = v.Details["containers"]
+		}
+	}
+	switch {
+	case len(messages) > 0:
+		return e.excuse(ctl, o, &state{container: container, Finding: finding.Finding{
+			Status:   finding.Fail,
+			Message:  strings.Join(slices.Compact(messages), "; "),
+			Evidence: "policy " + strings.Join(slices.Compact(names), ", "),
+		}})
+	case broken != nil:
+		return unknown("%v", broken)
+	case applied:
+		return nil
+	}
+	return notApplicable(cmp.Or(ctl.NotApplicable, "the policy does not match this object"))
+}
+
+// excuse turns a failure into a pass where another object makes up for it.
+func (e *evaluation) excuse(ctl *Control, o *inventory.Object, failed *state) *state {
+	find, ok := excuses[ctl.Unless]
+	if !ok {
+		return failed
+	}
+	by := find(e.inv, e.inv.NamespaceOf(o))
+	if by == nil {
+		return failed
+	}
+	return &state{Finding: finding.Finding{Status: finding.Pass, Evidence: by.Subject().String() + " makes up for it"}}
+}
