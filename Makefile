@@ -44,6 +44,7 @@ check: build lint
 
 bench:
 	go test -run '^$$' -bench . -benchmem $(BENCH)
+	go run ./test/bench
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/^/gofmt would change: /'; exit 1; }
