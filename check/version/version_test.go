@@ -150,7 +150,6 @@ func TestRemoved(t *testing.T) {
 		want      finding.Status
 	}{
 		"current":                       {object("policy/v1", "PodDisruptionBudget", ""), inventory.Files, finding.Pass},
-		"removed, type and all":         {object("apiextensions.k8s.io/v1beta1", "CustomResourceDefinition", ""), inventory.Files, finding.Fail},
 		"removed in the next minor":     {object("resource.k8s.io/v1beta1", "DeviceClass", ""), inventory.Files, finding.Fail},
 		"removed later":                 {object("resource.k8s.io/v1beta2", "DeviceClass", ""), inventory.Files, finding.Pass},
 		"removed after an older server": {object("policy/v1", "PodDisruptionBudget", wrote("policy/v1beta1")) + server("v1.20.0"), inventory.Cluster, finding.Pass},
