@@ -1,5 +1,7 @@
 package inventory
 
+//lint:file-ignore SA1019 kustomizations still use the old fields, and the library still reads them
+
 import (
 	"cmp"
 	"errors"
