@@ -141,7 +141,7 @@ func TestBuiltInCatalogue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Version() != "2026.11" || len(c.Controls()) < 130 {
+	if c.Version() != "2026.11" || len(c.Controls()) != 175 {
 		t.Errorf("catalogue %s has %d controls", c.Version(), len(c.Controls()))
 	}
 }

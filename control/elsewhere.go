@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
 )
 
 // outside are the kinds of subject that exist in every system, whether or not
@@ -57,7 +58,11 @@ func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
 	if ctl.Evaluator != byAttestation {
 		var ways []string
 		for _, k := range ctl.Evidence {
-			if way := wanted[k]; !slices.Contains(ways, way) {
+			way := wanted[k]
+			if k == evidence.API && e.inv.Origin == inventory.Cluster {
+				way = "the cluster shows nothing of it"
+			}
+			if !slices.Contains(ways, way) {
 				ways = append(ways, way)
 			}
 		}
