@@ -112,10 +112,10 @@ func kubeadm(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
+	if err := os.MkdirAll(filepath.Join(root, "var/lib/apt/lists/partial"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, folder := range []string{"var/lib/apt/lists", "var/lib/apt/lists/partial"} {
-		if err := os.MkdirAll(filepath.Join(root, folder), 0o755); err != nil {
-			t.Fatal(err)
-		}
 		if err := os.Chtimes(filepath.Join(root, folder), testNow, testNow.Add(-time.Hour)); err != nil {
 			t.Fatal(err)
 		}
