@@ -33,6 +33,9 @@ func compile(d *document, bindings []*document, lang *language) (*Policy, error)
 		validator:   c.validator(spec),
 		namespace:   c.namespace,
 	}
+	if !p.namespace {
+		p.memory = &memory{}
+	}
 	for _, b := range bindings {
 		p.bindings = append(p.bindings, binding{
 			name:     b.binding.Name,

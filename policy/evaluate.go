@@ -175,8 +175,28 @@ func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 			return nil, err
 		}
 	}
+	if p.memory == nil {
+		return p.run(in, namespace), nil
+	}
+	known, worth, places := p.memory.recall(in.first, in.places)
+	in.places = places
+	switch {
+	case known != nil:
+		return known, nil
+	case !worth:
+		return p.run(in, namespace), nil
+	}
+	learning := in.learn()
+	result := p.run(learning, namespace)
+	if in.Err() == nil { // else it may have been cut
+		p.memory.remember(in.first, learning.trace, result)
+	}
+	return result, nil
+}
+
+func (p *Policy) run(in *input, namespace *corev1.Namespace) *validating.ValidateResult {
 	result := p.validator.Validate(in, in.req.Resource, in.attr, nil, namespace, celconfig.RuntimeCELCostBudget, nil)
-	return &result, nil
+	return &result
 }
 
 // enforce turns what failed into violations, one for each action of a binding.
@@ -234,6 +254,18 @@ type input struct {
 	namespaces *namespaceCache
 	matcher    *matching.Matcher
 	interfaces admission.ObjectInterfaces
+	first      [firstPlace]any // what memories ask about
+	places     []any           // memory for that
+	trace      *trace          // of an evaluation that is to be learned
+}
+
+// learn returns the same input for an evaluation that shares nothing with
+// others, so that its trace has all that it asks.
+func (in *input) learn() *input {
+	out := *in
+	out.memos, out.request, out.sharing, out.passed = make(map[identity]*memo, 8), nil, sharing{}, nil
+	out.trace = newTrace()
+	return &out
 }
 
 func newInput(ctx context.Context, req *Request) *input {
@@ -253,7 +285,46 @@ func newInput(ctx context.Context, req *Request) *input {
 		interfaces: &admission.RuntimeObjectInterfaces{EquivalentResourceMapper: runtime.NewEquivalentResourceRegistry()},
 	}
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
+	in.first = [firstPlace]any{content(req.Object), content(req.OldObject), requestContent(req)}
 	return in
+}
+
+// content returns the content of an object, or nil.
+func content(u *unstructured.Unstructured) any {
+	if u == nil {
+		return nil
+	}
+	return u.Object
+}
+
+// requestContent returns the parts of a request that memories may ask about. A
+// part that expressions see and is not here, such as the random uid, is never
+// learned.
+func requestContent(req *Request) map[string]any {
+	out := map[string]any{
+		"operation": string(req.Operation),
+		"kind":      map[string]any{"group": req.Kind.Group, "version": req.Kind.Version, "kind": req.Kind.Kind},
+		"resource":  map[string]any{"group": req.Resource.Group, "version": req.Resource.Version, "resource": req.Resource.Resource},
+		"dryRun":    req.DryRun,
+	}
+	for key, value := range map[string]string{"subResource": req.Subresource, "name": req.Name, "namespace": req.Namespace} {
+		if value != "" {
+			out[key] = value
+		}
+	}
+	user := map[string]any{}
+	if req.User.Username != "" {
+		user["username"] = req.User.Username
+	}
+	if len(req.User.Groups) > 0 {
+		groups := make([]any, len(req.User.Groups))
+		for i, group := range req.User.Groups {
+			groups[i] = group
+		}
+		user["groups"] = groups
+	}
+	out["userInfo"] = user
+	return out
 }
 
 // runtimeObject keeps a nil object a nil interface.

@@ -5,7 +5,8 @@
 // [Load] turns files into an immutable [Set]: documents are parsed strictly,
 // defaulted as the API server defaults them, compiled and type-checked, so that
 // a policy that loads fails only for what an object holds. (*Set).Evaluate then
-// judges one [Request] by all bindings of all policies.
+// judges one [Request] by all bindings of all policies. Policies remember what
+// decided, and do not evaluate what they have seen (memory.go).
 //
 // # Where it differs from the API server
 //
@@ -61,7 +62,8 @@ type Policy struct {
 	validator   validating.Validator
 	namespace   bool // an expression reads namespaceObject
 	bindings    []binding
-	denies      bool // one of the bindings does
+	denies      bool    // one of the bindings does
+	memory      *memory // nil if expressions see more than the request
 }
 
 type binding struct {

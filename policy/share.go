@@ -197,6 +197,11 @@ func (c *condition) share(ctx context.Context, in *input, attr *admission.Versio
 		s.memos, s.request = in.memos, in.request
 	}
 	s.namespace = common.SchemalessTypedToVal(namespace)
+	if in != nil && in.trace != nil {
+		s.object = in.traced(s.object, objectPlace)
+		s.oldObject = in.traced(s.oldObject, oldObjectPlace)
+		s.request = in.traced(s.request, requestPlace)
+	}
 	return s, nil
 }
 

@@ -189,7 +189,7 @@ func manifests(w io.Writer, n int) error {
 		if i%10 == 0 {
 			privileged, tag = "true", "latest"
 		}
-		if _, err := fmt.Fprintf(w, deployment, i, i%50, i, i, i, i%100, tag, privileged); err != nil {
+		if _, err := fmt.Fprintf(w, deployment, i, i%50, i, i, i, i%100, i, tag, privileged); err != nil {
 			return err
 		}
 	}
@@ -217,7 +217,7 @@ spec:
         runAsNonRoot: true
         seccompProfile: {type: RuntimeDefault}
       containers:
-      - name: web
+      - name: web-%d
         image: registry.example.com/shop/web:%s
         imagePullPolicy: IfNotPresent
         ports:

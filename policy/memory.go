@@ -1,0 +1,312 @@
+package policy
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/google/cel-go/common/types"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+)
+
+// Most objects of a cluster are alike in what a policy looks at: a policy on
+// capabilities sees the same few shapes of a container ten thousand times. A
+// memory learns from each evaluation which fields were read, in which order and
+// what they held. Evaluation is a pure function of what it reads, so that
+// another request with the same answers to the same questions has the same
+// outcome, and following the questions takes a fiftieth of the time of
+// evaluating them.
+//
+// A memory is a decision tree: an inner node asks one question, a branch is an
+// answer, a leaf is an outcome. It holds nothing that evaluation did not say.
+
+// Bounds of a memory. What goes beyond them is evaluated, and not learned.
+const (
+	maxQuestions = 400    // of one outcome
+	maxAnswers   = 256    // to one question; an image or a name has too many
+	maxMemory    = 4096   // of one policy
+	maxFailures  = 8      // to learn, one after the other
+	patience     = 10_000 // requests without an answer, until a memory that cannot learn starts over
+)
+
+// A memory is safe for concurrent use.
+type memory struct {
+	roots [4]atomic.Pointer[node] // by which of object and oldObject there are
+
+	learn    sync.Mutex
+	nodes    int // guarded by learn
+	failures int // guarded by learn
+
+	resting atomic.Bool  // it is full, or fails to learn
+	missed  atomic.Int64 // while resting
+}
+
+// A node asks a question, or knows the outcome.
+type node struct {
+	question question
+	branches atomic.Pointer[[]branch] // replaced whole, under memory.learn
+	outcome  *validating.ValidateResult
+}
+
+type branch struct {
+	answer answer
+	to     *node
+}
+
+func (n *node) follow(a answer) *node {
+	if all := n.branches.Load(); all != nil {
+		for i := range *all {
+			if b := &(*all)[i]; b.answer == a {
+				return b.to
+			}
+		}
+	}
+	return nil
+}
+
+func (n *node) varied() bool {
+	all := n.branches.Load()
+	return all != nil && len(*all) >= maxAnswers
+}
+
+// The places of the first values that questions are about.
+const (
+	objectPlace = iota
+	oldObjectPlace
+	requestPlace
+	firstPlace // of what questions lead to
+)
+
+// A question is about a map or list that is known by its place: the request's
+// values come first, then those that earlier questions have led to.
+type question struct {
+	ask   asking
+	place int
+	key   string // of askField
+	index int    // of askItem; the other place of askEqual
+}
+
+type asking uint8
+
+const (
+	askField asking = iota + 1 // of a map
+	askItem                    // of a list
+	askSize                    // of either
+	askKeys                    // of a map
+	askEqual                   // whether two maps or lists are equal
+)
+
+// An answer is the value of a scalar; of a map or list it is only that it is
+// one.
+type answer struct {
+	kind answerKind
+	bits uint64
+	text string
+}
+
+type answerKind uint8
+
+const (
+	unanswerable answerKind = iota // is never learned
+	absent
+	null
+	boolean
+	integer
+	float
+	text
+	mapping
+	list
+)
+
+// answers asks a question of the values at their places. value is what the
+// answer stands for.
+func (q question) answers(places []any) (a answer, value any) {
+	switch q.ask {
+	case askField:
+		m, ok := places[q.place].(map[string]any)
+		if !ok {
+			return answer{}, nil
+		}
+		value, ok = m[q.key]
+		return answerOf(value, ok), value
+	case askItem:
+		l, ok := places[q.place].([]any)
+		if !ok {
+			return answer{}, nil
+		}
+		if q.index < 0 || q.index >= len(l) {
+			return answer{kind: absent}, nil
+		}
+		return answerOf(l[q.index], true), l[q.index]
+	case askSize:
+		switch v := places[q.place].(type) {
+		case map[string]any:
+			return answer{kind: integer, bits: uint64(len(v))}, nil
+		case []any:
+			return answer{kind: integer, bits: uint64(len(v))}, nil
+		}
+	case askKeys:
+		if m, ok := places[q.place].(map[string]any); ok {
+			return answer{kind: text, text: strings.Join(sortedKeys(m), "\x00")}, nil
+		}
+	case askEqual:
+		equal := types.DefaultTypeAdapter.NativeToValue(places[q.place]).Equal(types.DefaultTypeAdapter.NativeToValue(places[q.index]))
+		if b, ok := equal.(types.Bool); ok {
+			return answerOf(bool(b), true), nil
+		}
+	}
+	return answer{}, nil
+}
+
+func answerOf(value any, present bool) answer {
+	if !present {
+		return answer{kind: absent}
+	}
+	switch v := value.(type) {
+	case nil:
+		return answer{kind: null}
+	case bool:
+		if v {
+			return answer{kind: boolean, bits: 1}
+		}
+		return answer{kind: boolean}
+	case int64:
+		return answer{kind: integer, bits: uint64(v)}
+	case float64:
+		return answer{kind: float, bits: math.Float64bits(v)}
+	case string:
+		return answer{kind: text, text: v}
+	case map[string]any:
+		return answer{kind: mapping}
+	case []any:
+		return answer{kind: list}
+	}
+	return answer{}
+}
+
+func (a answer) container() bool { return a.kind == mapping || a.kind == list }
+
+func sortedKeys(m map[string]any) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// recall returns the outcome for the values of a request. Without one, worth
+// says whether the outcome is worth learning. places is memory to use again.
+func (m *memory) recall(first [firstPlace]any, places []any) (outcome *validating.ValidateResult, worth bool, _ []any) {
+	places = append(places[:0], first[:]...)
+	n := m.root(first).Load()
+	for n != nil && n.outcome == nil {
+		a, value := n.question.answers(places)
+		next := n.follow(a)
+		if next == nil && n.varied() {
+			return nil, false, places
+		}
+		if a.container() {
+			places = append(places, value)
+		}
+		n = next
+	}
+	if n == nil {
+		return nil, m.awake(), places
+	}
+	return n.outcome, false, places
+}
+
+func (m *memory) root(first [firstPlace]any) *atomic.Pointer[node] {
+	i := 0
+	if first[objectPlace] != nil {
+		i |= 1
+	}
+	if first[oldObjectPlace] != nil {
+		i |= 2
+	}
+	return &m.roots[i]
+}
+
+// awake reports whether the memory learns. One that rests starts over when it
+// has not known enough.
+func (m *memory) awake() bool {
+	if !m.resting.Load() {
+		return true
+	}
+	if m.missed.Add(1) < patience {
+		return false
+	}
+	m.learn.Lock()
+	defer m.learn.Unlock()
+	for i := range m.roots {
+		m.roots[i].Store(nil)
+	}
+	m.nodes, m.failures = 0, 0
+	m.missed.Store(0)
+	m.resting.Store(false)
+	return true
+}
+
+// remember learns an outcome and the questions that it was found by.
+func (m *memory) remember(first [firstPlace]any, t *trace, outcome *validating.ValidateResult) {
+	m.learn.Lock()
+	defer m.learn.Unlock()
+	if t.failed || !m.insert(first, t.asked, outcome) {
+		m.failures++
+	} else {
+		m.failures = 0
+	}
+	if m.nodes >= maxMemory || m.failures >= maxFailures {
+		m.resting.Store(true)
+	}
+}
+
+// insert reports whether the questions are those that the memory would ask.
+func (m *memory) insert(first [firstPlace]any, asked []asked, outcome *validating.ValidateResult) bool {
+	root := m.root(first)
+	n := root.Load()
+	if n == nil {
+		root.Store(m.chain(asked, outcome))
+		return true
+	}
+	for i, a := range asked {
+		if n.outcome != nil || n.question != a.question {
+			return false // the evaluation is no function of what it reads
+		}
+		next := n.follow(a.answer)
+		if next == nil {
+			n.add(branch{a.answer, m.chain(asked[i+1:], outcome)})
+			return true
+		}
+		n = next
+	}
+	return n.outcome != nil
+}
+
+// add gives a node another branch, if it has not too many.
+func (n *node) add(b branch) {
+	if n.varied() {
+		return
+	}
+	var all []branch
+	if old := n.branches.Load(); old != nil {
+		all = *old
+	}
+	all = append(slices.Clip(all), b)
+	n.branches.Store(&all)
+}
+
+// chain makes the nodes of questions that lead to one outcome.
+func (m *memory) chain(asked []asked, outcome *validating.ValidateResult) *node {
+	n := &node{outcome: outcome}
+	for _, a := range slices.Backward(asked) {
+		before := &node{question: a.question}
+		before.branches.Store(&[]branch{{a.answer, n}})
+		n = before
+	}
+	m.nodes += len(asked) + 1
+	return n
+}
