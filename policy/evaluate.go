@@ -178,8 +178,7 @@ func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 	if p.memory == nil {
 		return p.run(in, namespace), nil
 	}
-	known, worth, places := p.memory.recall(in.first, in.places)
-	in.places = places
+	known, worth := p.memory.recall(&in.values)
 	switch {
 	case known != nil:
 		return known, nil
@@ -189,7 +188,7 @@ func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 	learning := in.learn()
 	result := p.run(learning, namespace)
 	if in.Err() == nil { // else it may have been cut
-		p.memory.remember(in.first, learning.trace, result)
+		p.memory.remember(&in.values, learning.trace, result)
 	}
 	return result, nil
 }
@@ -254,9 +253,8 @@ type input struct {
 	namespaces *namespaceCache
 	matcher    *matching.Matcher
 	interfaces admission.ObjectInterfaces
-	first      [firstPlace]any // what memories ask about
-	places     []any           // memory for that
-	trace      *trace          // of an evaluation that is to be learned
+	values     values // what memories ask about
+	trace      *trace // of an evaluation that is to be learned
 }
 
 // learn returns the same input for an evaluation that shares nothing with
@@ -264,7 +262,7 @@ type input struct {
 func (in *input) learn() *input {
 	out := *in
 	out.memos, out.request, out.sharing, out.passed = make(map[identity]*memo, 8), nil, sharing{}, nil
-	out.trace = newTrace()
+	out.trace = newTrace(&in.values)
 	return &out
 }
 
@@ -285,7 +283,7 @@ func newInput(ctx context.Context, req *Request) *input {
 		interfaces: &admission.RuntimeObjectInterfaces{EquivalentResourceMapper: runtime.NewEquivalentResourceRegistry()},
 	}
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
-	in.first = [firstPlace]any{content(req.Object), content(req.OldObject), requestContent(req)}
+	in.values.first = [firstPlace]any{content(req.Object), content(req.OldObject), requestContent(req)}
 	return in
 }
 

@@ -2,8 +2,9 @@ package policy
 
 import (
 	"math"
+	"reflect"
 	"slices"
-	"strings"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -120,45 +121,81 @@ const (
 	list
 )
 
-// answers asks a question of the values at their places. value is what the
-// answer stands for.
-func (q question) answers(places []any) (a answer, value any) {
-	switch q.ask {
-	case askField:
-		m, ok := places[q.place].(map[string]any)
-		if !ok {
-			return answer{}, nil
+// values are what memories ask about one request. They belong to one goroutine.
+type values struct {
+	first  [firstPlace]any // the first ones, which all questions lead from
+	places []any
+	equal  map[[2]uintptr]answer // of comparisons, which many policies ask for
+}
+
+// reset leaves the first values only.
+func (v *values) reset() { v.places = append(v.places[:0], v.first[:]...) }
+
+// answer asks a question. value is what the answer stands for.
+func (v *values) answer(q question) (a answer, value any) {
+	switch of := v.places[q.place].(type) {
+	case map[string]any:
+		switch q.ask {
+		case askField:
+			value, present := of[q.key]
+			return answerOf(value, present), value
+		case askSize:
+			return sizeOf(len(of)), nil
+		case askKeys:
+			return keysOf(sortedKeys(of)), nil
 		}
-		value, ok = m[q.key]
-		return answerOf(value, ok), value
-	case askItem:
-		l, ok := places[q.place].([]any)
-		if !ok {
-			return answer{}, nil
-		}
-		if q.index < 0 || q.index >= len(l) {
+	case []any:
+		switch {
+		case q.ask == askItem && q.index >= len(of):
 			return answer{kind: absent}, nil
+		case q.ask == askItem:
+			return answerOf(of[q.index], true), of[q.index]
+		case q.ask == askSize:
+			return sizeOf(len(of)), nil
 		}
-		return answerOf(l[q.index], true), l[q.index]
-	case askSize:
-		switch v := places[q.place].(type) {
-		case map[string]any:
-			return answer{kind: integer, bits: uint64(len(v))}, nil
-		case []any:
-			return answer{kind: integer, bits: uint64(len(v))}, nil
-		}
-	case askKeys:
-		if m, ok := places[q.place].(map[string]any); ok {
-			return answer{kind: text, text: strings.Join(sortedKeys(m), "\x00")}, nil
-		}
-	case askEqual:
-		equal := types.DefaultTypeAdapter.NativeToValue(places[q.place]).Equal(types.DefaultTypeAdapter.NativeToValue(places[q.index]))
-		if b, ok := equal.(types.Bool); ok {
-			return answerOf(bool(b), true), nil
-		}
+	}
+	if q.ask == askEqual {
+		return v.compare(v.places[q.place], v.places[q.index]), nil
 	}
 	return answer{}, nil
 }
+
+// compare says whether CEL calls two maps or lists equal.
+func (v *values) compare(a, b any) answer {
+	key := [2]uintptr{identityOf(a), identityOf(b)}
+	if known, ok := v.equal[key]; ok {
+		return known
+	}
+	out := answer{}
+	if equal, ok := types.DefaultTypeAdapter.NativeToValue(a).Equal(types.DefaultTypeAdapter.NativeToValue(b)).(types.Bool); ok {
+		out = answerOf(bool(equal), true)
+	}
+	if key[0] != 0 && key[1] != 0 {
+		if v.equal == nil {
+			v.equal = map[[2]uintptr]answer{}
+		}
+		v.equal[key] = out
+	}
+	return out
+}
+
+// identityOf returns where a map or list is, or 0 if another may be there too.
+func identityOf(value any) uintptr {
+	if l, ok := value.([]any); ok && len(l) == 0 {
+		return 0
+	}
+	return reflect.ValueOf(value).Pointer()
+}
+
+func keysOf(sorted []string) answer {
+	var all []byte
+	for _, key := range sorted {
+		all = strconv.AppendQuote(all, key)
+	}
+	return answer{kind: text, text: string(all)}
+}
+
+func sizeOf(n int) answer { return answer{kind: integer, bits: uint64(n)} }
 
 func answerOf(value any, present bool) answer {
 	if !present {
@@ -198,33 +235,33 @@ func sortedKeys(m map[string]any) []string {
 }
 
 // recall returns the outcome for the values of a request. Without one, worth
-// says whether the outcome is worth learning. places is memory to use again.
-func (m *memory) recall(first [firstPlace]any, places []any) (outcome *validating.ValidateResult, worth bool, _ []any) {
-	places = append(places[:0], first[:]...)
-	n := m.root(first).Load()
+// says whether the outcome is worth learning.
+func (m *memory) recall(v *values) (outcome *validating.ValidateResult, worth bool) {
+	v.reset()
+	n := m.root(v).Load()
 	for n != nil && n.outcome == nil {
-		a, value := n.question.answers(places)
+		a, value := v.answer(n.question)
 		next := n.follow(a)
 		if next == nil && n.varied() {
-			return nil, false, places
+			return nil, false
 		}
 		if a.container() {
-			places = append(places, value)
+			v.places = append(v.places, value)
 		}
 		n = next
 	}
 	if n == nil {
-		return nil, m.awake(), places
+		return nil, m.awake()
 	}
-	return n.outcome, false, places
+	return n.outcome, false
 }
 
-func (m *memory) root(first [firstPlace]any) *atomic.Pointer[node] {
+func (m *memory) root(v *values) *atomic.Pointer[node] {
 	i := 0
-	if first[objectPlace] != nil {
+	if v.first[objectPlace] != nil {
 		i |= 1
 	}
-	if first[oldObjectPlace] != nil {
+	if v.first[oldObjectPlace] != nil {
 		i |= 2
 	}
 	return &m.roots[i]
@@ -251,10 +288,10 @@ func (m *memory) awake() bool {
 }
 
 // remember learns an outcome and the questions that it was found by.
-func (m *memory) remember(first [firstPlace]any, t *trace, outcome *validating.ValidateResult) {
+func (m *memory) remember(v *values, t *trace, outcome *validating.ValidateResult) {
 	m.learn.Lock()
 	defer m.learn.Unlock()
-	if t.failed || !m.insert(first, t.asked, outcome) {
+	if t.failed || !m.insert(v, t.asked, outcome) {
 		m.failures++
 	} else {
 		m.failures = 0
@@ -265,8 +302,8 @@ func (m *memory) remember(first [firstPlace]any, t *trace, outcome *validating.V
 }
 
 // insert reports whether the questions are those that the memory would ask.
-func (m *memory) insert(first [firstPlace]any, asked []asked, outcome *validating.ValidateResult) bool {
-	root := m.root(first)
+func (m *memory) insert(v *values, asked []asked, outcome *validating.ValidateResult) bool {
+	root := m.root(v)
 	n := root.Load()
 	if n == nil {
 		root.Store(m.chain(asked, outcome))

@@ -17,6 +17,7 @@ type trace struct {
 	place  map[question]int // of what a question has led to
 	places int
 	failed bool // something was asked that cannot be noted
+	values *values
 }
 
 // An asked question has been answered.
@@ -25,8 +26,8 @@ type asked struct {
 	answer answer
 }
 
-func newTrace() *trace {
-	return &trace{place: map[question]int{}, places: firstPlace}
+func newTrace(v *values) *trace {
+	return &trace{place: map[question]int{}, places: firstPlace, values: v}
 }
 
 // ask notes a question about the map or list native, and returns the place of
@@ -74,10 +75,10 @@ func (t *trace) value(value ref.Val, native any, place int) ref.Val {
 
 // traced returns what expressions see of one of the first values.
 func (in *input) traced(value any, place int) any {
-	if in.first[place] == nil {
+	if in.values.first[place] == nil {
 		return value
 	}
-	return in.trace.value(value.(ref.Val), in.first[place], place)
+	return in.trace.value(value.(ref.Val), in.values.first[place], place)
 }
 
 // traced is what maps and lists have in common.
@@ -88,26 +89,25 @@ type traced struct {
 
 // size notes that the size is asked.
 func (t traced) size(n int) {
-	t.trace.ask(question{ask: askSize, place: t.place}, answer{kind: integer, bits: uint64(n)})
+	t.trace.ask(question{ask: askSize, place: t.place}, sizeOf(n))
 }
 
 // equal notes a comparison. Of a value that is not from the request all is
 // compared.
 func (t traced) equal(native any, other ref.Val, all func(), equal func(ref.Val) ref.Val) ref.Val {
-	place, otherNative, of := 0, any(nil), other
-	switch o := other.(type) {
+	var o traced
+	var otherNative any
+	switch v := other.(type) {
 	case *tracedMap:
-		place, otherNative, of = o.place, o.native, o.of
+		o, otherNative, other = v.traced, v.native, v.of
 	case *tracedList:
-		place, otherNative, of = o.place, o.native, o.of
+		o, otherNative, other = v.traced, v.native, v.of
 	default:
 		all()
 		return equal(other)
 	}
-	q := question{ask: askEqual, place: 0, index: 1}
-	a, _ := q.answers([]any{native, otherNative})
-	t.trace.ask(question{ask: askEqual, place: t.place, index: place}, a)
-	return equal(of)
+	t.trace.ask(question{ask: askEqual, place: t.place, index: o.place}, t.trace.values.compare(native, otherNative))
+	return equal(other)
 }
 
 // A tracedMap is a map of the request.
@@ -158,9 +158,9 @@ func (m *tracedMap) Size() ref.Val {
 // keys returns the keys in their order, so that an evaluation asks the same
 // whenever it sees the same.
 func (m *tracedMap) keys() []string {
-	a, _ := question{ask: askKeys}.answers([]any{m.native})
-	m.trace.ask(question{ask: askKeys, place: m.place}, a)
-	return sortedKeys(m.native)
+	keys := sortedKeys(m.native)
+	m.trace.ask(question{ask: askKeys, place: m.place}, keysOf(keys))
+	return keys
 }
 
 // Iterator implements [traits.Mapper].
