@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
@@ -149,11 +150,34 @@ func TestPolicyControls(t *testing.T) {
 		CON-SEC-17 CON-SEC-18 CON-SEC-19 CON-SEC-20 CON-SEC-21 CON-SEC-22 CON-SEC-23 CON-SEC-24 CON-SEC-25`)
 	var got []string
 	for _, p := range loadPolicies(t).Policies() {
-		got = append(got, p.Annotation(controlAnnotation))
+		if id := p.Annotation(controlAnnotation); id != "" {
+			got = append(got, id)
+		}
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("controls = %v, want %v", got, want)
+	}
+}
+
+// TestGuards expects that a policy that defines no control says which control
+// it keeps from failing, if any does.
+func TestGuards(t *testing.T) {
+	controls := loadControls(t)
+	guards := 0
+	for _, p := range loadPolicies(t).Policies() {
+		id := p.Annotation("kubeguardian.dev/guards")
+		if id == "" {
+			continue
+		}
+		guards++
+		known := slices.ContainsFunc(controls.Controls(), func(ctl control.Control) bool { return ctl.ID == id })
+		if !known || p.Annotation(controlAnnotation) != "" {
+			t.Errorf("policy %s guards %s, which is no control or defined by the policy itself", p.Name(), id)
+		}
+	}
+	if guards < 12 {
+		t.Errorf("%d guards", guards)
 	}
 }
 
