@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"control":    {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":      {"inventory", "evidence", "exception", "policy", "control", "finding"},
 	"admission":  {"policy", "finding"},
+	"audit":      {"inventory", "policy", "finding"},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
 	"fix/edit":    {},
@@ -54,7 +55,7 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "inventory", "evidence", "exception", "event", "rule", "policy", "control", "check/*",
+		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
