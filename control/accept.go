@@ -49,12 +49,12 @@ func (c *Catalogue) resolver(inv *inventory.Inventory, now time.Time) exception.
 }
 
 // exceptions says for each exception whether it may be relied upon.
-func (e *evaluation) exceptions() []finding.Finding {
+func (e *evaluation) exceptions() []finding.Verdict {
 	resolver := e.catalogue.resolver(e.inv, e.now)
-	var out []finding.Finding
+	var out []finding.Verdict
 	for i := range e.in.Exceptions {
 		x := &e.in.Exceptions[i]
-		f := finding.Finding{
+		f := finding.Verdict{
 			Status: finding.Pass, Exposure: finding.System,
 			Subject: finding.Subject{
 				APIVersion: exception.APIVersion, Kind: exception.Kind, Namespace: x.Namespace, Name: x.Name, Source: x.Source,

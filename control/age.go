@@ -34,13 +34,14 @@ func (c *Catalogue) age(findings []finding.Finding, now time.Time) {
 			continue
 		}
 		f.Status = finding.Unknown
-		f.Reason = fmt.Sprintf("evidence is %s old, good for %s", age.Round(time.Minute), limit)
+		reason := fmt.Sprintf("evidence is %s old, good for %s", age.Round(time.Minute), limit)
 		if age < 0 {
-			f.Reason = "evidence is dated " + f.ObservedAt.Format(time.DateOnly) + ", which is in the future"
+			reason = "evidence is dated " + f.ObservedAt.Format(time.DateOnly) + ", which is in the future"
 		}
 		if f.ObservedAt.IsZero() {
-			f.Reason = "evidence has no time"
+			reason = "evidence has no time"
 		}
+		f.Amend(func(d *finding.Detail) { d.Reason = reason })
 	}
 }
 

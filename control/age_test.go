@@ -33,12 +33,12 @@ func TestAged(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			before := []finding.Finding{{Control: tt.control, Status: tt.status, Subject: tt.subject, ObservedAt: tt.seen}}
+			before := []finding.Finding{{Definition: &finding.Definition{Control: tt.control}, Detail: &finding.Detail{ObservedAt: tt.seen}, Status: tt.status, Subject: &tt.subject}}
 			after := c.Aged(before, seen.Add(tt.age))
 			if after[0].Status != tt.want || after[0].Reason != tt.reason {
 				t.Errorf("Aged = %s %q, want %s %q", after[0].Status, after[0].Reason, tt.want, tt.reason)
 			}
-			if before[0].Status != tt.status {
+			if before[0].Status != tt.status || before[0].Reason != "" {
 				t.Error("Aged changed its argument")
 			}
 		})
@@ -64,8 +64,9 @@ func TestAgedByKind(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := finding.Finding{
-				Control: "COD-AAA-01", Status: finding.Pass, EvidenceKind: string(tt.kind), ObservedAt: now.Add(-tt.age),
-				Subject: finding.Subject{Kind: "Pod", Name: "web", Source: "pod.yaml:1"},
+				Definition: &finding.Definition{Control: "COD-AAA-01"},
+				Detail:     &finding.Detail{EvidenceKind: string(tt.kind), ObservedAt: now.Add(-tt.age)},
+				Status:     finding.Pass, Subject: &finding.Subject{Kind: "Pod", Name: "web", Source: "pod.yaml:1"},
 			}
 			after := c.Aged([]finding.Finding{f}, now)[0]
 			if after.Reason != tt.reason || (after.Status == finding.Pass) != (tt.reason == "") {

@@ -62,6 +62,8 @@ type Control struct {
 	NotApplicable string `yaml:"notApplicable"`
 	// Attestation says why nothing but a person's word can settle the control.
 	Attestation string `yaml:"attestation"`
+
+	shared *finding.Definition // of all its findings
 }
 
 // A Remedy is how a control is met.
@@ -154,6 +156,9 @@ func newCatalogue(version string, controls []Control) *Catalogue {
 	families := map[string]int{}
 	for i, ctl := range controls {
 		c.byID[ctl.ID] = &controls[i]
+		controls[i].shared = &finding.Definition{
+			Control: ctl.ID, Title: ctl.Title, Level: ctl.Level, Severity: ctl.Severity, Frameworks: ctl.Frameworks,
+		}
 		if len(ctl.Parts) > 0 {
 			continue
 		}

@@ -46,7 +46,7 @@ var wanted = map[evidence.Kind]string{
 
 // elsewhere returns the state of a control of which neither the inventory nor
 // our own evidence says anything: the verdicts of other tools, else unknown.
-func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
+func (e *evaluation) elsewhere(ctl *Control) []finding.Verdict {
 	kind := ctl.outside()
 	if kind == "" {
 		return nil
@@ -68,7 +68,7 @@ func (e *evaluation) elsewhere(ctl *Control) []finding.Finding {
 		}
 		hint = strings.Join(ways, ", or ")
 	}
-	return []finding.Finding{{
+	return []finding.Verdict{{
 		Status: finding.Unknown, Reason: "no evidence: " + hint, Subject: finding.Subject{Kind: kind},
 	}}
 }
@@ -84,8 +84,8 @@ func (ctl *Control) outside() string {
 // heard lets other tools speak of subjects that our own evidence leaves
 // unknown or does not know. A verdict without a subject is of the only one that
 // is unknown; of several nobody knows which, and it stands beside them.
-func (e *evaluation) heard(ctl *Control, states []finding.Finding) []finding.Finding {
-	open := func(f finding.Finding) bool { return f.Status == finding.Unknown }
+func (e *evaluation) heard(ctl *Control, states []finding.Verdict) []finding.Verdict {
+	open := func(f finding.Verdict) bool { return f.Status == finding.Unknown }
 	kind := ctl.outside()
 	if kind == "" || len(states) == 0 {
 		return states
@@ -93,7 +93,7 @@ func (e *evaluation) heard(ctl *Control, states []finding.Finding) []finding.Fin
 	unknown := count(states, open)
 	out := slices.Clone(states)
 	for _, f := range e.foreign(ctl, kind) {
-		named := func(s finding.Finding) bool { return s.Subject.Name == f.Subject.Name }
+		named := func(s finding.Verdict) bool { return s.Subject.Name == f.Subject.Name }
 		at := slices.IndexFunc(out, named)
 		if at < 0 && f.Subject.Name == "" && unknown == 1 {
 			at = slices.IndexFunc(out, open)
@@ -111,7 +111,7 @@ func (e *evaluation) heard(ctl *Control, states []finding.Finding) []finding.Fin
 	return out
 }
 
-func count(findings []finding.Finding, like func(finding.Finding) bool) int {
+func count(findings []finding.Verdict, like func(finding.Verdict) bool) int {
 	n := 0
 	for _, f := range findings {
 		if like(f) {
@@ -125,7 +125,7 @@ func count(findings []finding.Finding, like func(finding.Finding) bool) int {
 // framework that it is mapped to: for each subject of theirs a failure if any
 // item failed, and a pass if all of them passed. The newest verdict on an item
 // counts. Of two versions of a framework the newest that has verdicts counts.
-func (e *evaluation) foreign(ctl *Control, kind string) []finding.Finding {
+func (e *evaluation) foreign(ctl *Control, kind string) []finding.Verdict {
 	for _, framework := range []string{"cis-1.12", "cis-1.10"} {
 		items := map[string]map[string]evidence.Verdict{} // by subject, then item
 		for _, item := range ctl.Frameworks[framework] {
@@ -140,7 +140,7 @@ func (e *evaluation) foreign(ctl *Control, kind string) []finding.Finding {
 				}
 			}
 		}
-		var out []finding.Finding
+		var out []finding.Verdict
 		for _, subject := range slices.Sorted(maps.Keys(items)) {
 			f := judgeItems(ctl.Frameworks[framework], items[subject])
 			f.Subject = finding.Subject{Kind: kind, Name: subject}
@@ -153,8 +153,8 @@ func (e *evaluation) foreign(ctl *Control, kind string) []finding.Finding {
 	return nil
 }
 
-func judgeItems(items []string, verdicts map[string]evidence.Verdict) finding.Finding {
-	f := finding.Finding{Status: finding.Pass}
+func judgeItems(items []string, verdicts map[string]evidence.Verdict) finding.Verdict {
+	f := finding.Verdict{Status: finding.Pass}
 	var missing []string
 	var seen time.Time
 	for _, item := range items {
@@ -181,24 +181,21 @@ func judgeItems(items []string, verdicts map[string]evidence.Verdict) finding.Fi
 }
 
 // settle lets a person's statement make up for missing evidence: an unknown
-// state becomes a pass, with who vouches for it. It never touches a failure.
-func (e *evaluation) settle(f finding.Finding) finding.Finding {
-	if f.Status != finding.Unknown {
-		return f
-	}
+// state becomes a pass, with who vouches for it.
+func (e *evaluation) settle(ctl *Control, v finding.Verdict) finding.Verdict {
 	for i := range e.evidence.Statements {
 		s := &e.evidence.Statements[i]
-		if s.Control != f.Control || !s.Scope.Matches(f.Subject) {
+		if s.Control != ctl.ID || !s.Scope.Matches(v.Subject) {
 			continue
 		}
 		if err := s.Valid(e.now); err != nil {
-			f.Reason = fmt.Sprintf("the statement of %s (%s) %v", s.By, s.Source, err)
+			v.Reason = fmt.Sprintf("the statement of %s (%s) %v", s.By, s.Source, err)
 			continue
 		}
-		f.Status, f.Reason = finding.Pass, ""
-		f.Evidence = fmt.Sprintf("%s vouches for it until %s: %s (%s)", s.By, s.Expires.Format(time.DateOnly), s.Text, s.Source)
-		f.EvidenceKind, f.ObservedAt = string(evidence.Attestation), s.At
-		return f
+		v.Status, v.Reason = finding.Pass, ""
+		v.Evidence = fmt.Sprintf("%s vouches for it until %s: %s (%s)", s.By, s.Expires.Format(time.DateOnly), s.Text, s.Source)
+		v.EvidenceKind, v.ObservedAt = string(evidence.Attestation), s.At
+		return v
 	}
-	return f
+	return v
 }

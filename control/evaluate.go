@@ -69,11 +69,12 @@ func (c *Catalogue) Evaluate(ctx context.Context, in Input) ([]finding.Finding, 
 	if err != nil {
 		return nil, fmt.Errorf("evaluate controls: %w", err)
 	}
-	states := make([][]finding.Finding, len(c.controls))
+	w := newWriter(e)
+	others := make([][]finding.Finding, len(c.controls))
 	for i := range c.controls {
-		states[i] = e.states(&c.controls[i])
+		others[i] = w.findings(&c.controls[i], e.states(&c.controls[i]))
 	}
-	out := e.findings(judged, states)
+	out := w.all(judged, others)
 	if e.evidence.Empty() && !slices.ContainsFunc(out, telling) {
 		return nil, ctx.Err()
 	}
@@ -92,8 +93,8 @@ func telling(f finding.Finding) bool {
 }
 
 // states returns the states of a control that no policy gives.
-func (e *evaluation) states(ctl *Control) []finding.Finding {
-	var out []finding.Finding
+func (e *evaluation) states(ctl *Control) []finding.Verdict {
+	var out []finding.Verdict
 	if analyze, ok := checks[ctl.Evaluator]; ok {
 		out = analyze(e)
 	}
@@ -102,10 +103,6 @@ func (e *evaluation) states(ctl *Control) []finding.Finding {
 	out = e.heard(ctl, out)
 	if len(out) == 0 && !e.subjects(ctl) {
 		out = e.elsewhere(ctl)
-	}
-	for i := range out {
-		e.complete(ctl, &out[i])
-		out[i] = e.settle(out[i])
 	}
 	return out
 }
@@ -158,30 +155,13 @@ func newEvaluation(c *Catalogue, in Input) (*evaluation, error) {
 	return e, nil
 }
 
-// complete adds to a verdict what is the same for all verdicts of a control. A
-// check that judges by evidence has given its kind and time, and may have given
-// the exposure.
-func (e *evaluation) complete(ctl *Control, f *finding.Finding) {
-	f.Control, f.Title, f.Level, f.Severity = ctl.ID, ctl.Title, ctl.Level, ctl.Severity
-	f.Frameworks = ctl.Frameworks
-	if f.EvidenceKind == "" {
-		f.EvidenceKind, f.ObservedAt = string(ctl.Evidence[0]), e.now
-	}
-	if f.Status == finding.Fail {
-		f.Fix = ctl.Fix.Text
-	}
-	if f.Exposure == "" {
-		f.Exposure = e.exposure(f.Subject)
-	}
-}
-
 // gaps returns an unknown state for each kind of subject that could not be
 // read: nothing is known of objects that were not seen.
-func (e *evaluation) gaps(ctl *Control) []finding.Finding {
-	var out []finding.Finding
+func (e *evaluation) gaps(ctl *Control) []finding.Verdict {
+	var out []finding.Verdict
 	for _, gap := range e.inv.Gaps {
 		if ctl.judges(gap.Kind, inventory.IsWorkload(gap.Kind)) {
-			out = append(out, finding.Finding{
+			out = append(out, finding.Verdict{
 				Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason,
 				Subject: finding.Subject{APIVersion: gap.Kind.Group, Kind: gap.Kind.Kind},
 			})
@@ -192,11 +172,11 @@ func (e *evaluation) gaps(ctl *Control) []finding.Finding {
 
 // unread returns an unknown state for each part of the input that could not be
 // read and may hold a subject of the control.
-func (e *evaluation) unread(ctl *Control) []finding.Finding {
-	var out []finding.Finding
+func (e *evaluation) unread(ctl *Control) []finding.Verdict {
+	var out []finding.Verdict
 	for _, u := range e.inv.Unreadable {
 		if ctl.mayJudge(u) {
-			out = append(out, finding.Finding{Status: finding.Unknown, Reason: u.Reason, Subject: u.Subject})
+			out = append(out, finding.Verdict{Status: finding.Unknown, Reason: u.Reason, Subject: u.Subject})
 		}
 	}
 	return out

@@ -147,24 +147,34 @@ func TestEvaluate(t *testing.T) {
 		want                   finding.Finding
 	}{
 		{"a policy fails and names the containers", "CON-SEC-01", "Deployment/shop/web", finding.Finding{
-			Status: finding.Fail, Exposure: finding.Internet, Severity: finding.Critical, Level: finding.Container,
-			Subject: finding.Subject{Container: "web,sidecar"}, Evidence: "policy privileged-containers",
+			Definition: &finding.Definition{Severity: finding.Critical, Level: finding.Container},
+			Detail:     &finding.Detail{Evidence: "policy privileged-containers"},
+			Status:     finding.Fail, Exposure: finding.Internet, Subject: &finding.Subject{Container: "web,sidecar"},
 		}},
 		{"a policy passes", "CON-SEC-01", "Deployment/shop/db", finding.Finding{
-			Status: finding.Pass, Exposure: finding.InCluster, Severity: finding.Critical, Level: finding.Container,
+			Definition: &finding.Definition{Severity: finding.Critical, Level: finding.Container},
+			Detail:     &finding.Detail{},
+			Status:     finding.Pass, Exposure: finding.InCluster, Subject: &finding.Subject{},
 		}},
 		{"a policy does not apply", "CON-IMG-12", "Deployment/shop/db", finding.Finding{
-			Status: finding.Pass, Exposure: finding.InCluster, Severity: finding.Low, Level: finding.Container,
+			Definition: &finding.Definition{Severity: finding.Low, Level: finding.Container},
+			Detail:     &finding.Detail{},
+			Status:     finding.Pass, Exposure: finding.InCluster, Subject: &finding.Subject{},
 		}},
 		{"a check fails", "APP-SEC-02", "ConfigMap/shop/settings", finding.Finding{
-			Status: finding.Fail, Exposure: finding.Internet, Severity: finding.High, Level: finding.Application,
-			Evidence: `key "SMTP_PASSWORD": value under the name of a secret (values not shown)`,
+			Definition: &finding.Definition{Severity: finding.High, Level: finding.Application},
+			Detail:     &finding.Detail{Evidence: `key "SMTP_PASSWORD": value under the name of a secret (values not shown)`},
+			Status:     finding.Fail, Exposure: finding.Internet, Subject: &finding.Subject{},
 		}},
 		{"a role is as exposed as who holds it", "CLU-RBA-02", "Role/shop/everything", finding.Finding{
-			Status: finding.Fail, Exposure: finding.Internet, Severity: finding.High, Level: finding.Cluster, Evidence: "policy wildcard-roles",
+			Definition: &finding.Definition{Severity: finding.High, Level: finding.Cluster},
+			Detail:     &finding.Detail{Evidence: "policy wildcard-roles"},
+			Status:     finding.Fail, Exposure: finding.Internet, Subject: &finding.Subject{},
 		}},
 		{"a namespace is as exposed as what is in it", "CLU-NET-02", "Namespace/shop", finding.Finding{
-			Status: finding.Fail, Exposure: finding.Internet, Severity: finding.High, Level: finding.Cluster, Evidence: "0 NetworkPolicies in the namespace",
+			Definition: &finding.Definition{Severity: finding.High, Level: finding.Cluster},
+			Detail:     &finding.Detail{Evidence: "0 NetworkPolicies in the namespace"},
+			Status:     finding.Fail, Exposure: finding.Internet, Subject: &finding.Subject{},
 		}},
 	}
 	for _, tt := range tests {
@@ -228,7 +238,7 @@ func TestEvaluateInvariants(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range again {
-		again[i].ObservedAt = findings[i].ObservedAt
+		again[i].Amend(func(d *finding.Detail) { d.ObservedAt = findings[i].ObservedAt })
 	}
 	if !reflect.DeepEqual(again, findings) {
 		t.Error("the order of the objects changes the findings")

@@ -36,10 +36,12 @@ func (c *Catalogue) Judge(in Input) (*Judge, error) {
 // are not in it: they are a matter of all findings.
 func (j *Judge) Object(ctx context.Context, o *inventory.Object) ([]finding.Finding, error) {
 	controls := j.e.controlsOf(o, map[subjectKind][]int{})
-	v := j.e.object(ctx, o, controls)
+	v := policyVerdict{controls, j.e.object(ctx, o, controls)}
+	w := newWriter(j.e)
+	subject := w.subject(o.Subject())
 	out := make([]finding.Finding, len(controls))
 	for n, i := range controls {
-		out[n] = j.e.finding(&j.e.catalogue.controls[i], o.Subject(), v, n)
+		out[n] = w.object(&j.e.catalogue.controls[i], subject, v, n)
 	}
 	return out, ctx.Err()
 }
@@ -85,8 +87,8 @@ func (e *evaluation) isWorkload(o *inventory.Object) bool {
 
 // A policyVerdict is what policies say of one object.
 type policyVerdict struct {
-	controls []int // that the object is a subject of, shared by all of its kind
-	verdicts
+	controls []int    // that the object is a subject of, shared by all of its kind
+	states   []*state // of each; nil stands for a pass of which there is nothing to say, as most are
 }
 
 // byPolicy judges every object by the policies of the controls that it is a
@@ -97,39 +99,8 @@ func (e *evaluation) byPolicy(ctx context.Context) ([]policyVerdict, error) {
 	for k, o := range objects {
 		out[k].controls = e.controlsOf(o, known)
 	}
-	err := inParallel(ctx, len(objects), func(k int) { out[k].verdicts = e.object(ctx, objects[k], out[k].controls) })
+	err := inParallel(ctx, len(objects), func(k int) { out[k].states = e.object(ctx, objects[k], out[k].controls) })
 	return out, err
-}
-
-// findings writes out the verdicts of policies, with the other states of each
-// control behind them. Findings are most of the memory of a large scan, so they
-// are made last, and once.
-func (e *evaluation) findings(judged []policyVerdict, others [][]finding.Finding) []finding.Finding {
-	next, total := make([]int, len(others)), 0 // place for a finding of each control
-	for _, v := range judged {
-		for _, i := range v.controls {
-			next[i]++
-		}
-	}
-	for i := range others {
-		n := next[i]
-		next[i] = total
-		total += n + len(others[i])
-	}
-	out := make([]finding.Finding, total)
-	for k, o := range e.inv.Objects() {
-		subject := o.Subject()
-		for n, i := range judged[k].controls {
-			out[next[i]] = e.finding(&e.catalogue.controls[i], subject, judged[k].verdicts, n)
-			next[i]++
-		}
-		judged[k] = policyVerdict{}
-	}
-	for i := range others {
-		copy(out[next[i]:], others[i])
-		others[i] = nil
-	}
-	return out
 }
 
 // inParallel calls f for 0 to n-1.
@@ -147,56 +118,38 @@ func inParallel(ctx context.Context, n int, f func(int)) error {
 	return ctx.Err()
 }
 
-// verdicts are the states of some controls for one object; nil stands for a
-// pass of which there is nothing to say, as most are.
-type verdicts struct {
-	states   []*state
-	exposure finding.Exposure
+// A state is what is said of a control for one object, other than that it passes.
+type state struct {
+	status                    finding.Status
+	reason, message, evidence string
+	container                 string // the containers that it speaks of
+}
+
+func unknown(format string, args ...any) *state {
+	return &state{status: finding.Unknown, reason: fmt.Sprintf(format, args...)}
+}
+
+func notApplicable(reason string) *state {
+	return &state{status: finding.NotApplicable, reason: reason}
 }
 
 // object judges an object by some controls.
-func (e *evaluation) object(ctx context.Context, o *inventory.Object, controls []int) verdicts {
-	v := verdicts{states: make([]*state, len(controls))}
+func (e *evaluation) object(ctx context.Context, o *inventory.Object, controls []int) []*state {
+	states := make([]*state, len(controls))
 	if len(controls) == 0 {
-		return v
+		return states
 	}
-	v.exposure = e.exposure(o.Subject())
 	req, unreadable := policy.NewCreateRequest(o.Unstructured)
 	req.Namespaces = policy.NamespacesFunc(e.namespace)
 	c := policy.NewCase(ctx, req)
 	for n, i := range controls {
 		if unreadable != nil {
-			v.states[n] = unknown("%v", unreadable)
+			states[n] = unknown("%v", unreadable)
 		} else {
-			v.states[n] = e.judge(&e.catalogue.controls[i], o, c)
+			states[n] = e.judge(&e.catalogue.controls[i], o, c)
 		}
 	}
-	return v
-}
-
-// finding writes out the n-th verdict on an object.
-func (e *evaluation) finding(ctl *Control, subject finding.Subject, v verdicts, n int) finding.Finding {
-	f := finding.Finding{Status: finding.Pass}
-	if s := v.states[n]; s != nil {
-		f, subject.Container = s.Finding, s.container
-	}
-	f.Subject, f.Exposure = subject, v.exposure
-	e.complete(ctl, &f)
-	return e.settle(f)
-}
-
-// A state is a finding, and the containers that it speaks of.
-type state struct {
-	finding.Finding
-	container string
-}
-
-func unknown(format string, args ...any) *state {
-	return &state{Finding: finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}}
-}
-
-func notApplicable(reason string) *state {
-	return &state{Finding: finding.Finding{Status: finding.NotApplicable, Reason: reason}}
+	return states
 }
 
 // judge asks the policies of a control about an object. One that fails decides;
@@ -227,11 +180,12 @@ func (e *evaluation) judge(ctl *Control, o *inventory.Object, c *policy.Case) *s
 	}
 	switch {
 	case len(messages) > 0:
-		return e.excuse(ctl, o, &state{container: container, Finding: finding.Finding{
-			Status:   finding.Fail,
-			Message:  strings.Join(slices.Compact(messages), "; "),
-			Evidence: "policy " + strings.Join(slices.Compact(names), ", "),
-		}})
+		return e.excuse(ctl, o, &state{
+			status:    finding.Fail,
+			message:   strings.Join(slices.Compact(messages), "; "),
+			evidence:  "policy " + strings.Join(slices.Compact(names), ", "),
+			container: container,
+		})
 	case broken != nil:
 		return unknown("%v", broken)
 	case applied:
@@ -250,5 +204,5 @@ func (e *evaluation) excuse(ctl *Control, o *inventory.Object, failed *state) *s
 	if by == nil {
 		return failed
 	}
-	return &state{Finding: finding.Finding{Status: finding.Pass, Evidence: by.Subject().String() + " makes up for it"}}
+	return &state{status: finding.Pass, evidence: by.Subject().String() + " makes up for it"}
 }

@@ -41,8 +41,9 @@ func states(c *control.Catalogue, r *rand.Rand) []finding.Finding {
 		for _, ctl := range c.Controls() {
 			if r.IntN(3) > 0 {
 				out = append(out, finding.Finding{
-					Control: ctl.ID, Exposure: exposure, Status: statuses[r.IntN(len(statuses))], Reason: "because",
-					Subject: finding.Subject{Kind: "Pod", Name: fmt.Sprint(object)}, ObservedAt: time.Unix(0, 0),
+					Definition: &finding.Definition{Control: ctl.ID},
+					Detail:     &finding.Detail{Reason: "because", ObservedAt: time.Unix(0, 0)},
+					Exposure:   exposure, Status: statuses[r.IntN(len(statuses))], Subject: &finding.Subject{Kind: "Pod", Name: fmt.Sprint(object)},
 				})
 			}
 		}
@@ -67,7 +68,7 @@ func pick(r *rand.Rand, findings []finding.Finding, of ...finding.Status) int {
 // expose gives all findings of an object an exposure.
 func expose(findings []finding.Finding, subject finding.Subject, e finding.Exposure) {
 	for i := range findings {
-		if findings[i].Subject == subject {
+		if *findings[i].Subject == subject {
 			findings[i].Exposure = e
 		}
 	}
@@ -106,7 +107,7 @@ func laws(c *control.Catalogue) []law {
 	move := func(to finding.Exposure) func(*rand.Rand, []finding.Finding) []finding.Finding {
 		return func(r *rand.Rand, f []finding.Finding) []finding.Finding {
 			if len(f) > 0 {
-				expose(f, f[r.IntN(len(f))].Subject, to)
+				expose(f, *f[r.IntN(len(f))].Subject, to)
 			}
 			return f
 		}
@@ -124,7 +125,7 @@ func laws(c *control.Catalogue) []law {
 		{"adding an object that passes everything never lowers a score", func(r *rand.Rand, f []finding.Finding) []finding.Finding {
 			for _, ctl := range c.Controls() {
 				if r.IntN(3) > 0 {
-					f = append(f, finding.Finding{Control: ctl.ID, Status: finding.Pass, Subject: finding.Subject{Kind: "Pod", Name: "good"}})
+					f = append(f, finding.Finding{Definition: &finding.Definition{Control: ctl.ID}, Detail: &finding.Detail{}, Status: finding.Pass, Subject: &finding.Subject{Kind: "Pod", Name: "good"}})
 				}
 			}
 			return f

@@ -61,7 +61,7 @@ func bySubject(rows []row) []row {
 	at := map[finding.Subject]int{}
 	var joined []row
 	for _, r := range rows {
-		subject := r[0].Subject
+		subject := *r[0].Subject
 		subject.Container = ""
 		i, known := at[subject]
 		if !known {

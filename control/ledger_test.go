@@ -40,8 +40,9 @@ func randomFindings(c *Catalogue, r *rand.Rand) []finding.Finding {
 		exposure := exposures[r.IntN(2)]
 		for _, ctl := range c.controls {
 			out = append(out, finding.Finding{
-				Control: ctl.ID, Status: statuses[r.IntN(len(statuses))], Exposure: exposure,
-				Subject: finding.Subject{Kind: "Pod", Name: fmt.Sprint(object)},
+				Definition: &finding.Definition{Control: ctl.ID},
+				Detail:     &finding.Detail{},
+				Status:     statuses[r.IntN(len(statuses))], Exposure: exposure, Subject: &finding.Subject{Kind: "Pod", Name: fmt.Sprint(object)},
 			})
 		}
 	}
@@ -104,7 +105,7 @@ func TestFixesAreOrdered(t *testing.T) {
 	on := func(id string, status finding.Status, names ...string) []finding.Finding {
 		var out []finding.Finding
 		for _, name := range names {
-			out = append(out, finding.Finding{Control: id, Status: status, Exposure: finding.InCluster, Subject: finding.Subject{Kind: "Pod", Name: name}})
+			out = append(out, finding.Finding{Definition: &finding.Definition{Control: id}, Detail: &finding.Detail{}, Status: status, Exposure: finding.InCluster, Subject: &finding.Subject{Kind: "Pod", Name: name}})
 		}
 		return out
 	}

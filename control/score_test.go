@@ -50,8 +50,9 @@ func some(n int, id string, status finding.Status, exposure finding.Exposure) []
 	var out []finding.Finding
 	for i := range n {
 		out = append(out, finding.Finding{
-			Control: id, Status: status, Exposure: exposure, Reason: "because",
-			Subject: finding.Subject{Kind: "Pod", Name: fmt.Sprintf("%s-%d", status, i)},
+			Definition: &finding.Definition{Control: id},
+			Detail:     &finding.Detail{Reason: "because"},
+			Status:     status, Exposure: exposure, Subject: &finding.Subject{Kind: "Pod", Name: fmt.Sprintf("%s-%d", status, i)},
 		})
 	}
 	return out
@@ -222,7 +223,7 @@ func TestCapsAndNotes(t *testing.T) {
 func TestLittleEvidence(t *testing.T) {
 	c := load(t, map[string][]string{"container": {entry("CON-AAA-01", "low", ""), entry("CON-AAA-02", "low", "")}})
 	lost := some(1, "CON-AAA-01", finding.Unknown, "")
-	lost[0].Reason = "no permission"
+	lost[0].Amend(func(d *finding.Detail) { d.Reason = "no permission" })
 	l := control.Summarize(c, join(lost, some(1, "CON-AAA-02", finding.Pass, ""))).Levels[2]
 	if want := []string{"not enough evidence, 50% covered: no permission"}; fmt.Sprint(l.Notes) != fmt.Sprint(want) {
 		t.Errorf("notes = %q, want %q", l.Notes, want)

@@ -24,9 +24,13 @@ var resolver = Resolver{
 }
 
 func failure(control, containers string) finding.Finding {
-	return finding.Finding{Control: control, Status: finding.Fail, Subject: finding.Subject{
-		Kind: "DaemonSet", Namespace: "logging", Name: "agent", Container: containers, Source: "deploy/agent.yaml:3",
-	}}
+	return finding.Finding{
+		Definition: &finding.Definition{Control: control},
+		Detail:     &finding.Detail{},
+		Status:     finding.Fail, Subject: &finding.Subject{
+			Kind: "DaemonSet", Namespace: "logging", Name: "agent", Container: containers, Source: "deploy/agent.yaml:3",
+		},
+	}
 }
 
 // read makes exceptions of the text of their specs.

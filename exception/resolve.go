@@ -71,7 +71,7 @@ func (r Resolver) names(x *Exception, control string) bool {
 
 // accept marks a failure that valid exceptions cover.
 func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []state) {
-	open := containers(f.Subject)
+	open := containers(*f.Subject)
 	var by []int
 	for i := range exceptions {
 		x := &exceptions[i]
@@ -79,7 +79,7 @@ func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []st
 			states[i].note(0, fmt.Sprintf("no failure of %s", strings.Join(x.Spec.Controls, ", ")))
 			continue
 		}
-		if miss := x.miss(f.Subject, r.Labels); miss != "" {
+		if miss := x.miss(*f.Subject, r.Labels); miss != "" {
 			states[i].note(1, fmt.Sprintf("%s %s: %s", f.Control, f.Subject, miss))
 			continue
 		}
@@ -99,7 +99,9 @@ func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []st
 	}
 	x := &exceptions[by[len(by)-1]]
 	f.Status = finding.Excepted
-	f.Reason = fmt.Sprintf("accepted by %s until %s: %s (%s)", x.Spec.Owner, x.Spec.Expires, x.Spec.Reason, x)
+	f.Amend(func(d *finding.Detail) {
+		d.Reason = fmt.Sprintf("accepted by %s until %s: %s (%s)", x.Spec.Owner, x.Spec.Expires, x.Spec.Reason, x)
+	})
 	for _, i := range by {
 		states[i].accepted++
 	}

@@ -126,25 +126,58 @@ func (e Exposure) Weight() int {
 	return 3
 }
 
-// A Finding is the state of one control for one subject, with its evidence.
+// A Verdict is what a check concludes of one subject, for the control that asks.
+// What it leaves empty is filled in when it becomes a [Finding].
+type Verdict struct {
+	Status       Status
+	Reason       string // why unknown, excepted or not applicable
+	Subject      Subject
+	Message      string // what is wrong, one sentence
+	Evidence     string // what was seen; never a secret
+	EvidenceKind string
+	Exposure     Exposure
+	ObservedAt   time.Time
+}
+
+// A Finding is the state of one control for one subject, with its evidence. A
+// large scan has hundreds of thousands, so they share what is the same for many:
+// none of the pointers is nil, and nothing is written through them.
 type Finding struct {
-	Control  string   `json:"control"`
-	Title    string   `json:"title"`
-	Level    Level    `json:"level"`
-	Severity Severity `json:"severity"`
+	*Definition
+	*Detail
+	Subject  *Subject `json:"subject"`
 	Status   Status   `json:"status"`
-	Reason   string   `json:"reason,omitempty"` // why unknown, excepted or not applicable
-	Subject  Subject  `json:"subject"`
-	Message  string   `json:"message,omitempty"`  // what is wrong, one sentence
-	Evidence string   `json:"evidence,omitempty"` // what was seen; never a secret
+	Exposure Exposure `json:"exposure,omitempty"`
+	Gain     float64  `json:"gain,omitempty"` // points of the total won by fixing this alone
+}
+
+// A Definition is what all findings of a control have in common.
+type Definition struct {
+	Control    string              `json:"control"`
+	Title      string              `json:"title"`
+	Level      Level               `json:"level"`
+	Severity   Severity            `json:"severity"`
+	Frameworks map[string][]string `json:"frameworks,omitempty"`
+}
+
+// A Detail is what was seen, or why nothing was. All plain passes of a control
+// have the same.
+type Detail struct {
+	Reason   string `json:"reason,omitempty"`   // why unknown, excepted or not applicable
+	Message  string `json:"message,omitempty"`  // what is wrong, one sentence
+	Evidence string `json:"evidence,omitempty"` // what was seen; never a secret
 	// EvidenceKind says where that was seen, as package evidence names it, and so
 	// for how long it is good.
-	EvidenceKind string              `json:"evidenceKind,omitempty"`
-	Fix          string              `json:"fix,omitempty"` // one action
-	Frameworks   map[string][]string `json:"frameworks,omitempty"`
-	Exposure     Exposure            `json:"exposure,omitempty"`
-	Gain         float64             `json:"gain,omitempty"` // points of the total won by fixing this alone
-	ObservedAt   time.Time           `json:"observedAt"`
+	EvidenceKind string    `json:"evidenceKind,omitempty"`
+	Fix          string    `json:"fix,omitempty"` // one action
+	ObservedAt   time.Time `json:"observedAt"`
+}
+
+// Amend changes the detail of this finding, and of no other that shares it.
+func (f *Finding) Amend(change func(*Detail)) {
+	detail := *f.Detail
+	change(&detail)
+	f.Detail = &detail
 }
 
 // A Decision is the outcome of one admission request.

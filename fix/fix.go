@@ -178,10 +178,10 @@ func (j *job) choose(before []finding.Finding) error {
 		}
 		ctl := j.controls[f.Control]
 		if ctl.Fix.Class != "auto" {
-			j.leave(ctl, f.Subject, ctl.Fix.Class == "suggest")
+			j.leave(ctl, *f.Subject, ctl.Fix.Class == "suggest")
 			continue
 		}
-		j.candidates = append(j.candidates, j.candidate(ctl, f, bySubject[withoutContainer(f.Subject)]))
+		j.candidates = append(j.candidates, j.candidate(ctl, f, bySubject[withoutContainer(*f.Subject)]))
 	}
 	return nil
 }
@@ -238,11 +238,11 @@ func (j *job) plan(before, after []finding.Finding) *Plan {
 	for _, c := range j.candidates {
 		switch {
 		case c.value:
-			j.leave(c.control, c.finding.Subject, true)
+			j.leave(c.control, *c.finding.Subject, true)
 		case c.refused != "":
-			p.Refused = append(p.Refused, Refusal{c.finding.Control, c.finding.Subject, c.refused})
+			p.Refused = append(p.Refused, Refusal{c.finding.Control, *c.finding.Subject, c.refused})
 		default:
-			p.Changes = append(p.Changes, Change{c.finding.Control, c.finding.Subject, c.what})
+			p.Changes = append(p.Changes, Change{c.finding.Control, *c.finding.Subject, c.what})
 		}
 	}
 	if s := j.sources[stdin]; s != nil {

@@ -144,7 +144,7 @@ func states(findings []finding.Finding) map[state]*finding.Finding {
 	out := map[state]*finding.Finding{}
 	for i := range findings {
 		f := &findings[i]
-		key := state{f.Control, withoutContainer(f.Subject)}
+		key := state{f.Control, withoutContainer(*f.Subject)}
 		if f.Subject.Kind == "Namespace" {
 			key.subject.Source = ""
 		}
@@ -203,7 +203,7 @@ func (j *job) prove(before, after []finding.Finding) bool {
 			if was != nil && was.Status == finding.NotApplicable {
 				how = "apply then, and have to be met as well, by"
 			}
-			for _, c := range blamed(open, f.Subject) {
+			for _, c := range blamed(open, *f.Subject) {
 				refuse(c, "%s would %s %s: %s%s", f.Control, how, f.Subject, f.Message, f.Reason)
 			}
 		}
@@ -212,7 +212,7 @@ func (j *job) prove(before, after []finding.Finding) bool {
 }
 
 func keyOf(f finding.Finding) state {
-	key := state{f.Control, withoutContainer(f.Subject)}
+	key := state{f.Control, withoutContainer(*f.Subject)}
 	if f.Subject.Kind == "Namespace" {
 		key.subject.Source = ""
 	}
@@ -234,7 +234,7 @@ func blamed(open []*candidate, s finding.Subject) []*candidate {
 		namespace = s.Name
 	}
 	for _, near := range []func(c *candidate) bool{
-		func(c *candidate) bool { return withoutContainer(c.finding.Subject) == withoutContainer(s) },
+		func(c *candidate) bool { return withoutContainer(*c.finding.Subject) == withoutContainer(s) },
 		func(c *candidate) bool { return c.network != "" && c.network == namespace },
 		func(c *candidate) bool { return c.finding.Subject.Namespace == namespace },
 	} {

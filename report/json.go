@@ -3,11 +3,14 @@ package report
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"io"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/kubeguardian/kubeguardian/finding"
 )
 
 // JSON is the format for programs. It writes finding by finding, so that a
@@ -16,61 +19,57 @@ type JSON struct{}
 
 // Write writes one object and a line break.
 func (JSON) Write(w io.Writer, r *Report) error {
-	out := bufio.NewWriter(w)
-	e := newEncoder()
+	out := bufio.NewWriterSize(w, 64<<10)
 	head := *r
 	head.Findings = nil
-	text, err := e.encode(head)
-	if err != nil {
-		return err
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(head); err != nil {
+		return fmt.Errorf("encode report: %w", err)
 	}
-	out.Write(bytes.TrimSuffix(text, []byte("null}"))) // findings are the last field
+	out.Write(harmless(bytes.TrimSuffix(text.Bytes(), []byte("null}\n")))) // findings are the last field
 	out.WriteByte('[')
+	var findings finding.Encoder
+	var one []byte
 	for i := range r.Findings {
-		if text, err = e.encode(&r.Findings[i]); err != nil {
-			return err
+		var err error
+		if one, err = findings.Append(one[:0], &r.Findings[i]); err != nil {
+			return fmt.Errorf("encode report: %w", err)
 		}
 		if i > 0 {
 			out.WriteByte(',')
 		}
 		out.WriteString("\n")
-		out.Write(text)
+		out.Write(harmless(one))
 	}
 	out.WriteString("]}\n")
 	return out.Flush()
 }
 
-// An encoder is json.Marshal with all that a terminal would obey escaped: JSON
-// itself lets some control characters stand for themselves.
-type encoder struct {
-	json *json.Encoder
-	text bytes.Buffer
-	safe []byte
-}
-
-func newEncoder() *encoder {
-	e := &encoder{}
-	e.json = json.NewEncoder(&e.text)
-	e.json.SetEscapeHTML(false)
-	return e
-}
-
-// encode returns the text of v, which is good until the next call.
-func (e *encoder) encode(v any) ([]byte, error) {
-	e.text.Reset()
-	if err := e.json.Encode(v); err != nil {
-		return nil, fmt.Errorf("encode report: %w", err)
+// harmless returns JSON with all that a terminal would obey escaped: JSON itself
+// lets DEL and what is beyond ASCII stand for themselves.
+func harmless(text []byte) []byte {
+	if ascii(text) && bytes.IndexByte(text, 0x7f) < 0 {
+		return text
 	}
-	text := bytes.TrimSuffix(e.text.Bytes(), []byte("\n"))
-	plain := true
+	return escape(nil, text)
+}
+
+// ascii looks at eight bytes at a time: reports are large.
+func ascii(text []byte) bool {
+	const high = 0x8080808080808080
+	for ; len(text) >= 8; text = text[8:] {
+		if binary.LittleEndian.Uint64(text)&high != 0 {
+			return false
+		}
+	}
 	for _, b := range text {
-		plain = plain && b < 0x7f
+		if b >= 0x80 {
+			return false
+		}
 	}
-	if plain { // JSON escapes what is hidden below 0x20
-		return text, nil
-	}
-	e.safe = escape(e.safe[:0], text)
-	return e.safe, nil
+	return true
 }
 
 func escape(out, text []byte) []byte {

@@ -74,7 +74,7 @@ func (JUnit) Write(w io.Writer, r *Report) error {
 
 func (s *junitSuite) add(f finding.Finding) {
 	file, line, _ := strings.Cut(f.Subject.Source, ":")
-	c := junitCase{Name: Plain(f.Control + " " + place(f.Subject)), Class: string(f.Level) + "." + f.Control, File: Plain(file), Line: line}
+	c := junitCase{Name: Plain(f.Control + " " + place(*f.Subject)), Class: string(f.Level) + "." + f.Control, File: Plain(file), Line: line}
 	switch f.Status {
 	case finding.Fail:
 		s.Failures++

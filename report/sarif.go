@@ -150,13 +150,13 @@ func sarifRuleOf(f finding.Finding) sarifRule {
 func (r *Report) sarifResult(f finding.Finding, rule int) sarifResult {
 	out := sarifResult{
 		RuleID: f.Control, RuleIndex: rule, Kind: "fail", Level: sarifLevels[f.Severity].level,
-		Message:   sarifText{Plain(place(f.Subject) + ": " + cmp.Or(f.Message, f.Title))},
-		Locations: []sarifLocation{sarifPlace(f.Subject)},
+		Message:   sarifText{Plain(place(*f.Subject) + ": " + cmp.Or(f.Message, f.Title))},
+		Locations: []sarifLocation{sarifPlace(*f.Subject)},
 	}
 	switch f.Status {
 	case finding.Unknown:
 		out.Kind, out.Level = "open", "none"
-		out.Message.Text = Plain(place(f.Subject) + ": not verified: " + f.Reason)
+		out.Message.Text = Plain(place(*f.Subject) + ": not verified: " + f.Reason)
 	case finding.Excepted:
 		out.Suppressions = []sarifSuppression{{"external", Plain(f.Reason)}}
 	}

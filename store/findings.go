@@ -61,7 +61,7 @@ func stateRows(findings []finding.Finding) (map[string]state, error) {
 	for i := range findings {
 		f := findings[i]
 		observed := nanoseconds(f.ObservedAt)
-		f.ObservedAt = time.Time{}
+		f.Amend(func(d *finding.Detail) { d.ObservedAt = time.Time{} })
 		body, err := json.Marshal(f)
 		if err != nil {
 			return nil, fmt.Errorf("encode finding %s of %s: %w", f.Control, f.Subject, err)
@@ -217,7 +217,7 @@ func scanFinding(rows *sql.Rows, f *finding.Finding, columns ...any) error {
 		return err
 	}
 	if observed != math.MinInt64 {
-		f.ObservedAt = time.Unix(0, observed).UTC()
+		f.Amend(func(d *finding.Detail) { d.ObservedAt = time.Unix(0, observed).UTC() })
 	}
 	return nil
 }

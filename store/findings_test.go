@@ -15,10 +15,9 @@ func testFindings(n int) []finding.Finding {
 	var out []finding.Finding
 	for i := range n {
 		f := finding.Finding{
-			Control: fmt.Sprintf("CON-SEC-%02d", i%4), Title: fmt.Sprintf("Control %d", i%4), Level: finding.Levels()[i%5],
-			Severity: severities[i%4], Status: finding.Fail, Gain: 0.5, Message: fmt.Sprintf("container web-%d is privileged", i),
-			Subject:    finding.Subject{APIVersion: "apps/v1", Kind: "Deployment", Namespace: fmt.Sprintf("team-%d", i%3), Name: fmt.Sprintf("web-%03d", i)},
-			ObservedAt: start,
+			Definition: &finding.Definition{Control: fmt.Sprintf("CON-SEC-%02d", i%4), Title: fmt.Sprintf("Control %d", i%4), Level: finding.Levels()[i%5], Severity: severities[i%4]},
+			Detail:     &finding.Detail{Message: fmt.Sprintf("container web-%d is privileged", i), ObservedAt: start},
+			Status:     finding.Fail, Gain: 0.5, Subject: &finding.Subject{APIVersion: "apps/v1", Kind: "Deployment", Namespace: fmt.Sprintf("team-%d", i%3), Name: fmt.Sprintf("web-%03d", i)},
 		}
 		if i%7 == 0 {
 			f.Status, f.Reason, f.Gain = finding.Unknown, "no permission", 0
@@ -75,12 +74,13 @@ func TestReplaceFindingsWritesOnlyChanges(t *testing.T) {
 	later := func(fs []finding.Finding, d time.Duration) []finding.Finding {
 		fs = slices.Clone(fs)
 		for i := range fs {
-			fs[i].ObservedAt = start.Add(d)
+			fs[i].Amend(func(detail *finding.Detail) { detail.ObservedAt = start.Add(d) })
 		}
 		return fs
 	}
 	fixed := testFindings(40)
-	fixed[3].Status, fixed[3].Message = finding.Pass, ""
+	fixed[3].Status = finding.Pass
+	fixed[3].Amend(func(d *finding.Detail) { d.Message = "" })
 	steps := []struct {
 		name     string
 		findings []finding.Finding
@@ -118,7 +118,7 @@ func TestSameSubjectTwice(t *testing.T) {
 	s := open(t)
 	two := testFindings(1)
 	two = append(two, two[0])
-	two[1].Message = "the other one"
+	two[1].Amend(func(d *finding.Detail) { d.Message = "the other one" })
 	replace(t, s, two)
 	if n := writes(t, s, func() { replace(t, s, two) }); n != 0 {
 		t.Errorf("%d rows were written for the same states", n)

@@ -119,7 +119,7 @@ func TestHostileData(t *testing.T) {
 	d.ID, d.User, d.Operation, d.Subject, d.Time = attack, attack, attack, a.Subject, time.Now()
 	d.Violations = []finding.Violation{{Policy: attack, Enforcement: attack, Message: attack}}
 	f := testFindings()[1]
-	f.Title, f.Message, f.Evidence, f.Fix, f.Control, f.Reason, f.Subject = attack, attack, attack, attack, attack, attack, a.Subject
+	f.Title, f.Message, f.Evidence, f.Fix, f.Control, f.Reason, f.Subject = attack, attack, attack, attack, attack, attack, &a.Subject
 	s.fixes = []control.Fix{{Control: attack, Title: attack, Severity: attack, Fix: attack}}
 	s.score.Notes = []string{attack}
 	s.health.Problems = []string{attack}

@@ -233,9 +233,9 @@ func testFindings() (out []finding.Finding) {
 	for i := range 60 {
 		fix := testFixes()[i%4]
 		f := finding.Finding{
-			Control: fix.Control, Title: fix.Title, Level: finding.Container, Severity: fix.Severity, Status: finding.Fail, Fix: fix.Fix,
-			Gain: 0.2, Message: fmt.Sprintf("container web sets privileged: true (%d)", i), ObservedAt: time.Now(),
-			Subject: finding.Subject{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "shop", Name: fmt.Sprintf("offer-service-%02d", i), Container: "web"},
+			Definition: &finding.Definition{Control: fix.Control, Title: fix.Title, Level: finding.Container, Severity: fix.Severity},
+			Detail:     &finding.Detail{Fix: fix.Fix, Message: fmt.Sprintf("container web sets privileged: true (%d)", i), ObservedAt: time.Now()},
+			Status:     finding.Fail, Gain: 0.2, Subject: &finding.Subject{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "shop", Name: fmt.Sprintf("offer-service-%02d", i), Container: "web"},
 		}
 		if i%4 == 1 {
 			f.Level, f.Subject.Source = finding.Cluster, fmt.Sprintf("deploy/rbac.yaml:%d", i)

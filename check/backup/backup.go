@@ -57,8 +57,8 @@ func templates(o *inventory.Object) []string {
 
 // Volumes says for each StatefulSet with claims, and for each other claim,
 // whether something backs it up.
-func Volumes(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func Volumes(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	for _, v := range volumes(inv) {
 		f := judge(inv, v)
 		f.Subject = v.Subject()
@@ -91,21 +91,21 @@ var kinds = []struct{ group, kind string }{
 	{"snapshot.storage.k8s.io", "VolumeSnapshot"}, {"velero.io", "Schedule"}, {"postgresql.cnpg.io", "ScheduledBackup"}, {"batch", "CronJob"},
 }
 
-func judge(inv *inventory.Inventory, v volume) finding.Finding {
+func judge(inv *inventory.Inventory, v volume) finding.Verdict {
 	for _, read := range readers {
 		if by := read(inv, v); by != nil {
-			return finding.Finding{Status: finding.Pass, Evidence: "backed up by " + by.Subject().String()}
+			return finding.Verdict{Status: finding.Pass, Evidence: "backed up by " + by.Subject().String()}
 		}
 	}
 	if inv.Origin == inventory.Files {
-		return finding.Finding{Status: finding.Unknown, Reason: "no backup is among the files; a schedule may be elsewhere: scan the cluster, or attest it"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "no backup is among the files; a schedule may be elsewhere: scan the cluster, or attest it"}
 	}
 	for _, k := range kinds {
 		if reason := inv.Gap(k.group, k.kind); reason != "" {
-			return finding.Finding{Status: finding.Unknown, Reason: k.kind + " objects could not be read: " + reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: k.kind + " objects could not be read: " + reason}
 		}
 	}
-	return finding.Finding{Status: finding.Fail, Message: "no snapshot and no backup schedule is seen for its data"}
+	return finding.Verdict{Status: finding.Fail, Message: "no snapshot and no backup schedule is seen for its data"}
 }
 
 func snapshot(inv *inventory.Inventory, v volume) *inventory.Object {

@@ -27,10 +27,10 @@ const (
 )
 
 // Expiry says for each certificate when it ends.
-func Expiry(inv *inventory.Inventory, now time.Time) []finding.Finding {
-	var out []finding.Finding
+func Expiry(inv *inventory.Inventory, now time.Time) []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Secret") {
-		f := finding.Finding{Status: finding.NotApplicable, Reason: "no Secret for TLS"}
+		f := finding.Verdict{Status: finding.NotApplicable, Reason: "no Secret for TLS"}
 		if o.Object["type"] == "kubernetes.io/tls" {
 			f = inSecret(o, now)
 		}
@@ -45,10 +45,10 @@ func Expiry(inv *inventory.Inventory, now time.Time) []finding.Finding {
 	return out
 }
 
-func inSecret(o *inventory.Object, now time.Time) finding.Finding {
+func inSecret(o *inventory.Object, now time.Time) finding.Verdict {
 	chain, err := parse(o)
 	if err != nil {
-		return finding.Finding{Status: finding.Unknown, Reason: err.Error()}
+		return finding.Verdict{Status: finding.Unknown, Reason: err.Error()}
 	}
 	for _, c := range chain {
 		if f := judge(c.NotBefore, c.NotAfter, now); f.Status == finding.Fail {
@@ -93,8 +93,8 @@ func parse(o *inventory.Object) ([]*x509.Certificate, error) {
 	return chain, nil
 }
 
-func judge(from, to, now time.Time) finding.Finding {
-	f := finding.Finding{Status: finding.Pass, Evidence: "valid until " + to.UTC().Format(time.DateOnly)}
+func judge(from, to, now time.Time) finding.Verdict {
+	f := finding.Verdict{Status: finding.Pass, Evidence: "valid until " + to.UTC().Format(time.DateOnly)}
 	margin := Due
 	if !from.IsZero() && to.After(from) {
 		margin = min(Due, to.Sub(from)/3)
@@ -111,10 +111,10 @@ func judge(from, to, now time.Time) finding.Finding {
 }
 
 // reported judges what cert-manager says of a Certificate.
-func reported(o *inventory.Object, now time.Time) finding.Finding {
+func reported(o *inventory.Object, now time.Time) finding.Verdict {
 	to, from := moment(o, "notAfter"), moment(o, "notBefore")
 	if to.IsZero() {
-		return finding.Finding{Status: finding.Unknown, Reason: "cert-manager has not reported when it ends; scan the cluster: kubeguardian scan --cluster"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "cert-manager has not reported when it ends; scan the cluster: kubeguardian scan --cluster"}
 	}
 	return judge(from, to, now)
 }

@@ -46,7 +46,7 @@ func tlsSecret(field string, value any) *inventory.Object {
 
 func encode(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
 
-func judged(t testing.TB, o *inventory.Object) finding.Finding {
+func judged(t testing.TB, o *inventory.Object) finding.Verdict {
 	t.Helper()
 	inv, err := inventory.New(inventory.Files, []*inventory.Object{o}, nil)
 	if err != nil {

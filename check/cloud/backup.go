@@ -23,10 +23,10 @@ type run struct {
 
 // Backups says whether a backup of the cluster's state succeeded lately. Only a
 // run shows that: a schedule, in the cluster or in a plan, does not.
-func Backups(inv *inventory.Inventory, set *evidence.Set, now time.Time) []finding.Finding {
+func Backups(inv *inventory.Inventory, set *evidence.Set, now time.Time) []finding.Verdict {
 	runs := slices.Concat(veleroRuns(inv), cronRuns(inv))
 	slices.SortStableFunc(runs, func(a, b run) int { return cmp.Or(b.at.Compare(a.at), strings.Compare(a.what, b.what)) })
-	f := finding.Finding{Status: finding.Unknown, Subject: finding.Subject{Kind: "Cluster"}, Exposure: finding.System}
+	f := finding.Verdict{Status: finding.Unknown, Subject: finding.Subject{Kind: "Cluster"}, Exposure: finding.System}
 	switch planned := scheduled(inv, set); {
 	case len(runs) > 0 && now.Sub(runs[0].at) <= evidence.BackupAge:
 		f.Status, f.Evidence = finding.Pass, fmt.Sprintf("%s succeeded at %s", runs[0].what, runs[0].at.UTC().Format(time.RFC3339))
@@ -40,7 +40,7 @@ func Backups(inv *inventory.Inventory, set *evidence.Set, now time.Time) []findi
 	default:
 		return nil
 	}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }
 
 // veleroRuns are the backups of Velero that completed.

@@ -35,7 +35,7 @@ func (all plans) subject(kind string, p *evidence.Plan, address string) finding.
 }
 
 // judged completes a state with where it was seen and when.
-func (all plans) judged(kind string, p *evidence.Plan, address string, f finding.Finding) finding.Finding {
+func (all plans) judged(kind string, p *evidence.Plan, address string, f finding.Verdict) finding.Verdict {
 	f.Subject = all.subject(kind, p, address)
 	f.EvidenceKind, f.ObservedAt = string(p.Kind), p.SeenAt
 	if f.Evidence != "" {
@@ -55,9 +55,9 @@ func undated(p *evidence.Plan) string {
 }
 
 // pending is the state of what is known only after apply.
-func pending(what []string) finding.Finding {
+func pending(what []string) finding.Verdict {
 	slices.Sort(what)
-	return finding.Finding{
+	return finding.Verdict{
 		Status: finding.Unknown,
 		Reason: "known only after apply: " + strings.Join(shorten(slices.Compact(what)), ", ") + "; give the state, or a plan made afterwards",
 	}
@@ -73,21 +73,21 @@ func shorten(names []string) []string {
 	return names
 }
 
-func fail(message, evidence string) finding.Finding {
-	return finding.Finding{Status: finding.Fail, Message: message, Evidence: evidence}
+func fail(message, evidence string) finding.Verdict {
+	return finding.Verdict{Status: finding.Fail, Message: message, Evidence: evidence}
 }
 
-func pass(evidence string) finding.Finding {
-	return finding.Finding{Status: finding.Pass, Evidence: evidence}
+func pass(evidence string) finding.Verdict {
+	return finding.Verdict{Status: finding.Pass, Evidence: evidence}
 }
 
-func unknown(format string, args ...any) finding.Finding {
-	return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}
+func unknown(format string, args ...any) finding.Verdict {
+	return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}
 }
 
 // Endpoints says for each managed cluster whether everybody can reach its API.
-func Endpoints(set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func Endpoints(set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	for i := range all {
 		for _, c := range all[i].Clusters {

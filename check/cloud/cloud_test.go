@@ -131,9 +131,9 @@ func TestMetadata(t *testing.T) {
 		{fact.Yes, "", finding.Fail}, {fact.Yes, finding.Fail, finding.Fail}, {fact.Yes, finding.Unknown, finding.Fail}, {fact.Yes, finding.Pass, finding.Pass},
 		{fact.Unknown, "", finding.Unknown}, {fact.Unknown, finding.Fail, finding.Unknown}, {fact.Unknown, finding.Pass, finding.Pass},
 	} {
-		var inside []finding.Finding
+		var inside []finding.Verdict
 		if tt.inside != "" {
-			inside = []finding.Finding{{Status: tt.inside, Evidence: "policies", Subject: finding.Subject{Kind: "Node"}}}
+			inside = []finding.Verdict{{Status: tt.inside, Evidence: "policies", Subject: finding.Subject{Kind: "Node"}}}
 		}
 		set := &evidence.Set{Plans: []evidence.Plan{planOf("p.json", terraform.Plan{Machines: []terraform.Machine{{Address: "pool", Metadata: tt.cloud, Why: "so"}}})}}
 		got := Metadata(set, inside)

@@ -12,7 +12,7 @@ import (
 // Code says of each plan, and of each report of a scanner of infrastructure
 // code, whether a critical finding is open in it: an entry to the control plane,
 // or rights over the whole account.
-func Code(set *evidence.Set) []finding.Finding {
+func Code(set *evidence.Set) []finding.Verdict {
 	if set == nil {
 		return nil
 	}
@@ -31,9 +31,9 @@ func Code(set *evidence.Set) []finding.Finding {
 
 // sum joins the findings about a plan into one: the failures, else what is not
 // known.
-func sum(findings []finding.Finding, resources int) finding.Finding {
+func sum(findings []finding.Verdict, resources int) finding.Verdict {
 	for _, state := range []finding.Status{finding.Fail, finding.Unknown} {
-		var of []finding.Finding
+		var of []finding.Verdict
 		for _, found := range findings {
 			if found.Status == state {
 				of = append(of, found)
@@ -51,8 +51,8 @@ func sum(findings []finding.Finding, resources int) finding.Finding {
 var scanners = []string{"checkov", "tfsec", "trivy", "kics", "terrascan", "snyk"}
 
 // scans judges the newest report of each scanner on each repository.
-func scans(set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func scans(set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	seen := map[string]bool{}
 	for _, a := range set.AnalysesOf(evidence.IaCScan) { // newest first
 		name, _, _ := strings.Cut(strings.ToLower(a.Tool), " ")
@@ -79,7 +79,7 @@ func scans(set *evidence.Set) []finding.Finding {
 }
 
 // summary joins findings of one state into one.
-func summary(state finding.Status, found []finding.Finding) finding.Finding {
+func summary(state finding.Status, found []finding.Verdict) finding.Verdict {
 	var names []string
 	for _, f := range found {
 		names = append(names, f.Subject.Name+": "+f.Message+f.Reason)
@@ -92,14 +92,14 @@ func summary(state finding.Status, found []finding.Finding) finding.Finding {
 		}
 		return f
 	}
-	return finding.Finding{Status: state, Reason: text}
+	return finding.Verdict{Status: state, Reason: text}
 }
 
 // noCode is for repositories of which no plan is given.
-func noCode(set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func noCode(set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	for _, r := range set.Repositories {
-		f := finding.Finding{Status: finding.NotApplicable, Reason: "no infrastructure code in the repository"}
+		f := finding.Verdict{Status: finding.NotApplicable, Reason: "no infrastructure code in the repository"}
 		if len(r.Terraform) > 0 {
 			f = unknown("%d Terraform files, the first is %s: give their plan, the output of terraform show -json, by --evidence", len(r.Terraform), r.Terraform[0])
 		}

@@ -11,8 +11,8 @@ import (
 
 // EntryPoints says for each entry point for HTTP from the internet whether a web
 // application firewall refuses attacks in front of it.
-func EntryPoints(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func EntryPoints(inv *inventory.Inventory, set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	for i := range all {
 		for _, e := range all[i].EntryPoints {
@@ -20,7 +20,7 @@ func EntryPoints(inv *inventory.Inventory, set *evidence.Set) []finding.Finding 
 		}
 	}
 	if len(out) == 0 && inv.Origin == inventory.Cluster && !entered(inv) {
-		out = append(out, finding.Finding{
+		out = append(out, finding.Verdict{
 			Status: finding.NotApplicable, Reason: "nothing in the cluster takes requests from outside",
 			Subject: finding.Subject{Kind: "CloudWAF"},
 		})
@@ -28,10 +28,10 @@ func EntryPoints(inv *inventory.Inventory, set *evidence.Set) []finding.Finding 
 	return out
 }
 
-func waf(address, by string, public, attached, blocking fact.Fact) finding.Finding {
+func waf(address, by string, public, attached, blocking fact.Fact) finding.Verdict {
 	switch {
 	case public == fact.No:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "takes no requests from the internet"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "takes no requests from the internet"}
 	case attached == fact.No:
 		if public == fact.Unknown {
 			return unknown("whether it is public is known only after apply")

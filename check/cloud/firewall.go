@@ -35,8 +35,8 @@ func everybody(cidr string) bool {
 
 // Firewalls says for each firewall whether it lets everybody reach ports of the
 // nodes and the control plane.
-func Firewalls(set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func Firewalls(set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	for i := range all {
 		for _, fw := range all[i].Firewalls {

@@ -12,8 +12,8 @@ import (
 // Identities says for each cluster whether pods have identities of their own,
 // and for what nodes are to the cloud whether it has broad rights, which any pod
 // that reaches the metadata service would share.
-func Identities(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func Identities(inv *inventory.Inventory, set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	annotated := annotatedAccount(inv)
 	for i := range all {
@@ -37,15 +37,15 @@ func Identities(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
 		return out
 	}
 	if cloud, known := provider(inv); known && cloud == "" {
-		return []finding.Finding{{Status: finding.NotApplicable, Reason: "no node is a machine of a cloud", Subject: finding.Subject{Kind: "CloudIdentity"}}}
+		return []finding.Verdict{{Status: finding.NotApplicable, Reason: "no node is a machine of a cloud", Subject: finding.Subject{Kind: "CloudIdentity"}}}
 	}
 	return nil
 }
 
 // nodeRights judges the identities of nodes. A cluster of Azure is also the
 // address of what its nodes are.
-func nodeRights(set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func nodeRights(set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	for i := range all {
 		for _, id := range all[i].Identities {

@@ -18,8 +18,8 @@ const minLogDays = int(evidence.LogAge / (24 * time.Hour))
 
 // Logs says whether audit, node and container logs leave the cluster and are
 // kept. Of a cluster alone only a program that ships logs can be seen.
-func Logs(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
-	var out []finding.Finding
+func Logs(inv *inventory.Inventory, set *evidence.Set) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	shipper := Shipper(inv)
 	for i := range all {
@@ -37,7 +37,7 @@ func Logs(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
 	return out
 }
 
-func logs(c terraform.Cluster, shipper string) finding.Finding {
+func logs(c terraform.Cluster, shipper string) finding.Verdict {
 	container := c.ContainerLog
 	if shipper != "" {
 		container = fact.Yes

@@ -17,8 +17,8 @@ import (
 // metadata, and with it the rights of the node. Where the cloud lets them, what
 // is inside the cluster may hold them back; that alone counts where no plan
 // speaks of nodes.
-func Metadata(set *evidence.Set, inside []finding.Finding) []finding.Finding {
-	var out []finding.Finding
+func Metadata(set *evidence.Set, inside []finding.Verdict) []finding.Verdict {
+	var out []finding.Verdict
 	all := of(set)
 	for i := range all {
 		for _, m := range all[i].Machines {
@@ -33,7 +33,7 @@ func Metadata(set *evidence.Set, inside []finding.Finding) []finding.Finding {
 	return out
 }
 
-func metadata(m terraform.Machine, inside []finding.Finding) finding.Finding {
+func metadata(m terraform.Machine, inside []finding.Verdict) finding.Verdict {
 	for _, f := range inside {
 		if f.Status == finding.Pass && m.Metadata != fact.No {
 			return pass(m.Address + ": " + f.Evidence)

@@ -16,10 +16,10 @@ import (
 )
 
 // ConfigMaps says for each ConfigMap whether it holds a credential.
-func ConfigMaps(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func ConfigMaps(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "ConfigMap") {
-		f := finding.Finding{Status: finding.Pass}
+		f := finding.Verdict{Status: finding.Pass}
 		if places := search(o); len(places) > 0 {
 			f.Status = finding.Fail
 			f.Message = "holds what looks like a credential, readable by all who may read ConfigMaps"

@@ -15,7 +15,7 @@ import (
 )
 
 // judge returns the finding for a ConfigMap with these entries.
-func judge(t testing.TB, data, binary map[string]any) finding.Finding {
+func judge(t testing.TB, data, binary map[string]any) finding.Verdict {
 	t.Helper()
 	object := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "c"}}
 	if data != nil {
@@ -61,7 +61,7 @@ func TestCredentials(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, f := range []finding.Finding{
+			for _, f := range []finding.Verdict{
 				judge(t, map[string]any{tt.key: tt.value}, nil),
 				judge(t, nil, map[string]any{tt.key: base64.StdEncoding.EncodeToString([]byte(tt.value))}),
 			} {

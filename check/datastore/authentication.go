@@ -16,16 +16,16 @@ import (
 
 // Authentication says for each Service of a data store whether it asks for
 // credentials, as far as manifests show it.
-func Authentication(inv *inventory.Inventory) []finding.Finding {
+func Authentication(inv *inventory.Inventory) []finding.Verdict {
 	stores := map[string][]*inventory.Workload{} // by namespace
 	for _, w := range inv.Workloads() {
 		if len(Ports(w)) > 0 {
 			stores[inv.NamespaceOf(w.Object)] = append(stores[inv.NamespaceOf(w.Object)], w)
 		}
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Service") {
-		f := finding.Finding{Status: finding.NotApplicable, Reason: "no data store is known behind it"}
+		f := finding.Verdict{Status: finding.NotApplicable, Reason: "no data store is known behind it"}
 		selector, _, _ := unstructured.NestedStringMap(o.Object, "spec", "selector")
 		for _, w := range stores[inv.NamespaceOf(o)] {
 			if len(selector) == 0 || !labels.SelectorFromSet(selector).Matches(labels.Set(w.Template.Labels)) {
@@ -41,17 +41,17 @@ func Authentication(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func authentication(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
+func authentication(inv *inventory.Inventory, w *inventory.Workload) finding.Verdict {
 	c, s := container(w)
 	set := read(inv, w, c)
-	fail := func(by string) finding.Finding {
-		return finding.Finding{Status: finding.Fail, Message: w.Subject().String() + " answers without authentication", Evidence: by}
+	fail := func(by string) finding.Verdict {
+		return finding.Verdict{Status: finding.Fail, Message: w.Subject().String() + " answers without authentication", Evidence: by}
 	}
 	if by := set.first(s.open); by != "" {
 		return fail(by)
 	}
 	if by := set.first(s.closed); by != "" {
-		return finding.Finding{Status: finding.Pass, Evidence: by + " of " + w.Subject().String()}
+		return finding.Verdict{Status: finding.Pass, Evidence: by + " of " + w.Subject().String()}
 	}
 	if by := set.first(s.lax); by != "" {
 		return fail(by)
@@ -59,7 +59,7 @@ func authentication(inv *inventory.Inventory, w *inventory.Workload) finding.Fin
 	if s.bare && set.unseen == "" {
 		return fail("no setting asks for credentials, and " + s.images[0] + " does not by itself")
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status: finding.Unknown,
 		Reason: cmp.Or(set.unseen, "no setting in the manifests says whether it asks for credentials") + "; set them there, or attest it",
 	}

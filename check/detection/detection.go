@@ -16,14 +16,14 @@ import (
 const alive = 15 * time.Minute
 
 // Audit says whether audit events arrive. Without a record it says nothing.
-func Audit(seen *evidence.Set, now time.Time) []finding.Finding {
+func Audit(seen *evidence.Set, now time.Time) []finding.Verdict {
 	h := newest(seen, evidence.AuditStream, "")
 	if h == nil {
 		return nil
 	}
 	f := beat(h, now, "audit events")
 	f.Subject = finding.Subject{Kind: "Cluster"}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }
 
 // newest returns the latest record of a stream, of one node or of any, or nil.
@@ -43,8 +43,8 @@ func newest(seen *evidence.Set, stream, node string) *evidence.Heartbeat {
 
 // beat judges the last sign of life of a stream. Silence counts only once it
 // was waited for.
-func beat(h *evidence.Heartbeat, now time.Time, what string) finding.Finding {
-	f := finding.Finding{EvidenceKind: string(evidence.Runtime), ObservedAt: h.SeenAt, Evidence: h.Tool + " in " + h.Source}
+func beat(h *evidence.Heartbeat, now time.Time, what string) finding.Verdict {
+	f := finding.Verdict{EvidenceKind: string(evidence.Runtime), ObservedAt: h.SeenAt, Evidence: h.Tool + " in " + h.Source}
 	switch {
 	case now.Sub(h.At) <= alive:
 		f.Status, f.ObservedAt = finding.Pass, h.At
@@ -63,22 +63,22 @@ func beat(h *evidence.Heartbeat, now time.Time, what string) finding.Finding {
 
 // Sensors says for each node whether a runtime sensor on it is alive. Where no
 // sensor reports at all it says nothing.
-func Sensors(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Finding {
+func Sensors(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
 	any := newest(seen, evidence.SensorStream, "")
 	if any == nil {
 		return nil
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Node") {
 		h := newest(seen, evidence.SensorStream, o.GetName())
-		var f finding.Finding
+		var f finding.Verdict
 		switch {
 		case h == nil && serverless(o):
-			f = finding.Finding{Status: finding.Unknown, Reason: "no sensor can run on a serverless node; attest what watches it"}
+			f = finding.Verdict{Status: finding.Unknown, Reason: "no sensor can run on a serverless node; attest what watches it"}
 		case h == nil && now.Sub(any.SeenAt) > alive:
-			f = finding.Finding{Status: finding.Unknown, Reason: "no sensor has reported since " + any.SeenAt.UTC().Format(time.RFC3339)}
+			f = finding.Verdict{Status: finding.Unknown, Reason: "no sensor has reported since " + any.SeenAt.UTC().Format(time.RFC3339)}
 		case h == nil:
-			f = finding.Finding{
+			f = finding.Verdict{
 				Status: finding.Fail, Message: "no sensor on the node has reported, though others have", Evidence: any.Tool + " in " + any.Source,
 				EvidenceKind: string(evidence.Runtime), ObservedAt: any.SeenAt,
 			}
@@ -105,7 +105,7 @@ const defaultRespond = 24 * time.Hour
 // one of its pods, waits for longer than agreed. An alert is open while the
 // object that it speaks of is there: to answer it is to remove or replace that.
 // Without a stream that is alive it says nothing.
-func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Finding {
+func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
 	h := newest(seen, evidence.AuditStream, "")
 	if sensor := newest(seen, evidence.SensorStream, ""); h == nil || sensor != nil && sensor.At.After(h.At) {
 		h = sensor
@@ -124,7 +124,7 @@ func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []fin
 
 // Drift says for each workload whether a program ran in it that is not part of
 // its image.
-func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Finding {
+func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
 	return judge(inv, seen, newest(seen, evidence.SensorStream, ""), now, func(a *evidence.Alert) string {
 		if a.Drift {
 			return "a program ran that is not part of the image"
@@ -135,27 +135,27 @@ func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []findin
 
 // judge looks at the open alerts of each workload; wrong says what is wrong with
 // one, or "". A pass takes a stream that is alive.
-func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, now time.Time, wrong func(*evidence.Alert) string) []finding.Finding {
+func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, now time.Time, wrong func(*evidence.Alert) string) []finding.Verdict {
 	if seen == nil || h == nil && len(seen.Alerts) == 0 || inv.Origin != inventory.Cluster {
 		return nil
 	}
-	failed := map[*inventory.Workload]finding.Finding{}
+	failed := map[*inventory.Workload]finding.Verdict{}
 	here := present(inv)
 	for i := range seen.Alerts {
 		a := &seen.Alerts[i]
 		if w, message := open(inv, here, a), wrong(a); w != nil && message != "" {
-			failed[w] = finding.Finding{
+			failed[w] = finding.Verdict{
 				Status: finding.Fail, Message: message,
 				Evidence:     fmt.Sprintf("%s, %s at %s; %s", a.Rule, a.Subject, a.At.UTC().Format(time.RFC3339), a.Source),
 				EvidenceKind: string(evidence.Runtime), ObservedAt: a.SeenAt,
 			}
 		}
 	}
-	rest := finding.Finding{Status: finding.Unknown, Reason: "nothing that watches the cluster is alive"}
+	rest := finding.Verdict{Status: finding.Unknown, Reason: "nothing that watches the cluster is alive"}
 	if h != nil && now.Sub(h.At) <= alive {
-		rest = finding.Finding{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
+		rest = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f, ok := failed[w]
 		if !ok {

@@ -33,7 +33,7 @@ func live(t *testing.T, manifests string) *inventory.Inventory {
 	return inv
 }
 
-func show(findings []finding.Finding) string {
+func show(findings []finding.Verdict) string {
 	var out []string
 	for _, f := range findings {
 		out = append(out, fmt.Sprintf("%s %s", f.Subject, f.Status))

@@ -20,12 +20,12 @@ import (
 // Live judges the applications of Argo CD, the kustomizations and releases of
 // Flux, and workloads that kubectl applied. Of files it says nothing: they are
 // what live objects are compared with.
-func Live(inv *inventory.Inventory) []finding.Finding {
+func Live(inv *inventory.Inventory) []finding.Verdict {
 	if inv.Origin != inventory.Cluster {
 		return nil
 	}
-	var out []finding.Finding
-	judge := func(objects []*inventory.Object, how func(*inventory.Object) finding.Finding) {
+	var out []finding.Verdict
+	judge := func(objects []*inventory.Object, how func(*inventory.Object) finding.Verdict) {
 		for _, o := range objects {
 			f := how(o)
 			f.Subject = o.Subject()
@@ -42,7 +42,7 @@ func Live(inv *inventory.Inventory) []finding.Finding {
 		case !known && (synced || strings.HasPrefix(inv.NamespaceOf(w.Object), "kube-")):
 			continue // Argo CD and Flux speak for what they apply
 		case !known:
-			f = finding.Finding{Status: finding.Unknown, Reason: "nothing in the cluster shows what the repository holds"}
+			f = finding.Verdict{Status: finding.Unknown, Reason: "nothing in the cluster shows what the repository holds"}
 		}
 		f.Subject = w.Subject()
 		out = append(out, f)
@@ -50,15 +50,15 @@ func Live(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func application(o *inventory.Object) finding.Finding {
+func application(o *inventory.Object) finding.Verdict {
 	status, _, _ := unstructured.NestedString(o.Object, "status", "sync", "status")
 	switch status {
 	case "Synced":
-		return finding.Finding{Status: finding.Pass, Evidence: "status.sync.status: Synced"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "status.sync.status: Synced"}
 	case "OutOfSync":
-		return finding.Finding{Status: finding.Fail, Message: "live objects differ from git", Evidence: "OutOfSync: " + strings.Join(outOfSync(o), ", ")}
+		return finding.Verdict{Status: finding.Fail, Message: "live objects differ from git", Evidence: "OutOfSync: " + strings.Join(outOfSync(o), ", ")}
 	}
-	return finding.Finding{Status: finding.Unknown, Reason: "Argo CD has not compared it"}
+	return finding.Verdict{Status: finding.Unknown, Reason: "Argo CD has not compared it"}
 }
 
 // maxShown bounds the places that one finding lists.
@@ -78,9 +78,9 @@ func outOfSync(o *inventory.Object) []string {
 
 // reconciled judges an object of Flux by its condition Ready, as of its newest
 // generation.
-func reconciled(o *inventory.Object) finding.Finding {
+func reconciled(o *inventory.Object) finding.Verdict {
 	if suspended, _, _ := unstructured.NestedBool(o.Object, "spec", "suspend"); suspended {
-		return finding.Finding{Status: finding.Fail, Message: "reconciliation is suspended, so that live objects may differ from git", Evidence: "spec.suspend: true"}
+		return finding.Verdict{Status: finding.Fail, Message: "reconciliation is suspended, so that live objects may differ from git", Evidence: "spec.suspend: true"}
 	}
 	observed, _, _ := unstructured.NestedInt64(o.Object, "status", "observedGeneration")
 	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
@@ -91,12 +91,12 @@ func reconciled(o *inventory.Object) finding.Finding {
 		}
 		switch c["status"] {
 		case "True":
-			return finding.Finding{Status: finding.Pass, Evidence: "condition Ready"}
+			return finding.Verdict{Status: finding.Pass, Evidence: "condition Ready"}
 		case "False":
-			return finding.Finding{Status: finding.Fail, Message: "Flux could not make live objects what git holds", Evidence: fmt.Sprintf("not Ready: %v", c["reason"])}
+			return finding.Verdict{Status: finding.Fail, Message: "Flux could not make live objects what git holds", Evidence: fmt.Sprintf("not Ready: %v", c["reason"])}
 		}
 	}
-	return finding.Finding{Status: finding.Unknown, Reason: "Flux has not reconciled it"}
+	return finding.Verdict{Status: finding.Unknown, Reason: "Flux has not reconciled it"}
 }
 
 // lastApplied is the annotation in which kubectl keeps what was applied.
@@ -105,24 +105,24 @@ const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 // edited compares the specification that kubectl applied last with the live
 // one. What only the live one has was filled in. The number of replicas is left
 // out: autoscalers change it.
-func edited(o *inventory.Object) (f finding.Finding, known bool) {
+func edited(o *inventory.Object) (f finding.Verdict, known bool) {
 	text := o.GetAnnotations()[lastApplied]
 	if text == "" {
 		return f, false
 	}
 	var applied struct{ Spec map[string]any }
 	if err := json.Unmarshal([]byte(text), &applied); err != nil {
-		return finding.Finding{Status: finding.Unknown, Reason: "the annotation " + lastApplied + " is not JSON"}, true
+		return finding.Verdict{Status: finding.Unknown, Reason: "the annotation " + lastApplied + " is not JSON"}, true
 	}
 	delete(applied.Spec, "replicas")
 	spec, _ := o.Object["spec"].(map[string]any)
 	var places []string
 	differ("spec", applied.Spec, spec, &places)
 	if len(places) == 0 {
-		return finding.Finding{Status: finding.Pass, Evidence: "the specification is what kubectl applied"}, true
+		return finding.Verdict{Status: finding.Pass, Evidence: "the specification is what kubectl applied"}, true
 	}
 	slices.Sort(places)
-	return finding.Finding{
+	return finding.Verdict{
 		Status: finding.Fail, Message: "was edited in the cluster after it was applied",
 		Evidence: "differs at " + strings.Join(places[:min(len(places), maxShown)], ", ") + " (values not shown)",
 	}, true

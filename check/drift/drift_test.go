@@ -12,7 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
 
-func judge(t *testing.T, origin inventory.Origin, manifests string) []finding.Finding {
+func judge(t *testing.T, origin inventory.Origin, manifests string) []finding.Verdict {
 	t.Helper()
 	inv, err := inventory.FromFiles(context.Background(), []string{"-"}, strings.NewReader(manifests))
 	if err != nil {

@@ -15,16 +15,16 @@ import (
 // Bundle says whether the policies of the inventory are those whose digest a
 // pipeline has recorded. Where none is recorded the reason gives the digest of
 // these, for the pipeline to record.
-func Bundle(inv *inventory.Inventory, seen *evidence.Set) []finding.Finding {
+func Bundle(inv *inventory.Inventory, seen *evidence.Set) []finding.Verdict {
 	have, n := digest(inv)
-	f := finding.Finding{Subject: finding.Subject{Kind: "Pipeline"}}
+	f := finding.Verdict{Subject: finding.Subject{Kind: "Pipeline"}}
 	if seen == nil || len(seen.Bundles) == 0 {
 		if n == 0 {
 			return nil
 		}
 		f.Status = finding.Unknown
 		f.Reason = fmt.Sprintf("no digest of a tested bundle; that of these %d policies and bindings is %s", n, have)
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	}
 	want := slices.MaxFunc(seen.Bundles, func(a, b evidence.Bundle) int { return a.SeenAt.Compare(b.SeenAt) })
 	f.EvidenceKind, f.ObservedAt = string(want.Kind), want.SeenAt
@@ -37,7 +37,7 @@ func Bundle(inv *inventory.Inventory, seen *evidence.Set) []finding.Finding {
 	default:
 		f.Status, f.Message = finding.Fail, "the policies are not those that the pipeline tested: it recorded "+want.Digest
 	}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }
 
 func policyGap(inv *inventory.Inventory) string {

@@ -23,11 +23,11 @@ const (
 
 // Active says whether anything refuses objects: a Pod Security level, or a
 // policy that denies. Files that hold no such thing say nothing.
-func Active(inv *inventory.Inventory) []finding.Finding {
-	f := finding.Finding{Subject: finding.Subject{Kind: "Cluster"}}
+func Active(inv *inventory.Inventory) []finding.Verdict {
+	f := finding.Verdict{Subject: finding.Subject{Kind: "Cluster"}}
 	if by := enforcer(inv); by != nil {
 		f.Status, f.Evidence = finding.Pass, by.Subject().String()+" refuses what it forbids"
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	}
 	if inv.Origin == inventory.Files {
 		return nil
@@ -39,7 +39,7 @@ func Active(inv *inventory.Inventory) []finding.Finding {
 		f.Status, f.Message = finding.Unknown, ""
 		f.Reason = hook.Subject().String() + " belongs to a policy engine whose policies are not among the objects read; attest that they deny"
 	}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }
 
 func unread(inv *inventory.Inventory) string {
@@ -191,10 +191,10 @@ const controlKey = "kubeguardian.dev/control"
 
 // AuditOnly says for each policy of a critical control whether it refuses what
 // it forbids. critical reports whether a control of ours is.
-func AuditOnly(inv *inventory.Inventory, critical func(id string) bool) []finding.Finding {
-	var out []finding.Finding
+func AuditOnly(inv *inventory.Inventory, critical func(id string) bool) []finding.Verdict {
+	var out []finding.Verdict
 	for _, p := range policies(inv) {
-		f := finding.Finding{Subject: p.object.Subject(), Exposure: finding.System}
+		f := finding.Verdict{Subject: p.object.Subject(), Exposure: finding.System}
 		switch {
 		case !important(p.object, critical):
 			f.Status, f.Reason = finding.NotApplicable, "it is not known to be of a critical control"

@@ -50,14 +50,14 @@ type configuration struct {
 // rights whether it can be passed by: because the API server goes on without
 // it, because much is left out, or because nothing judges a change of the
 // engine's own policies.
-func Webhooks(inv *inventory.Inventory) []finding.Finding {
+func Webhooks(inv *inventory.Inventory) []finding.Verdict {
 	var all []configuration
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, kind := range []string{"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
 		for _, o := range inv.Kind(admissionGroup, kind) {
 			var c admissionv1.ValidatingWebhookConfiguration
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &c); err != nil {
-				out = append(out, finding.Finding{Status: finding.Unknown, Reason: "it is not of the shape of its kind: " + err.Error(), Subject: o.Subject()})
+				out = append(out, finding.Verdict{Status: finding.Unknown, Reason: "it is not of the shape of its kind: " + err.Error(), Subject: o.Subject()})
 				continue
 			}
 			all = append(all, configuration{o, c.Webhooks})
@@ -71,7 +71,7 @@ func Webhooks(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func (c configuration) judge(inv *inventory.Inventory, all []configuration) finding.Finding {
+func (c configuration) judge(inv *inventory.Inventory, all []configuration) finding.Verdict {
 	by := engineOf(c.object)
 	var wrong []string
 	guards := false
@@ -83,7 +83,7 @@ func (c configuration) judge(inv *inventory.Inventory, all []configuration) find
 		wrong = append(wrong, c.holes(h)...)
 	}
 	if !guards {
-		return finding.Finding{Status: finding.NotApplicable, Reason: "it judges neither workloads nor rights"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "it judges neither workloads nor rights"}
 	}
 	if by != nil && inv.Origin == inventory.Cluster {
 		for _, group := range by.groups {
@@ -93,9 +93,9 @@ func (c configuration) judge(inv *inventory.Inventory, all []configuration) find
 		}
 	}
 	if len(wrong) == 0 {
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status: finding.Fail, Message: "a security webhook can be passed by", Evidence: strings.Join(wrong[:min(len(wrong), 5)], "; "),
 	}
 }

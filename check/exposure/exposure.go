@@ -35,12 +35,12 @@ type route struct {
 // DebugPaths says for each Ingress and HTTPRoute whether it opens a path that
 // is not for the public: by its own paths, or because it opens everything of a
 // port on which the workload behind it says that it has such a path.
-func DebugPaths(inv *inventory.Inventory) []finding.Finding {
+func DebugPaths(inv *inventory.Inventory) []finding.Verdict {
 	v := view{inv, map[string][]*inventory.Workload{}}
 	for _, w := range inv.Workloads() {
 		v.workloads[inv.NamespaceOf(w.Object)] = append(v.workloads[inv.NamespaceOf(w.Object)], w)
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, o := range inv.Kind("networking.k8s.io", "Ingress") {
 		var i networkingv1.Ingress
 		err := convert(o, &i)
@@ -129,8 +129,8 @@ type view struct {
 	workloads map[string][]*inventory.Workload
 }
 
-func (v view) judge(o *inventory.Object, routes []route, unreadable error) finding.Finding {
-	f := finding.Finding{Status: finding.Pass, Subject: o.Subject()}
+func (v view) judge(o *inventory.Object, routes []route, unreadable error) finding.Verdict {
+	f := finding.Verdict{Status: finding.Pass, Subject: o.Subject()}
 	if unreadable != nil {
 		f.Status, f.Reason = finding.Unknown, unreadable.Error()
 		return f

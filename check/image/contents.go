@@ -27,7 +27,7 @@ var tools = []struct {
 
 // Minimal says for each workload whether its images are free of shells, package
 // managers and compilers.
-func (im *Images) Minimal() []finding.Finding {
+func (im *Images) Minimal() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		lists := c.of(func(r report) bool { return len(r.Packages) > 0 })
 		if len(lists) == 0 {
@@ -59,7 +59,7 @@ func held(packages []evidence.Package) []string {
 
 // Current says for each workload whether its images, and the distributions in
 // them, are not past their age.
-func (im *Images) Current() []finding.Finding {
+func (im *Images) Current() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		reports := c.of(func(r report) bool { return r.Support != "" })
 		for _, r := range reports {
@@ -99,7 +99,7 @@ func (im *Images) built(c *container) (at time.Time, from string) {
 
 // Secrets says for each workload whether credentials were found in the layers,
 // the environment or the history of its images.
-func (im *Images) Secrets() []finding.Finding {
+func (im *Images) Secrets() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		if found := c.of(func(r report) bool { return len(r.Secrets) > 0 }); len(found) > 0 {
 			r := found[0]
@@ -121,7 +121,7 @@ func (im *Images) Secrets() []finding.Finding {
 
 // Root says for each workload whether it is kept from running as root, by the
 // pod or by the image.
-func (im *Images) Root() []finding.Finding {
+func (im *Images) Root() []finding.Verdict {
 	return im.each(func(c *container) state {
 		if os := c.workload.Template.Spec.OS; os != nil && os.Name == corev1.Windows {
 			return notApplicable("Windows has no user 0")
@@ -160,7 +160,7 @@ func podUser(c *container) (user *int64, forbidsRoot bool) {
 }
 
 // Listed says for each workload whether there is an SBOM of its images.
-func (im *Images) Listed() []finding.Finding {
+func (im *Images) Listed() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		boms := c.of(func(r report) bool { return r.SBOM })
 		if len(boms) == 0 {

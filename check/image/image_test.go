@@ -55,7 +55,7 @@ func clean(tool string, age time.Duration, digests []string, refs ...string) evi
 	}
 }
 
-func only(t *testing.T, found []finding.Finding) finding.Finding {
+func only(t *testing.T, found []finding.Verdict) finding.Verdict {
 	t.Helper()
 	if len(found) != 1 {
 		t.Fatalf("%d findings: %+v", len(found), found)

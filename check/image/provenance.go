@@ -32,7 +32,7 @@ func (im *Images) noProvenance(c *container) state {
 
 // Attested says for each workload whether a builder has attested how its images
 // were built. The signatures are not verified here.
-func (im *Images) Attested() []finding.Finding {
+func (im *Images) Attested() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		found, tagOnly := im.statements(c)
 		out := im.noProvenance(c)
@@ -60,7 +60,7 @@ func attested(p *evidence.Provenance, tagOnly bool) state {
 }
 
 // Traceable says for each workload whether its images lead back to a commit.
-func (im *Images) Traceable() []finding.Finding {
+func (im *Images) Traceable() []finding.Verdict {
 	return im.eachImage(func(c *container) state {
 		found, tagOnly := im.statements(c)
 		for _, p := range found {

@@ -13,7 +13,7 @@ import (
 // Signed says for each workload whether the signatures of its images were
 // verified: by a tool whose result is among the evidence, or by an admission
 // policy that demands it for the image. KubeGuardian verifies none itself.
-func (im *Images) Signed() []finding.Finding {
+func (im *Images) Signed() []finding.Verdict {
 	judged := im.verdicts()
 	return im.each(func(c *container) state {
 		if v, ok := judged[c.workload]; ok && v.Result == "fail" {

@@ -92,7 +92,7 @@ func (c *container) open(format string, args ...any) state {
 
 // eachImage is each for what depends on the image and the exposure alone: it
 // asks once for all workloads that share both.
-func (im *Images) eachImage(judge func(*container) state) []finding.Finding {
+func (im *Images) eachImage(judge func(*container) state) []finding.Verdict {
 	type key struct {
 		*knowledge
 		finding.Exposure
@@ -111,8 +111,8 @@ func (im *Images) eachImage(judge func(*container) state) []finding.Finding {
 
 // each returns the state of every workload by what judge says of its
 // containers: one that fails decides, then one that is unknown.
-func (im *Images) each(judge func(*container) state) []finding.Finding {
-	var out []finding.Finding
+func (im *Images) each(judge func(*container) state) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range im.inv.Workloads() {
 		byStatus := map[finding.Status][]state{}
 		names := map[finding.Status][]string{}
@@ -136,8 +136,8 @@ func (im *Images) each(judge func(*container) state) []finding.Finding {
 }
 
 // join makes one finding out of the states of containers, dated by the oldest.
-func join(status finding.Status, names []string, states []state) finding.Finding {
-	f := finding.Finding{Status: status}
+func join(status finding.Status, names []string, states []state) finding.Verdict {
+	f := finding.Verdict{Status: status}
 	var texts, seen []string
 	differ := slices.ContainsFunc(states, func(s state) bool { return s.text != states[0].text })
 	for i, s := range states {

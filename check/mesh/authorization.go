@@ -14,8 +14,8 @@ import (
 
 // Authorization says for each workload that the internet reaches, as exposure
 // knows, whether a mesh or gateway decides per request who may do what.
-func Authorization(inv *inventory.Inventory, exposure func(*inventory.Workload) finding.Exposure) []finding.Finding {
-	var out []finding.Finding
+func Authorization(inv *inventory.Inventory, exposure func(*inventory.Workload) finding.Exposure) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f := authorization(inv, w, exposure(w))
 		f.Subject = w.Subject()
@@ -24,15 +24,15 @@ func Authorization(inv *inventory.Inventory, exposure func(*inventory.Workload) 
 	return out
 }
 
-func authorization(inv *inventory.Inventory, w *inventory.Workload, exposure finding.Exposure) finding.Finding {
+func authorization(inv *inventory.Inventory, w *inventory.Workload, exposure finding.Exposure) finding.Verdict {
 	switch exposure {
 	case finding.InCluster, finding.System:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "not exposed to the outside"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "not exposed to the outside"}
 	case finding.ExposureUnknown:
 		return unknown("no Service or entry point of the namespace is among the files; the workload may be exposed")
 	}
 	if by := authorizes(inv, w); by != nil {
-		return finding.Finding{Status: finding.Pass, Evidence: by.Subject().String()}
+		return finding.Verdict{Status: finding.Pass, Evidence: by.Subject().String()}
 	}
 	if of(inv, w) == none {
 		return unknown("no mesh or gateway with authorization policies is seen; where the application itself authorises each request, attest it")
@@ -43,7 +43,7 @@ func authorization(inv *inventory.Inventory, w *inventory.Workload, exposure fin
 	if inv.Origin == inventory.Files && inv.Get("", "Namespace", "", inv.NamespaceOf(w.Object)) == nil {
 		return unknown("the Namespace is not among the files; an authorization policy may be elsewhere")
 	}
-	return finding.Finding{Status: finding.Fail, Message: "is exposed, and no authorization policy of its mesh says who may call what"}
+	return finding.Verdict{Status: finding.Fail, Message: "is exposed, and no authorization policy of its mesh says who may call what"}
 }
 
 // authorizes returns a policy that decides about requests to a workload, or

@@ -82,14 +82,14 @@ func gap(inv *inventory.Inventory) string {
 	return ""
 }
 
-func unknown(reason string) finding.Finding {
-	return finding.Finding{Status: finding.Unknown, Reason: reason}
+func unknown(reason string) finding.Verdict {
+	return finding.Verdict{Status: finding.Unknown, Reason: reason}
 }
 
 // MutualTLS says for each workload whether a mesh makes mutual TLS strict for
 // what reaches it.
-func MutualTLS(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func MutualTLS(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f := mutual(inv, w)
 		f.Subject = w.Subject()
@@ -98,15 +98,15 @@ func MutualTLS(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func mutual(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
+func mutual(inv *inventory.Inventory, w *inventory.Workload) finding.Verdict {
 	switch {
 	case system(inv.NamespaceOf(w.Object)):
-		return finding.Finding{Status: finding.NotApplicable, Reason: "part of Kubernetes"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "part of Kubernetes"}
 	case w.Template.Spec.HostNetwork:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "pods on the host's network are not part of a mesh"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "pods on the host's network are not part of a mesh"}
 	}
 	if by := ciliumAuthentication(inv, w); by != "" {
-		return finding.Finding{Status: finding.Pass, Evidence: by}
+		return finding.Verdict{Status: finding.Pass, Evidence: by}
 	}
 	f := unknown("no mesh is seen; where the application itself does mutual TLS, attest it")
 	switch of(inv, w) {
@@ -117,7 +117,7 @@ func mutual(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
 	}
 	if f.Status == finding.Unknown {
 		if by := plain(w); by != "" {
-			return finding.Finding{Status: finding.Fail, Message: "turns TLS off for what it calls", Evidence: by}
+			return finding.Verdict{Status: finding.Fail, Message: "turns TLS off for what it calls", Evidence: by}
 		}
 		if reason := gap(inv); reason != "" {
 			f.Reason = reason
@@ -140,7 +140,7 @@ func plain(w *inventory.Workload) string {
 
 // istioMode finds the PeerAuthentication that counts: one for the workload, else
 // one for its namespace, else one for the mesh; without any it is permissive.
-func istioMode(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
+func istioMode(inv *inventory.Inventory, w *inventory.Workload) finding.Verdict {
 	const root = "istio-system"
 	ns := inv.NamespaceOf(w.Object)
 	var found [3]*inventory.Object // by how narrow it is
@@ -165,20 +165,20 @@ func istioMode(inv *inventory.Inventory, w *inventory.Workload) finding.Finding 
 		}
 		mode, _, _ := unstructured.NestedString(o.Object, "spec", "mtls", "mode")
 		if open := openPort(o); open != "" {
-			return finding.Finding{Status: finding.Fail, Message: "accepts traffic without TLS on port " + open, Evidence: o.Subject().String()}
+			return finding.Verdict{Status: finding.Fail, Message: "accepts traffic without TLS on port " + open, Evidence: o.Subject().String()}
 		}
 		switch mode {
 		case "STRICT":
-			return finding.Finding{Status: finding.Pass, Evidence: o.Subject().String() + " is STRICT"}
+			return finding.Verdict{Status: finding.Pass, Evidence: o.Subject().String() + " is STRICT"}
 		case "", "UNSET": // inherits
 		default:
-			return finding.Finding{Status: finding.Fail, Message: "accepts traffic without TLS: the mode of Istio is " + mode, Evidence: o.Subject().String()}
+			return finding.Verdict{Status: finding.Fail, Message: "accepts traffic without TLS: the mode of Istio is " + mode, Evidence: o.Subject().String()}
 		}
 	}
 	if reason := gap(inv); reason != "" || inv.Origin == inventory.Files {
 		return unknown(cmp.Or(reason, "no PeerAuthentication is among the files; one for the whole mesh may be elsewhere"))
 	}
-	return finding.Finding{Status: finding.Fail, Message: "accepts traffic without TLS: no PeerAuthentication makes Istio strict"}
+	return finding.Verdict{Status: finding.Fail, Message: "accepts traffic without TLS: no PeerAuthentication makes Istio strict"}
 }
 
 // openPort returns a port that a PeerAuthentication exempts, or "".
@@ -195,7 +195,7 @@ func openPort(o *inventory.Object) string {
 }
 
 // linkerdMode looks at the default policy for what no Server speaks of.
-func linkerdMode(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
+func linkerdMode(inv *inventory.Inventory, w *inventory.Workload) finding.Verdict {
 	const key = "config.linkerd.io/default-inbound-policy"
 	policy := w.Template.Annotations[key]
 	if o := inv.Get("", "Namespace", "", inv.NamespaceOf(w.Object)); o != nil && policy == "" {
@@ -203,11 +203,11 @@ func linkerdMode(inv *inventory.Inventory, w *inventory.Workload) finding.Findin
 	}
 	switch policy {
 	case "all-authenticated", "cluster-authenticated", "deny":
-		return finding.Finding{Status: finding.Pass, Evidence: key + " is " + policy}
+		return finding.Verdict{Status: finding.Pass, Evidence: key + " is " + policy}
 	case "":
 		return unknown("the default policy of Linkerd is not written here; set " + key + " on the namespace")
 	}
-	return finding.Finding{Status: finding.Fail, Message: "accepts traffic without TLS: the default policy of Linkerd is " + policy}
+	return finding.Verdict{Status: finding.Fail, Message: "accepts traffic without TLS: the default policy of Linkerd is " + policy}
 }
 
 // ciliumAuthentication names a policy of Cilium that asks whoever reaches a

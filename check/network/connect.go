@@ -33,18 +33,18 @@ func (n *Network) ordinary(w *inventory.Workload) string {
 
 // eachOrdinary judges the workloads that policies can be asked of by their
 // class. A failure that a policy which is not seen could undo is unknown.
-func (n *Network) eachOrdinary(judge func(w *inventory.Workload, class int) finding.Finding) []finding.Finding {
-	var out []finding.Finding
+func (n *Network) eachOrdinary(judge func(w *inventory.Workload, class int) finding.Verdict) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range n.inv.Workloads() {
-		var f finding.Finding
+		var f finding.Verdict
 		if reason := n.ordinary(w); reason != "" {
-			f = finding.Finding{Status: finding.NotApplicable, Reason: reason}
+			f = finding.Verdict{Status: finding.NotApplicable, Reason: reason}
 		} else {
 			f = judge(w, n.reach.of[w])
 		}
 		if f.Status == finding.Fail && n.plugin.enforces != no {
 			if reason := n.uncertain(n.inv.NamespaceOf(w.Object)); reason != "" {
-				f = finding.Finding{Status: finding.Unknown, Reason: reason}
+				f = finding.Verdict{Status: finding.Unknown, Reason: reason}
 			}
 		}
 		f.Subject = w.Subject()
@@ -65,16 +65,16 @@ func (n *Network) uncertain(ns string) string {
 
 // Metadata says for each workload whether policies keep its pods from the
 // metadata service of the cloud, which hands out credentials of the node.
-func (n *Network) Metadata() []finding.Finding {
+func (n *Network) Metadata() []finding.Verdict {
 	outside := n.outsideClouds()
-	return n.eachOrdinary(func(_ *inventory.Workload, class int) finding.Finding {
+	return n.eachOrdinary(func(_ *inventory.Workload, class int) finding.Verdict {
 		switch {
 		case outside != "":
-			return finding.Finding{Status: finding.NotApplicable, Reason: outside}
+			return finding.Verdict{Status: finding.NotApplicable, Reason: outside}
 		case !n.reachesMetadata(class):
-			return finding.Finding{Status: finding.Pass}
+			return finding.Verdict{Status: finding.Pass}
 		}
-		return finding.Finding{
+		return finding.Verdict{
 			Status: finding.Fail, Message: "its pods can reach the metadata service at 169.254.169.254",
 			Evidence: n.why(class, egress, n.reach.metadata, metadataPort.from),
 		}
@@ -123,52 +123,52 @@ func provider(node *inventory.Object) string {
 
 // NodeAccess says for each workload whether policies keep its pods from the
 // kubelets and from the ports that nodes open for Services.
-func (n *Network) NodeAccess() []finding.Finding {
+func (n *Network) NodeAccess() []finding.Verdict {
 	open := func(class, column int) []span {
 		return combine(n.reach.admits(n.reach.rows[class][1], column), nodePorts, both)
 	}
-	return n.eachOrdinary(func(_ *inventory.Workload, class int) finding.Finding {
+	return n.eachOrdinary(func(_ *inventory.Workload, class int) finding.Verdict {
 		if got := open(class, n.reach.node); len(got) > 0 {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Fail, Message: "its pods can reach nodes on " + format(got),
 				Evidence: n.why(class, egress, n.reach.node, got[0].from),
 			}
 		}
 		if len(open(class, n.reach.maybeNode)) > 0 {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Unknown,
 				Reason: "policies allow some addresses, and those of the nodes are not known; scan the cluster: kubeguardian scan --cluster",
 			}
 		}
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	})
 }
 
 // DataStores says for each data store whether workloads outside its application
 // reach it, other than such as a policy of its namespace names one by one. ports returns the ports on which a workload serves data, and none
 // for what is no data store.
-func (n *Network) DataStores(ports func(*inventory.Workload) []corev1.ContainerPort) []finding.Finding {
-	return n.eachOrdinary(func(w *inventory.Workload, class int) finding.Finding {
+func (n *Network) DataStores(ports func(*inventory.Workload) []corev1.ContainerPort) []finding.Verdict {
+	return n.eachOrdinary(func(w *inventory.Workload, class int) finding.Verdict {
 		serves := spansOf(ports(w))
 		if len(serves) == 0 {
-			return finding.Finding{Status: finding.NotApplicable, Reason: "no data store is known by its image"}
+			return finding.Verdict{Status: finding.NotApplicable, Reason: "no data store is known by its image"}
 		}
 		for from, on := range n.reach.sources(class, serves) {
 			if !n.foreign(from, w) || n.reach.invited(class, from, on[0].from) {
 				continue
 			}
-			return finding.Finding{
+			return finding.Verdict{
 				Status:   finding.Fail,
 				Message:  fmt.Sprintf("%s can reach it on %s", n.reach.name(from), format(on)),
 				Evidence: n.why(class, ingress, from, on[0].from),
 			}
 		}
 		if vague := n.reach.vague(class, serves); vague != "" {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Unknown, Reason: vague + ", and whether that holds pods depends on the network; select pods by their labels",
 			}
 		}
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	})
 }
 
@@ -223,18 +223,18 @@ func (r *reach) vague(class int, on []span) string {
 // InstanceMetadata says whether ordinary pods of a live cluster are kept from
 // the metadata service, as far as policies show it. Where a setting of the cloud
 // may do it as well, an open policy alone does not fail.
-func (n *Network) InstanceMetadata() []finding.Finding {
+func (n *Network) InstanceMetadata() []finding.Verdict {
 	if n.inv.Origin == inventory.Files {
 		return nil
 	}
-	f := finding.Finding{Status: finding.Pass, Evidence: "policies deny it to every ordinary pod", Subject: finding.Subject{Kind: "Node"}}
+	f := finding.Verdict{Status: finding.Pass, Evidence: "policies deny it to every ordinary pod", Subject: finding.Subject{Kind: "Node"}}
 	if o := n.inv.Get("apps", "DaemonSet", "kube-system", "gke-metadata-server"); o != nil {
 		f.Evidence = o.Subject().String() + " stands in for it"
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	}
 	if reason := n.outsideClouds(); reason != "" {
 		f.Status, f.Reason, f.Evidence = finding.NotApplicable, reason, ""
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	}
 	open, judged := 0, 0
 	for _, w := range n.inv.Workloads() {
@@ -249,20 +249,20 @@ func (n *Network) InstanceMetadata() []finding.Finding {
 	missing := cmp.Or(n.uncertain(""), n.hops())
 	switch {
 	case open == 0 && judged > 0 && n.plugin.enforces == yes:
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	case n.plugin.enforces == unsure:
 		missing = "it is not known that policies are enforced (CLU-NET-01)"
 	case open > 0 && missing == "":
 		f.Status, f.Evidence = finding.Fail, ""
 		f.Message = fmt.Sprintf("pods of %d of %d workloads can reach it, and these nodes have nothing else that keeps them from it", open, judged)
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	case open > 0:
 		missing = fmt.Sprintf("policies let %d of %d workloads reach it, and %s", open, judged, missing)
 	default:
 		missing = "no ordinary pod is seen"
 	}
 	f.Status, f.Evidence, f.Reason = finding.Unknown, "", missing+show
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }
 
 // hops says that the cloud may bound how far metadata travels, which nothing in

@@ -88,7 +88,7 @@ func TestPlugins(t *testing.T) {
 func TestNothingEnforces(t *testing.T) {
 	deny := shopPolicy("{podSelector: {}, policyTypes: [Ingress, Egress]}")
 	web, flannel := simplePod("web", "app: web"), daemon("flannel/flannel", "", "")
-	status := func(findings []finding.Finding) finding.Status {
+	status := func(findings []finding.Verdict) finding.Status {
 		for _, f := range findings {
 			if f.Subject.Name == "web" {
 				return f.Status
@@ -97,8 +97,8 @@ func TestNothingEnforces(t *testing.T) {
 		return ""
 	}
 	port := func(*inventory.Workload) []corev1.ContainerPort { return []corev1.ContainerPort{{ContainerPort: 5432}} }
-	for name, check := range map[string]func(*Network) []finding.Finding{
-		"metadata": (*Network).Metadata, "nodes": (*Network).NodeAccess, "data stores": func(n *Network) []finding.Finding { return n.DataStores(port) },
+	for name, check := range map[string]func(*Network) []finding.Verdict{
+		"metadata": (*Network).Metadata, "nodes": (*Network).NodeAccess, "data stores": func(n *Network) []finding.Verdict { return n.DataStores(port) },
 	} {
 		if got := status(check(live(t, nil, web, deny))); got != finding.Pass {
 			t.Errorf("%s behind a policy: %s", name, got)
@@ -338,7 +338,7 @@ func FuzzPolicies(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			for _, findings := range [][]finding.Finding{n.Metadata(), n.NodeAccess(), n.Selectors(), n.DefaultDenyIngress(), n.DefaultDenyEgress(), n.Coverage()} {
+			for _, findings := range [][]finding.Verdict{n.Metadata(), n.NodeAccess(), n.Selectors(), n.DefaultDenyIngress(), n.DefaultDenyEgress(), n.Coverage()} {
 				for _, f := range findings {
 					if f.Status == "" {
 						t.Errorf("%s: a finding without a status", kind.Kind)

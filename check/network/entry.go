@@ -112,8 +112,8 @@ func internal(o *inventory.Object) bool {
 
 // Unlisted says for each Service, Ingress and Gateway that is reachable from
 // outside whether it is listed as public, see [PublicMark].
-func (n *Network) Unlisted() []finding.Finding {
-	var out []finding.Finding
+func (n *Network) Unlisted() []finding.Verdict {
+	var out []finding.Verdict
 	for _, e := range n.entries() {
 		f := n.unlisted(e)
 		f.Subject = e.Subject()
@@ -132,20 +132,20 @@ func (n *Network) exposureOf(e entry) finding.Exposure {
 	return finding.ExposureUnknown
 }
 
-func (n *Network) unlisted(e entry) finding.Finding {
+func (n *Network) unlisted(e entry) finding.Verdict {
 	name := n.inv.NamespaceOf(e.Object)
 	ns := n.inv.Get("", "Namespace", "", name)
 	switch {
 	case e.why == "":
-		return finding.Finding{Status: finding.NotApplicable, Reason: "not reachable from outside"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "not reachable from outside"}
 	case marked(e.Object):
-		return finding.Finding{Status: finding.Pass, Evidence: PublicMark + " on the object"}
+		return finding.Verdict{Status: finding.Pass, Evidence: PublicMark + " on the object"}
 	case ns == nil:
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("namespace %s, which may carry %s, was not read", name, PublicMark)}
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("namespace %s, which may carry %s, was not read", name, PublicMark)}
 	case marked(ns):
-		return finding.Finding{Status: finding.Pass, Evidence: PublicMark + " on " + ns.Subject().String()}
+		return finding.Verdict{Status: finding.Pass, Evidence: PublicMark + " on " + ns.Subject().String()}
 	}
-	return finding.Finding{Status: finding.Fail, Message: fmt.Sprintf("opens a way in from outside by %s and is not listed as public", e.why)}
+	return finding.Verdict{Status: finding.Fail, Message: fmt.Sprintf("opens a way in from outside by %s and is not listed as public", e.why)}
 }
 
 func marked(o *inventory.Object) bool {
@@ -154,8 +154,8 @@ func marked(o *inventory.Object) bool {
 
 // Management says for each Service, Ingress and Gateway whether it opens a
 // management interface to the outside.
-func (n *Network) Management() []finding.Finding {
-	var out []finding.Finding
+func (n *Network) Management() []finding.Verdict {
+	var out []finding.Verdict
 	for _, e := range n.entries() {
 		f := n.management(e)
 		f.Subject = e.Subject()
@@ -165,29 +165,29 @@ func (n *Network) Management() []finding.Finding {
 	return out
 }
 
-func (n *Network) management(e entry) finding.Finding {
+func (n *Network) management(e entry) finding.Verdict {
 	unseen := ""
 	for _, name := range e.leads {
 		s := n.services[name]
 		what := manages(name, s)
 		switch {
 		case what != "" && e.why == "":
-			return finding.Finding{Status: finding.Pass, Evidence: what + ", not reachable from outside"}
+			return finding.Verdict{Status: finding.Pass, Evidence: what + ", not reachable from outside"}
 		case what != "" && guarded(e.Object, s) != "":
-			return finding.Finding{Status: finding.Pass, Evidence: what + ", guarded by " + guarded(e.Object, s)}
+			return finding.Verdict{Status: finding.Pass, Evidence: what + ", guarded by " + guarded(e.Object, s)}
 		case what != "":
-			return finding.Finding{Status: finding.Fail, Message: fmt.Sprintf("opens %s to the outside by %s", what, e.why), Evidence: "Service " + name.namespace + "/" + name.name}
+			return finding.Verdict{Status: finding.Fail, Message: fmt.Sprintf("opens %s to the outside by %s", what, e.why), Evidence: "Service " + name.namespace + "/" + name.name}
 		case n.inv.Origin == inventory.Files && (s == nil || len(s.spec.Selector) > 0 && len(s.workloads) == 0):
 			unseen = name.name
 		}
 	}
 	switch {
 	case e.why == "":
-		return finding.Finding{Status: finding.NotApplicable, Reason: "no known management interface, and not reachable from outside"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "no known management interface, and not reachable from outside"}
 	case unseen != "":
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("what is behind Service %s is not among the files", unseen)}
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("what is behind Service %s is not among the files", unseen)}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // guarded says what keeps strangers from an entry, or "".

@@ -76,7 +76,7 @@ func TestDefaultDeny(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n, _ := analyze(t, inventory.Cluster, shop+tt.policies)
 			for direction, check := range map[string]struct {
-				findings []finding.Finding
+				findings []finding.Verdict
 				want     finding.Status
 			}{"ingress": {n.DefaultDenyIngress(), tt.ingress}, "egress": {n.DefaultDenyEgress(), tt.egress}} {
 				for _, f := range check.findings {

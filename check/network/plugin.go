@@ -105,11 +105,11 @@ func withConfiguration(inv *inventory.Inventory, p plugin) plugin {
 
 // Enforcement says whether the network plugin of a live cluster enforces
 // NetworkPolicies. Manifests do not show it.
-func (n *Network) Enforcement() []finding.Finding {
+func (n *Network) Enforcement() []finding.Verdict {
 	if n.inv.Origin == inventory.Files {
 		return nil
 	}
-	f := finding.Finding{Evidence: n.plugin.seen, Subject: finding.Subject{Kind: "Cluster"}}
+	f := finding.Verdict{Evidence: n.plugin.seen, Subject: finding.Subject{Kind: "Cluster"}}
 	switch n.plugin.enforces {
 	case yes:
 		f.Status = finding.Pass
@@ -122,5 +122,5 @@ func (n *Network) Enforcement() []finding.Finding {
 			f.Reason = "DaemonSets could not be read: " + gap
 		}
 	}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }

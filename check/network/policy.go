@@ -166,14 +166,14 @@ func (n *Network) reachesDNS(p networkingv1.NetworkPolicyPeer) bool {
 
 // DefaultDenyIngress says for each namespace whether every pod in it is closed
 // to traffic that no rule admits.
-func (n *Network) DefaultDenyIngress() []finding.Finding {
-	return n.eachNamespace(func(ns string) finding.Finding { return n.defaultDeny(ns, ingress) })
+func (n *Network) DefaultDenyIngress() []finding.Verdict {
+	return n.eachNamespace(func(ns string) finding.Verdict { return n.defaultDeny(ns, ingress) })
 }
 
 // DefaultDenyEgress says for each namespace whether no pod in it can send
 // traffic that no rule admits, and that DNS is not forgotten.
-func (n *Network) DefaultDenyEgress() []finding.Finding {
-	return n.eachNamespace(func(ns string) finding.Finding {
+func (n *Network) DefaultDenyEgress() []finding.Verdict {
+	return n.eachNamespace(func(ns string) finding.Verdict {
 		f := n.defaultDeny(ns, egress)
 		if f.Status == finding.Pass && !n.dnsAllowed(ns) {
 			f.Status = finding.Fail
@@ -191,7 +191,7 @@ func (n *Network) dnsAllowed(ns string) bool {
 
 // eachNamespace judges the namespaces that have an object, a workload or a
 // policy, in the order of their names.
-func (n *Network) eachNamespace(judge func(string) finding.Finding) []finding.Finding {
+func (n *Network) eachNamespace(judge func(string) finding.Verdict) []finding.Verdict {
 	source := map[string]string{}
 	for ns, ws := range n.workloads {
 		source[ns] = ws[0].Source
@@ -202,7 +202,7 @@ func (n *Network) eachNamespace(judge func(string) finding.Finding) []finding.Fi
 	for _, o := range n.inv.Kind("", "Namespace") {
 		source[o.GetName()] = o.Source
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, ns := range slices.Sorted(maps.Keys(source)) {
 		f := judge(ns)
 		f.Subject = finding.Subject{APIVersion: "v1", Kind: "Namespace", Name: ns, Source: source[ns]}
@@ -211,11 +211,11 @@ func (n *Network) eachNamespace(judge func(string) finding.Finding) []finding.Fi
 	return out
 }
 
-func (n *Network) defaultDeny(ns string, d direction) finding.Finding {
+func (n *Network) defaultDeny(ns string, d direction) finding.Verdict {
 	if System(ns) && len(n.workloads[ns]) == 0 {
-		return finding.Finding{Status: finding.NotApplicable, Reason: "system namespace without pods"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "system namespace without pods"}
 	}
-	f := finding.Finding{
+	f := finding.Verdict{
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("no NetworkPolicy that selects every pod denies %s by default", d),
 		Evidence: fmt.Sprintf("%d NetworkPolicies in the namespace", len(n.policies[ns])),
@@ -229,16 +229,16 @@ func (n *Network) defaultDeny(ns string, d direction) finding.Finding {
 			f.Message = fmt.Sprintf("NetworkPolicy %s selects every pod and allows all %s", p.GetName(), d)
 			break
 		}
-		f = finding.Finding{Status: finding.Pass, Evidence: evidence(p.Object)}
+		f = finding.Verdict{Status: finding.Pass, Evidence: evidence(p.Object)}
 	}
 	if f.Status != finding.Fail {
 		return f
 	}
 	if o := n.closedNamespace(ns, d); o != nil {
-		return finding.Finding{Status: finding.Pass, Evidence: evidence(o)}
+		return finding.Verdict{Status: finding.Pass, Evidence: evidence(o)}
 	}
 	if reason := n.doubt(ns); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
 	return f
 }
@@ -260,8 +260,8 @@ func (n *Network) closedNamespace(ns string, d direction) *inventory.Object {
 
 // Coverage says for each workload whether policies select its pods in both
 // directions: NetworkPolicies, or one over the whole cluster that denies.
-func (n *Network) Coverage() []finding.Finding {
-	var out []finding.Finding
+func (n *Network) Coverage() []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range n.inv.Workloads() {
 		f := n.coverage(w)
 		f.Subject = w.Subject()
@@ -270,7 +270,7 @@ func (n *Network) Coverage() []finding.Finding {
 	return out
 }
 
-func (n *Network) coverage(w *inventory.Workload) finding.Finding {
+func (n *Network) coverage(w *inventory.Workload) finding.Verdict {
 	open := (ingress | egress) &^ n.isolated[w]
 	for _, d := range []direction{ingress, egress} {
 		if n.reach.closed(n.reach.of[w], d) != nil {
@@ -279,12 +279,12 @@ func (n *Network) coverage(w *inventory.Workload) finding.Finding {
 	}
 	switch {
 	case w.Template.Spec.HostNetwork:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "pods on the host's network stand outside NetworkPolicies"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "pods on the host's network stand outside NetworkPolicies"}
 	case open == 0:
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	}
 	if reason := n.doubt(n.inv.NamespaceOf(w.Object)); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
-	return finding.Finding{Status: finding.Fail, Message: fmt.Sprintf("no NetworkPolicy selects its pods for %s", open)}
+	return finding.Verdict{Status: finding.Fail, Message: fmt.Sprintf("no NetworkPolicy selects its pods for %s", open)}
 }

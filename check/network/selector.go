@@ -15,8 +15,8 @@ import (
 // Selectors says for each NetworkPolicy whether each of its selectors matches
 // some pod: one that does not is a typing error, and the traffic is not what
 // its author believes.
-func (n *Network) Selectors() []finding.Finding {
-	var out []finding.Finding
+func (n *Network) Selectors() []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range n.inv.Kind("networking.k8s.io", "NetworkPolicy") {
 		for _, p := range n.policies[n.inv.NamespaceOf(o)] {
 			if p.Object == o {
@@ -29,7 +29,7 @@ func (n *Network) Selectors() []finding.Finding {
 	return out
 }
 
-func (n *Network) selectors(p *policy) finding.Finding {
+func (n *Network) selectors(p *policy) finding.Verdict {
 	ns := n.inv.NamespaceOf(p.Object)
 	selections := []selection{{namespace: ns, pods: &p.spec.PodSelector}}
 	for _, d := range []direction{ingress, egress} {
@@ -47,15 +47,15 @@ func (n *Network) selectors(p *policy) finding.Finding {
 			continue
 		}
 		if doubt = n.unseen(s); doubt == "" {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Fail, Message: fmt.Sprintf("%s matches no pod", s), Evidence: fmt.Sprintf("%d workloads in the namespace", len(n.workloads[ns])),
 			}
 		}
 	}
 	if doubt != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: doubt}
+		return finding.Verdict{Status: finding.Unknown, Reason: doubt}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // all reports whether a selection cannot miss: it is every pod of the own

@@ -15,7 +15,7 @@ const apiServer = "kube-apiserver"
 
 // AnonymousRequests says whether API servers refuse requests without
 // credentials, but for those to health endpoints.
-func (v *View) AnonymousRequests() []finding.Finding { return v.planes(true, anonymousRequests) }
+func (v *View) AnonymousRequests() []finding.Verdict { return v.planes(true, anonymousRequests) }
 
 func anonymousRequests(m *member, out *verdict) {
 	p := out.program(m, apiServer, "anonymous-auth", "authentication-config")
@@ -38,7 +38,7 @@ func anonymousRequests(m *member, out *verdict) {
 
 // Authorization says whether API servers ask Node and RBAC, and never allow
 // everything.
-func (v *View) Authorization() []finding.Finding { return v.planes(true, authorization) }
+func (v *View) Authorization() []finding.Verdict { return v.planes(true, authorization) }
 
 func authorization(m *member, out *verdict) {
 	p := out.program(m, apiServer, "authorization-mode", "authorization-config")
@@ -65,7 +65,7 @@ func authorization(m *member, out *verdict) {
 
 // StaticCredentials says whether API servers take tokens or passwords from a
 // file.
-func (v *View) StaticCredentials() []finding.Finding { return v.planes(true, staticCredentials) }
+func (v *View) StaticCredentials() []finding.Verdict { return v.planes(true, staticCredentials) }
 
 func staticCredentials(m *member, out *verdict) {
 	p := out.program(m, apiServer, "token-auth-file", "basic-auth-file")
@@ -81,7 +81,7 @@ func staticCredentials(m *member, out *verdict) {
 
 // EncryptionAtRest says whether API servers encrypt Secrets before they store
 // them.
-func (v *View) EncryptionAtRest() []finding.Finding { return v.planes(false, encryptionAtRest) }
+func (v *View) EncryptionAtRest() []finding.Verdict { return v.planes(false, encryptionAtRest) }
 
 func encryptionAtRest(m *member, out *verdict) {
 	p := out.program(m, apiServer, "encryption-provider-config")
@@ -111,7 +111,7 @@ func encryptionAtRest(m *member, out *verdict) {
 
 // ServingTLS says whether API servers have a certificate of their own, know
 // the authority of clients, and offer strong ciphers only.
-func (v *View) ServingTLS() []finding.Finding { return v.planes(true, servingTLS) }
+func (v *View) ServingTLS() []finding.Verdict { return v.planes(true, servingTLS) }
 
 func servingTLS(m *member, out *verdict) {
 	p := out.program(m, apiServer, "tls-cert-file", "tls-private-key-file", "client-ca-file", "tls-cipher-suites", "tls-min-version")
@@ -144,7 +144,7 @@ func weakCiphers(suites []string) []string {
 
 // KubeletConnections says whether API servers prove who they are to kubelets
 // and make sure whom they talk to.
-func (v *View) KubeletConnections() []finding.Finding { return v.planes(true, kubeletConnections) }
+func (v *View) KubeletConnections() []finding.Verdict { return v.planes(true, kubeletConnections) }
 
 func kubeletConnections(m *member, out *verdict) {
 	flags := []string{"kubelet-client-certificate", "kubelet-client-key", "kubelet-certificate-authority"}
@@ -155,7 +155,7 @@ func kubeletConnections(m *member, out *verdict) {
 
 // AdmissionPlugins says whether API servers run the plugins that the model of
 // rights rests on.
-func (v *View) AdmissionPlugins() []finding.Finding { return v.planes(true, admissionPlugins) }
+func (v *View) AdmissionPlugins() []finding.Verdict { return v.planes(true, admissionPlugins) }
 
 func admissionPlugins(m *member, out *verdict) {
 	p := out.program(m, apiServer, "enable-admission-plugins", "disable-admission-plugins")
@@ -178,7 +178,7 @@ func admissionPlugins(m *member, out *verdict) {
 
 // ServiceAccountTokens says whether API servers look tokens up, sign them with
 // a key of their own, and let them expire when they say so.
-func (v *View) ServiceAccountTokens() []finding.Finding { return v.planes(true, serviceAccountTokens) }
+func (v *View) ServiceAccountTokens() []finding.Verdict { return v.planes(true, serviceAccountTokens) }
 
 func serviceAccountTokens(m *member, out *verdict) {
 	p := out.program(m, apiServer, "service-account-lookup", "service-account-key-file",
@@ -204,7 +204,7 @@ func serviceAccountTokens(m *member, out *verdict) {
 
 // Profiling says whether the components of the control plane show profiles of
 // themselves.
-func (v *View) Profiling() []finding.Finding { return v.planes(true, profiling) }
+func (v *View) Profiling() []finding.Verdict { return v.planes(true, profiling) }
 
 func profiling(m *member, out *verdict) {
 	for _, name := range planePrograms[1:] {
@@ -227,7 +227,7 @@ func profiling(m *member, out *verdict) {
 
 // Auditing says whether API servers write an audit log that holds what matters
 // for long enough.
-func (v *View) Auditing() []finding.Finding { return v.planes(false, auditing) }
+func (v *View) Auditing() []finding.Verdict { return v.planes(false, auditing) }
 
 func auditing(m *member, out *verdict) {
 	p := out.program(m, apiServer, "audit-policy-file", "audit-log-path", "audit-webhook-config-file",

@@ -59,7 +59,7 @@ func (s setting) is(p *evidence.Program, out *verdict, want string) bool {
 }
 
 // onKubelet judges the kubelet of each node.
-func (v *View) onKubelet(judge func(m *member, p *evidence.Program, out *verdict)) []finding.Finding {
+func (v *View) onKubelet(judge func(m *member, p *evidence.Program, out *verdict)) []finding.Verdict {
 	return v.nodes(false, func(m *member, out *verdict) {
 		if p := out.program(m, "kubelet"); p != nil {
 			judge(m, p, out)
@@ -68,7 +68,7 @@ func (v *View) onKubelet(judge func(m *member, p *evidence.Program, out *verdict
 }
 
 // KubeletAnonymous says whether kubelets refuse requests without credentials.
-func (v *View) KubeletAnonymous() []finding.Finding {
+func (v *View) KubeletAnonymous() []finding.Verdict {
 	return v.onKubelet(func(_ *member, p *evidence.Program, out *verdict) {
 		if !anonymousAuth.is(p, out, "false") {
 			out.fail("the kubelet takes requests without credentials")
@@ -78,7 +78,7 @@ func (v *View) KubeletAnonymous() []finding.Finding {
 
 // KubeletAuthorization says whether kubelets ask the API server who may do
 // what.
-func (v *View) KubeletAuthorization() []finding.Finding {
+func (v *View) KubeletAuthorization() []finding.Verdict {
 	return v.onKubelet(func(_ *member, p *evidence.Program, out *verdict) {
 		if !authorizeBy.is(p, out, "Webhook") {
 			mode, _ := authorizeBy.value(p, &verdict{})
@@ -89,7 +89,7 @@ func (v *View) KubeletAuthorization() []finding.Finding {
 
 // KubeletCertificates says whether kubelets know the authority of clients and
 // have certificates that are verifiable and rotated.
-func (v *View) KubeletCertificates() []finding.Finding {
+func (v *View) KubeletCertificates() []finding.Verdict {
 	return v.onKubelet(func(_ *member, p *evidence.Program, out *verdict) {
 		if ca, known := clientCA.value(p, out); known && ca == "" {
 			out.fail("the kubelet has no authority to verify clients by")
@@ -111,7 +111,7 @@ func (v *View) KubeletCertificates() []finding.Finding {
 
 // ReadOnlyPort says whether the kubelet's port without authentication is
 // closed.
-func (v *View) ReadOnlyPort() []finding.Finding {
+func (v *View) ReadOnlyPort() []finding.Verdict {
 	return v.onKubelet(func(m *member, p *evidence.Program, out *verdict) {
 		if !readOnlyPort.is(p, out, "0") {
 			port, _ := readOnlyPort.value(p, &verdict{})
@@ -126,7 +126,7 @@ func (v *View) ReadOnlyPort() []finding.Finding {
 }
 
 // KubeletLimits says whether kubelets bound what pods and clients can use up.
-func (v *View) KubeletLimits() []finding.Finding {
+func (v *View) KubeletLimits() []finding.Verdict {
 	return v.onKubelet(func(_ *member, p *evidence.Program, out *verdict) {
 		// In the file, 0 is the default; as a flag it is no timeout.
 		if t, err := time.ParseDuration(p.Flags.Value(idleTimeout.flag)); err == nil && t == 0 {
@@ -148,7 +148,7 @@ func (v *View) KubeletLimits() []finding.Finding {
 
 // DefaultSeccomp says whether kubelets apply the runtime's seccomp profile to
 // pods that name none.
-func (v *View) DefaultSeccomp() []finding.Finding {
+func (v *View) DefaultSeccomp() []finding.Verdict {
 	return v.onKubelet(func(_ *member, p *evidence.Program, out *verdict) {
 		if !seccompDefault.is(p, out, "true") {
 			out.fail("pods that name no seccomp profile run without one")
@@ -157,7 +157,7 @@ func (v *View) DefaultSeccomp() []finding.Finding {
 }
 
 // ProxyMetrics says whether kube-proxy shows its metrics to its own host only.
-func (v *View) ProxyMetrics() []finding.Finding {
+func (v *View) ProxyMetrics() []finding.Verdict {
 	return v.nodes(false, func(m *member, out *verdict) {
 		p := out.program(m, "kube-proxy", "config", "metrics-bind-address")
 		if p == nil {

@@ -20,7 +20,7 @@ func TestMessages(t *testing.T) {
 	for name, tt := range map[string]struct {
 		commands []string
 		change   func(r *evidence.NodeRecord)
-		check    func(v *node.View) []finding.Finding
+		check    func(v *node.View) []finding.Verdict
 		message  string
 		evidence string
 	}{
@@ -157,7 +157,7 @@ func TestReasons(t *testing.T) {
 	for name, tt := range map[string]struct {
 		commands []string
 		change   func(r *evidence.NodeRecord)
-		check    func(v *node.View) []finding.Finding
+		check    func(v *node.View) []finding.Verdict
 		reason   string
 	}{
 		"a file of the API server": {

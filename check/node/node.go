@@ -173,8 +173,8 @@ type check func(m *member, out *verdict)
 // planes judges each part of the control plane. Without any in sight it is the
 // provider's, or nothing is known of it. For what the provider lets its
 // customer choose, duty is false: then it may still be seen elsewhere.
-func (v *View) planes(duty bool, judge check) []finding.Finding {
-	var out []finding.Finding
+func (v *View) planes(duty bool, judge check) []finding.Verdict {
+	var out []finding.Verdict
 	for _, m := range v.members {
 		if !m.inPlane() {
 			continue
@@ -184,7 +184,7 @@ func (v *View) planes(duty bool, judge check) []finding.Finding {
 		out = append(out, v.observed(m, f))
 	}
 	if len(out) == 0 && v.provider != "" && duty {
-		out = append(out, finding.Finding{
+		out = append(out, finding.Verdict{
 			Status: finding.NotApplicable, Reason: v.duty(), Subject: finding.Subject{Kind: "ControlPlane"},
 			EvidenceKind: string(evidence.API), ObservedAt: v.now,
 		})
@@ -198,15 +198,15 @@ func (v *View) duty() string {
 
 // nodes judges each node by its record. What belongs to the control plane is
 // the provider's where it runs that.
-func (v *View) nodes(plane bool, judge check) []finding.Finding {
-	var out []finding.Finding
+func (v *View) nodes(plane bool, judge check) []finding.Verdict {
+	var out []finding.Verdict
 	for _, m := range v.members {
-		f := finding.Finding{Status: finding.Unknown, Reason: "no evidence of this node; " + wanted}
+		f := finding.Verdict{Status: finding.Unknown, Reason: "no evidence of this node; " + wanted}
 		switch {
 		case m.record != nil:
 			f = m.judge(judge)
 		case plane && v.provider != "":
-			f = finding.Finding{Status: finding.NotApplicable, Reason: v.duty()}
+			f = finding.Verdict{Status: finding.NotApplicable, Reason: v.duty()}
 		}
 		f.Subject = m.Subject
 		out = append(out, v.observed(m, f))
@@ -214,14 +214,14 @@ func (v *View) nodes(plane bool, judge check) []finding.Finding {
 	return out
 }
 
-func (m *member) judge(judge check) finding.Finding {
+func (m *member) judge(judge check) finding.Verdict {
 	var out verdict
 	judge(m, &out)
 	return out.finding()
 }
 
 // observed says by what a node was judged, and when that was seen.
-func (v *View) observed(m *member, f finding.Finding) finding.Finding {
+func (v *View) observed(m *member, f finding.Verdict) finding.Verdict {
 	f.EvidenceKind, f.ObservedAt = string(evidence.API), v.now
 	if m.record != nil {
 		f.EvidenceKind, f.ObservedAt = string(evidence.Node), m.record.SeenAt

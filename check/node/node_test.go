@@ -58,7 +58,7 @@ func record(name string, commands ...string) evidence.NodeRecord {
 }
 
 // states returns "Kind/name status" of each finding.
-func states(findings []finding.Finding) []string {
+func states(findings []finding.Verdict) []string {
 	var out []string
 	for _, f := range findings {
 		out = append(out, f.Subject.String()+" "+string(f.Status))
@@ -66,7 +66,7 @@ func states(findings []finding.Finding) []string {
 	return out
 }
 
-func expect(t *testing.T, findings []finding.Finding, want ...string) {
+func expect(t *testing.T, findings []finding.Verdict, want ...string) {
 	t.Helper()
 	if got := states(findings); !slices.Equal(got, want) {
 		t.Errorf("states %q, want %q", got, want)
@@ -120,10 +120,10 @@ func TestNothing(t *testing.T) {
 }
 
 // every runs all checks.
-func every(v *node.View) map[string][]finding.Finding {
-	out := map[string][]finding.Finding{}
+func every(v *node.View) map[string][]finding.Verdict {
+	out := map[string][]finding.Verdict{}
 	for i := range reflect.TypeOf(v).NumMethod() {
-		out[reflect.TypeOf(v).Method(i).Name] = reflect.ValueOf(v).Method(i).Call(nil)[0].Interface().([]finding.Finding)
+		out[reflect.TypeOf(v).Method(i).Name] = reflect.ValueOf(v).Method(i).Call(nil)[0].Interface().([]finding.Verdict)
 	}
 	return out
 }

@@ -20,7 +20,7 @@ const (
 
 // LoopbackOnly says whether controller manager and scheduler can be reached
 // from their own host only.
-func (v *View) LoopbackOnly() []finding.Finding { return v.planes(true, loopbackOnly) }
+func (v *View) LoopbackOnly() []finding.Verdict { return v.planes(true, loopbackOnly) }
 
 func loopbackOnly(m *member, out *verdict) {
 	for _, name := range []string{controllerManager, scheduler} {
@@ -38,7 +38,7 @@ func loopback(host string) bool {
 
 // ControllerCredentials says whether the controller manager's controllers have
 // rights of their own and it can sign and verify what it must.
-func (v *View) ControllerCredentials() []finding.Finding {
+func (v *View) ControllerCredentials() []finding.Verdict {
 	return v.planes(true, controllerCredentials)
 }
 
@@ -58,7 +58,7 @@ func controllerCredentials(m *member, out *verdict) {
 
 // EtcdClients says whether etcd takes clients with a certificate only, and API
 // servers come with one.
-func (v *View) EtcdClients() []finding.Finding { return v.planes(true, v.etcdClients) }
+func (v *View) EtcdClients() []finding.Verdict { return v.planes(true, v.etcdClients) }
 
 func (v *View) etcdClients(m *member, out *verdict) {
 	v.etcd(m, out, "", func(p *evidence.Program) {})
@@ -106,7 +106,7 @@ func (v *View) etcd(m *member, out *verdict, prefix string, more func(*evidence.
 
 // EtcdPeers says whether members of etcd prove who they are to each other, with
 // an authority that signs nothing else.
-func (v *View) EtcdPeers() []finding.Finding { return v.planes(true, v.etcdPeers) }
+func (v *View) EtcdPeers() []finding.Verdict { return v.planes(true, v.etcdPeers) }
 
 func (v *View) etcdPeers(m *member, out *verdict) {
 	v.etcd(m, out, "peer-", func(p *evidence.Program) { authority(m, out, p) })
@@ -142,7 +142,7 @@ func (m *member) fingerprint(path string) string {
 }
 
 // ExternalIPs says whether Services may claim addresses of others.
-func (v *View) ExternalIPs() []finding.Finding {
+func (v *View) ExternalIPs() []finding.Verdict {
 	by := externalIPPolicy(v.inv)
 	out := v.planes(false, func(m *member, out *verdict) {
 		if by != nil {
@@ -156,7 +156,7 @@ func (v *View) ExternalIPs() []finding.Finding {
 		}
 	})
 	if len(out) == 0 && by != nil {
-		out = []finding.Finding{{
+		out = []finding.Verdict{{
 			Status: finding.Pass, Evidence: by.Subject().String() + " refuses external IPs",
 			Subject: finding.Subject{Kind: "ControlPlane"}, EvidenceKind: string(evidence.API), ObservedAt: v.now,
 		}}

@@ -12,7 +12,7 @@ import (
 )
 
 // EtcdData says whether only etcd can read its data.
-func (v *View) EtcdData() []finding.Finding {
+func (v *View) EtcdData() []finding.Verdict {
 	return v.nodes(true, func(m *member, out *verdict) {
 		files := out.files(m, "no etcd data", evidence.FileEtcdData)
 		out.modes(files, 0o700)
@@ -31,7 +31,7 @@ func (v *View) EtcdData() []finding.Finding {
 
 // ControlPlaneFiles says whether only root can read and change what starts the
 // control plane, and its credentials.
-func (v *View) ControlPlaneFiles() []finding.Finding {
+func (v *View) ControlPlaneFiles() []finding.Verdict {
 	return v.nodes(true, func(m *member, out *verdict) {
 		files := out.files(m, "no control plane", evidence.FileManifest, evidence.FilePlaneKubeconfig)
 		out.modes(files, 0o600)
@@ -41,7 +41,7 @@ func (v *View) ControlPlaneFiles() []finding.Finding {
 
 // Keys says whether only root can read the control plane's private keys and
 // change its certificates.
-func (v *View) Keys() []finding.Finding {
+func (v *View) Keys() []finding.Verdict {
 	return v.nodes(true, func(m *member, out *verdict) {
 		files := out.files(m, "no folder of keys", evidence.FilePKIFolder, evidence.FilePrivateKey, evidence.FileCertificate)
 		out.rooted(files)
@@ -58,7 +58,7 @@ func (v *View) Keys() []finding.Finding {
 
 // NetworkFiles says whether only root can read and change the configuration of
 // the pod network.
-func (v *View) NetworkFiles() []finding.Finding {
+func (v *View) NetworkFiles() []finding.Verdict {
 	return v.nodes(false, func(m *member, out *verdict) {
 		files := out.files(m, "no CNI configuration", evidence.FileCNI)
 		out.modes(files, 0o600)
@@ -68,7 +68,7 @@ func (v *View) NetworkFiles() []finding.Finding {
 
 // KubeletFiles says whether only root can change how the kubelet starts and
 // whom it trusts, and read its credentials and configuration.
-func (v *View) KubeletFiles() []finding.Finding {
+func (v *View) KubeletFiles() []finding.Verdict {
 	return v.nodes(false, func(m *member, out *verdict) {
 		secret := out.files(m, "no files of a kubelet", evidence.FileKubeletConfig, evidence.FileKubeletKubeconfig, evidence.FileKubeProxyKubeconfig)
 		public := out.files(m, "", evidence.FileKubeletService, evidence.FileKubeletCA)
@@ -130,7 +130,7 @@ func (v *verdict) rooted(files []evidence.NodeFile) {
 const freshLists = 7 * 24 * time.Hour
 
 // Patched says whether all security updates are installed and in effect.
-func (v *View) Patched() []finding.Finding {
+func (v *View) Patched() []finding.Verdict {
 	return v.nodes(false, func(m *member, out *verdict) {
 		u := m.record.Updates
 		if gap := m.gap(evidence.PartUpdates); gap != "" {
@@ -168,7 +168,7 @@ var appliances = []string{"bottlerocket", "cos", "flatcar", "rhcos", "talos"}
 
 // Hardened says whether people get onto nodes with keys only, never as root,
 // and updates get there by themselves.
-func (v *View) Hardened() []finding.Finding { return v.nodes(false, hardened) }
+func (v *View) Hardened() []finding.Verdict { return v.nodes(false, hardened) }
 
 func hardened(m *member, out *verdict) {
 	r := m.record

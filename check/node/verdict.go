@@ -40,8 +40,8 @@ func once(parts []string, part string) []string {
 	return append(parts, part)
 }
 
-func (v *verdict) finding() finding.Finding {
-	f := finding.Finding{Evidence: list(v.seen)}
+func (v *verdict) finding() finding.Verdict {
+	f := finding.Verdict{Evidence: list(v.seen)}
 	switch {
 	case len(v.wrong) > 0:
 		f.Status, f.Message = finding.Fail, list(v.wrong)

@@ -36,7 +36,7 @@ var words = map[evidence.AnalysisType]string{evidence.SAST: "static analysis", e
 
 // Static says for each repository whether the commits that run were analysed,
 // and without a finding of high severity: one that runs was not blocked.
-func (p *Pipelines) Static() []finding.Finding {
+func (p *Pipelines) Static() []finding.Verdict {
 	return p.ran(evidence.SAST, func(a *evidence.Analysis) string {
 		if high := severe(a.Results); len(high) > 0 {
 			return fmt.Sprintf("%s runs, and did not stop the commit: %s", plural(len(high), "finding of high severity", "findings of high severity"), describe(high))
@@ -47,15 +47,15 @@ func (p *Pipelines) Static() []finding.Finding {
 
 // Dependencies says for each repository whether the dependencies of the commits
 // that run were scanned.
-func (p *Pipelines) Dependencies() []finding.Finding {
+func (p *Pipelines) Dependencies() []finding.Verdict {
 	return p.ran(evidence.SCA, func(*evidence.Analysis) string { return "" })
 }
 
 // ran judges each repository by whether an analysis of the type ran on each of
 // its commits that run, and by what against says of it.
-func (p *Pipelines) ran(t evidence.AnalysisType, against func(*evidence.Analysis) string) []finding.Finding {
+func (p *Pipelines) ran(t evidence.AnalysisType, against func(*evidence.Analysis) string) []finding.Verdict {
 	analyses := p.set.AnalysesOf(t)
-	var out []finding.Finding
+	var out []finding.Verdict
 	missing := 0
 	for _, repository := range slices.Sorted(maps.Keys(p.commits)) {
 		if f := p.repository(repository, analyses, words[t], against); f.Status != "" {
@@ -66,7 +66,7 @@ func (p *Pipelines) ran(t evidence.AnalysisType, against func(*evidence.Analysis
 	}
 	if len(p.commits) == 0 && len(analyses) > 0 {
 		a := analyses[0]
-		out = append(out, finding.Finding{
+		out = append(out, finding.Verdict{
 			Status: finding.Unknown, Subject: subject("Pipeline", a.Repository),
 			Reason: "which commit runs is not known; give the provenance of the images by --evidence, or label them with org.opencontainers.image.source and org.opencontainers.image.revision",
 		})
@@ -78,20 +78,20 @@ func (p *Pipelines) ran(t evidence.AnalysisType, against func(*evidence.Analysis
 				reason = fmt.Sprintf("%s in %s says neither which repository nor which commit it is of; add versionControlProvenance", a.Tool, a.Source)
 			}
 		}
-		out = append(out, finding.Finding{Status: finding.Unknown, Subject: subject("Pipeline", ""), Reason: reason})
+		out = append(out, finding.Verdict{Status: finding.Unknown, Subject: subject("Pipeline", ""), Reason: reason})
 	}
 	return out
 }
 
 // repository judges one repository; without a report on it there is no finding.
-func (p *Pipelines) repository(name string, analyses []*evidence.Analysis, what string, against func(*evidence.Analysis) string) finding.Finding {
+func (p *Pipelines) repository(name string, analyses []*evidence.Analysis, what string, against func(*evidence.Analysis) string) finding.Verdict {
 	var own []*evidence.Analysis
 	for _, a := range analyses {
 		if evidence.RepositoryName(a.Repository) == name || a.Repository == "" && p.runs(name, a.Commit) {
 			own = append(own, a)
 		}
 	}
-	f := finding.Finding{Subject: subject("Pipeline", name)}
+	f := finding.Verdict{Subject: subject("Pipeline", name)}
 	if len(own) == 0 {
 		return f
 	}
@@ -138,13 +138,13 @@ func severe(results []evidence.Result) []evidence.Result {
 
 // Open says for each repository with static analysis how long its findings have
 // been open.
-func (p *Pipelines) Open() []finding.Finding {
+func (p *Pipelines) Open() []finding.Verdict {
 	byRepository := map[string][]*evidence.Analysis{}
 	for _, a := range p.set.AnalysesOf(evidence.SAST) {
 		name := evidence.RepositoryName(a.Repository)
 		byRepository[name] = append(byRepository[name], a)
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, name := range slices.Sorted(maps.Keys(byRepository)) {
 		f := p.open(byRepository[name])
 		f.Subject = subject("Repository", name)
@@ -156,7 +156,7 @@ func (p *Pipelines) Open() []finding.Finding {
 // open judges the analyses of one repository, newest first, by the newest of
 // each tool. Since when a finding is open says the report, or the oldest report
 // that has it.
-func (p *Pipelines) open(analyses []*evidence.Analysis) finding.Finding {
+func (p *Pipelines) open(analyses []*evidence.Analysis) finding.Verdict {
 	newest := map[string]*evidence.Analysis{}
 	since := map[string]time.Time{}
 	for _, a := range analyses {
@@ -174,7 +174,7 @@ func (p *Pipelines) open(analyses []*evidence.Analysis) finding.Finding {
 		}
 	}
 	var past, undated []evidence.Result
-	f := finding.Finding{Status: finding.Pass}
+	f := finding.Verdict{Status: finding.Pass}
 	var seen []string
 	for _, tool := range slices.Sorted(maps.Keys(newest)) {
 		a := newest[tool]
@@ -221,25 +221,25 @@ func limitOf(s finding.Severity) time.Duration {
 
 // Dynamic says whether what can be reached from outside was scanned lately while
 // it ran. Where the hosts of Ingresses are known, each of them must be.
-func (p *Pipelines) Dynamic(inv *inventory.Inventory, exposure func(*inventory.Workload) finding.Exposure) []finding.Finding {
-	f := finding.Finding{Subject: subject("Pipeline", "")}
+func (p *Pipelines) Dynamic(inv *inventory.Inventory, exposure func(*inventory.Workload) finding.Exposure) []finding.Verdict {
+	f := finding.Verdict{Subject: subject("Pipeline", "")}
 	exposed := func(w *inventory.Workload) bool {
 		e := exposure(w)
 		return e == finding.Internet || e == finding.ExposureUnknown
 	}
 	if inv.Origin == inventory.Cluster && len(inv.Gaps) <= 1 && !slices.ContainsFunc(inv.Workloads(), exposed) {
 		f.Status, f.Reason = finding.NotApplicable, "nothing can be reached from outside"
-		return []finding.Finding{f}
+		return []finding.Verdict{f}
 	}
 	analyses := p.set.AnalysesOf(evidence.DASTScan)
 	if len(analyses) == 0 {
 		return nil
 	}
-	return []finding.Finding{p.dynamic(f, analyses, hosts(inv))}
+	return []finding.Verdict{p.dynamic(f, analyses, hosts(inv))}
 }
 
 // dynamic judges scans, newest first.
-func (p *Pipelines) dynamic(f finding.Finding, analyses []*evidence.Analysis, want []string) finding.Finding {
+func (p *Pipelines) dynamic(f finding.Verdict, analyses []*evidence.Analysis, want []string) finding.Verdict {
 	newest := analyses[0]
 	age := p.now.Sub(newest.SeenAt)
 	f.EvidenceKind, f.ObservedAt = string(newest.Kind), p.now

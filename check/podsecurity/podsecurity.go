@@ -19,8 +19,8 @@ const enforce = "pod-security.kubernetes.io/enforce"
 // level. A namespace that has workloads but no object in the inventory is
 // unknown. A default that the API server's own configuration may set cannot be
 // seen through the API and does not count.
-func Enforced(inv *inventory.Inventory) []finding.Finding {
-	findings := map[string]finding.Finding{}
+func Enforced(inv *inventory.Inventory) []finding.Verdict {
+	findings := map[string]finding.Verdict{}
 	missing := "the Namespace is not among the files"
 	if gap := inv.Gap("", "Namespace"); gap != "" {
 		missing = "Namespace objects could not be read: " + gap
@@ -28,7 +28,7 @@ func Enforced(inv *inventory.Inventory) []finding.Finding {
 	for _, w := range inv.Workloads() {
 		ns := inv.NamespaceOf(w.Object)
 		if _, have := findings[ns]; !have {
-			findings[ns] = finding.Finding{Status: finding.Unknown, Reason: missing, Subject: finding.Subject{
+			findings[ns] = finding.Verdict{Status: finding.Unknown, Reason: missing, Subject: finding.Subject{
 				APIVersion: "v1", Kind: "Namespace", Name: ns, Source: w.Source,
 			}}
 		}
@@ -38,28 +38,28 @@ func Enforced(inv *inventory.Inventory) []finding.Finding {
 		f.Subject = o.Subject()
 		findings[o.GetName()] = f
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, ns := range slices.Sorted(maps.Keys(findings)) {
 		out = append(out, findings[ns])
 	}
 	return out
 }
 
-func judge(o *inventory.Object) finding.Finding {
+func judge(o *inventory.Object) finding.Verdict {
 	switch o.GetName() {
 	case "kube-system", "kube-public", "kube-node-lease":
-		return finding.Finding{Status: finding.NotApplicable, Reason: "components of Kubernetes need what the baseline level forbids"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "components of Kubernetes need what the baseline level forbids"}
 	}
 	level, set := o.GetLabels()[enforce]
 	switch {
 	case level == "baseline" || level == "restricted":
-		return finding.Finding{Status: finding.Pass, Evidence: enforce + ": " + level}
+		return finding.Verdict{Status: finding.Pass, Evidence: enforce + ": " + level}
 	case !set:
-		return finding.Finding{Status: finding.Fail, Message: "enforces no Pod Security level", Evidence: "no label " + enforce}
+		return finding.Verdict{Status: finding.Fail, Message: "enforces no Pod Security level", Evidence: "no label " + enforce}
 	case level == "privileged":
-		return finding.Finding{Status: finding.Fail, Message: "enforces the privileged level, which allows everything", Evidence: enforce + ": privileged"}
+		return finding.Verdict{Status: finding.Fail, Message: "enforces the privileged level, which allows everything", Evidence: enforce + ": privileged"}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  "enforces no Pod Security level: its label names none",
 		Evidence: fmt.Sprintf("%s: %q", enforce, level),

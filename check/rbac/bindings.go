@@ -21,22 +21,22 @@ var (
 
 // Anonymous says for each binding whether it gives callers without credentials
 // more than discovery and health.
-func (a *Access) Anonymous() []finding.Finding {
-	return a.eachBinding(func(b *binding) finding.Finding {
+func (a *Access) Anonymous() []finding.Verdict {
+	return a.eachBinding(func(b *binding) finding.Verdict {
 		return a.crowd(b, "callers without credentials", openRule, anonymous, unauthenticated)
 	})
 }
 
 // Everyone says for each binding whether it gives every user, or every service
 // account, more than discovery.
-func (a *Access) Everyone() []finding.Finding {
-	return a.eachBinding(func(b *binding) finding.Finding {
+func (a *Access) Everyone() []finding.Verdict {
+	return a.eachBinding(func(b *binding) finding.Verdict {
 		return a.crowd(b, "everyone who can log on", func(r rbacv1.PolicyRule) bool { return openRule(r) || selfRule(r) }, authenticated, allAccounts)
 	})
 }
 
-func (a *Access) eachBinding(judge func(*binding) finding.Finding) []finding.Finding {
-	var out []finding.Finding
+func (a *Access) eachBinding(judge func(*binding) finding.Verdict) []finding.Verdict {
+	var out []finding.Verdict
 	for _, b := range a.bindings {
 		f := judge(b)
 		f.Subject = b.Subject()
@@ -47,23 +47,23 @@ func (a *Access) eachBinding(judge func(*binding) finding.Finding) []finding.Fin
 
 // crowd judges a binding that names one of some groups by whether each rule of
 // its role is harmless.
-func (a *Access) crowd(b *binding, who string, harmless func(rbacv1.PolicyRule) bool, groups ...identity) finding.Finding {
+func (a *Access) crowd(b *binding, who string, harmless func(rbacv1.PolicyRule) bool, groups ...identity) finding.Verdict {
 	named := slices.IndexFunc(b.subjects, func(id identity) bool { return slices.Contains(groups, id) })
 	if named < 0 {
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	}
 	r := a.roles[b.role]
 	switch {
 	case r == nil && baseline[b.role.name] && b.role.namespace == "":
-		return finding.Finding{Status: finding.Pass, Evidence: "grants discovery"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "grants discovery"}
 	case r == nil:
 		return a.withoutRole(b)
 	case r.open:
-		return finding.Finding{Status: finding.Unknown, Reason: openReason}
+		return finding.Verdict{Status: finding.Unknown, Reason: openReason}
 	case r.object != nil && !slices.ContainsFunc(r.rules, func(rule rbacv1.PolicyRule) bool { return !harmless(rule) }):
-		return finding.Finding{Status: finding.Pass, Evidence: "grants discovery"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "grants discovery"}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("gives rights to %s (%s)", who, b.subjects[named]),
 		Evidence: b.grants() + a.firstRule(r, harmless),
@@ -83,14 +83,14 @@ func (a *Access) firstRule(r *role, harmless func(rbacv1.PolicyRule) bool) strin
 
 // withoutRole judges a binding to a role that is not in the inventory: in a
 // live cluster it grants nothing.
-func (a *Access) withoutRole(b *binding) finding.Finding {
+func (a *Access) withoutRole(b *binding) finding.Verdict {
 	if reason := a.unread(b.role.kind()); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
 	if a.inv.Origin == inventory.Files {
-		return finding.Finding{Status: finding.Unknown, Reason: "the " + b.role.kind() + " it refers to is not among the files"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the " + b.role.kind() + " it refers to is not among the files"}
 	}
-	return finding.Finding{Status: finding.Pass, Evidence: "its role does not exist, so that it grants nothing"}
+	return finding.Verdict{Status: finding.Pass, Evidence: "its role does not exist, so that it grants nothing"}
 }
 
 // openURLs are the paths by which a caller finds out what a server is, and
@@ -125,15 +125,15 @@ func selfRule(rule rbacv1.PolicyRule) bool {
 
 // Masters says for each binding whether it names the group that stands above
 // RBAC, whose members no binding shows and nothing revokes.
-func (a *Access) Masters() []finding.Finding {
-	return a.eachBinding(func(b *binding) finding.Finding {
+func (a *Access) Masters() []finding.Verdict {
+	return a.eachBinding(func(b *binding) finding.Verdict {
 		switch {
 		case !slices.Contains(b.subjects, masters):
-			return finding.Finding{Status: finding.Pass}
+			return finding.Verdict{Status: finding.Pass}
 		case b.ours():
-			return finding.Finding{Status: finding.NotApplicable, Reason: "Kubernetes creates this binding for itself"}
+			return finding.Verdict{Status: finding.NotApplicable, Reason: "Kubernetes creates this binding for itself"}
 		}
-		return finding.Finding{
+		return finding.Verdict{
 			Status:   finding.Fail,
 			Message:  "names the group system:masters, which no admission webhook and no RBAC rule holds back",
 			Evidence: b.grants(),
@@ -148,11 +148,11 @@ func (b *binding) ours() bool {
 
 // Dangling says for each binding whether its role and its service accounts
 // exist. Who creates a missing one takes the rights over.
-func (a *Access) Dangling() []finding.Finding { return a.eachBinding(a.dangling) }
+func (a *Access) Dangling() []finding.Verdict { return a.eachBinding(a.dangling) }
 
-func (a *Access) dangling(b *binding) finding.Finding {
+func (a *Access) dangling(b *binding) finding.Verdict {
 	if b.ours() {
-		return finding.Finding{Status: finding.NotApplicable, Reason: "Kubernetes creates this binding for itself"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "Kubernetes creates this binding for itself"}
 	}
 	var gone []string
 	var doubt string
@@ -180,13 +180,13 @@ func (a *Access) dangling(b *binding) finding.Finding {
 	}
 	switch {
 	case len(gone) > 0:
-		return finding.Finding{
+		return finding.Verdict{
 			Status: finding.Fail, Message: "refers to what does not exist: " + strings.Join(gone[:min(len(gone), maxShown)], ", "), Evidence: b.grants(),
 		}
 	case doubt != "":
-		return finding.Finding{Status: finding.Unknown, Reason: doubt}
+		return finding.Verdict{Status: finding.Unknown, Reason: doubt}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // absence says why what is missing in a namespace may exist all the same, or
@@ -206,33 +206,33 @@ func (a *Access) wellKnown(key roleKey) bool {
 
 // Deployers says for each binding that grants to what looks like a pipeline
 // whether it keeps to one namespace.
-func (a *Access) Deployers() []finding.Finding {
+func (a *Access) Deployers() []finding.Verdict {
 	tools := a.pipelines()
-	return a.eachBinding(func(b *binding) finding.Finding {
+	return a.eachBinding(func(b *binding) finding.Verdict {
 		at := slices.IndexFunc(b.subjects, func(id identity) bool { return tools[id] || deploys(id) })
 		if at < 0 {
-			return finding.Finding{Status: finding.NotApplicable, Reason: "it grants to nothing that looks like a pipeline"}
+			return finding.Verdict{Status: finding.NotApplicable, Reason: "it grants to nothing that looks like a pipeline"}
 		}
 		return a.deployer(b, b.subjects[at])
 	})
 }
 
-func (a *Access) deployer(b *binding, id identity) finding.Finding {
+func (a *Access) deployer(b *binding, id identity) finding.Verdict {
 	if b.namespace != "" && b.namespace != system {
-		return finding.Finding{Status: finding.Pass, Evidence: "bound in namespace " + b.namespace}
+		return finding.Verdict{Status: finding.Pass, Evidence: "bound in namespace " + b.namespace}
 	}
 	r := a.roles[b.role]
 	if r == nil && !baseline[b.role.name] {
 		return a.withoutRole(b)
 	}
 	if r == nil || r.object != nil && !slices.ContainsFunc(r.rules, writes) {
-		return finding.Finding{Status: finding.Pass, Evidence: "reads only"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "reads only"}
 	}
 	where := "every namespace"
 	if b.namespace == system {
 		where = "kube-system"
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("lets a pipeline (%s) deploy into %s", id, where),
 		Evidence: b.grants() + a.firstRule(r, func(rule rbacv1.PolicyRule) bool { return !writes(rule) }),

@@ -33,7 +33,7 @@ func TestBindings(t *testing.T) {
 	tests := []struct {
 		name, manifests string
 		origin          inventory.Origin
-		check           func(*rbac.Access) []finding.Finding
+		check           func(*rbac.Access) []finding.Verdict
 		want            finding.Status
 	}{
 		{"a person", reader + crb("reader", user("jane")), cluster, anonymous, pass},
@@ -146,7 +146,7 @@ func TestGrants(t *testing.T) {
 	tests := []struct {
 		name, manifests string
 		origin          inventory.Origin
-		check           func(*rbac.Access) []finding.Finding
+		check           func(*rbac.Access) []finding.Verdict
 		want            string
 	}{
 		{"config everywhere", role("ClusterRole", "r", config) + bind("ClusterRoleBinding", "b", "ClusterRole", "r", sa("shop", "web")), inventory.Cluster, writers, "ClusterRole/r fail"},

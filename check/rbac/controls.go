@@ -14,8 +14,8 @@ import (
 
 // AdminBindings says for each ClusterRoleBinding whether it gives every right
 // to anyone but Kubernetes' own components and administrators.
-func (a *Access) AdminBindings() []finding.Finding {
-	var out []finding.Finding
+func (a *Access) AdminBindings() []finding.Verdict {
+	var out []finding.Verdict
 	for _, b := range a.bindings {
 		if b.namespace == "" {
 			f := a.adminBinding(b)
@@ -26,23 +26,23 @@ func (a *Access) AdminBindings() []finding.Finding {
 	return out
 }
 
-func (a *Access) adminBinding(b *binding) finding.Finding {
+func (a *Access) adminBinding(b *binding) finding.Verdict {
 	r := a.roles[b.role]
 	outsiders := slices.DeleteFunc(slices.Clone(b.subjects), identity.system)
 	ours := b.GetLabels()[bootstrap] == bootstrapDefaults && r != nil && r.rights&everything == 0
 	switch {
 	case ours || len(outsiders) == 0 && len(b.subjects) > 0:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "binds only components and administrators of Kubernetes"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "binds only components and administrators of Kubernetes"}
 	case len(b.subjects) == 0:
-		return finding.Finding{Status: finding.Pass, Evidence: "binds nobody"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "binds nobody"}
 	case r == nil && a.inv.Gap("rbac.authorization.k8s.io", "ClusterRole") != "":
-		return finding.Finding{Status: finding.Unknown, Reason: "ClusterRole objects could not be read"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "ClusterRole objects could not be read"}
 	case r == nil && a.inv.Origin == inventory.Files && !baseline[b.role.name]:
-		return finding.Finding{Status: finding.Unknown, Reason: "the ClusterRole it refers to is not among the files"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the ClusterRole it refers to is not among the files"}
 	case r == nil || r.rights&everything == 0:
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("gives every right in the cluster to %s", join(outsiders)),
 		Evidence: "roleRef ClusterRole/" + b.role.name,
@@ -82,10 +82,10 @@ func (a *Access) BuiltIn(o *inventory.Object) bool {
 // DefaultAccounts says for each workload whether it runs as the default service
 // account of its namespace, and for each default account whether a role is
 // bound to it.
-func (a *Access) DefaultAccounts() []finding.Finding {
-	var out []finding.Finding
+func (a *Access) DefaultAccounts() []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range a.inv.Workloads() {
-		f := finding.Finding{Status: finding.Pass, Subject: w.Subject()}
+		f := finding.Verdict{Status: finding.Pass, Subject: w.Subject()}
 		if a.accountOf(w).name == defaultAccount {
 			f.Status = finding.Fail
 			f.Message = "runs as the default service account of its namespace"
@@ -120,18 +120,18 @@ func (a *Access) DefaultAccounts() []finding.Finding {
 	return out
 }
 
-func (a *Access) defaultAccount(acc account) finding.Finding {
+func (a *Access) defaultAccount(acc account) finding.Verdict {
 	if bound := a.rightsOf(acc); len(bound) > 0 {
-		return finding.Finding{
+		return finding.Verdict{
 			Status:   finding.Fail,
 			Message:  "the default service account, which any pod of the namespace may use, has a role",
 			Evidence: bound[0].Subject().String() + " grants " + bound[0].role.kind() + "/" + bound[0].role.name,
 		}
 	}
 	if reason := a.doubt(acc.namespace, "RoleBinding", "ClusterRoleBinding"); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // rightsOf returns the bindings that give an account more than every identity
@@ -153,8 +153,8 @@ func (a *Access) rightsOf(acc account) []*binding {
 
 // NeedlessTokens says for each workload whether a token for the API is mounted
 // into its pods although its account has no right there.
-func (a *Access) NeedlessTokens() []finding.Finding {
-	var out []finding.Finding
+func (a *Access) NeedlessTokens() []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range a.inv.Workloads() {
 		f := a.needlessToken(w)
 		f.Subject = w.Subject()
@@ -163,7 +163,7 @@ func (a *Access) NeedlessTokens() []finding.Finding {
 	return out
 }
 
-func (a *Access) needlessToken(w *inventory.Workload) finding.Finding {
+func (a *Access) needlessToken(w *inventory.Workload) finding.Verdict {
 	acc := a.accountOf(w)
 	o, setting := a.accounts[acc], w.Template.Spec.AutomountServiceAccountToken
 	if setting == nil && o != nil {
@@ -174,18 +174,18 @@ func (a *Access) needlessToken(w *inventory.Workload) finding.Finding {
 	}
 	switch {
 	case setting != nil && !*setting:
-		return finding.Finding{Status: finding.Pass, Evidence: "automountServiceAccountToken: false"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "automountServiceAccountToken: false"}
 	case len(a.rightsOf(acc)) > 0:
-		return finding.Finding{Status: finding.Pass, Evidence: "the account has a role"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "the account has a role"}
 	case setting == nil && o == nil && a.inv.Gap("", "ServiceAccount") != "":
-		return finding.Finding{Status: finding.Unknown, Reason: "ServiceAccount objects could not be read: " + a.inv.Gap("", "ServiceAccount")}
+		return finding.Verdict{Status: finding.Unknown, Reason: "ServiceAccount objects could not be read: " + a.inv.Gap("", "ServiceAccount")}
 	case setting == nil && o == nil && acc.name != defaultAccount && a.inv.Origin == inventory.Files:
-		return finding.Finding{Status: finding.Unknown, Reason: "its ServiceAccount is not among the files"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "its ServiceAccount is not among the files"}
 	}
 	if reason := a.doubt(acc.namespace, "RoleBinding", "ClusterRoleBinding"); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  "mounts an API token although its service account has no right",
 		Evidence: "service account " + acc.namespace + "/" + acc.name,
@@ -205,7 +205,7 @@ func requestsToken(w *inventory.Workload) bool {
 
 // SharedAccounts says for each workload whether another application runs as the
 // same service account.
-func (a *Access) SharedAccounts() []finding.Finding {
+func (a *Access) SharedAccounts() []finding.Verdict {
 	apps := map[account]map[string]bool{}
 	for acc, ws := range a.users {
 		apps[acc] = map[string]bool{}
@@ -213,7 +213,7 @@ func (a *Access) SharedAccounts() []finding.Finding {
 			apps[acc][application(w)] = true
 		}
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, w := range a.inv.Workloads() {
 		f := a.sharedAccount(w, apps[a.accountOf(w)])
 		f.Subject = w.Subject()
@@ -222,9 +222,9 @@ func (a *Access) SharedAccounts() []finding.Finding {
 	return out
 }
 
-func (a *Access) sharedAccount(w *inventory.Workload, apps map[string]bool) finding.Finding {
+func (a *Access) sharedAccount(w *inventory.Workload, apps map[string]bool) finding.Verdict {
 	if len(apps) > 1 {
-		return finding.Finding{
+		return finding.Verdict{
 			Status:   finding.Fail,
 			Message:  fmt.Sprintf("shares service account %s with %d other applications", a.accountOf(w).name, len(apps)-1),
 			Evidence: "applications " + list(slices.Sorted(maps.Keys(apps))),
@@ -232,13 +232,13 @@ func (a *Access) sharedAccount(w *inventory.Workload, apps map[string]bool) find
 	}
 	for _, gap := range a.inv.Gaps {
 		if inventory.IsWorkload(gap.Kind) {
-			return finding.Finding{Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason}
 		}
 	}
 	if reason := a.doubt(a.inv.NamespaceOf(w.Object)); reason != "" {
-		return finding.Finding{Status: finding.Unknown, Reason: reason}
+		return finding.Verdict{Status: finding.Unknown, Reason: reason}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // application names what a workload is part of: its recommended labels, else

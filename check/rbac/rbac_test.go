@@ -33,7 +33,7 @@ func analyze(t testing.TB, origin inventory.Origin, manifests string, gaps ...in
 }
 
 // show writes findings as "Kind/namespace/name status", sorted.
-func show(findings []finding.Finding) string {
+func show(findings []finding.Verdict) string {
 	var lines []string
 	for _, f := range findings {
 		lines = append(lines, fmt.Sprintf("%s %s", f.Subject, f.Status))
@@ -139,7 +139,7 @@ func TestRights(t *testing.T) {
 				a := analyze(t, inventory.Files, role(kind, "r", tt.rule))
 				for _, check := range []struct {
 					name     string
-					findings []finding.Finding
+					findings []finding.Verdict
 					fails    bool
 				}{
 					{"secrets", a.SecretReaders(), tt.secrets}, {"escalate", a.Escalators(), tt.escalators}, {"execute", a.Executors(), tt.executor},

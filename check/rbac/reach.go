@@ -19,12 +19,12 @@ import (
 //
 // Each identity is judged by the rights it has itself: what only the rights of
 // two identities taken over make possible together is not seen.
-func (a *Access) AdminReachers() []finding.Finding {
+func (a *Access) AdminReachers() []finding.Verdict {
 	g := a.newGraph()
 	sure, maybe := g.search(false), g.search(true)
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, w := range a.inv.Workloads() {
-		f := finding.Finding{Subject: w.Subject()}
+		f := finding.Verdict{Subject: w.Subject()}
 		if acc := a.accountOf(w); acc.namespace == system {
 			f.Status, f.Reason = finding.NotApplicable, "components in kube-system are part of Kubernetes"
 		} else {
@@ -35,7 +35,7 @@ func (a *Access) AdminReachers() []finding.Finding {
 	return out
 }
 
-func (a *Access) reaches(f *finding.Finding, g *graph, acc account, sure, maybe *paths) {
+func (a *Access) reaches(f *finding.Verdict, g *graph, acc account, sure, maybe *paths) {
 	from := g.of[acc.identity()]
 	doubt := a.doubt(acc.namespace, "RoleBinding", "ClusterRoleBinding", "Role", "ClusterRole")
 	for _, b := range a.held(acc.identity()) {

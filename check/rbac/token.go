@@ -13,10 +13,10 @@ const (
 
 // TokenSecrets says for each Secret whether it asks for a token that never
 // expires. Secrets of a live cluster are not read.
-func (a *Access) TokenSecrets() []finding.Finding {
-	var out []finding.Finding
+func (a *Access) TokenSecrets() []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range a.inv.Kind("", "Secret") {
-		f := finding.Finding{Status: finding.Pass, Subject: o.Subject()}
+		f := finding.Verdict{Status: finding.Pass, Subject: o.Subject()}
 		if kind, _, _ := unstructured.NestedString(o.Object, "type"); kind == tokenType {
 			f.Status = finding.Fail
 			f.Message = "holds a token of a service account that never expires"

@@ -20,7 +20,7 @@ const minWindow = 7 * 24 * time.Hour
 // Unused says for each role that is granted which of its rights nobody used in
 // the window of the audit log. Rights are compared as the rules write them; a
 // wildcard is used if anything that it covers is.
-func (a *Access) Unused(seen *evidence.Set) []finding.Finding {
+func (a *Access) Unused(seen *evidence.Set) []finding.Verdict {
 	window := latest(seen)
 	used := map[identity][]evidence.Use{}
 	if seen != nil {
@@ -30,7 +30,7 @@ func (a *Access) Unused(seen *evidence.Set) []finding.Finding {
 			}
 		}
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, r := range a.order {
 		if r.object == nil {
 			continue
@@ -71,18 +71,18 @@ func users(u evidence.Use) []identity {
 	return out
 }
 
-func (r *role) unused(used map[identity][]evidence.Use, window *evidence.Use) finding.Finding {
+func (r *role) unused(used map[identity][]evidence.Use, window *evidence.Use) finding.Verdict {
 	switch {
 	case r.ours:
-		return finding.Finding{Status: finding.NotApplicable, Reason: BuiltInReason}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: BuiltInReason}
 	case len(r.granted) == 0:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "no binding grants it"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "no binding grants it"}
 	case len(r.rules) == 0:
-		return finding.Finding{Status: finding.NotApplicable, Reason: "it has no rules"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "it has no rules"}
 	case window == nil:
-		return finding.Finding{Status: finding.Unknown, Reason: "no audit log; give the log of the API server by --evidence"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "no audit log; give the log of the API server by --evidence"}
 	case window.SeenAt.Sub(window.From) < minWindow:
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("the audit log covers %s; at least 7 days show which rights are used",
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("the audit log covers %s; at least 7 days show which rights are used",
 			window.SeenAt.Sub(window.From).Round(time.Hour))}
 	}
 	var idle, needed []string
@@ -97,9 +97,9 @@ func (r *role) unused(used map[identity][]evidence.Use, window *evidence.Use) fi
 	}
 	days := fmt.Sprintf("from %s to %s", window.From.Format(time.DateOnly), window.SeenAt.Format(time.DateOnly))
 	if len(idle) == 0 {
-		return finding.Finding{Status: finding.Pass, Evidence: "every right was used " + days}
+		return finding.Verdict{Status: finding.Pass, Evidence: "every right was used " + days}
 	}
-	return finding.Finding{
+	return finding.Verdict{
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("%d of %d rights were not used %s", len(idle), len(idle)+len(needed), days),
 		Evidence: "not used: " + list(idle) + "; used: " + cmp.Or(list(needed), "none"),
@@ -145,7 +145,7 @@ func (r *role) uses(want right, used map[identity][]evidence.Use) bool {
 // Logons says whether people log on with client certificates or bootstrap
 // tokens, by the audit log. Without one that shows how users logged on it says
 // nothing.
-func Logons(seen *evidence.Set) []finding.Finding {
+func Logons(seen *evidence.Set) []finding.Verdict {
 	window := latest(seen)
 	if window == nil {
 		return nil
@@ -164,7 +164,7 @@ func Logons(seen *evidence.Set) []finding.Finding {
 			people[u.User] = true
 		}
 	}
-	f := finding.Finding{
+	f := finding.Verdict{
 		Status: finding.Pass, Subject: finding.Subject{Kind: "Cluster"},
 		Evidence:     fmt.Sprintf("%d people in the audit log of %s, none by certificate", len(people), window.SeenAt.Format(time.DateOnly)),
 		EvidenceKind: string(evidence.Audit), ObservedAt: window.SeenAt,
@@ -176,5 +176,5 @@ func Logons(seen *evidence.Set) []finding.Finding {
 	case !shown || len(people) == 0:
 		return nil // nothing shows how people log on
 	}
-	return []finding.Finding{f}
+	return []finding.Verdict{f}
 }

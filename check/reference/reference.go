@@ -23,8 +23,8 @@ import (
 
 // Dangling says for each Service, Ingress, HTTPRoute and
 // HorizontalPodAutoscaler whether what it points at exists.
-func Dangling(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func Dangling(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	pods := podsOf(inv)
 	ofService := func(inv *inventory.Inventory, o *inventory.Object) (target, error) { return ofService(inv, o, pods) }
 	for _, k := range []struct {
@@ -40,7 +40,7 @@ func Dangling(inv *inventory.Inventory) []finding.Finding {
 			t, err := k.missing(inv, o)
 			f := t.judge(inv)
 			if err != nil {
-				f = finding.Finding{Status: finding.Unknown, Reason: err.Error()}
+				f = finding.Verdict{Status: finding.Unknown, Reason: err.Error()}
 			}
 			f.Subject = o.Subject()
 			out = append(out, f)
@@ -58,22 +58,22 @@ type target struct {
 	none      string // why the object points at nothing by intention
 }
 
-func (t target) judge(inv *inventory.Inventory) finding.Finding {
+func (t target) judge(inv *inventory.Inventory) finding.Verdict {
 	switch {
 	case t.none != "":
-		return finding.Finding{Status: finding.NotApplicable, Reason: t.none}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: t.none}
 	case t.missing == "":
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	}
 	for _, gap := range inv.Gaps {
 		if slices.Contains(t.kinds, gap.Kind) {
-			return finding.Finding{Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: gap.Kind.Kind + " objects could not be read: " + gap.Reason}
 		}
 	}
 	if inv.Origin == inventory.Files && inv.Get("", "Namespace", "", t.namespace) == nil {
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("%s is not among the files, and neither is namespace %s", t.missing, t.namespace)}
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("%s is not among the files, and neither is namespace %s", t.missing, t.namespace)}
 	}
-	return finding.Finding{Status: finding.Fail, Message: "points at " + t.missing + ", which does not exist"}
+	return finding.Verdict{Status: finding.Fail, Message: "points at " + t.missing + ", which does not exist"}
 }
 
 var (

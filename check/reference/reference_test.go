@@ -52,7 +52,7 @@ func autoscaler(version, kind, name string) string {
 }
 
 // of returns the state of the object of a kind.
-func of(t *testing.T, inv *inventory.Inventory, kind string) finding.Finding {
+func of(t *testing.T, inv *inventory.Inventory, kind string) finding.Verdict {
 	t.Helper()
 	for _, f := range Dangling(inv) {
 		if f.Subject.Kind == kind {
@@ -60,7 +60,7 @@ func of(t *testing.T, inv *inventory.Inventory, kind string) finding.Finding {
 		}
 	}
 	t.Fatalf("no finding on a %s", kind)
-	return finding.Finding{}
+	return finding.Verdict{}
 }
 
 func TestDangling(t *testing.T) {

@@ -15,12 +15,12 @@ import (
 
 // Allowed says for each workload whether all its images, those of volumes
 // included, come from the registries on the allow lists among the evidence.
-func Allowed(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
+func Allowed(inv *inventory.Inventory, set *evidence.Set) []finding.Verdict {
 	var allow []string
 	for _, list := range set.Registries {
 		allow = append(allow, list.Allow...)
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f, containers := judge(&w.Template.Spec, allow)
 		f.Subject = w.Subject()
@@ -31,9 +31,9 @@ func Allowed(inv *inventory.Inventory, set *evidence.Set) []finding.Finding {
 }
 
 // judge also returns the containers that a failure speaks of.
-func judge(spec *corev1.PodSpec, allow []string) (finding.Finding, []string) {
+func judge(spec *corev1.PodSpec, allow []string) (finding.Verdict, []string) {
 	if len(allow) == 0 {
-		return finding.Finding{Status: finding.Unknown, Reason: "no allow list: name the registries that you trust under allow in a file with apiVersion " +
+		return finding.Verdict{Status: finding.Unknown, Reason: "no allow list: name the registries that you trust under allow in a file with apiVersion " +
 			evidence.RegistriesVersion + ", and give it by --evidence"}, nil
 	}
 	var strangers, containers, without []string
@@ -51,15 +51,15 @@ func judge(spec *corev1.PodSpec, allow []string) (finding.Finding, []string) {
 	switch {
 	case len(strangers) > 0:
 		slices.Sort(strangers)
-		return finding.Finding{
+		return finding.Verdict{
 			Status:   finding.Fail,
 			Message:  "images from registries outside the allow list: " + strings.Join(slices.Compact(strangers), ", "),
 			Evidence: "allowed are " + strings.Join(allow[:min(len(allow), 10)], ", "),
 		}, containers
 	case len(without) > 0:
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("no image is given for %s", strings.Join(without, ", "))}, nil
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("no image is given for %s", strings.Join(without, ", "))}, nil
 	}
-	return finding.Finding{Status: finding.Pass}, nil
+	return finding.Verdict{Status: finding.Pass}, nil
 }
 
 // An image is what a container or a volume of a pod is made of.

@@ -24,8 +24,8 @@ func opaque(r *evidence.Repository) string {
 
 // Pinned says whether a pipeline takes actions, templates and images of others
 // by digest or commit, so that nobody can exchange them.
-func Pinned(set *evidence.Set) []finding.Finding {
-	return each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func Pinned(set *evidence.Set) []finding.Verdict {
+	return each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		var loose []string
 		all := 0
 		for _, w := range r.Workflows {
@@ -48,8 +48,8 @@ func Pinned(set *evidence.Set) []finding.Finding {
 }
 
 // ReadOnly says whether the token of a pipeline may only read by default.
-func ReadOnly(set *evidence.Set) []finding.Finding {
-	return each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func ReadOnly(set *evidence.Set) []finding.Verdict {
+	return each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		var writes, silent []string
 		for _, w := range r.Workflows {
 			writes = append(writes, w.Writes...)
@@ -71,8 +71,8 @@ func ReadOnly(set *evidence.Set) []finding.Finding {
 
 // Credentials says whether a pipeline holds credentials for clouds and clusters
 // that do not expire.
-func Credentials(set *evidence.Set) []finding.Finding {
-	return each(set, "Pipeline", func(r *evidence.Repository) finding.Finding {
+func Credentials(set *evidence.Set) []finding.Verdict {
+	return each(set, "Pipeline", func(r *evidence.Repository) finding.Verdict {
 		var lasting, federated, unsure []string
 		for _, w := range r.Workflows {
 			for _, c := range w.Credentials {
@@ -112,8 +112,8 @@ func doubts(w repository.Workflow) []string {
 
 // Scanned says whether a pipeline checks manifests before they are deployed, and
 // stops if they are wrong.
-func Scanned(set *evidence.Set) []finding.Finding {
-	return each(set, "Pipeline", func(r *evidence.Repository) finding.Finding {
+func Scanned(set *evidence.Set) []finding.Verdict {
+	return each(set, "Pipeline", func(r *evidence.Repository) finding.Verdict {
 		steps := r.Steps("manifests")
 		var weak, unsure []string
 		for _, s := range steps {

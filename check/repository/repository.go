@@ -14,11 +14,11 @@ import (
 )
 
 // each judges every repository of a set, as a subject of a kind.
-func each(set *evidence.Set, kind string, judge func(r *evidence.Repository) finding.Finding) []finding.Finding {
+func each(set *evidence.Set, kind string, judge func(r *evidence.Repository) finding.Verdict) []finding.Verdict {
 	if set == nil {
 		return nil
 	}
-	var out []finding.Finding
+	var out []finding.Verdict
 	for i := range set.Repositories {
 		r := &set.Repositories[i]
 		f := judge(r)
@@ -29,21 +29,21 @@ func each(set *evidence.Set, kind string, judge func(r *evidence.Repository) fin
 	return out
 }
 
-func pass(format string, args ...any) finding.Finding {
-	return finding.Finding{Status: finding.Pass, Evidence: fmt.Sprintf(format, args...)}
+func pass(format string, args ...any) finding.Verdict {
+	return finding.Verdict{Status: finding.Pass, Evidence: fmt.Sprintf(format, args...)}
 }
 
-func unknown(format string, args ...any) finding.Finding {
-	return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}
+func unknown(format string, args ...any) finding.Verdict {
+	return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf(format, args...)}
 }
 
-func notApplicable(reason string) finding.Finding {
-	return finding.Finding{Status: finding.NotApplicable, Reason: reason}
+func notApplicable(reason string) finding.Verdict {
+	return finding.Verdict{Status: finding.NotApplicable, Reason: reason}
 }
 
 // fail is a failure at places, of which the first is the source of the subject.
-func fail(message string, places []string) finding.Finding {
-	f := finding.Finding{Status: finding.Fail, Message: message, Evidence: strings.Join(shorten(places), "; ")}
+func fail(message string, places []string) finding.Verdict {
+	f := finding.Verdict{Status: finding.Fail, Message: message, Evidence: strings.Join(shorten(places), "; ")}
 	f.Subject.Source, _, _ = strings.Cut(places[0], " ")
 	return f
 }
@@ -60,8 +60,8 @@ func shorten(names []string) []string {
 
 // Protected says of each repository whether its default branch takes changes
 // only by a reviewed pull request, and keeps its history.
-func Protected(set *evidence.Set) []finding.Finding {
-	out := each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func Protected(set *evidence.Set) []finding.Verdict {
+	out := each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		return unknown("a folder does not show how its branches are protected: give the answer of gh api repos/%s/branches/main/protection, or of OpenSSF Scorecard, by --evidence", ownerAndName(r.Name))
 	})
 	if set == nil {
@@ -100,7 +100,7 @@ func named(set *evidence.Set) []string {
 
 // protection judges all that is known of the protection of a repository. Rules
 // add up: what one of them demands holds.
-func protection(set *evidence.Set, name string) finding.Finding {
+func protection(set *evidence.Set, name string) finding.Verdict {
 	var p evidence.Protection
 	var sources []string
 	for _, q := range set.Protections {
@@ -124,7 +124,7 @@ func protection(set *evidence.Set, name string) finding.Finding {
 		f.Evidence = strings.Join(sources, ", ")
 	}
 	if f.Status == finding.Pass && p.SeenAt.IsZero() {
-		f = finding.Finding{
+		f = finding.Verdict{
 			Status: finding.Unknown, Subject: f.Subject, EvidenceKind: f.EvidenceKind,
 			Reason: sources[0] + " does not say when it was seen: add a key seenAt, as gh api does with --jq '. + {seenAt: (now | todate)}'",
 		}
@@ -132,7 +132,7 @@ func protection(set *evidence.Set, name string) finding.Finding {
 	return f
 }
 
-func judgeProtection(p evidence.Protection) finding.Finding {
+func judgeProtection(p evidence.Protection) finding.Verdict {
 	var wrong, missing []string
 	for _, demand := range []struct {
 		fact        fact.Fact
@@ -151,17 +151,17 @@ func judgeProtection(p evidence.Protection) finding.Finding {
 	}
 	switch {
 	case len(wrong) > 0:
-		return finding.Finding{Status: finding.Fail, Message: strings.Join(wrong, ", and ")}
+		return finding.Verdict{Status: finding.Fail, Message: strings.Join(wrong, ", and ")}
 	case len(missing) > 0:
 		return unknown("what was given does not speak of %s: give the rulesets of the branch too, or the result of OpenSSF Scorecard", strings.Join(missing, " and "))
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 // Owned says whether all that decides what is deployed and allowed has code
 // owners.
-func Owned(set *evidence.Set) []finding.Finding {
-	return each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func Owned(set *evidence.Set) []finding.Verdict {
+	return each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		var free []string
 		for _, p := range r.Sensitive {
 			if len(p.Owners) == 0 {
@@ -172,9 +172,9 @@ func Owned(set *evidence.Set) []finding.Finding {
 		case len(r.Sensitive) == 0:
 			return notApplicable("nothing in the repository decides what is deployed or allowed")
 		case r.CodeOwners == "":
-			return finding.Finding{Status: finding.Fail, Message: "no file of code owners", Evidence: strings.Join(shorten(free), ", ")}
+			return finding.Verdict{Status: finding.Fail, Message: "no file of code owners", Evidence: strings.Join(shorten(free), ", ")}
 		case len(free) > 0:
-			f := finding.Finding{Status: finding.Fail, Message: "paths that decide what is deployed or allowed have no code owner", Evidence: strings.Join(shorten(free), ", ")}
+			f := finding.Verdict{Status: finding.Fail, Message: "paths that decide what is deployed or allowed have no code owner", Evidence: strings.Join(shorten(free), ", ")}
 			f.Subject.Source = r.CodeOwners
 			return f
 		}
@@ -185,8 +185,8 @@ func Owned(set *evidence.Set) []finding.Finding {
 // Secrets says whether secrets lie in the files or the history of a repository.
 // A search that was not whole does not pass; nor does what lies in tests, where
 // a secret may be made up, or real.
-func Secrets(set *evidence.Set) []finding.Finding {
-	return each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func Secrets(set *evidence.Set) []finding.Verdict {
+	return each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		var places, tests []string
 		for _, l := range r.Leaks {
 			if l.Test {
@@ -239,8 +239,8 @@ func plural(n int, thing string) string {
 }
 
 // Manifests says whether manifests of Secrets lie open in a repository.
-func Manifests(set *evidence.Set) []finding.Finding {
-	return each(set, "Repository", func(r *evidence.Repository) finding.Finding {
+func Manifests(set *evidence.Set) []finding.Verdict {
+	return each(set, "Repository", func(r *evidence.Repository) finding.Verdict {
 		switch {
 		case len(r.SecretFiles) > 0:
 			f := fail(counted(len(r.SecretFiles), "manifest holds a plain Secret", "manifests hold plain Secrets")+", which base64 does not hide", r.SecretFiles)

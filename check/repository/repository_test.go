@@ -23,7 +23,7 @@ func setOf(trees ...repository.Tree) *evidence.Set {
 }
 
 // one expects one finding with a text in it.
-func one(t *testing.T, name string, got []finding.Finding, want finding.Status, says string) {
+func one(t *testing.T, name string, got []finding.Verdict, want finding.Status, says string) {
 	t.Helper()
 	if len(got) != 1 || got[0].Status != want || !strings.Contains(got[0].Message+got[0].Reason+got[0].Evidence, says) {
 		t.Errorf("%s: %+v, want %s with %q", name, got, want, says)

@@ -26,8 +26,8 @@ var handlers = []string{"runsc", "gvisor", "kata", "firecracker", "runhcs-wcow-h
 // Untrusted says for each workload that is labelled untrusted whether it runs
 // in a sandbox. The handler of its RuntimeClass decides: its name may be
 // anything.
-func Untrusted(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func Untrusted(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f := judge(inv, w)
 		f.Subject = w.Subject()
@@ -36,24 +36,24 @@ func Untrusted(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func judge(inv *inventory.Inventory, w *inventory.Workload) finding.Finding {
+func judge(inv *inventory.Inventory, w *inventory.Workload) finding.Verdict {
 	if trust(inv, w) != untrusted {
-		return finding.Finding{Status: finding.NotApplicable, Reason: "neither it nor its namespace is labelled " + Label + ": " + untrusted}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "neither it nor its namespace is labelled " + Label + ": " + untrusted}
 	}
 	name := w.Template.Spec.RuntimeClassName
 	if name == nil || *name == "" {
-		return finding.Finding{Status: finding.Fail, Message: "is untrusted and shares the kernel of its node", Evidence: "no runtimeClassName"}
+		return finding.Verdict{Status: finding.Fail, Message: "is untrusted and shares the kernel of its node", Evidence: "no runtimeClassName"}
 	}
 	class := inv.Get("node.k8s.io", "RuntimeClass", "", *name)
 	if class == nil {
-		return finding.Finding{Status: finding.Unknown, Reason: missing(inv, *name)}
+		return finding.Verdict{Status: finding.Unknown, Reason: missing(inv, *name)}
 	}
 	handler, _, _ := unstructured.NestedString(class.Object, "handler")
 	evidence := fmt.Sprintf("RuntimeClass %s has handler %s", *name, handler)
 	if !isolates(handler) {
-		return finding.Finding{Status: finding.Fail, Message: "is untrusted and runs in a runtime class that is no sandbox known here", Evidence: evidence}
+		return finding.Verdict{Status: finding.Fail, Message: "is untrusted and runs in a runtime class that is no sandbox known here", Evidence: evidence}
 	}
-	return finding.Finding{Status: finding.Pass, Evidence: evidence}
+	return finding.Verdict{Status: finding.Pass, Evidence: evidence}
 }
 
 func missing(inv *inventory.Inventory, name string) string {

@@ -28,10 +28,10 @@ const Period = 90 * 24 * time.Hour
 
 // each judges every Secret that people keep: not those that Kubernetes and Helm
 // make for themselves.
-func each(inv *inventory.Inventory, judge func(o *inventory.Object) finding.Finding) []finding.Finding {
-	var out []finding.Finding
+func each(inv *inventory.Inventory, judge func(o *inventory.Object) finding.Verdict) []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Secret") {
-		f := finding.Finding{Status: finding.NotApplicable, Reason: "made and used by Kubernetes or Helm itself"}
+		f := finding.Verdict{Status: finding.NotApplicable, Reason: "made and used by Kubernetes or Helm itself"}
 		if !automatic(o) {
 			f = judge(o)
 		}
@@ -50,17 +50,17 @@ func automatic(o *inventory.Object) bool {
 // Unused says for each Secret whether something uses it: a workload, a service
 // account, an entry point, a role that names it, or any other object that has
 // its name where it speaks of a secret.
-func Unused(inv *inventory.Inventory) []finding.Finding {
+func Unused(inv *inventory.Inventory) []finding.Verdict {
 	used := uses(inv)
-	return each(inv, func(o *inventory.Object) finding.Finding {
+	return each(inv, func(o *inventory.Object) finding.Verdict {
 		ns := inv.NamespaceOf(o)
 		if by := used[key{ns, o.GetName()}]; by != nil {
-			return finding.Finding{Status: finding.Pass, Evidence: "used by " + by.Subject().String()}
+			return finding.Verdict{Status: finding.Pass, Evidence: "used by " + by.Subject().String()}
 		}
 		if reason := silent(inv, ns); reason != "" {
-			return finding.Finding{Status: finding.Unknown, Reason: reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: reason}
 		}
-		return finding.Finding{Status: finding.Fail, Message: "nothing uses this Secret"}
+		return finding.Verdict{Status: finding.Fail, Message: "nothing uses this Secret"}
 	})
 }
 
@@ -145,23 +145,23 @@ func lists(node any, item string) bool {
 
 // Age says for each Secret whether it was replaced within [Period]. Files tell
 // that by [RotatedMark], or by what the API server notes in what it returns.
-func Age(inv *inventory.Inventory, now time.Time) []finding.Finding {
-	return each(inv, func(o *inventory.Object) finding.Finding {
+func Age(inv *inventory.Inventory, now time.Time) []finding.Verdict {
+	return each(inv, func(o *inventory.Object) finding.Verdict {
 		if by := rotator(o); by != "" {
-			return finding.Finding{Status: finding.NotApplicable, Reason: "rotated by " + by}
+			return finding.Verdict{Status: finding.NotApplicable, Reason: "rotated by " + by}
 		}
 		at, exact, err := changed(o)
 		switch age := now.Sub(at); {
 		case err != nil:
-			return finding.Finding{Status: finding.Unknown, Reason: err.Error()}
+			return finding.Verdict{Status: finding.Unknown, Reason: err.Error()}
 		case at.IsZero(), !exact && age > Period:
-			return finding.Finding{Status: finding.Unknown, Reason: "when it was last replaced is not known; note the day in the annotation " + RotatedMark}
+			return finding.Verdict{Status: finding.Unknown, Reason: "when it was last replaced is not known; note the day in the annotation " + RotatedMark}
 		case age > Period:
-			return finding.Finding{Status: finding.Fail, Message: fmt.Sprintf("not replaced for %d days", int(age.Hours()/24)), Evidence: "last on " + at.Format(time.DateOnly)}
+			return finding.Verdict{Status: finding.Fail, Message: fmt.Sprintf("not replaced for %d days", int(age.Hours()/24)), Evidence: "last on " + at.Format(time.DateOnly)}
 		case at.After(now):
-			return finding.Finding{Status: finding.Unknown, Reason: "its last replacement is dated " + at.Format(time.DateOnly) + ", which is in the future"}
+			return finding.Verdict{Status: finding.Unknown, Reason: "its last replacement is dated " + at.Format(time.DateOnly) + ", which is in the future"}
 		default:
-			return finding.Finding{Status: finding.Pass, Evidence: "last on " + at.Format(time.DateOnly)}
+			return finding.Verdict{Status: finding.Pass, Evidence: "last on " + at.Format(time.DateOnly)}
 		}
 	})
 }
@@ -206,7 +206,7 @@ func changed(o *inventory.Object) (at time.Time, exact bool, err error) {
 // Shared says for each Secret whether workloads of one application only can
 // read it, mounted or through the API, as readers knows. An application is what
 // app.kubernetes.io/part-of names, else the namespace.
-func Shared(inv *inventory.Inventory, readers func(namespace, name string) []*inventory.Workload) []finding.Finding {
+func Shared(inv *inventory.Inventory, readers func(namespace, name string) []*inventory.Workload) []finding.Verdict {
 	mounts := map[key][]*inventory.Workload{}
 	for _, w := range inv.Workloads() {
 		for name := range Names(w.Object) {
@@ -214,7 +214,7 @@ func Shared(inv *inventory.Inventory, readers func(namespace, name string) []*in
 			mounts[at] = append(mounts[at], w)
 		}
 	}
-	return each(inv, func(o *inventory.Object) finding.Finding {
+	return each(inv, func(o *inventory.Object) finding.Verdict {
 		ns, applications, how := inv.NamespaceOf(o), map[string]bool{}, []string{}
 		for _, w := range slices.Concat(mounts[key{ns, o.GetName()}], readers(ns, o.GetName())) {
 			if app := application(inv, w); !applications[app] {
@@ -224,15 +224,15 @@ func Shared(inv *inventory.Inventory, readers func(namespace, name string) []*in
 		}
 		slices.Sort(how)
 		if len(applications) > 1 {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Fail, Message: fmt.Sprintf("workloads of %d applications can read it", len(applications)),
 				Evidence: strings.Join(how[:min(len(how), 4)], ", "),
 			}
 		}
 		if reason := silent(inv, ns); reason != "" {
-			return finding.Finding{Status: finding.Unknown, Reason: reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: reason}
 		}
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	})
 }
 

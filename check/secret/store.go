@@ -27,10 +27,10 @@ var stores = []schema.GroupKind{
 
 // Stores says for each namespace that uses Secrets whether an external or
 // sealed store feeds it.
-func Stores(inv *inventory.Inventory) []finding.Finding {
+func Stores(inv *inventory.Inventory) []finding.Verdict {
 	fed := feeds(inv)
 	needs := needs(inv)
-	var out []finding.Finding
+	var out []finding.Verdict
 	sources := namespaces(inv)
 	for _, ns := range slices.Sorted(maps.Keys(sources)) {
 		f := store(inv, ns, fed[ns], needs[ns])
@@ -43,25 +43,25 @@ func Stores(inv *inventory.Inventory) []finding.Finding {
 	return out
 }
 
-func store(inv *inventory.Inventory, ns, feed, need string) finding.Finding {
+func store(inv *inventory.Inventory, ns, feed, need string) finding.Verdict {
 	switch {
 	case ns == "kube-system" || ns == "kube-public" || ns == "kube-node-lease":
-		return finding.Finding{Status: finding.NotApplicable, Reason: "namespace of Kubernetes itself"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "namespace of Kubernetes itself"}
 	case feed != "":
-		return finding.Finding{Status: finding.Pass, Evidence: feed}
+		return finding.Verdict{Status: finding.Pass, Evidence: feed}
 	}
 	for _, gk := range stores {
 		if reason := inv.Gap(gk.Group, gk.Kind); reason != "" && need != "" {
-			return finding.Finding{Status: finding.Unknown, Reason: gk.Kind + " objects could not be read: " + reason}
+			return finding.Verdict{Status: finding.Unknown, Reason: gk.Kind + " objects could not be read: " + reason}
 		}
 	}
 	switch {
 	case inv.Origin == inventory.Files && inv.Get("", "Namespace", "", ns) == nil:
-		return finding.Finding{Status: finding.Unknown, Reason: "the Namespace is not among the files; what feeds it may be elsewhere"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the Namespace is not among the files; what feeds it may be elsewhere"}
 	case need == "":
-		return finding.Finding{Status: finding.NotApplicable, Reason: "the namespace uses no Secret"}
+		return finding.Verdict{Status: finding.NotApplicable, Reason: "the namespace uses no Secret"}
 	}
-	return finding.Finding{Status: finding.Fail, Message: "Secrets are written by hand: no external or sealed store feeds the namespace", Evidence: need}
+	return finding.Verdict{Status: finding.Fail, Message: "Secrets are written by hand: no external or sealed store feeds the namespace", Evidence: need}
 }
 
 // namespaces returns the namespaces that have an object, a workload or a

@@ -48,8 +48,8 @@ var inTree = map[string]string{
 
 // Encrypted says for each volume, and for each class that makes volumes,
 // whether what is written there is encrypted on the disk.
-func Encrypted(inv *inventory.Inventory) []finding.Finding {
-	var out []finding.Finding
+func Encrypted(inv *inventory.Inventory) []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "PersistentVolume") {
 		f := volume(inv, o)
 		f.Subject, f.Exposure = o.Subject(), finding.System
@@ -64,7 +64,7 @@ func Encrypted(inv *inventory.Inventory) []finding.Finding {
 }
 
 // volume judges a volume by its driver, and by the class that made it.
-func volume(inv *inventory.Inventory, o *inventory.Object) finding.Finding {
+func volume(inv *inventory.Inventory, o *inventory.Object) finding.Verdict {
 	name := text(o, "spec", "csi", "driver")
 	for field, by := range inTree {
 		if spec, _, _ := unstructured.NestedMap(o.Object, "spec", field); spec != nil {
@@ -72,34 +72,34 @@ func volume(inv *inventory.Inventory, o *inventory.Object) finding.Finding {
 		}
 	}
 	if name == "" {
-		return finding.Finding{Status: finding.Unknown, Reason: "nothing shows whether the disk of the volume is encrypted; attest it"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "nothing shows whether the disk of the volume is encrypted; attest it"}
 	}
 	return class(name, inv.Get("storage.k8s.io", "StorageClass", "", text(o, "spec", "storageClassName")))
 }
 
 // class judges the volumes of a driver by their class, which may be nil.
-func class(name string, o *inventory.Object) finding.Finding {
+func class(name string, o *inventory.Object) finding.Verdict {
 	if by, ok := inTree[name]; ok {
 		name = by
 	}
 	at := slices.IndexFunc(drivers, func(d driver) bool { return name == d.name || strings.HasSuffix(name, "."+d.name) })
 	if at < 0 {
-		return finding.Finding{Status: finding.Unknown, Reason: "driver " + name + " does not show whether volumes are encrypted; attest it"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "driver " + name + " does not show whether volumes are encrypted; attest it"}
 	}
 	d := drivers[at]
 	switch {
 	case d.always:
-		return finding.Finding{Status: finding.Pass, Evidence: "the provider of " + d.name + " encrypts every volume"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "the provider of " + d.name + " encrypts every volume"}
 	case o == nil:
-		return finding.Finding{Status: finding.Unknown, Reason: "the class of the volume is not here; it shows whether " + d.name + " encrypts"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the class of the volume is not here; it shows whether " + d.name + " encrypts"}
 	}
 	switch value := text(o, "parameters", d.parameter); strings.ToLower(value) {
 	case "true":
-		return finding.Finding{Status: finding.Pass, Evidence: d.parameter + `: "true"`}
+		return finding.Verdict{Status: finding.Pass, Evidence: d.parameter + `: "true"`}
 	case "false":
-		return finding.Finding{Status: finding.Fail, Message: "volumes are not encrypted", Evidence: "StorageClass/" + o.GetName() + ": " + d.parameter + `: "false"`}
+		return finding.Verdict{Status: finding.Fail, Message: "volumes are not encrypted", Evidence: "StorageClass/" + o.GetName() + ": " + d.parameter + `: "false"`}
 	}
-	return finding.Finding{Status: finding.Unknown, Reason: "StorageClass/" + o.GetName() + " does not set " + d.parameter + "; the account or the disks may encrypt all the same"}
+	return finding.Verdict{Status: finding.Unknown, Reason: "StorageClass/" + o.GetName() + " does not set " + d.parameter + "; the account or the disks may encrypt all the same"}
 }
 
 func text(o *inventory.Object, path ...string) string {

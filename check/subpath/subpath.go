@@ -23,11 +23,11 @@ var fixed = map[uint]uint{19: 15, 20: 11, 21: 5, 22: 2}
 
 // Mounts says for each workload that mounts a subPath of a writable volume
 // whether a node that it may run on has an open kubelet.
-func Mounts(inv *inventory.Inventory) []finding.Finding {
+func Mounts(inv *inventory.Inventory) []finding.Verdict {
 	nodes := inv.Kind("", "Node")
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
-		f := finding.Finding{Status: finding.Pass}
+		f := finding.Verdict{Status: finding.Pass}
 		if mounts := writable(&w.Template.Spec); len(mounts) > 0 {
 			f = judge(inv, w, nodes)
 			if f.Status == finding.Fail {
@@ -41,7 +41,7 @@ func Mounts(inv *inventory.Inventory) []finding.Finding {
 }
 
 // judge looks at the nodes that a workload may run on.
-func judge(inv *inventory.Inventory, w *inventory.Workload, nodes []*inventory.Object) finding.Finding {
+func judge(inv *inventory.Inventory, w *inventory.Workload, nodes []*inventory.Object) finding.Verdict {
 	var open, unclear []string
 	seen := 0
 	for _, n := range nodes {
@@ -60,17 +60,17 @@ func judge(inv *inventory.Inventory, w *inventory.Workload, nodes []*inventory.O
 	gap := inv.Gap("", "Node")
 	switch {
 	case len(open) > 0:
-		return finding.Finding{Status: finding.Fail, Evidence: "kubelet of " + strings.Join(open[:min(len(open), 5)], ", ")}
+		return finding.Verdict{Status: finding.Fail, Evidence: "kubelet of " + strings.Join(open[:min(len(open), 5)], ", ")}
 	case gap != "":
-		return finding.Finding{Status: finding.Unknown, Reason: "Node objects could not be read: " + gap}
+		return finding.Verdict{Status: finding.Unknown, Reason: "Node objects could not be read: " + gap}
 	case len(unclear) > 0:
-		return finding.Finding{Status: finding.Unknown, Reason: "the kubelet's version is not known of node " + strings.Join(unclear[:min(len(unclear), 5)], ", ")}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the kubelet's version is not known of node " + strings.Join(unclear[:min(len(unclear), 5)], ", ")}
 	case inv.Origin == inventory.Files:
-		return finding.Finding{Status: finding.Unknown, Reason: "mounts a subPath of a writable volume, and files do not show the version of every kubelet; scan the cluster: kubeguardian scan --cluster"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "mounts a subPath of a writable volume, and files do not show the version of every kubelet; scan the cluster: kubeguardian scan --cluster"}
 	case seen == 0:
-		return finding.Finding{Status: finding.Unknown, Reason: "mounts a subPath of a writable volume, and no node that it may run on is there"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "mounts a subPath of a writable volume, and no node that it may run on is there"}
 	}
-	return finding.Finding{Status: finding.NotApplicable, Reason: "every kubelet that it may run on has the fix of CVE-2021-25741"}
+	return finding.Verdict{Status: finding.NotApplicable, Reason: "every kubelet that it may run on has the fix of CVE-2021-25741"}
 }
 
 func vulnerable(v *version.Version) bool {

@@ -15,7 +15,7 @@ import (
 
 // judge returns the state of a pod with one volume and one mount in a live
 // cluster.
-func judge(t *testing.T, pod, nodes string, gaps ...inventory.Gap) finding.Finding {
+func judge(t *testing.T, pod, nodes string, gaps ...inventory.Gap) finding.Verdict {
 	t.Helper()
 	inv, err := inventory.FromFiles(context.Background(), []string{"-"}, strings.NewReader(pod+nodes))
 	if err != nil {

@@ -16,10 +16,10 @@ import (
 
 // Addons says for each workload whether it is an add-on of the cluster that
 // nobody mends, or that has a known critical flaw.
-func Addons(inv *inventory.Inventory, now time.Time) []finding.Finding {
-	var out []finding.Finding
+func Addons(inv *inventory.Inventory, now time.Time) []finding.Verdict {
+	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
-		f := finding.Finding{Status: finding.NotApplicable, Reason: "none of its images is of an add-on that this program knows"}
+		f := finding.Verdict{Status: finding.NotApplicable, Reason: "none of its images is of an add-on that this program knows"}
 		for _, c := range slices.Concat(w.Template.Spec.Containers, w.Template.Spec.InitContainers) {
 			if a := addonOf(c.Image); a != nil {
 				if g := a.judge(c, now); order(g.Status) > order(f.Status) {
@@ -59,9 +59,9 @@ func split(image string) (repository, tag string) {
 	return image, ""
 }
 
-func (a *addon) judge(c corev1.Container, now time.Time) finding.Finding {
+func (a *addon) judge(c corev1.Container, now time.Time) finding.Verdict {
 	if !a.Ended.IsZero() && now.After(a.Ended) {
-		return finding.Finding{
+		return finding.Verdict{
 			Status: finding.Fail, Message: fmt.Sprintf("%s has been without security fixes since %s", a.Name, a.Ended.Format(time.DateOnly)),
 			Evidence: "image " + c.Image + "; " + a.Source,
 		}
@@ -69,15 +69,15 @@ func (a *addon) judge(c corev1.Container, now time.Time) finding.Finding {
 	_, tag := split(c.Image)
 	v, err := version.ParseGeneric(tag)
 	if err != nil {
-		return finding.Finding{Status: finding.Unknown, Reason: fmt.Sprintf("the image %s does not show the version of %s", cmp.Or(c.Image, "without name"), a.Name)}
+		return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("the image %s does not show the version of %s", cmp.Or(c.Image, "without name"), a.Name)}
 	}
 	for _, f := range a.CVEs {
 		if f.in(v) {
-			return finding.Finding{
+			return finding.Verdict{
 				Status: finding.Fail, Message: fmt.Sprintf("%s %s has a critical flaw: %s", a.Name, tag, f.CVE),
 				Evidence: "fixed in " + strings.Join(f.Fixed, ", ") + "; " + f.Source,
 			}
 		}
 	}
-	return finding.Finding{Status: finding.Pass, Evidence: a.Name + " " + tag}
+	return finding.Verdict{Status: finding.Pass, Evidence: a.Name + " " + tag}
 }

@@ -18,12 +18,12 @@ const maxSkew = 3
 
 // Nodes says for each node whether its Kubernetes is still mended and fits the
 // API server.
-func Nodes(inv *inventory.Inventory, now time.Time) []finding.Finding {
-	return each(inv, func(o *inventory.Object) finding.Finding {
+func Nodes(inv *inventory.Inventory, now time.Time) []finding.Verdict {
+	return each(inv, func(o *inventory.Object) finding.Verdict {
 		text := info(o, "kubeletVersion")
 		kubelet, err := version.ParseGeneric(text)
 		if err != nil {
-			return finding.Finding{Status: finding.Unknown, Reason: "the node reports no version of its kubelet"}
+			return finding.Verdict{Status: finding.Unknown, Reason: "the node reports no version of its kubelet"}
 		}
 		f := skew(kubelet, inv.ServerVersion(), inv.ServerAtLeast())
 		if f.Status != finding.Fail {
@@ -38,8 +38,8 @@ func Nodes(inv *inventory.Inventory, now time.Time) []finding.Finding {
 	})
 }
 
-func each(inv *inventory.Inventory, judge func(*inventory.Object) finding.Finding) []finding.Finding {
-	var out []finding.Finding
+func each(inv *inventory.Inventory, judge func(*inventory.Object) finding.Verdict) []finding.Verdict {
+	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Node") {
 		f := judge(o)
 		f.Subject = o.Subject()
@@ -55,7 +55,7 @@ func info(o *inventory.Object, field string) string {
 
 // skew compares a kubelet with the API server, whose version may be known only
 // from below.
-func skew(kubelet, server, atLeast *version.Version) finding.Finding {
+func skew(kubelet, server, atLeast *version.Version) finding.Verdict {
 	known := server != nil
 	if !known {
 		server = atLeast
@@ -63,24 +63,24 @@ func skew(kubelet, server, atLeast *version.Version) finding.Finding {
 	evidence := fmt.Sprintf("kubelet %s, API server %s", minor(kubelet), minor(server))
 	switch behind := int(server.Minor()) - int(kubelet.Minor()); {
 	case behind > maxSkew:
-		return finding.Finding{Status: finding.Fail, Message: fmt.Sprintf("its kubelet is %d minors behind the API server; %d are supported", behind, maxSkew), Evidence: evidence}
+		return finding.Verdict{Status: finding.Fail, Message: fmt.Sprintf("its kubelet is %d minors behind the API server; %d are supported", behind, maxSkew), Evidence: evidence}
 	case behind < 0:
-		return finding.Finding{Status: finding.Fail, Message: "its kubelet is newer than the API server", Evidence: evidence}
+		return finding.Verdict{Status: finding.Fail, Message: "its kubelet is newer than the API server", Evidence: evidence}
 	case !known:
-		return finding.Finding{Status: finding.Unknown, Reason: "the version of the API server is not known"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "the version of the API server is not known"}
 	}
-	return finding.Finding{Status: finding.Pass}
+	return finding.Verdict{Status: finding.Pass}
 }
 
 func minor(v *version.Version) string { return fmt.Sprintf("%d.%d", v.Major(), v.Minor()) }
 
 // supported says whether a release of Kubernetes is still mended. Some
 // providers mend theirs for longer.
-func supported(v *version.Version, text string, now time.Time) finding.Finding {
+func supported(v *version.Version, text string, now time.Time) finding.Verdict {
 	releases := tables().Kubernetes
 	newest := version.MustParseGeneric(releases[len(releases)-1].Minor)
 	if newest.LessThan(version.MajorMinor(v.Major(), v.Minor())) {
-		return finding.Finding{Status: finding.Pass, Evidence: "Kubernetes " + minor(v) + " is newer than all that this program knows of"}
+		return finding.Verdict{Status: finding.Pass, Evidence: "Kubernetes " + minor(v) + " is newer than all that this program knows of"}
 	}
 	end := time.Time{}
 	for _, r := range releases {
@@ -90,39 +90,39 @@ func supported(v *version.Version, text string, now time.Time) finding.Finding {
 	}
 	switch {
 	case now.Before(end.AddDate(0, 0, 1)):
-		return finding.Finding{Status: finding.Pass}
+		return finding.Verdict{Status: finding.Pass}
 	case strings.Contains(text, "-eks-") || strings.Contains(text, "-gke."):
-		return finding.Finding{Status: finding.Unknown, Reason: "Kubernetes " + minor(v) + " is no longer mended by the project; attest that your provider still does"}
+		return finding.Verdict{Status: finding.Unknown, Reason: "Kubernetes " + minor(v) + " is no longer mended by the project; attest that your provider still does"}
 	}
 	message := "Kubernetes " + minor(v) + " is no longer mended"
 	if !end.IsZero() {
 		message += " since " + end.Format(time.DateOnly)
 	}
-	return finding.Finding{Status: finding.Fail, Message: message}
+	return finding.Verdict{Status: finding.Fail, Message: message}
 }
 
 // Runtimes says for each node whether its container runtime has a known escape.
 // The API does not show the version of runc, which runtimes call.
-func Runtimes(inv *inventory.Inventory) []finding.Finding {
-	return each(inv, func(o *inventory.Object) finding.Finding {
+func Runtimes(inv *inventory.Inventory) []finding.Verdict {
+	return each(inv, func(o *inventory.Object) finding.Verdict {
 		name, text, ok := strings.Cut(info(o, "containerRuntimeVersion"), "://")
 		v, err := version.ParseGeneric(text)
 		if !ok || err != nil {
-			return finding.Finding{Status: finding.Unknown, Reason: "the node reports no version of its container runtime"}
+			return finding.Verdict{Status: finding.Unknown, Reason: "the node reports no version of its container runtime"}
 		}
 		known := false
 		for _, f := range tables().Runtimes {
 			known = known || f.Name == name
 			if f.Name == name && f.in(v) {
-				return finding.Finding{
+				return finding.Verdict{
 					Status: finding.Fail, Message: fmt.Sprintf("%s %s lets containers escape: %s", name, text, f.CVE),
 					Evidence: "fixed in " + strings.Join(f.Fixed, ", ") + "; " + f.Source,
 				}
 			}
 		}
 		if !known {
-			return finding.Finding{Status: finding.Unknown, Reason: "no escapes of the runtime " + name + " are recorded; attest its version"}
+			return finding.Verdict{Status: finding.Unknown, Reason: "no escapes of the runtime " + name + " are recorded; attest its version"}
 		}
-		return finding.Finding{Status: finding.Pass, Evidence: name + " " + text + "; the API does not show the version of runc"}
+		return finding.Verdict{Status: finding.Pass, Evidence: name + " " + text + "; the API does not show the version of runc"}
 	})
 }

@@ -20,9 +20,9 @@ const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 // the API server is not known, that is the minor after the newest this program
 // knows. The API server hands out a live object in the version asked for, so
 // that only what kubectl applied shows what its authors wrote.
-func Removed(inv *inventory.Inventory) []finding.Finding {
+func Removed(inv *inventory.Inventory) []finding.Verdict {
 	next := nextMinor(inv.ServerVersion())
-	var out []finding.Finding
+	var out []finding.Verdict
 	for _, o := range inv.Objects() {
 		gvk := o.GroupVersionKind()
 		if inv.Origin == inventory.Cluster {
@@ -32,7 +32,7 @@ func Removed(inv *inventory.Inventory) []finding.Finding {
 		if !known {
 			continue
 		}
-		f := finding.Finding{Status: finding.Pass, Subject: o.Subject()}
+		f := finding.Verdict{Status: finding.Pass, Subject: o.Subject()}
 		if in != nil && !next.LessThan(in) {
 			f.Status = finding.Fail
 			f.Message = fmt.Sprintf("%s of %s is not served from Kubernetes %s on", gvk.Kind, gvk.GroupVersion(), minor(in))
@@ -41,7 +41,7 @@ func Removed(inv *inventory.Inventory) []finding.Finding {
 		out = append(out, f)
 	}
 	if len(out) == 0 && inv.Origin == inventory.Cluster {
-		return []finding.Finding{{
+		return []finding.Verdict{{
 			Status: finding.Unknown, Subject: finding.Subject{Kind: "Cluster"},
 			Reason: "no live object shows the version it was written in: scan the manifests",
 		}}

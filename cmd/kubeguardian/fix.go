@@ -220,7 +220,7 @@ func explainPlan(w io.Writer, plan *fix.Plan, written []string) error {
 		}
 	}
 	for _, f := range plan.Appeared {
-		line("applies now: %s %s: %s%s", f.Control, where(f.Subject), f.Message, f.Reason)
+		line("applies now: %s %s: %s%s", f.Control, where(*f.Subject), f.Message, f.Reason)
 	}
 	for _, r := range plan.Refused {
 		line("not offered: %s %s: %s", r.Control, where(r.Subject), r.Reason)
