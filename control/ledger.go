@@ -2,6 +2,7 @@ package control
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -23,32 +24,60 @@ type row []*finding.Finding
 // A ledger is findings, sorted into the units of a catalogue.
 type ledger struct {
 	catalogue *Catalogue
-	rows      [][]row // by unit
+	units     []entry // by unit
 	tallies   []tally // by unit
 	passes    []float64
 	strangers int // findings of controls that the catalogue does not have
 }
 
+// An entry is the findings of a unit, subject by subject.
+type entry struct {
+	findings row
+	ends     []int // of each subject; nil if each has one finding
+}
+
+// rows yields the subjects one by one.
+func (e entry) rows(yield func(row) bool) {
+	if e.ends == nil {
+		for i := range e.findings {
+			if !yield(e.findings[i : i+1]) {
+				return
+			}
+		}
+	}
+	start := 0
+	for _, end := range e.ends {
+		if !yield(e.findings[start:end]) {
+			return
+		}
+		start = end
+	}
+}
+
 func newLedger(c *Catalogue, findings []finding.Finding) *ledger {
 	l := &ledger{
-		catalogue: c, rows: make([][]row, len(c.units)),
+		catalogue: c, units: make([]entry, len(c.units)),
 		tallies: make([]tally, len(c.units)), passes: make([]float64, len(c.units)),
 	}
-	all := make(row, len(findings))
-	for i := range findings {
-		all[i] = &findings[i]
-		at, known := c.unitOf[all[i].Control]
-		switch {
-		case c.byID[all[i].Control] == nil:
+	sizes := make([]int, len(c.units))
+	for at := range c.scoring(findings) {
+		if at == stranger {
 			l.strangers++
-		case !known: // its parts score
-		case all[i].Status != finding.NotApplicable:
-			l.rows[at] = append(l.rows[at], all[i:i+1:i+1])
+		} else {
+			sizes[at]++
+		}
+	}
+	for i, size := range sizes {
+		l.units[i].findings = make(row, 0, size)
+	}
+	for at, f := range c.scoring(findings) {
+		if at != stranger {
+			l.units[at].findings = append(l.units[at].findings, f)
 		}
 	}
 	for i := range c.units {
 		if len(c.units[i].severity) > 1 {
-			l.rows[i] = bySubject(l.rows[i])
+			l.units[i].bySubject()
 		}
 		l.tallies[i] = l.count(i, "")
 		l.passes[i] = l.tallies[i].bar(c.units[i].weight).pass
@@ -56,12 +85,39 @@ func newLedger(c *Catalogue, findings []finding.Finding) *ledger {
 	return l
 }
 
-// bySubject joins the rows that speak of the same object.
-func bySubject(rows []row) []row {
+// stranger stands for the unit of a control that the catalogue does not have.
+const stranger = -1
+
+// scoring yields the findings that count, each with the place of its unit. One
+// control's mostly follow each other.
+func (c *Catalogue) scoring(findings []finding.Finding) iter.Seq2[int, *finding.Finding] {
+	return func(yield func(int, *finding.Finding) bool) {
+		at, scores, known := 0, false, false
+		for i := range findings {
+			f := &findings[i]
+			if i == 0 || f.Control != findings[i-1].Control {
+				at, scores = c.unitOf[f.Control]
+				known = c.byID[f.Control] != nil
+			}
+			if known && (!scores || f.Status == finding.NotApplicable) {
+				continue
+			}
+			if !known {
+				at = stranger
+			}
+			if !yield(at, f) {
+				return
+			}
+		}
+	}
+}
+
+// bySubject brings the findings that speak of the same object together.
+func (e *entry) bySubject() {
 	at := map[finding.Subject]int{}
 	var joined []row
-	for _, r := range rows {
-		subject := *r[0].Subject
+	for _, f := range e.findings {
+		subject := *f.Subject
 		subject.Container = ""
 		i, known := at[subject]
 		if !known {
@@ -69,15 +125,19 @@ func bySubject(rows []row) []row {
 			at[subject] = i
 			joined = append(joined, nil)
 		}
-		joined[i] = append(joined[i], r...)
+		joined[i] = append(joined[i], f)
 	}
-	return joined
+	e.findings, e.ends = e.findings[:0], make([]int, 0, len(joined))
+	for _, r := range joined {
+		e.findings = append(e.findings, r...)
+		e.ends = append(e.ends, len(e.findings))
+	}
 }
 
 // count tallies a unit as if every failure of the control fixed were mended.
 func (l *ledger) count(unit int, fixed string) tally {
 	var t tally
-	for _, r := range l.rows[unit] {
+	for r := range l.units[unit].rows {
 		t.add(&l.catalogue.units[unit], r, fixed, 1)
 	}
 	return t
@@ -209,7 +269,7 @@ func (l *ledger) gains() {
 	for i := range l.catalogue.units {
 		u := &l.catalogue.units[i]
 		known := map[tally]float64{} // most failures of a unit change it alike
-		for _, r := range l.rows[i] {
+		for r := range l.units[i].rows {
 			for _, f := range r {
 				if f.Status != finding.Fail {
 					continue
@@ -241,13 +301,22 @@ type Fix struct {
 // Fixes returns one fix for each control with failures, best first: by gain,
 // then by severity and by number of failures.
 func Fixes(c *Catalogue, findings []finding.Finding) []Fix {
-	failures := map[string]int{}
-	for _, f := range findings {
-		if f.Status == finding.Fail {
-			failures[f.Control]++
+	return newLedger(c, findings).fixes(findings)
+}
+
+// Assess returns what Summarize and Fixes return, at the cost of one of them.
+func Assess(c *Catalogue, findings []finding.Finding) (Score, []Fix) {
+	l := newLedger(c, findings)
+	return l.score(), l.fixes(findings)
+}
+
+func (l *ledger) fixes(findings []finding.Finding) []Fix {
+	c, failures := l.catalogue, map[string]int{}
+	for i := range findings {
+		if findings[i].Status == finding.Fail {
+			failures[findings[i].Control]++
 		}
 	}
-	l := newLedger(c, findings)
 	now, _ := l.total(-1, tally{})
 	var fixes []Fix
 	for _, ctl := range c.controls {

@@ -46,7 +46,10 @@ type LevelScore struct {
 // order of the findings does not matter. Findings of controls that the
 // catalogue does not have do not score; a note counts them.
 func Summarize(c *Catalogue, findings []finding.Finding) Score {
-	l := newLedger(c, findings)
+	return newLedger(c, findings).score()
+}
+
+func (l *ledger) score() Score {
 	var (
 		s            Score
 		levels, high float64
@@ -117,7 +120,7 @@ func (l *ledger) open(level finding.Level) row {
 		if u.level != level || l.tallies[i].reachable == 0 {
 			continue
 		}
-		for _, r := range l.rows[i] {
+		for r := range l.units[i].rows {
 			for _, f := range r {
 				failed := f.Status == finding.Fail || f.Status == finding.Excepted
 				if failed && u.severity[f.Control] == finding.Critical && reachable(f.Exposure) {
@@ -150,7 +153,7 @@ func blame(open row) string {
 func (l *ledger) missing(level finding.Level) string {
 	counts := map[string]int{}
 	for i, u := range l.catalogue.units {
-		for _, r := range l.rows[i] {
+		for r := range l.units[i].rows {
 			for _, f := range r {
 				if u.level == level && f.Status == finding.Unknown {
 					counts[strings.TrimPrefix(f.Reason, "no evidence: ")]++

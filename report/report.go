@@ -4,6 +4,7 @@ package report
 import (
 	"cmp"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -44,12 +45,13 @@ type Format interface {
 // each.
 func New(catalogue *control.Catalogue, findings []finding.Finding) *Report {
 	sortWorstFirst(findings)
+	score, fixes := control.Assess(catalogue, findings)
 	return &Report{
 		Schema:    Schema,
 		Catalogue: catalogue.Version(),
-		Score:     control.Summarize(catalogue, findings),
+		Score:     score,
 		Findings:  findings,
-		Fixes:     control.Fixes(catalogue, findings),
+		Fixes:     fixes,
 	}
 }
 
@@ -83,19 +85,45 @@ func (r *Report) Failures(floor finding.Severity) int {
 // statusOrder says which states come first.
 var statusOrder = []finding.Status{finding.Fail, finding.Unknown, finding.Excepted, finding.Pass, finding.NotApplicable}
 
-// sortWorstFirst keeps the order of what is equally bad. It moves each finding
-// once, since they are large.
+// A group is what findings are sorted by first.
+type group struct {
+	status   finding.Status
+	severity finding.Severity
+	control  string
+}
+
+func (g group) compare(h group) int {
+	return cmp.Or(
+		cmp.Compare(slices.Index(statusOrder, g.status), slices.Index(statusOrder, h.status)),
+		cmp.Compare(h.severity.Weight(), g.severity.Weight()),
+		cmp.Compare(g.control, h.control),
+	)
+}
+
+// sortWorstFirst keeps the order of what is equally bad. Within a group the
+// findings are mostly in order already, as the objects of an inventory are.
 func sortWorstFirst(findings []finding.Finding) {
-	order := make([]int, len(findings)) // where what is to stand at i comes from
-	for i := range order {
-		order[i] = i
+	places := map[group][]int{}
+	for i := range findings {
+		g := group{findings[i].Status, findings[i].Severity, findings[i].Control}
+		places[g] = append(places[g], i)
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		if c := worstFirst(&findings[a], &findings[b]); c != 0 {
-			return c
-		}
-		return a - b
-	})
+	order := make([]int, 0, len(findings)) // where what is to stand at i comes from
+	for _, g := range slices.SortedFunc(maps.Keys(places), group.compare) {
+		slices.SortFunc(places[g], func(a, b int) int {
+			if c := worstFirst(&findings[a], &findings[b]); c != 0 {
+				return c
+			}
+			return a - b
+		})
+		order = append(order, places[g]...)
+	}
+	permute(findings, order)
+}
+
+// permute moves each finding once, and within the slice: a large scan has no
+// memory for a second.
+func permute(findings []finding.Finding, order []int) {
 	for start := range order {
 		if order[start] < 0 {
 			continue
@@ -110,19 +138,14 @@ func sortWorstFirst(findings []finding.Finding) {
 	}
 }
 
-// worstFirst compares step by step, as it is called millions of times.
+// worstFirst compares two findings of a group, step by step, as it is called
+// often.
 func worstFirst(a, b *finding.Finding) int {
-	if a.Status != b.Status {
-		return cmp.Compare(slices.Index(statusOrder, a.Status), slices.Index(statusOrder, b.Status))
-	}
-	if a.Severity != b.Severity {
-		return cmp.Compare(b.Severity.Weight(), a.Severity.Weight())
-	}
-	if c := strings.Compare(a.Control, b.Control); c != 0 {
-		return c
-	}
 	if a.Gain != b.Gain {
 		return cmp.Compare(b.Gain, a.Gain)
+	}
+	if a.Subject == b.Subject {
+		return 0
 	}
 	for _, pair := range [...][2]string{
 		{a.Subject.Kind, b.Subject.Kind}, {a.Subject.Namespace, b.Subject.Namespace}, {a.Subject.Name, b.Subject.Name},

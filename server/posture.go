@@ -123,7 +123,8 @@ func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 		}
 		return
 	}
-	p := posture{control.Summarize(s.catalogue, findings), control.Fixes(s.catalogue, findings), at}
+	score, fixes := control.Assess(s.catalogue, findings)
+	p := posture{score, fixes, at}
 	s.state.update(func(st *state) { st.posture = p })
 	s.metrics.scanned(p.score, findings, at)
 	s.log.Debug("scanned the cluster", "objects", len(inv.Objects()), "findings", len(findings), "took", time.Since(start))
