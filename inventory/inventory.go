@@ -76,6 +76,7 @@ type Inventory struct {
 	objects   []*Object
 	byKind    map[schema.GroupKind][]*Object
 	byKey     map[key]*Object
+	home      map[*Object]string // the namespace that it lives in, see [Inventory.NamespaceOf]
 	workloads []*Workload
 	workload  map[*Object]*Workload       // that an object is part of
 	scopes    map[schema.GroupKind]string // of custom resources whose definition is here
@@ -96,6 +97,7 @@ func New(origin Origin, objects []*Object, gaps []Gap) (*Inventory, error) {
 		objects:  slices.SortedStableFunc(slices.Values(objects), compare),
 		byKind:   map[schema.GroupKind][]*Object{},
 		byKey:    map[key]*Object{},
+		home:     map[*Object]string{},
 		workload: map[*Object]*Workload{},
 	}
 	for _, o := range inv.objects {
@@ -104,7 +106,9 @@ func New(origin Origin, objects []*Object, gaps []Gap) (*Inventory, error) {
 	}
 	inv.scopes = customScopes(inv.Kind("apiextensions.k8s.io", "CustomResourceDefinition"))
 	for _, o := range inv.objects {
-		inv.byKey[key{o.GroupVersionKind().GroupKind(), inv.NamespaceOf(o), o.GetName()}] = o
+		gk := o.GroupVersionKind().GroupKind()
+		inv.home[o] = inv.namespace(gk, o.GetNamespace())
+		inv.byKey[key{gk, inv.home[o], o.GetName()}] = o
 	}
 	if err := inv.indexWorkloads(); err != nil {
 		return nil, err

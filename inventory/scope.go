@@ -11,6 +11,9 @@ import (
 // out; then it is "default", as kubectl has it without further settings. It is
 // empty for a cluster-scoped object.
 func (inv *Inventory) NamespaceOf(o *Object) string {
+	if home, ok := inv.home[o]; ok {
+		return home
+	}
 	return inv.namespace(o.GroupVersionKind().GroupKind(), o.GetNamespace())
 }
 

@@ -112,20 +112,25 @@ func (im *Images) eachImage(judge func(*container) state) []finding.Verdict {
 // each returns the state of every workload by what judge says of its
 // containers: one that fails decides, then one that is unknown.
 func (im *Images) each(judge func(*container) state) []finding.Verdict {
-	var out []finding.Verdict
+	out := make([]finding.Verdict, 0, len(im.containers))
+	var states []state
 	for _, w := range im.inv.Workloads() {
-		byStatus := map[finding.Status][]state{}
-		names := map[finding.Status][]string{}
+		states = states[:0]
 		for _, c := range im.containers[w] {
-			s := judge(c)
-			byStatus[s.status] = append(byStatus[s.status], s)
-			names[s.status] = append(names[s.status], c.name)
+			states = append(states, judge(c))
 		}
 		for _, status := range []finding.Status{finding.Fail, finding.Unknown, finding.Pass, finding.NotApplicable} {
-			if len(byStatus[status]) > 0 {
-				f := join(status, names[status], byStatus[status])
+			var names []string
+			var of []state
+			for i, s := range states {
+				if s.status == status {
+					names, of = append(names, im.containers[w][i].name), append(of, s)
+				}
+			}
+			if len(of) > 0 {
+				f := join(status, names, of)
 				f.Subject = w.Subject()
-				f.Subject.Container = strings.Join(names[status], ",")
+				f.Subject.Container = strings.Join(names, ",")
 				f.Exposure = im.exposure(w)
 				out = append(out, f)
 				break
