@@ -251,7 +251,7 @@ func (c *converter) value(n *yaml.Node, depth int) any {
 
 // mapping fills m. Keys of merged mappings ("<<") yield to the mapping's own.
 func (c *converter) mapping(n *yaml.Node, m map[string]any, depth int) {
-	lines := make(map[string]int, len(n.Content)/2)
+	var lines map[string]int // known once a key is given twice
 	var merges []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
@@ -260,18 +260,33 @@ func (c *converter) mapping(n *yaml.Node, m map[string]any, depth int) {
 			continue
 		}
 		name, ok := c.key(key)
-		if first := lines[name]; first > 0 {
-			c.problem(key, "duplicate key %q: first on line %d", name, first)
+		if _, again := m[name]; ok && again {
+			if lines == nil {
+				lines = firstLines(n)
+			}
+			c.problem(key, "duplicate key %q: first on line %d", name, lines[name])
 			ok = false
 		}
 		if ok {
-			lines[name] = key.Line
 			m[c.shared.key(name)] = c.value(value, depth+1)
 		}
 	}
 	for _, value := range merges {
 		c.merge(value, m, depth)
 	}
+}
+
+// firstLines returns the line of each key of a mapping, where it is first given.
+func firstLines(n *yaml.Node) map[string]int {
+	quiet := converter{fail: func(int, string) {}}
+	lines := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if name, ok := quiet.key(key); ok && lines[name] == 0 && key.ShortTag() != "!!merge" {
+			lines[name] = key.Line
+		}
+	}
+	return lines
 }
 
 func (c *converter) merge(n *yaml.Node, m map[string]any, depth int) {

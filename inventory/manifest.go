@@ -104,8 +104,8 @@ func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 // check returns all that is wrong with an object of a known kind.
 func (r *reader) check(m manifest, gvk schema.GroupVersionKind) (errs []error) {
 	c := checker{fields: r.fields, fail: func(path []any, problem string) { errs = append(errs, m.errorf(path, "%s", problem)) }}
-	if typed, err := scheme.Scheme.New(gvk); err == nil {
-		c.check(reflect.TypeOf(typed).Elem(), m.value, nil)
+	if t, ok := scheme.Scheme.AllKnownTypes()[gvk]; ok {
+		c.check(t, m.value, nil)
 	} else {
 		c.check(reflect.TypeFor[metav1.ObjectMeta](), m.value["metadata"], []any{"metadata"})
 	}

@@ -15,7 +15,7 @@ import (
 // its path. (Decoding itself stops at the first wrong type and does not say
 // where it is.)
 type checker struct {
-	fail   func(path []any, problem string)
+	fail   func(path []any, problem string)         // path is good until it returns
 	fields map[reflect.Type]map[string]reflect.Type // a cache, filled as types are met
 }
 
@@ -69,7 +69,7 @@ func (c *checker) object(t reflect.Type, v any, path []any) {
 	}
 	fields := c.fieldsOf(t)
 	for _, key := range sortedKeys(m) {
-		at := append(path[:len(path):len(path)], key)
+		at := append(path, key)
 		if field, known := fields[key]; known {
 			c.check(field, m[key], at)
 			continue
@@ -88,7 +88,7 @@ func (c *checker) each(t reflect.Type, v any, path []any) {
 		return
 	}
 	for _, key := range sortedKeys(m) {
-		c.check(t.Elem(), m[key], append(path[:len(path):len(path)], key))
+		c.check(t.Elem(), m[key], append(path, key))
 	}
 }
 
@@ -110,7 +110,7 @@ func (c *checker) list(t reflect.Type, v any, path []any) {
 		return
 	}
 	for i, item := range items {
-		c.check(t.Elem(), item, append(path[:len(path):len(path)], i))
+		c.check(t.Elem(), item, append(path, i))
 	}
 }
 
