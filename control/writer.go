@@ -7,11 +7,18 @@ import (
 )
 
 // A writer makes findings of verdicts. Findings are most of the memory of a
-// large scan, so each subject and each detail is kept once.
+// large scan, so each subject is kept once, and so is a detail that is that of the
+// last finding of the control in the same state: what differs, differs for each.
 type writer struct {
 	e        *evaluation
 	subjects map[finding.Subject]*subject
-	details  map[finding.Detail]*finding.Detail
+	last     map[outcome]*finding.Detail
+}
+
+// An outcome is a state of a control.
+type outcome struct {
+	of     *Control
+	status finding.Status
 }
 
 // A subject is what findings speak of, and from where it can be reached.
@@ -21,7 +28,7 @@ type subject struct {
 }
 
 func newWriter(e *evaluation) *writer {
-	return &writer{e, map[finding.Subject]*subject{}, map[finding.Detail]*finding.Detail{}}
+	return &writer{e, map[finding.Subject]*subject{}, map[outcome]*finding.Detail{}}
 }
 
 // findings writes out the verdicts on the subjects of a control.
@@ -50,7 +57,7 @@ func (w *writer) finding(ctl *Control, s *subject, v finding.Verdict) finding.Fi
 		detail.Fix = ctl.Fix.Text
 	}
 	return finding.Finding{
-		Definition: ctl.shared, Detail: w.detail(detail), Subject: &s.Subject,
+		Definition: ctl.shared, Detail: w.detail(outcome{ctl, v.Status}, detail), Subject: &s.Subject,
 		Status: v.Status, Exposure: cmp.Or(v.Exposure, s.exposure),
 	}
 }
@@ -64,12 +71,12 @@ func (w *writer) subject(s finding.Subject) *subject {
 	return have
 }
 
-func (w *writer) detail(d finding.Detail) *finding.Detail {
-	have, ok := w.details[d]
-	if !ok {
+func (w *writer) detail(of outcome, d finding.Detail) *finding.Detail {
+	have := w.last[of]
+	if have == nil || *have != d {
 		have = new(finding.Detail)
 		*have = d
-		w.details[d] = have
+		w.last[of] = have
 	}
 	return have
 }

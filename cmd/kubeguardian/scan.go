@@ -134,7 +134,10 @@ func scan(ctx context.Context, args []string, std streams) error {
 		}
 	}
 	problems := inv.Problems
-	debug.SetMemoryLimit(max(memoryFloor, int64(len(inv.Objects()))*memoryPerObject))
+	if objects := len(inv.Objects()); objects >= manyObjects {
+		debug.SetGCPercent(garbagePercentOfMany)
+		debug.SetMemoryLimit(max(memoryFloor, int64(objects)*memoryPerObject))
+	}
 	remark(std.err, inv, seen, catalogue)
 	in := control.Input{Inventory: inv, Policies: set, Evidence: seen, Now: time.Now().UTC()}
 	if in.Exceptions, err = opts.readExceptions(inv, std.err); err != nil {
@@ -166,9 +169,11 @@ func scan(ctx context.Context, args []string, std streams) error {
 // What a scan lets the garbage collector do: memory before speed where it is
 // little, and where it is much as far as the objects need it.
 const (
-	garbagePercent  = 75
-	memoryFloor     = 400 << 20
-	memoryPerObject = 56 << 10
+	garbagePercent       = 50
+	manyObjects          = 5000
+	garbagePercentOfMany = 100 // up to a limit that grows with the objects
+	memoryFloor          = 400 << 20
+	memoryPerObject      = 40 << 10
 )
 
 func scanFlags(args []string, out io.Writer) (*scanOptions, error) {

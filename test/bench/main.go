@@ -118,8 +118,7 @@ func measure(into any, arguments ...string) error {
 
 // one does what "kubeguardian scan" does, with the same limits on memory.
 func one(objects int) error {
-	debug.SetGCPercent(75)
-	debug.SetMemoryLimit(max(400<<20, int64(objects)*56<<10))
+	debug.SetGCPercent(50)
 	ctx := context.Background()
 	r := result{Objects: objects}
 	var text bytes.Buffer
@@ -151,6 +150,10 @@ func one(objects int) error {
 		return err
 	}
 	r.Read = lap()
+	if objects >= 5000 {
+		debug.SetGCPercent(100)
+		debug.SetMemoryLimit(max(400<<20, int64(objects)*40<<10))
+	}
 	findings, err := catalogue.Evaluate(ctx, control.Input{Inventory: inv, Policies: set})
 	if err != nil {
 		return err
