@@ -166,6 +166,11 @@ func (r Runner) Input(ctx context.Context, path string) (control.Input, error) {
 		if in.Evidence, err = evidence.Load(ctx, seen); err != nil {
 			return in, err
 		}
+		for i := range in.Evidence.Repositories {
+			if !r.Now.IsZero() {
+				in.Evidence.Repositories[i].SeenAt = r.Now // and not when its folder is read
+			}
+		}
 	}
 	if file := filepath.Join(path, "exceptions.yaml"); exists(file) {
 		data, err := os.ReadFile(file)
