@@ -181,8 +181,12 @@ func judgeItems(items []string, verdicts map[string]evidence.Verdict) finding.Ve
 }
 
 // settle lets a person's statement make up for missing evidence: an unknown
-// state becomes a pass, with who vouches for it.
+// state becomes a pass, with who vouches for it. It never touches what an
+// unreadable part hides: nobody can vouch for that.
 func (e *evaluation) settle(ctl *Control, v finding.Verdict) finding.Verdict {
+	if v.Hides != 0 {
+		return v
+	}
 	for i := range e.evidence.Statements {
 		s := &e.evidence.Statements[i]
 		if s.Control != ctl.ID || !s.Scope.Matches(v.Subject) {

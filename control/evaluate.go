@@ -99,8 +99,7 @@ func (e *evaluation) states(ctl *Control) []finding.Verdict {
 		out = analyze(e)
 	}
 	out = append(out, e.gaps(ctl)...)
-	out = append(out, e.unread(ctl)...)
-	out = e.heard(ctl, out)
+	out = append(e.heard(ctl, out), e.unread(ctl)...)
 	if len(out) == 0 && !e.subjects(ctl) {
 		out = e.elsewhere(ctl)
 	}
@@ -170,29 +169,6 @@ func (e *evaluation) gaps(ctl *Control) []finding.Verdict {
 	return out
 }
 
-// unread returns an unknown state for each part of the input that could not be
-// read and may hold a subject of the control.
-func (e *evaluation) unread(ctl *Control) []finding.Verdict {
-	var out []finding.Verdict
-	for _, u := range e.inv.Unreadable {
-		if ctl.mayJudge(u) {
-			out = append(out, finding.Verdict{Status: finding.Unknown, Reason: u.Reason, Subject: u.Subject})
-		}
-	}
-	return out
-}
-
-// mayJudge reports whether a part of the input may hold a subject of the
-// control.
-func (ctl *Control) mayJudge(u inventory.Unreadable) bool {
-	return slices.ContainsFunc(ctl.Subjects, func(s string) bool {
-		if s == workloads {
-			return slices.ContainsFunc(inventory.WorkloadKinds(), u.MayHold)
-		}
-		return !outside[s] && u.MayHold(schema.ParseGroupKind(s))
-	})
-}
-
 // judges reports whether objects of a kind are subjects of the control.
 func (ctl *Control) judges(gk schema.GroupKind, workload bool) bool {
 	return slices.ContainsFunc(ctl.Subjects, func(s string) bool {
@@ -213,12 +189,22 @@ func (e *evaluation) namespace(_ context.Context, name string) (*corev1.Namespac
 	return ns, nil
 }
 
-// exposure says from where a subject can be reached. A workload has its own;
+// exposure says from where a subject can be reached, for all that is known: a
+// part of the input that could not be read may open the way to it.
+func (e *evaluation) exposure(s finding.Subject) finding.Exposure {
+	found := e.reach(s)
+	if e.partial() && found == finding.InCluster {
+		return finding.ExposureUnknown
+	}
+	return found
+}
+
+// reach says from where a subject can be reached. A workload has its own;
 // RBAC objects have the worst of the workloads that they give rights to,
 // namespaces and what else is in them the worst of their workloads, and entry
 // points stand on the internet. Where no workload is seen, a live inventory
 // has none; files may leave it out.
-func (e *evaluation) exposure(s finding.Subject) finding.Exposure {
+func (e *evaluation) reach(s finding.Subject) finding.Exposure {
 	namespace := s.Namespace
 	if s.Kind == "Namespace" {
 		namespace = s.Name

@@ -14,7 +14,8 @@ import (
 type tally struct {
 	subjects                int
 	fail, unknown, accepted int
-	critical                int // open critical findings, accepted or not
+	boundless               int // unreadable parts that may hold any number of subjects
+	critical                int // open critical findings, accepted or not, or hidden
 	reachable               int // those of them that the internet may reach
 }
 
@@ -144,9 +145,14 @@ func (l *ledger) count(unit int, fixed string) tally {
 }
 
 // add counts one subject, or with sign -1 takes it back. Failures of the
-// control fixed count as passed.
+// control fixed count as passed. A part that could not be read is as many
+// subjects as it may hold, and may hide a critical failure.
 func (t *tally) add(u *unit, r row, fixed string, sign int) {
-	t.subjects += sign
+	count := sign * max(1, r[0].Hides)
+	t.subjects += count
+	if r[0].Hides == finding.AnyNumber {
+		t.boundless += sign
+	}
 	var worst *finding.Finding
 	for _, f := range r {
 		if f.Status == finding.Pass || f.Status == finding.Fail && f.Control == fixed {
@@ -155,7 +161,7 @@ func (t *tally) add(u *unit, r row, fixed string, sign int) {
 		if worst == nil || heavier(u, f, worst) {
 			worst = f
 		}
-		if f.Status != finding.Unknown && u.severity[f.Control] == finding.Critical {
+		if (f.Status != finding.Unknown || hidden(f)) && u.severity[f.Control] == finding.Critical {
 			t.critical += sign
 			if reachable(f.Exposure) {
 				t.reachable += sign
@@ -165,7 +171,7 @@ func (t *tally) add(u *unit, r row, fixed string, sign int) {
 	if worst == nil {
 		return
 	}
-	lost := sign * worst.Exposure.Weight() * u.severity[worst.Control].Weight()
+	lost := count * worst.Exposure.Weight() * u.severity[worst.Control].Weight()
 	switch worst.Status {
 	case finding.Fail:
 		t.fail += lost
@@ -204,6 +210,9 @@ func (t tally) bar(weight int) bar {
 	pass := max(0, 1-float64(lost)/float64(t.subjects*weight))
 	if t.critical > 0 {
 		pass = min(pass, criticalCap)
+	}
+	if t.boundless > 0 {
+		pass = 0
 	}
 	part := func(n int) float64 { return (1 - pass) * float64(n) / float64(lost) }
 	return bar{pass, part(t.fail), part(t.unknown), part(t.accepted)}

@@ -53,7 +53,7 @@ func (l *ledger) score() Score {
 	var (
 		s            Score
 		levels, high float64
-		open         row
+		open, hiding row
 		without      []string
 	)
 	for _, level := range finding.Levels() {
@@ -61,9 +61,9 @@ func (l *ledger) score() Score {
 		if ls.Score == nil {
 			without = append(without, string(level))
 		} else {
-			reach := l.open(level)
-			open = append(open, reach...)
-			high += capped(ls.Pass+ls.Unknown, len(reach)) * levelPoints
+			failed, may := l.open(level)
+			open, hiding = append(open, failed...), append(hiding, may...)
+			high += capped(ls.Pass+ls.Unknown, len(failed)) * levelPoints
 			levels++
 		}
 		s.Levels = append(s.Levels, ls)
@@ -72,7 +72,7 @@ func (l *ledger) score() Score {
 		s.Total, s.Low = &total, total
 		s.High = max(total, renormalised(high, levels, len(open)))
 	}
-	s.Notes = l.notes(s, without, open)
+	s.Notes = l.notes(s, without, append(open, hiding...))
 	return s
 }
 
@@ -99,7 +99,8 @@ func (l *ledger) level(level finding.Level) LevelScore {
 		*share /= float64(weight)
 	}
 	s.Coverage = 1 - s.Unknown
-	open := l.open(level)
+	open, hiding := l.open(level)
+	open = append(open, hiding...)
 	score := capped(s.Pass, len(open)) * levelPoints
 	s.Score = &score
 	if s.Pass > levelCap && len(open) > 0 {
@@ -111,10 +112,10 @@ func (l *ledger) level(level finding.Level) LevelScore {
 	return s
 }
 
-// open returns the critical findings of a level that did not pass and that the
-// internet reaches or may reach, in a fixed order.
-func (l *ledger) open(level finding.Level) row {
-	var open row
+// open returns the critical findings of a level that the internet reaches or may
+// reach, each in a fixed order: those that did not pass, and those that an
+// unreadable part may hide.
+func (l *ledger) open(level finding.Level) (seen, may row) {
 	for i := range l.catalogue.units {
 		u := &l.catalogue.units[i]
 		if u.level != level || l.tallies[i].reachable == 0 {
@@ -122,22 +123,31 @@ func (l *ledger) open(level finding.Level) row {
 		}
 		for r := range l.units[i].rows {
 			for _, f := range r {
-				failed := f.Status == finding.Fail || f.Status == finding.Excepted
-				if failed && u.severity[f.Control] == finding.Critical && reachable(f.Exposure) {
-					open = append(open, f)
+				switch {
+				case u.severity[f.Control] != finding.Critical || !reachable(f.Exposure):
+				case hidden(f):
+					may = append(may, f)
+				case f.Status == finding.Fail || f.Status == finding.Excepted:
+					seen = append(seen, f)
 				}
 			}
 		}
 	}
-	slices.SortFunc(open, func(a, b *finding.Finding) int {
-		return cmp.Or(cmp.Compare(a.Control, b.Control), cmp.Compare(a.Subject.String(), b.Subject.String()))
-	})
-	return open
+	for _, r := range []row{seen, may} {
+		slices.SortFunc(r, func(a, b *finding.Finding) int {
+			return cmp.Or(cmp.Compare(a.Control, b.Control), cmp.Compare(a.Subject.String(), b.Subject.String()),
+				cmp.Compare(a.Subject.Source, b.Subject.Source))
+		})
+	}
+	return seen, may
 }
 
 // blame names the first of some open critical findings and counts the others.
 func blame(open row) string {
 	f := open[0]
+	if hidden(f) {
+		return fmt.Sprintf("%s may fail for what %s hides, which could not be read", f.Control, cmp.Or(f.Subject.Source, f.Subject.String()))
+	}
 	why := "which the internet reaches"
 	if f.Exposure == finding.ExposureUnknown {
 		why = "of which it is not known whether the internet reaches it"
@@ -190,6 +200,9 @@ func (l *ledger) notes(s Score, without []string, open row) []string {
 	case len(without) > 0:
 		notes = append(notes, fmt.Sprintf("no control applies at level %s: the total is of the other levels",
 			strings.Join(without, ", ")))
+	}
+	if parts := l.hiding(); parts > 0 {
+		notes = append(notes, fmt.Sprintf("not all of the input could be read: what it may hold counts as not passed (%d unread)", parts))
 	}
 	if l.strangers > 0 {
 		notes = append(notes, fmt.Sprintf("%d findings of controls outside catalogue %s are left out", l.strangers, l.catalogue.version))

@@ -47,8 +47,9 @@ func (w *writer) finding(ctl *Control, s *subject, v finding.Verdict) finding.Fi
 	if v.Status == finding.Unknown {
 		v = w.e.settle(ctl, v)
 	}
+	v = w.e.doubt(ctl, v)
 	detail := finding.Detail{
-		Reason: v.Reason, Message: v.Message, Evidence: v.Evidence, EvidenceKind: v.EvidenceKind, ObservedAt: v.ObservedAt,
+		Reason: v.Reason, Message: v.Message, Evidence: v.Evidence, EvidenceKind: v.EvidenceKind, ObservedAt: v.ObservedAt, Hides: v.Hides,
 	}
 	if detail.EvidenceKind == "" {
 		detail.EvidenceKind, detail.ObservedAt = string(ctl.Evidence[0]), w.e.now

@@ -137,6 +137,7 @@ type Verdict struct {
 	EvidenceKind string
 	Exposure     Exposure
 	ObservedAt   time.Time
+	Hides        int // see [Detail]
 }
 
 // A Finding is the state of one control for one subject, with its evidence. A
@@ -171,6 +172,9 @@ type Detail struct {
 	EvidenceKind string    `json:"evidenceKind,omitempty"`
 	Fix          string    `json:"fix,omitempty"` // one action
 	ObservedAt   time.Time `json:"observedAt"`
+	// Hides is set where the subject is a part of the input that could not be
+	// read: how many subjects it may hold at most, or [AnyNumber].
+	Hides int `json:"hides,omitempty"`
 }
 
 // Amend changes the detail of this finding, and of no other that shares it.
@@ -179,6 +183,9 @@ func (f *Finding) Amend(change func(*Detail)) {
 	change(&detail)
 	f.Detail = &detail
 }
+
+// AnyNumber is the number of subjects in what gives no telling of it.
+const AnyNumber = -1
 
 // A Decision is the outcome of one admission request.
 type Decision struct {

@@ -76,7 +76,11 @@ func (e *Encoder) prepare(f *Finding) error {
 		if err != nil {
 			return err
 		}
-		e.observed = append(append(append(e.observed[:0], `,"observedAt":`...), at...), '}')
+		e.observed = append(append(e.observed[:0], `,"observedAt":`...), at...)
+		if f.Hides != 0 {
+			e.observed = strconv.AppendInt(append(e.observed, `,"hides":`...), int64(f.Hides), 10)
+		}
+		e.observed = append(e.observed, '}')
 		e.detail = f.Detail
 	}
 	return nil

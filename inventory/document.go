@@ -45,31 +45,60 @@ func (s source) at(line int) string {
 	return s.name + ":" + strconv.Itoa(line)
 }
 
-// parse reads the documents of one file.
+// after returns the source of what stands behind some of its lines.
+func (s source) after(lines int) source {
+	if lines == 0 {
+		return s
+	}
+	of := s.line
+	s.line = func(line int) int {
+		if line < 1 {
+			return line
+		}
+		if line += lines; of != nil {
+			return of(line)
+		}
+		return line
+	}
+	return s
+}
+
+// parse reads the documents of one file. One that cannot be parsed hides no
+// other: the next begins where its line says so.
 func (r *reader) parse(src source, data []byte) {
 	if err := readable(src.name, data); err != nil {
-		r.fail(src.name, err)
+		r.failPart(src.name, holds(data), err)
 		return
 	}
-	dec := yaml.NewDecoder(bytes.NewReader(joinSurrogates(data)))
+	data = joinSurrogates(data)
 	found := len(r.objects) + len(r.errs) + r.more + len(r.skipped)
-	for r.ctx.Err() == nil {
-		var doc yaml.Node
-		err := dec.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			r.fail(src.name, syntaxError(src, data, err))
+	for part := range split(data) {
+		if r.ctx.Err() != nil || !r.part(src.after(part.before), part, data) {
 			return
 		}
-		if !r.count(src, doc.Line) {
-			return
-		}
-		r.document(src, &doc)
 	}
 	if found == len(r.objects)+len(r.errs)+r.more+len(r.skipped) {
 		r.noObject(src, 0, "empty")
+	}
+}
+
+// part reads one document, and reports whether another may follow.
+func (r *reader) part(src source, part document, data []byte) bool {
+	dec := yaml.NewDecoder(bytes.NewReader(part.text))
+	for {
+		var doc yaml.Node
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return true
+		}
+		if err != nil {
+			r.failPart(src.at(part.first), holds(part.text), syntaxError(src, data, err))
+			return true
+		}
+		if !r.count(src, doc.Line) {
+			return false
+		}
+		r.document(src, &doc, part)
 	}
 }
 
@@ -134,7 +163,7 @@ func (r *reader) noObject(src source, line int, reason string) {
 	}
 }
 
-func (r *reader) document(src source, doc *yaml.Node) {
+func (r *reader) document(src source, doc *yaml.Node, part document) {
 	root := doc.Content[0]
 	var errs []error
 	c := converter{
@@ -143,7 +172,7 @@ func (r *reader) document(src source, doc *yaml.Node) {
 	}
 	value := c.value(root, 0)
 	if len(errs) > 0 {
-		r.fail(src.name, errs...)
+		r.failPart(src.at(part.first), holds(part.text), errs...)
 		return
 	}
 	switch value := value.(type) {

@@ -33,6 +33,12 @@ func (m manifest) errorf(path []any, format string, args ...any) error {
 	return fmt.Errorf("%s: %s", m.at(line(m.node, path)), fmt.Sprintf(format, args...))
 }
 
+// broken keeps what keeps a manifest from being an object of which the kind is
+// known.
+func (r *reader) broken(m manifest, at []any, format string, args ...any) {
+	r.failPart(m.at(m.node.Line), holdsValue(m.value), m.errorf(at, format, args...))
+}
+
 func (r *reader) object(m manifest) {
 	_, hasVersion := m.value["apiVersion"]
 	_, hasKind := m.value["kind"]
@@ -42,13 +48,13 @@ func (r *reader) object(m manifest) {
 	}
 	for _, field := range []string{"apiVersion", "kind"} {
 		if m.text(field) == "" {
-			r.fail(m.name, m.errorf([]any{field}, "%s is missing or not text", field))
+			r.broken(m, []any{field}, "%s is missing or not text", field)
 			return
 		}
 	}
 	gv, err := schema.ParseGroupVersion(m.text("apiVersion"))
 	if err != nil {
-		r.fail(m.name, m.errorf([]any{"apiVersion"}, "%v", err))
+		r.broken(m, []any{"apiVersion"}, "%v", err)
 		return
 	}
 	if items, ok := m.value["items"].([]any); ok && strings.HasSuffix(m.text("kind"), "List") {
@@ -69,7 +75,7 @@ func (r *reader) list(m manifest, items []any) {
 		}
 		value, ok := item.(map[string]any)
 		if !ok {
-			r.fail(m.name, m.errorf(at, "an item of a list must be an object"))
+			r.failPart(m.at(line(m.node, at)), holdsValue(item), m.errorf(at, "an item of a list must be an object"))
 			continue
 		}
 		if _, has := value["kind"]; !has && kind != "" {
@@ -93,9 +99,9 @@ func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 	}
 	o := &Object{Unstructured: &unstructured.Unstructured{Object: m.value}, Source: m.at(m.node.Line), RenderedFrom: m.from}
 	if at, err := known(gvk); err != nil {
-		r.fail(m.name, m.errorf(at, "%v", err))
+		r.broken(m, at, "%v", err)
 	} else if errs := r.check(m, gvk); len(errs) > 0 {
-		r.failSubject(o.Subject(), errs...)
+		r.hide(o.Subject(), 1, errs...)
 	} else {
 		r.objects = append(r.objects, o)
 	}
@@ -129,7 +135,7 @@ func known(gvk schema.GroupVersionKind) (at []any, err error) {
 // a kubeconfig, which also has apiVersion and kind but no metadata.
 func (r *reader) unnamed(m manifest, gvk schema.GroupVersionKind) {
 	if _, has := m.value["metadata"]; has || scheme.Scheme.Recognizes(gvk) {
-		r.fail(m.name, m.errorf([]any{"metadata"}, "%s has no metadata.name", gvk.Kind))
+		r.broken(m, []any{"metadata"}, "%s has no metadata.name", gvk.Kind)
 		return
 	}
 	r.noObject(m.source, m.node.Line, gvk.Kind+" without metadata")

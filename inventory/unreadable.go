@@ -24,6 +24,7 @@ const fileKind = "File"
 type Unreadable struct {
 	Subject finding.Subject // the object, if that much could be read, else of kind File
 	Reason  string
+	AtMost  int // objects that it may hold, 1 or more; 0 if there is no telling
 }
 
 // MayHold reports whether the part may hold an object of this kind.
@@ -31,28 +32,31 @@ func (u Unreadable) MayHold(gk schema.GroupKind) bool {
 	return u.Subject.Kind == fileKind || schema.FromAPIVersionAndKind(u.Subject.APIVersion, u.Subject.Kind).GroupKind() == gk
 }
 
-// fail keeps errors that make a file unreadable, or a part of it that is not
-// even known to be an object.
-func (r *reader) fail(file string, errs ...error) {
-	r.failSubject(finding.Subject{Kind: fileKind, Source: file}, errs...)
+// fail keeps errors that make a file unreadable of which nothing is known.
+func (r *reader) fail(file string, errs ...error) { r.failPart(file, 0, errs...) }
+
+// failPart keeps errors that make a part of a file unreadable that is not even
+// known to be an object.
+func (r *reader) failPart(place string, atMost int, errs ...error) {
+	r.hide(finding.Subject{Kind: fileKind, Source: place}, atMost, errs...)
 }
 
-// failSubject keeps errors that make a subject unreadable. A subject counts
-// once, with the first of its errors.
-func (r *reader) failSubject(s finding.Subject, errs ...error) {
+// hide keeps errors that make a subject unreadable. A subject counts once, with
+// the first of its errors.
+func (r *reader) hide(s finding.Subject, atMost int, errs ...error) {
 	r.report(errs...)
 	if r.unread[s] || len(errs) == 0 {
 		return
 	}
 	switch len(r.unreadable) {
 	case maxUnreadable:
-		s, errs = finding.Subject{Kind: fileKind}, []error{fmt.Errorf("more than %d parts of the input", maxUnreadable)}
+		s, errs, atMost = finding.Subject{Kind: fileKind}, []error{fmt.Errorf("more than %d parts of the input", maxUnreadable)}, 0
 	case maxUnreadable + 1:
 		return
 	}
 	r.unread[s] = true
 	reason, _, _ := strings.Cut(errs[0].Error(), "\n")
-	r.unreadable = append(r.unreadable, Unreadable{Subject: s, Reason: "could not be read: " + reason})
+	r.unreadable = append(r.unreadable, Unreadable{s, "could not be read: " + reason, atMost})
 }
 
 // report keeps errors that hide nothing that could be judged.
@@ -80,7 +84,7 @@ func (r *reader) dropHollow(inv *Inventory) {
 	for _, w := range inv.Workloads() {
 		if len(w.Template.Spec.Containers) == 0 {
 			hollow[w.Object] = true
-			r.failSubject(w.Subject(), fmt.Errorf("%s: %s makes pods without containers", w.Source, w.Subject()))
+			r.hide(w.Subject(), 1, fmt.Errorf("%s: %s makes pods without containers", w.Source, w.Subject()))
 		}
 	}
 	r.objects = slices.DeleteFunc(r.objects, func(o *Object) bool { return hollow[o] })

@@ -1,11 +1,16 @@
 package inventory
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 
+	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -21,11 +26,11 @@ func TestReadKeepsWhatItCan(t *testing.T) {
 	const good = "-- good.yaml --\napiVersion: v1\nkind: Pod\nmetadata: {name: good}\nspec: {containers: [{name: a, image: a}]}\n"
 	tests := []struct{ name, archive, paths, want, problems string }{
 		{"broken YAML", "-- a.yaml --\napiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\na: [\n", ".",
-			"a.yaml File could not be read: a.yaml:6: did not find expected node content\n", "a.yaml:6: did not find expected node content"},
+			"a.yaml:5 File could not be read: a.yaml:6: did not find expected node content\n", "a.yaml:6: did not find expected node content"},
 		{"an object of which the kind is known", "-- a.yaml --\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {one: 1, two: 2}\n", ".",
 			"a.yaml:1 Pod/a could not be read: a.yaml:4: unknown field spec.one\n", "a.yaml:4: unknown field spec.one\na.yaml:4: unknown field spec.two"},
 		{"a kind that there is not, twice", "-- a.yaml --\napiVersion: v1\nkind: Podd\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Podd\nmetadata: {name: b}\n", ".",
-			"a.yaml File could not be read: a.yaml:2: v1 has no kind Podd: did you mean Pod?\n", "a.yaml:2: v1 has no kind Podd: did you mean Pod?\na.yaml:6: v1 has no kind Podd: did you mean Pod?"},
+			"a.yaml:1 File could not be read: a.yaml:2: v1 has no kind Podd: did you mean Pod?\na.yaml:5 File could not be read: a.yaml:6: v1 has no kind Podd: did you mean Pod?\n", "a.yaml:2: v1 has no kind Podd: did you mean Pod?\na.yaml:6: v1 has no kind Podd: did you mean Pod?"},
 		{"a chart", "-- c/Chart.yaml --\napiVersion: v2\nname: c\nversion: 1.0.0\n-- c/templates/a.yaml --\n{{ fail \"no\" }}\n", ".",
 			"c File could not be read: c/templates/a.yaml:1: no\n", "c/templates/a.yaml:1: no"},
 		{"a kustomization, whose parts are not taken for whole", "-- k/kustomization.yaml --\nresources: [a.yaml, b.yaml]\n-- k/a.yaml --\n{apiVersion: v1, kind: Pod, metadata: {name: a}}\n", ".",
@@ -162,4 +167,112 @@ func FuzzValues(f *testing.F) {
 			t.Fatalf("values %v, error %v", values, err)
 		}
 	})
+}
+
+func TestHolds(t *testing.T) {
+	for text, want := range map[string]int{
+		"":     1,
+		"a: [": 1,
+		"kind: Pod\nmetadata: {name: a}\nspec: [":                              1,
+		"kind: RoleBinding\nmetadata: {}\nroleRef: {kind: Role}\n:[":           2,
+		`{"kind": "PodList", "items": [{"metadata" : {}}, {"metadata": {}}, {`: 2,
+		"items: [{kind: A}, {kind: B}, {kind: C}":                              3,
+		"mankind: 1\nkinds: 2\n[":                                              1,
+		"items: [&a {kind: A}, *a, *a, {":                                      0,
+	} {
+		if have := holds([]byte(text)); have != want {
+			t.Errorf("%q: %d, want %d", text, have, want)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                                      "",
+		"a: 1\n":                                "0+1 a: 1\n",
+		"---\na: 1\n---\n# x\n\nb: 1\n":         "0+2 ---\na: 1\n|2+4 ---\n# x\n\nb: 1\n",
+		"%YAML 1.2\n---\na: 1\n...\n--- {b: 1}": "0+3 %YAML 1.2\n---\na: 1\n...\n|4+1 --- {b: 1}",
+		"a: |\n ---\n x\n----\nb: '\n --- '\r\n---\r\nc: 1": "0+1 a: |\n ---\n x\n----\nb: '\n --- '\r\n|6+2 ---\r\nc: 1",
+		"---\n---\n": "0+0 ---\n|1+0 ---\n",
+	} {
+		var have []string
+		for d := range split([]byte(text)) {
+			have = append(have, fmt.Sprintf("%d+%d %s", d.before, d.first, d.text))
+		}
+		if got := strings.Join(have, "|"); got != want {
+			t.Errorf("%q:\n%q, want\n%q", text, got, want)
+		}
+	}
+}
+
+// TestOneDocumentHidesNoOther reads what stands around a document that cannot be
+// parsed, under its own lines.
+func TestOneDocumentHidesNoOther(t *testing.T) {
+	const text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n---\n# comment\nkind: Pod\nmetadata: [\n---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {x: 1}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: c}\n"
+	inv, err := Read(t.Context(), FileInput{Paths: []string{"-"}, Stdin: strings.NewReader(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, c := inv.Get("", "Service", "", "a"), inv.Get("", "Service", "", "c"); a == nil || c == nil || a.Source != "stdin:1" || c.Source != "stdin:14" {
+		t.Error(describeInventory(inv))
+	}
+	want := "stdin:6 File could not be read: stdin:8: did not find expected node content\nstdin:9 Service/b could not be read: stdin:12: unknown field spec.x\n"
+	if got := describeUnreadable(inv); got != want {
+		t.Errorf("unreadable\n%swant\n%s", got, want)
+	}
+	for _, u := range inv.Unreadable {
+		if u.AtMost != 1 {
+			t.Errorf("%v may hold %d objects, want 1", u.Subject, u.AtMost)
+		}
+	}
+}
+
+// FuzzSplit loses no text, and nothing of what a stream means that can be parsed.
+func FuzzSplit(f *testing.F) {
+	f.Add([]byte("%YAML 1.1\n---\na: |\n  ---\n--- {b: 1}\n...\n# c\n---\n\"d\"\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var all []byte
+		var parts []any
+		whole, err := decodeAll(data)
+		for d := range split(data) {
+			all = append(all, d.text...)
+			more, broken := decodeAll(d.text)
+			if err == nil && broken != nil {
+				t.Fatalf("%q cannot be parsed, but %q can: %v", d.text, data, broken)
+			}
+			parts = append(parts, more...)
+		}
+		if !bytes.Equal(all, data) {
+			t.Fatalf("%q became %q", data, all)
+		}
+		if err == nil && !reflect.DeepEqual(whole, parts) {
+			t.Fatalf("%q: %v became %v", data, whole, parts)
+		}
+	})
+}
+
+func decodeAll(data []byte) (out []any, err error) {
+	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
+		var n yaml.Node
+		switch err := dec.Decode(&n); {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, err
+		case n.Content[0].Kind != yaml.ScalarNode || n.Content[0].Value != "":
+			out = append(out, shape(&n))
+		}
+	}
+}
+
+// shape is what a node means, without its place.
+func shape(n *yaml.Node) any {
+	if n.Kind == yaml.AliasNode {
+		return "*" + n.Value
+	}
+	out := []any{n.Kind, n.Tag, n.Value}
+	for _, c := range n.Content {
+		out = append(out, shape(c))
+	}
+	return out
 }
