@@ -49,7 +49,8 @@ func (w *writer) finding(ctl *Control, s *subject, v finding.Verdict) finding.Fi
 	}
 	v = w.e.doubt(ctl, v)
 	detail := finding.Detail{
-		Reason: v.Reason, Message: v.Message, Evidence: v.Evidence, EvidenceKind: v.EvidenceKind, ObservedAt: v.ObservedAt, Hides: v.Hides,
+		Reason: v.Reason, Message: v.Message, Evidence: v.Evidence, EvidenceKind: v.EvidenceKind, ObservedAt: v.ObservedAt,
+		Hides: v.Hides, Grantees: v.Grantees,
 	}
 	if detail.EvidenceKind == "" {
 		detail.EvidenceKind, detail.ObservedAt = string(ctl.Evidence[0]), w.e.now
@@ -74,7 +75,7 @@ func (w *writer) subject(s finding.Subject) *subject {
 
 func (w *writer) detail(of outcome, d finding.Detail) *finding.Detail {
 	have := w.last[of]
-	if have == nil || *have != d {
+	if have == nil || !have.Equal(&d) {
 		have = new(finding.Detail)
 		*have = d
 		w.last[of] = have

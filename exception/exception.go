@@ -62,11 +62,33 @@ type Scope struct {
 	Container string            `yaml:"container" json:"container"`
 	Labels    map[string]string `yaml:"labels" json:"labels"` // exact
 	File      string            `yaml:"file" json:"file"`     // that the subject is written in
+	Subject   Grantee           `yaml:"subject" json:"subject"`
+}
+
+// A Grantee selects subjects of a binding: a failure of the binding is accepted
+// for them, and not for its other subjects.
+type Grantee struct {
+	Kind      string `yaml:"kind" json:"kind"` // User, Group or ServiceAccount
+	Namespace string `yaml:"namespace" json:"namespace"`
+	Name      string `yaml:"name" json:"name"`
+}
+
+// miss returns the first part that a subject of a binding does not match, with
+// what it has instead, or "", and how many parts matched before it.
+func (g Grantee) miss(have finding.Grantee) (part string, matched int) {
+	for i, p := range []struct{ name, pattern, value string }{
+		{"kind", g.Kind, have.Kind}, {"namespace", g.Namespace, have.Namespace}, {"name", g.Name, have.Name},
+	} {
+		if !matches(p.pattern, p.value) {
+			return fmt.Sprintf("%s is %q, not %q", p.name, p.value, p.pattern), i
+		}
+	}
+	return "", 3
 }
 
 // broad reports whether a scope names no subject in particular.
 func (s Scope) broad() bool {
-	return s.Namespace == "" && s.Name == "" && len(s.Labels) == 0 && s.File == ""
+	return s.Namespace == "" && s.Name == "" && len(s.Labels) == 0 && s.File == "" && s.Subject.Name == ""
 }
 
 // String names the exception.
@@ -90,7 +112,7 @@ func (x *Exception) Check(now time.Time, critical bool) error {
 		needed, limit = 2, longestBroad
 	}
 	switch {
-	case s.Created.After(now):
+	case s.Created.begin().After(now):
 		return fmt.Errorf("is dated %s, which is in the future", s.Created)
 	case now.After(s.Expires.end()):
 		return fmt.Errorf("expired on %s", s.Expires)
@@ -127,7 +149,7 @@ func others(names []string, one string) []string {
 
 // patterns checks that the patterns of a scope are ones.
 func (s Scope) patterns() error {
-	for _, p := range []string{s.Kind, s.Namespace, s.Name, s.Container, s.File} {
+	for _, p := range []string{s.Kind, s.Namespace, s.Name, s.Container, s.File, s.Subject.Kind, s.Subject.Namespace, s.Subject.Name} {
 		if _, err := path.Match(p, ""); err != nil {
 			return fmt.Errorf("scope %q: %w", p, err)
 		}
@@ -136,7 +158,7 @@ func (s Scope) patterns() error {
 }
 
 // miss returns the first part of the scope that a subject does not match, with
-// what it has instead, or "". The container is not looked at.
+// what it has instead, or "". Container and subject are not looked at.
 func (x *Exception) miss(s finding.Subject, labelsOf func(finding.Subject) map[string]string) string {
 	file, _, _ := strings.Cut(s.Source, ":")
 	scope := x.Spec.Scope
@@ -171,6 +193,9 @@ func matches(pattern, value string) bool {
 
 // A Date is a day, written as 2026-12-31.
 type Date struct{ time.Time }
+
+// begin returns the moment at which the day begins somewhere.
+func (d Date) begin() time.Time { return d.Add(-14 * time.Hour) }
 
 // end returns the moment at which the day is over everywhere.
 func (d Date) end() time.Time { return d.Add(36 * time.Hour) }

@@ -38,12 +38,12 @@ func read(t *testing.T, specs ...string) []Exception {
 	t.Helper()
 	var docs []string
 	for _, spec := range specs {
-		for key, usual := range map[string]string{"expires": "2026-12-01", "approvedBy": "[a]"} {
+		for key, usual := range map[string]string{"created": "2026-11-01", "expires": "2026-12-01", "approvedBy": "[a]"} {
 			if !strings.Contains(spec, key+":") {
 				spec += ", " + key + ": " + usual
 			}
 		}
-		docs = append(docs, "apiVersion: kubeguardian.dev/v1alpha1\nkind: SecurityException\nmetadata: {name: x}\nspec: {owner: o, reason: r, created: 2026-11-01, "+spec+"}\n")
+		docs = append(docs, "apiVersion: kubeguardian.dev/v1alpha1\nkind: SecurityException\nmetadata: {name: x}\nspec: {owner: o, reason: r, "+spec+"}\n")
 	}
 	out, err := Read("f.yaml", []byte(strings.Join(docs, "---\n")))
 	if err != nil {
@@ -75,6 +75,8 @@ func TestResolve(t *testing.T) {
 		{"other file", failure("CON-SEC-13", ""), []string{"controls: [paths], scope: {file: '*.yaml'}"}, finding.Fail, `file is "deploy/agent.yaml"`},
 		{"other control", failure("CON-SEC-02", ""), []string{named + "}"}, finding.Fail, "accepts nothing; nearest: no failure of CON-SEC-13"},
 		{"expired", failure("CON-SEC-13", ""), []string{named + "}, expires: 2026-11-24"}, finding.Fail, "expired on 2026-11-24"},
+		{"dated tomorrow", failure("CON-SEC-13", ""), []string{strings.Replace(named, "controls:", "created: 2026-11-27, controls:", 1) + "}"}, finding.Excepted, ""},
+		{"dated the day after", failure("CON-SEC-13", ""), []string{strings.Replace(named, "controls:", "created: 2026-11-28, controls:", 1) + "}"}, finding.Fail, "in the future"},
 		{"last day", failure("CON-SEC-13", ""), []string{named + "}, expires: 2026-11-26"}, finding.Excepted, ""},
 		{"critical without second approver", failure("CON-SEC-01", ""), []string{"controls: [CON-SEC-01], scope: {name: agent}"}, finding.Fail, "needs 2 approvers"},
 		{"critical, approved twice", failure("CON-SEC-01", ""), []string{"controls: [CON-SEC-01], scope: {name: agent}, approvedBy: [a, b]"}, finding.Excepted, ""},
@@ -90,6 +92,52 @@ func TestResolve(t *testing.T) {
 			}
 			if have := outcomes[0].Problem; (have == "") != (tt.problem == "") || !strings.Contains(have, tt.problem) {
 				t.Errorf("problem %q, want %q", have, tt.problem)
+			}
+			again, repeated := resolver.Resolve(read(t, tt.specs...), found)
+			if again[0].Status != tt.want || repeated[0] != outcomes[0] {
+				t.Errorf("a second time: %s, %+v", again[0].Status, repeated)
+			}
+		})
+	}
+}
+
+// bound is a failure of a binding that is about some of its subjects.
+func bound(grantees ...finding.Grantee) finding.Finding {
+	return finding.Finding{Definition: &finding.Definition{Control: "CLU-RBA-15"}, Detail: &finding.Detail{Grantees: grantees}, Status: finding.Fail, Subject: &finding.Subject{
+		Kind: "ClusterRoleBinding", Name: "view", Source: "deploy/access.yaml:9",
+	}}
+}
+
+func TestResolveSubjectOfBinding(t *testing.T) {
+	account, group := finding.Grantee{Kind: "ServiceAccount", Namespace: "ci", Name: "runner"}, finding.Grantee{Kind: "Group", Name: "devs"}
+	const head, ci, devs = "controls: [CLU-RBA-15], scope: {name: view", ", subject: {kind: ServiceAccount, namespace: ci, name: 'run*'}}", ", subject: {kind: Group, name: devs}}"
+	tests := []struct {
+		name    string
+		failure finding.Finding
+		specs   []string
+		want    finding.Status
+		problem string // of the first exception
+	}{
+		{"it", bound(account), []string{head + ci}, finding.Excepted, ""},
+		{"it, in any binding", bound(account), []string{"controls: [CLU-RBA-15], scope: {subject: {kind: ServiceAccount, namespace: ci, name: runner}}"}, finding.Excepted, ""},
+		{"without a subject the whole binding", bound(account, group), []string{head + "}"}, finding.Excepted, ""},
+		{"another fails too", bound(account, group), []string{head + ci}, finding.Fail, "CLU-RBA-15 ClusterRoleBinding/view: subjects Group/devs fail too"},
+		{"each by its own", bound(account, group), []string{head + ci, head + devs}, finding.Excepted, ""},
+		{"each by its own, twice", bound(account, group), []string{head + ci, head + devs, head + ci}, finding.Excepted, ""},
+		{"another kind", bound(group), []string{head + ", subject: {kind: User, name: devs}}"}, finding.Fail, `subject Group/devs: kind is "Group", not "User"`},
+		{"another namespace", bound(account), []string{head + ", subject: {namespace: cd, name: runner}}"}, finding.Fail, `subject ServiceAccount/ci/runner: namespace is "ci", not "cd"`},
+		{"the nearest of two", bound(group, account), []string{head + ", subject: {kind: ServiceAccount, namespace: ci, name: bot}}"}, finding.Fail, `subject ServiceAccount/ci/runner: name is "runner", not "bot"`},
+		{"an account is no user", bound(account), []string{head + ", subject: {kind: User, name: runner}}"}, finding.Fail, `kind is "ServiceAccount", not "User"`},
+		{"another binding", bound(account), []string{strings.Replace(head, "view", "edit", 1) + ci}, finding.Fail, `name is "view", not "edit"`},
+		{"a failure of no subject", bound(), []string{head + ci}, finding.Fail, "CLU-RBA-15 ClusterRoleBinding/view: it is about no subject of a binding"},
+		{"a container too", bound(account), []string{strings.Replace(head, "name: view", "container: a", 1) + ci}, finding.Fail, `it is about no container, not "a"`},
+		{"any group of any binding", bound(group), []string{"controls: [CLU-RBA-15], scope: {subject: {kind: Group}}"}, finding.Fail, "needs 2 approvers"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			found, outcomes := resolver.Resolve(read(t, tt.specs...), []finding.Finding{tt.failure})
+			if have := outcomes[0].Problem; found[0].Status != tt.want || (have == "") != (tt.problem == "") || !strings.Contains(have, tt.problem) {
+				t.Errorf("%s, problem %q, want %s, %q", found[0].Status, have, tt.want, tt.problem)
 			}
 			again, repeated := resolver.Resolve(read(t, tt.specs...), found)
 			if again[0].Status != tt.want || repeated[0] != outcomes[0] {
@@ -118,6 +166,8 @@ func TestReadBadInput(t *testing.T) {
 		head:                          "f:1: spec.controls names no control",
 		head + "spec: {until: 1}":     "f:4: unknown key until",
 		head + "spec: {expires: 1.1}": "f:4: ",
+		head + "spec: {controls: [A], scope: {subject: {nmae: a}}}":                                                   "f:4: unknown key nmae",
+		head + "spec: {controls: [A], scope: {subject: {name: '['}}}":                                                 "f:1: scope \"[\": syntax error in pattern",
 		head + "spec: {controls: [A], scope: {name: '['}}":                                                            "f:1: scope \"[\": syntax error in pattern",
 		strings.Replace(head, "name: x", "namespace: a", 1) + "spec: {controls: [A]}":                                 "f:1: metadata.name is missing",
 		strings.Replace(head, "name: x", "name: x, namespace: a", 1) + "spec: {controls: [A], scope: {namespace: b}}": "f:1: spec.scope.namespace",

@@ -28,7 +28,7 @@ func Requests(place string, o *unstructured.Unstructured) ([]Exception, error) {
 	var out []Exception
 	for i, spec := range specs {
 		s := spec.Scope
-		if s.Kind != "" || s.Namespace != "" || s.Name != "" || s.File != "" || len(s.Labels) > 0 {
+		if s.Kind != "" || s.Namespace != "" || s.Name != "" || s.File != "" || len(s.Labels) > 0 || s.Subject != (Grantee{}) {
 			return nil, fmt.Errorf("%s: annotation %s: an object asks for itself: its scope may name a container only", place, Annotation)
 		}
 		spec.Scope.Kind, spec.Scope.Name = o.GetKind(), o.GetName()

@@ -37,8 +37,9 @@ func (r Resolver) Check(x *Exception) error {
 
 // Resolve returns the findings with accepted failures marked as excepted, and
 // what became of each exception, in their order. A failure of several
-// containers is accepted if each of them is, be it by different exceptions. It
-// is a pure function; what is excepted already counts as a failure.
+// containers, or of several subjects of a binding, is accepted if each of them
+// is, be it by different exceptions. It is a pure function; what is excepted
+// already counts as a failure.
 func (r Resolver) Resolve(exceptions []Exception, findings []finding.Finding) ([]finding.Finding, []Outcome) {
 	out := slices.Clone(findings)
 	states := make([]state, len(exceptions))
@@ -71,7 +72,8 @@ func (r Resolver) names(x *Exception, control string) bool {
 
 // accept marks a failure that valid exceptions cover.
 func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []state) {
-	open := containers(*f.Subject)
+	all := parts(f)
+	open := all
 	var by []int
 	for i := range exceptions {
 		x := &exceptions[i]
@@ -83,15 +85,15 @@ func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []st
 			states[i].note(1, fmt.Sprintf("%s %s: %s", f.Control, f.Subject, miss))
 			continue
 		}
-		left := slices.DeleteFunc(slices.Clone(open), func(c string) bool { return matches(x.Spec.Scope.Container, c) })
+		left := slices.DeleteFunc(slices.Clone(open), x.Spec.Scope.covers)
 		if len(left) == len(open) {
-			states[i].note(2, fmt.Sprintf("%s %s: container is %q, not %q", f.Control, f.Subject, f.Subject.Container, x.Spec.Scope.Container))
+			states[i].note(2, fmt.Sprintf("%s %s: %s", f.Control, f.Subject, x.Spec.Scope.missPart(f, all)))
 			continue
 		}
 		if states[i].invalid != nil {
 			continue
 		}
-		states[i].note(3, fmt.Sprintf("%s %s: containers %s fail too", f.Control, f.Subject, strings.Join(left, ", ")))
+		states[i].note(3, fmt.Sprintf("%s %s: %s fail too", f.Control, f.Subject, list(left)))
 		open, by = left, append(by, i)
 	}
 	if len(open) > 0 {
@@ -107,14 +109,67 @@ func (r Resolver) accept(f *finding.Finding, exceptions []Exception, states []st
 	}
 }
 
-// containers returns the containers that a failure speaks of; one that speaks
-// of none has one without a name.
-func containers(s finding.Subject) []string {
-	var names []string
-	for name := range strings.SplitSeq(s.Container, ",") {
-		names = append(names, strings.TrimSpace(name))
+// A part is what of a failure can be accepted by itself: a container, or a
+// subject of a binding.
+type part struct {
+	container string
+	grantee   finding.Grantee
+}
+
+// parts returns the parts that a failure speaks of; one that speaks of none has
+// one without a name.
+func parts(f *finding.Finding) []part {
+	var out []part
+	for _, g := range f.Grantees {
+		out = append(out, part{grantee: g})
 	}
-	return names
+	if len(out) > 0 {
+		return out
+	}
+	for name := range strings.SplitSeq(f.Subject.Container, ",") {
+		out = append(out, part{container: strings.TrimSpace(name)})
+	}
+	return out
+}
+
+// list names parts, of which there is one at least.
+func list(parts []part) string {
+	what, names := "containers ", []string{}
+	for _, p := range parts {
+		if p.grantee.Kind != "" {
+			what, p.container = "subjects ", p.grantee.String()
+		}
+		names = append(names, p.container)
+	}
+	return what + strings.Join(names, ", ")
+}
+
+func (s Scope) covers(p part) bool {
+	part, _ := s.Subject.miss(p.grantee)
+	return matches(s.Container, p.container) && part == ""
+}
+
+// missPart says why a scope covers no part of a failure that is still open; of
+// subjects it names the one that comes nearest.
+func (s Scope) missPart(f *finding.Finding, all []part) string {
+	switch {
+	case slices.ContainsFunc(all, s.covers):
+		return "another exception accepts it"
+	case s.Subject == Grantee{}:
+		return fmt.Sprintf("container is %q, not %q", f.Subject.Container, s.Container)
+	case len(f.Grantees) == 0:
+		return "it is about no subject of a binding"
+	}
+	nearest, steps := "", -1
+	for _, g := range f.Grantees {
+		if part, matched := s.Subject.miss(g); part != "" && matched > steps {
+			nearest, steps = fmt.Sprintf("subject %s: %s", g, part), matched
+		}
+	}
+	if nearest == "" {
+		return fmt.Sprintf("it is about no container, not %q", s.Container)
+	}
+	return nearest
 }
 
 // note keeps the miss that came furthest.

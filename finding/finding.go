@@ -137,7 +137,8 @@ type Verdict struct {
 	EvidenceKind string
 	Exposure     Exposure
 	ObservedAt   time.Time
-	Hides        int // see [Detail]
+	Hides        int       // see [Detail]
+	Grantees     []Grantee // see [Detail]
 }
 
 // A Finding is the state of one control for one subject, with its evidence. A
@@ -175,6 +176,27 @@ type Detail struct {
 	// Hides is set where the subject is a part of the input that could not be
 	// read: how many subjects it may hold at most, or [AnyNumber].
 	Hides int `json:"hides,omitempty"`
+	// Grantees are the subjects of a binding that its failure is about; others of
+	// the same binding are no part of it.
+	Grantees []Grantee `json:"grantees,omitempty"`
+}
+
+// A Grantee is a subject of a binding: a User, a Group or a ServiceAccount.
+type Grantee struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace,omitempty"` // of a ServiceAccount
+	Name      string `json:"name"`
+}
+
+// String returns "Kind/namespace/name", without the namespace if there is none.
+func (g Grantee) String() string {
+	return Subject{Kind: g.Kind, Namespace: g.Namespace, Name: g.Name}.String()
+}
+
+// Equal reports whether two details say the same.
+func (d *Detail) Equal(o *Detail) bool {
+	return d.Reason == o.Reason && d.Message == o.Message && d.Evidence == o.Evidence && d.EvidenceKind == o.EvidenceKind &&
+		d.Fix == o.Fix && d.ObservedAt.Equal(o.ObservedAt) && d.Hides == o.Hides && slices.Equal(d.Grantees, o.Grantees)
 }
 
 // Amend changes the detail of this finding, and of no other that shares it.

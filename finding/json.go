@@ -80,6 +80,9 @@ func (e *Encoder) prepare(f *Finding) error {
 		if f.Hides != 0 {
 			e.observed = strconv.AppendInt(append(e.observed, `,"hides":`...), int64(f.Hides), 10)
 		}
+		if len(f.Grantees) > 0 {
+			e.observed = append(append(e.observed, `,"grantees":`...), encoded(f.Grantees)...)
+		}
 		e.observed = append(e.observed, '}')
 		e.detail = f.Detail
 	}
@@ -127,7 +130,8 @@ func appendNumber(out []byte, n float64) ([]byte, error) {
 	return append(out, text...), err
 }
 
-// encoded returns the JSON of a text or of frameworks, which always have one.
+// encoded returns the JSON of a text, of frameworks or of grantees, which always
+// have one.
 func encoded(v any) []byte {
 	var out bytes.Buffer
 	e := json.NewEncoder(&out)

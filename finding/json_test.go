@@ -72,7 +72,7 @@ func TestJSON(t *testing.T) {
 	plain := &Finding{Definition: &Definition{}, Detail: &Detail{}, Subject: &Subject{}}
 	full := &Finding{
 		Definition: def,
-		Detail:     &Detail{"because", "a\\b\n\t\x7f\u2028\U000E0001é", "\xff", "api", "do it", noon, AnyNumber},
+		Detail:     &Detail{"because", "a\\b\n\t\x7f\u2028\U000E0001é", "\xff", "api", "do it", noon, AnyNumber, []Grantee{{"Group", "", "devs & ops"}, {"ServiceAccount", "shop", "web"}}},
 		Subject:    &Subject{"apps/v1", "Deployment", "shop", "web", "a,b", "f.yaml:1", "chart"},
 		Status:     Fail, Exposure: Internet, Gain: 1.0 / 3,
 	}

@@ -48,8 +48,8 @@ func (a *Access) eachBinding(judge func(*binding) finding.Verdict) []finding.Ver
 // crowd judges a binding that names one of some groups by whether each rule of
 // its role is harmless.
 func (a *Access) crowd(b *binding, who string, harmless func(rbacv1.PolicyRule) bool, groups ...identity) finding.Verdict {
-	named := slices.IndexFunc(b.subjects, func(id identity) bool { return slices.Contains(groups, id) })
-	if named < 0 {
+	named := b.named(func(id identity) bool { return slices.Contains(groups, id) })
+	if len(named) == 0 {
 		return finding.Verdict{Status: finding.Pass}
 	}
 	r := a.roles[b.role]
@@ -65,9 +65,15 @@ func (a *Access) crowd(b *binding, who string, harmless func(rbacv1.PolicyRule) 
 	}
 	return finding.Verdict{
 		Status:   finding.Fail,
-		Message:  fmt.Sprintf("gives rights to %s (%s)", who, b.subjects[named]),
+		Message:  fmt.Sprintf("gives rights to %s (%s)", who, join(named)),
 		Evidence: b.grants() + a.firstRule(r, harmless),
+		Grantees: grantees(named...),
 	}
+}
+
+// named returns the subjects of a binding of which like is true.
+func (b *binding) named(like func(identity) bool) []identity {
+	return slices.DeleteFunc(slices.Clone(b.subjects), func(id identity) bool { return !like(id) })
 }
 
 func (b *binding) grants() string { return "roleRef " + b.role.kind() + "/" + b.role.name }
@@ -137,6 +143,7 @@ func (a *Access) Masters() []finding.Verdict {
 			Status:   finding.Fail,
 			Message:  "names the group system:masters, which no admission webhook and no RBAC rule holds back",
 			Evidence: b.grants(),
+			Grantees: grantees(masters),
 		}
 	})
 }
@@ -155,6 +162,7 @@ func (a *Access) dangling(b *binding) finding.Verdict {
 		return finding.Verdict{Status: finding.NotApplicable, Reason: "Kubernetes creates this binding for itself"}
 	}
 	var gone []string
+	var lost []identity
 	var doubt string
 	miss := func(what, reason string) {
 		if reason == "" {
@@ -166,6 +174,7 @@ func (a *Access) dangling(b *binding) finding.Verdict {
 	if a.roles[b.role] == nil && !a.wellKnown(b.role) {
 		miss(b.role.kind()+" "+b.role.name, a.absence(b.role.namespace, b.role.kind()))
 	}
+	roleless := len(gone) > 0
 	for _, id := range b.subjects {
 		ns, name, ok := id.account()
 		acc := account{ns, name}
@@ -176,12 +185,18 @@ func (a *Access) dangling(b *binding) finding.Verdict {
 		if gap := a.inv.Gap("", "ServiceAccount"); gap != "" {
 			reason = "ServiceAccount objects could not be read: " + gap
 		}
-		miss(id.String(), reason)
+		if miss(id.String(), reason); reason == "" {
+			lost = append(lost, id)
+		}
+	}
+	if roleless {
+		lost = nil // it is about the binding as a whole
 	}
 	switch {
 	case len(gone) > 0:
 		return finding.Verdict{
 			Status: finding.Fail, Message: "refers to what does not exist: " + strings.Join(gone[:min(len(gone), maxShown)], ", "), Evidence: b.grants(),
+			Grantees: grantees(lost...),
 		}
 	case doubt != "":
 		return finding.Verdict{Status: finding.Unknown, Reason: doubt}
@@ -209,15 +224,15 @@ func (a *Access) wellKnown(key roleKey) bool {
 func (a *Access) Deployers() []finding.Verdict {
 	tools := a.pipelines()
 	return a.eachBinding(func(b *binding) finding.Verdict {
-		at := slices.IndexFunc(b.subjects, func(id identity) bool { return tools[id] || deploys(id) })
-		if at < 0 {
+		named := b.named(func(id identity) bool { return tools[id] || deploys(id) })
+		if len(named) == 0 {
 			return finding.Verdict{Status: finding.NotApplicable, Reason: "it grants to nothing that looks like a pipeline"}
 		}
-		return a.deployer(b, b.subjects[at])
+		return a.deployer(b, named)
 	})
 }
 
-func (a *Access) deployer(b *binding, id identity) finding.Verdict {
+func (a *Access) deployer(b *binding, named []identity) finding.Verdict {
 	if b.namespace != "" && b.namespace != system {
 		return finding.Verdict{Status: finding.Pass, Evidence: "bound in namespace " + b.namespace}
 	}
@@ -234,8 +249,9 @@ func (a *Access) deployer(b *binding, id identity) finding.Verdict {
 	}
 	return finding.Verdict{
 		Status:   finding.Fail,
-		Message:  fmt.Sprintf("lets a pipeline (%s) deploy into %s", id, where),
+		Message:  fmt.Sprintf("lets a pipeline (%s) deploy into %s", join(named), where),
 		Evidence: b.grants() + a.firstRule(r, func(rule rbacv1.PolicyRule) bool { return !writes(rule) }),
+		Grantees: grantees(named...),
 	}
 }
 

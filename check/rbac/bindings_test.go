@@ -1,6 +1,7 @@
 package rbac_test
 
 import (
+	"fmt"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -9,6 +10,37 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
+
+// TestGrantees names the subjects that a failure of a binding is about, and
+// none that are as they should be.
+func TestGrantees(t *testing.T) {
+	jane, ci := user("jane"), "{kind: ServiceAccount, namespace: ci, name: runner}"
+	for _, tt := range []struct {
+		name  string
+		check func(*rbac.Access) []finding.Verdict
+		extra string
+		who   []string
+		want  string
+	}{
+		{"admin", (*rbac.Access).AdminBindings, "", []string{jane, ci, group("system:masters")}, "[User/jane ServiceAccount/ci/runner]"},
+		{"admin by user name", (*rbac.Access).AdminBindings, "", []string{user("system:serviceaccount:ci:runner"), ci}, "[ServiceAccount/ci/runner]"},
+		{"anonymous", (*rbac.Access).Anonymous, "", []string{jane, user("system:anonymous"), group("system:unauthenticated")}, "[User/system:anonymous Group/system:unauthenticated]"},
+		{"everyone", (*rbac.Access).Everyone, "", []string{jane, group("system:authenticated")}, "[Group/system:authenticated]"},
+		{"masters", (*rbac.Access).Masters, "", []string{jane, group("system:masters")}, "[Group/system:masters]"},
+		{"dangling", (*rbac.Access).Dangling, "---\n{apiVersion: v1, kind: Namespace, metadata: {name: ci}}\n", []string{jane, ci}, "[ServiceAccount/ci/runner]"},
+		{"deployers", (*rbac.Access).Deployers, "", []string{jane, ci, user("terraform")}, "[ServiceAccount/ci/runner User/terraform]"},
+		{"who is as it should be", (*rbac.Access).Masters, "", []string{jane}, "[]"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			admin := role("ClusterRole", "cluster-admin", rule(`"*"`, `"*"`, `"*"`, ""))
+			a := analyze(t, inventory.Cluster, admin+tt.extra+bind("ClusterRoleBinding", "b", "ClusterRole", "cluster-admin", tt.who...))
+			found := tt.check(a)
+			if got := fmt.Sprint(found[0].Grantees); len(found) != 1 || got != tt.want {
+				t.Errorf("%s about %s, want %s", found[0].Status, got, tt.want)
+			}
+		})
+	}
+}
 
 func TestBindings(t *testing.T) {
 	const (

@@ -46,6 +46,7 @@ func (a *Access) adminBinding(b *binding) finding.Verdict {
 		Status:   finding.Fail,
 		Message:  fmt.Sprintf("gives every right in the cluster to %s", join(outsiders)),
 		Evidence: "roleRef ClusterRole/" + b.role.name,
+		Grantees: grantees(outsiders...),
 	}
 }
 

@@ -109,6 +109,23 @@ func (id identity) String() string {
 	return "user " + id.name
 }
 
+// grantees writes identities as the subjects of a binding.
+func grantees(ids ...identity) []finding.Grantee {
+	var out []finding.Grantee
+	for _, id := range ids {
+		g := finding.Grantee{Kind: "User", Name: id.name}
+		if ns, name, ok := id.account(); ok {
+			g = finding.Grantee{Kind: "ServiceAccount", Namespace: ns, Name: name}
+		} else if id.group {
+			g.Kind = "Group"
+		}
+		if !slices.Contains(out, g) {
+			out = append(out, g)
+		}
+	}
+	return out
+}
+
 // account returns the service account that the identity is.
 func (id identity) account() (namespace, name string, ok bool) {
 	rest, ok := strings.CutPrefix(id.name, "system:serviceaccount:")
