@@ -72,8 +72,9 @@ type Plan struct {
 	Networks      []isolate.Proposal // the namespaces that are closed
 	Appeared      []finding.Finding  // that did not apply before, and now are not met
 	Before, After control.Score
-	Proven        int    // objects that the API server accepted; 0 without a cluster
-	Stdin         []byte // standard input, if that was read
+	Proven        int     // objects that the API server accepted; 0 without a cluster
+	Denied        []error // one for each changed object that it does not take
+	Stdin         []byte  // standard input, if that was read
 
 	paths []string
 }
@@ -137,6 +138,7 @@ type job struct {
 	added      []*source // files that are new
 	appeared   []finding.Finding
 	proven     int
+	denied     []error
 }
 
 // A candidate is a failed control of one subject that may be repaired.
@@ -232,7 +234,7 @@ func (j *job) refuseAll(reason string) {
 // plan sums up what is left.
 func (j *job) plan(before, after []finding.Finding) *Plan {
 	p := &Plan{
-		Networks: j.networks, Appeared: j.appeared, Proven: j.proven, paths: j.in.Paths,
+		Networks: j.networks, Appeared: j.appeared, Proven: j.proven, Denied: j.denied, paths: j.in.Paths,
 		Before: control.Summarize(j.in.Catalogue, before), After: control.Summarize(j.in.Catalogue, after),
 	}
 	for _, c := range j.candidates {

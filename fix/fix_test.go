@@ -365,6 +365,9 @@ func TestDryRun(t *testing.T) {
 	if len(p.Refused) != 1 || p.Refused[0].Reason != "the API server refuses it: other is not liked" {
 		t.Errorf("refused %v", p.Refused)
 	}
+	if len(p.Denied) != 1 || !strings.HasSuffix(p.Denied[0].Error(), ": the API server refuses the changed Pod/other: other is not liked") {
+		t.Errorf("denied %v", p.Denied)
+	}
 }
 
 func TestEgressRange(t *testing.T) {

@@ -1,6 +1,7 @@
 package fix
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -261,6 +262,7 @@ func (j *job) accepted(ctx context.Context) bool {
 		}
 		if err := j.in.DryRun(ctx, now.Unstructured); err != nil {
 			fine = false
+			j.deny(o, err)
 			for _, c := range j.candidates {
 				if slices.Contains(c.objects, o) {
 					c.refuse("the API server refuses it: %v", err)
@@ -274,6 +276,7 @@ func (j *job) accepted(ctx context.Context) bool {
 		for _, o := range n.Objects {
 			if err := j.in.DryRun(ctx, o.Unstructured); err != nil {
 				fine = false
+				j.deny(o, err)
 				for _, c := range j.candidates {
 					if c.network == n.Namespace {
 						c.refuse("the API server refuses %s: %v", o.Subject(), err)
@@ -285,4 +288,11 @@ func (j *job) accepted(ctx context.Context) bool {
 		}
 	}
 	return fine
+}
+
+// deny notes that the API server does not take a changed object. Once its
+// changes are refused it is not asked for again.
+func (j *job) deny(o *inventory.Object, err error) {
+	s := o.Subject()
+	j.denied = append(j.denied, fmt.Errorf("%s: the API server refuses the changed %s: %w", cmp.Or(s.Source, "new"), s, err))
 }

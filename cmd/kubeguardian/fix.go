@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -44,7 +46,7 @@ standard input, which is printed as changed.
                      ~/.kube/config, then those of the pod this runs in)
 
 Exit codes: 0 nothing to change, or all is written, 1 changes are offered and not
-written, 2 it could not be done.
+written, 2 it could not be done, or the cluster refuses a changed object.
 
 Example: look at the changes to an application, then make them:
 
@@ -69,7 +71,7 @@ func fixManifests(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	in, err := opts.input(ctx, std.in)
+	in, err := opts.input(ctx, std)
 	if err != nil {
 		return err
 	}
@@ -81,7 +83,7 @@ func fixManifests(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if slices.Contains(opts.paths, "-") {
-		return printFixed(plan, std)
+		return errors.Join(printFixed(plan, std), errors.Join(plan.Denied...))
 	}
 	if _, err := io.WriteString(std.out, plan.Diff()); err != nil {
 		return err
@@ -94,6 +96,9 @@ func fixManifests(ctx context.Context, args []string, std streams) error {
 	}
 	if err := explainPlan(std.out, plan, written); err != nil {
 		return err
+	}
+	if len(plan.Denied) > 0 {
+		return errors.Join(plan.Denied...) // its changes are neither written nor offered
 	}
 	if len(plan.Files) > len(written) {
 		return exitCode(1)
@@ -143,9 +148,10 @@ func (o *fixOptions) check() error {
 	return nil
 }
 
-// input gathers what the manifests are judged by.
-func (o *fixOptions) input(ctx context.Context, stdin io.Reader) (fix.Input, error) {
-	in := fix.Input{Paths: o.paths, Stdin: untilDone(ctx, stdin), Controls: o.controls}
+// input gathers what the manifests are judged by. What an API server warns of
+// while it is asked goes to stderr, once.
+func (o *fixOptions) input(ctx context.Context, std streams) (fix.Input, error) {
+	in := fix.Input{Paths: o.paths, Stdin: untilDone(ctx, std.in), Controls: o.controls}
 	var err error
 	if in.Catalogue, in.Policies, err = builtIn(); err != nil {
 		return in, err
@@ -167,6 +173,7 @@ func (o *fixOptions) input(ctx context.Context, stdin io.Reader) (fix.Input, err
 		if err != nil {
 			return in, err
 		}
+		config.WarningHandler = rest.NewWarningWriter(plainly(std.err), rest.WarningWriterOptions{Deduplicate: true})
 		if in.DryRun, err = fix.ServerDryRun(config); err != nil {
 			return in, err
 		}

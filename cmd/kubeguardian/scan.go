@@ -342,12 +342,17 @@ func restConfig(file, hint string) (*rest.Config, error) {
 // would obey: charts have a part in the wording.
 func speakPlainly(stderr io.Writer) {
 	log.SetFlags(0)
-	log.SetOutput(writerFunc(func(p []byte) (int, error) {
+	log.SetOutput(plainly(stderr))
+}
+
+// plainly writes lines as notes.
+func plainly(stderr io.Writer) io.Writer {
+	return writerFunc(func(p []byte) (int, error) {
 		for line := range strings.Lines(string(p)) {
 			fmt.Fprintf(stderr, "kubeguardian: note: %s\n", report.Plain(strings.TrimSuffix(line, "\n")))
 		}
 		return len(p), nil
-	}))
+	})
 }
 
 type writerFunc func([]byte) (int, error)

@@ -102,6 +102,7 @@ func TestGuardedCluster(t *testing.T) {
 	c := start(t)
 	t.Run("a fresh cluster raises no alert", c.testQuiet)
 	t.Run("published rights suffice", c.testRights)
+	t.Run("fixes are proven by the API server", c.testFix)
 	t.Run("score rises with the secured application", c.testScore)
 	t.Run("attacks", c.testAttacks)
 	t.Run("denied request never reaches etcd", c.testDenied)
