@@ -25,6 +25,8 @@ type record struct {
 	Exposure     Exposure            `json:"exposure,omitempty"`
 	Gain         float64             `json:"gain,omitempty"`
 	ObservedAt   time.Time           `json:"observedAt"`
+	Hides        int                 `json:"hides,omitempty"`
+	Grantees     []Grantee           `json:"grantees,omitempty"`
 }
 
 // plainly is what encoding/json makes of a finding by reflection.
@@ -35,7 +37,7 @@ func plainly(t *testing.T, f *Finding) string {
 	e.SetEscapeHTML(false)
 	err := e.Encode(record{
 		f.Control, f.Title, f.Level, f.Severity, f.Status, f.Reason, *f.Subject, f.Message, f.Evidence, f.EvidenceKind, f.Fix,
-		f.Frameworks, f.Exposure, f.Gain, f.ObservedAt,
+		f.Frameworks, f.Exposure, f.Gain, f.ObservedAt, f.Hides, f.Grantees,
 	})
 	if err != nil {
 		t.Fatal(err)
