@@ -199,8 +199,12 @@ func TestSameAsAPIServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	violations := 0
-	for _, file := range files {
+	violations, judged := 0, 0
+	for i, file := range files {
+		if testing.Short() && i%8 > 0 {
+			continue
+		}
+		judged++
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -217,8 +221,8 @@ func TestSameAsAPIServer(t *testing.T) {
 			t.Errorf("%s, unchanged by an update:\nours:       %s\nAPI server: %s", file, got, want)
 		}
 	}
-	if violations < len(files) {
-		t.Errorf("%d violations of %d objects prove little", violations, len(files))
+	if violations < judged {
+		t.Errorf("%d violations of %d objects prove little", violations, judged)
 	}
 }
 

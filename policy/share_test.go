@@ -142,7 +142,7 @@ func TestSharingChangesNothing(t *testing.T) {
 	}
 	objects := examples(t)
 	if testing.Short() {
-		objects = objects[:len(objects)/4]
+		objects = objects[:len(objects)/16]
 	}
 	shared := 0
 	for _, o := range objects {

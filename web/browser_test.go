@@ -28,6 +28,9 @@ type browser struct {
 
 func newBrowser(t *testing.T, url string) *browser {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
 	ctx := testbrowser.Start(t, chromedp.WindowSize(1440, 1000))
 	b := &browser{ctx: ctx, url: url}
 	chromedp.ListenTarget(ctx, b.listen)
