@@ -139,7 +139,7 @@ func (e *evaluation) object(ctx context.Context, o *inventory.Object, controls [
 	if len(controls) == 0 {
 		return states
 	}
-	req, unreadable := policy.NewCreateRequest(o.Unstructured)
+	req, unreadable := request(o)
 	req.Namespaces = policy.NamespacesFunc(e.namespace)
 	c := policy.NewCase(ctx, req)
 	for n, i := range controls {
@@ -150,6 +150,15 @@ func (e *evaluation) object(ctx context.Context, o *inventory.Object, controls [
 		}
 	}
 	return states
+}
+
+// request makes the request to create an object. What an API server returned as
+// its Go type needs no conversion.
+func request(o *inventory.Object) (policy.Request, error) {
+	if o.Normal {
+		return policy.NewNormalCreateRequest(o.Unstructured), nil
+	}
+	return policy.NewCreateRequest(o.Unstructured)
 }
 
 // judge asks the policies of a control about an object. One that fails decides;

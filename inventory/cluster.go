@@ -8,14 +8,10 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/pager"
 )
 
 const (
@@ -33,6 +29,11 @@ type resource struct {
 
 func (r resource) groupKind() schema.GroupKind {
 	return schema.GroupKind{Group: r.Group, Kind: r.kind}
+}
+
+// object is what an inventory holds of a live object.
+func (r resource) object(u *unstructured.Unstructured) *Object {
+	return &Object{Unstructured: u, Normal: r.builtIn()}
 }
 
 // clusterResources lists what controls and checks read, and nothing else, since
@@ -113,11 +114,15 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 	var objects []*Object
 	about := ask(ctx, config)
 	for _, r := range about.resources() {
-		err := list(ctx, client, r, func(o *Object) { objects = append(objects, o) })
+		all, err := client.list(ctx, r)
 		if reason := gapReason(r, err); reason != "" {
 			gaps = r.appendGap(gaps, reason)
 		} else if err != nil {
 			return nil, fmt.Errorf("list %s: %w", r.Resource, err)
+		} else {
+			for i := range all.Items {
+				objects = append(objects, r.object(&all.Items[i]))
+			}
 		}
 	}
 	if len(gaps) > len(about.resources()) {
@@ -128,15 +133,15 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 }
 
 // connect checks that the cluster answers and accepts the credentials.
-func connect(ctx context.Context, config *rest.Config) (dynamic.Interface, error) {
+func connect(ctx context.Context, config *rest.Config) (*client, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 50, 100
 	config.WarningHandler = rest.NoWarnings{}
-	client, err := dynamic.NewForConfig(config)
+	client, err := newClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("connect to cluster %s: %w", config.Host, err)
 	}
-	if _, err = probe(ctx, client, clusterResources[0]); err == nil || apierrors.IsForbidden(err) {
+	if err = client.probe(ctx, clusterResources[0]); err == nil || apierrors.IsForbidden(err) {
 		return client, nil
 	}
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
@@ -153,29 +158,11 @@ func connect(ctx context.Context, config *rest.Config) (dynamic.Interface, error
 }
 
 // probe lists at most one object.
-func probe(ctx context.Context, client dynamic.Interface, r resource) (*unstructured.UnstructuredList, error) {
+func (c *client) probe(ctx context.Context, r resource) error {
 	ctx, cancel := context.WithTimeout(ctx, reachTimeout)
 	defer cancel()
-	return client.Resource(r.GroupVersionResource).List(ctx, metav1.ListOptions{Limit: 1})
-}
-
-func list(ctx context.Context, client dynamic.Interface, r resource, yield func(*Object)) error {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	pages := pager.New(func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-		return client.Resource(r.GroupVersionResource).List(ctx, opts)
-	})
-	pages.PageSize = pageSize
-	all, _, err := pages.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	return meta.EachListItem(all, func(item runtime.Object) error {
-		u := item.(*unstructured.Unstructured)
-		u.SetManagedFields(nil)
-		yield(&Object{Unstructured: u})
-		return nil
-	})
+	_, err := c.page(ctx, r, metav1.ListOptions{Limit: 1})
+	return err
 }
 
 // notServed is the reason of a gap that is none for an optional kind.

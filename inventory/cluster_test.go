@@ -19,23 +19,24 @@ import (
 	"testing"
 	"time"
 
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
 // A cluster is a real API server without nodes, for one test.
-type cluster struct{ url string }
+type cluster struct{ url, etcd string }
 
 // as returns the configuration of a user; the password is the name.
 func (c cluster) as(user string) *rest.Config {
 	return &rest.Config{Host: c.url, BearerToken: user, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: 1000, Burst: 1000}
 }
 
-func (c cluster) admin(t *testing.T) kubernetes.Interface {
+func (c cluster) admin(t testing.TB) kubernetes.Interface {
 	client, err := kubernetes.NewForConfig(c.as("admin"))
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,7 @@ func (c cluster) admin(t *testing.T) kubernetes.Interface {
 
 // binaries finds etcd and kube-apiserver where KUBEBUILDER_ASSETS or the lab's
 // cache has them.
-func binaries(t *testing.T) string {
+func binaries(t testing.TB) string {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func binaries(t *testing.T) string {
 	return ""
 }
 
-func startCluster(t *testing.T) cluster {
+func startCluster(t testing.TB) cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts an API server")
@@ -94,7 +95,7 @@ func startCluster(t *testing.T) cluster {
 		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", port), "--authorization-mode=RBAC", "--token-auth-file=tokens.csv",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=sa.key",
 		"--service-account-signing-key-file=sa.key", "--disable-admission-plugins=ServiceAccount")
-	c := cluster{fmt.Sprintf("https://127.0.0.1:%d", port)}
+	c := cluster{fmt.Sprintf("https://127.0.0.1:%d", port), filepath.Join(dir, "etcd.sock")}
 	ready := func(ctx context.Context) error {
 		return c.admin(t).Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	}
@@ -107,7 +108,7 @@ func startCluster(t *testing.T) cluster {
 	return c
 }
 
-func freePort(t *testing.T) int {
+func freePort(t testing.TB) int {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +118,7 @@ func freePort(t *testing.T) int {
 }
 
 // start runs a program until the test ends, or the test process does.
-func start(t *testing.T, dir, program string, args ...string) {
+func start(t testing.TB, dir, program string, args ...string) {
 	t.Helper()
 	log, err := os.Create(filepath.Join(dir, filepath.Base(program)+".log"))
 	if err != nil {
@@ -227,11 +228,11 @@ func testAdministrator(t *testing.T, c cluster) {
 	}
 }
 
-// watching runs watch in the background and returns its snapshots.
+// watching runs follow in the background and returns its snapshots.
 func watching(t *testing.T, config *rest.Config, retry time.Duration) <-chan *Inventory {
 	ctx, cancel := context.WithCancel(t.Context())
 	snapshots, done := make(chan *Inventory, 100), make(chan error, 1)
-	go func() { done <- watch(ctx, config, func(inv *Inventory) { snapshots <- inv }, retry) }()
+	go func() { done <- follow(ctx, config, func(inv *Inventory) { snapshots <- inv }, retry) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -322,27 +323,40 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 }
 
 func TestHeartbeats(t *testing.T) {
-	object := func(kind, version, label, address, ready string) any {
-		o, err := trim(&unstructured.Unstructured{Object: map[string]any{
-			"kind": kind, "metadata": map[string]any{"name": "one", "resourceVersion": version, "labels": map[string]any{"zone": label}},
-			"status": map[string]any{"addresses": []any{address}, "conditions": []any{ready}},
-		}})
+	inventoried := func(r resource, o runtime.Object) any {
+		u, err := r.normal(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return o
+		return u
 	}
-	before := object("Node", "1", "a", "10.0.0.1", "at noon")
+	about := func(version, label string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Name: "one", ResourceVersion: version, Labels: map[string]string{"zone": label}}
+	}
+	node := func(version, label, address, ready string) any {
+		return inventoried(resource{kind: "Node"}, &corev1.Node{ObjectMeta: about(version, label), Status: corev1.NodeStatus{
+			Addresses:  []corev1.NodeAddress{{Address: address}},
+			Conditions: []corev1.NodeCondition{{Message: ready}},
+		}})
+	}
+	scaler := func(version string, replicas int32) any {
+		return inventoried(resource{kind: "HorizontalPodAutoscaler"}, &autoscalingv2.HorizontalPodAutoscaler{
+			ObjectMeta: about(version, "a"), Status: autoscalingv2.HorizontalPodAutoscalerStatus{DesiredReplicas: replicas}})
+	}
+	pod := func(version, address string) any {
+		return inventoried(resource{kind: "Pod"}, &corev1.Pod{ObjectMeta: about(version, "a"), Status: corev1.PodStatus{PodIP: address}})
+	}
+	before := node("1", "a", "10.0.0.1", "at noon")
 	tests := []struct {
 		name          string
 		before, after any
 		want          bool
 	}{
-		{"condition of a node", before, object("Node", "2", "a", "10.0.0.1", "a minute later"), true},
-		{"address of a node", before, object("Node", "2", "a", "10.0.0.2", "at noon"), false},
-		{"label of a node", before, object("Node", "2", "b", "10.0.0.1", "at noon"), false},
-		{"status of an autoscaler", object("HorizontalPodAutoscaler", "1", "a", "1", ""), object("HorizontalPodAutoscaler", "2", "a", "2", ""), true},
-		{"status of a pod", object("Pod", "1", "a", "1", "no"), object("Pod", "2", "a", "1", "yes"), false},
+		{"condition of a node", before, node("2", "a", "10.0.0.1", "a minute later"), true},
+		{"address of a node", before, node("2", "a", "10.0.0.2", "at noon"), false},
+		{"label of a node", before, node("2", "b", "10.0.0.1", "at noon"), false},
+		{"status of an autoscaler", scaler("1", 1), scaler("2", 2), true},
+		{"status of a pod", pod("1", "10.0.0.1"), pod("2", "10.0.0.2"), false},
 	}
 	for _, tt := range tests {
 		if got := heartbeat(tt.before, tt.after); got != tt.want {

@@ -24,6 +24,9 @@ type Object struct {
 	// RenderedFrom is the chart or kustomization that made the object, if one did;
 	// Source is then where most of it is written.
 	RenderedFrom string
+	// Normal says that a built-in kind is in the form in which the API server
+	// shows it to policies, because it was read as its Go type.
+	Normal bool
 }
 
 // Subject names the object in findings.

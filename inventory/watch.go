@@ -9,8 +9,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
@@ -29,10 +29,10 @@ const (
 // once ctx ends. When the API server goes away later, the last snapshot stands
 // and watching resumes by itself.
 func Watch(ctx context.Context, config *rest.Config, onChange func(*Inventory)) error {
-	return watch(ctx, config, onChange, gapRetry)
+	return follow(ctx, config, onChange, gapRetry)
 }
 
-func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), retry time.Duration) error {
+func follow(ctx context.Context, config *rest.Config, onChange func(*Inventory), retry time.Duration) error {
 	client, err := connect(ctx, config)
 	if ctx.Err() != nil {
 		return nil
@@ -67,7 +67,7 @@ func watch(ctx context.Context, config *rest.Config, onChange func(*Inventory), 
 type watcher struct {
 	config    *rest.Config
 	about     about
-	client    dynamic.Interface
+	client    *client
 	changed   chan struct{} // holds one signal at most
 	running   sync.WaitGroup
 	informers map[resource]cache.SharedIndexInformer
@@ -85,7 +85,7 @@ func (w *watcher) signal() {
 
 // open tries to read a kind: it closes the gap of that kind, or opens one.
 func (w *watcher) open(ctx context.Context, r resource) error {
-	_, err := probe(ctx, w.client, r)
+	err := w.client.probe(ctx, r)
 	reason := gapReason(r, err)
 	if err != nil && reason == "" {
 		return fmt.Errorf("list %s: %w", r.Resource, err)
@@ -94,13 +94,29 @@ func (w *watcher) open(ctx context.Context, r resource) error {
 	if reason != "" || w.informers[r] != nil {
 		return nil
 	}
-	informer := dynamicinformer.NewFilteredDynamicInformer(w.client, r.GroupVersionResource, "", 0, cache.Indexers{}, nil).Informer()
+	informer := cache.NewSharedIndexInformer(w.listWatch(r), &unstructured.Unstructured{}, 0, cache.Indexers{})
 	if err := w.configure(informer, r); err != nil {
 		return fmt.Errorf("watch %s: %w", r.Resource, err)
 	}
 	w.informers[r] = informer
 	w.running.Go(func() { informer.RunWithContext(ctx) })
 	return nil
+}
+
+// listWatch is what an informer reads a kind by: a watch that begins with all
+// objects, or a list and a watch where the API server knows no such thing. The
+// informer asks for bookmarks and goes on from the last one.
+func (w *watcher) listWatch(r resource) *cache.ListWatch {
+	return &cache.ListWatch{
+		// Our own pages: an informer asks for all at once, from a cache that
+		// does not heed limits.
+		ListWithContextFunc: func(ctx context.Context, _ metav1.ListOptions) (runtime.Object, error) {
+			return w.client.list(ctx, r)
+		},
+		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+			return w.client.watch(ctx, r, opts)
+		},
+	}
 }
 
 func (w *watcher) setGap(r resource, reason string) {
@@ -113,9 +129,6 @@ func (w *watcher) setGap(r resource, reason string) {
 }
 
 func (w *watcher) configure(informer cache.SharedIndexInformer, r resource) error {
-	if err := informer.SetTransform(trim); err != nil {
-		return err
-	}
 	// Only a lost permission matters here: the informer itself tries again
 	// after every error, and evidence that is no longer renewed ages.
 	err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
@@ -136,26 +149,6 @@ func (w *watcher) configure(informer cache.SharedIndexInformer, r resource) erro
 		},
 	})
 	return err
-}
-
-// trim drops what no control reads and what is often most of an object, or
-// changes all the time.
-func trim(obj any) (any, error) {
-	u, ok := obj.(*unstructured.Unstructured)
-	if !ok {
-		return obj, nil
-	}
-	u.SetManagedFields(nil)
-	switch u.GetKind() {
-	case "HorizontalPodAutoscaler":
-		delete(u.Object, "status")
-	case "Node":
-		status := mapping(u.Object["status"])
-		for _, field := range []string{"conditions", "images", "volumesAttached", "volumesInUse"} {
-			delete(status, field)
-		}
-	}
-	return u, nil
 }
 
 // heartbeat reports whether an update of a kind that reports every few seconds
@@ -240,7 +233,7 @@ func (w *watcher) snapshot() (*Inventory, error) {
 			continue
 		}
 		for _, item := range w.informers[r].GetStore().List() {
-			objects = append(objects, &Object{Unstructured: item.(*unstructured.Unstructured)})
+			objects = append(objects, r.object(item.(*unstructured.Unstructured)))
 		}
 	}
 	return w.about.inventory(objects, gaps)

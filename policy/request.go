@@ -67,13 +67,25 @@ func NewCreateRequest(obj *unstructured.Unstructured) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
+	return createRequest(normal, kind, builtin), nil
+}
+
+// NewNormalCreateRequest is [NewCreateRequest] for an object that is in the form
+// that NewCreateRequest makes, because it was read as its Go type: it is not
+// converted again.
+func NewNormalCreateRequest(obj *unstructured.Unstructured) Request {
+	kind := obj.GroupVersionKind()
+	return createRequest(obj, kind, scheme.Scheme.Recognizes(kind))
+}
+
+func createRequest(normal *unstructured.Unstructured, kind schema.GroupVersionKind, builtin bool) Request {
 	resource, _ := meta.UnsafeGuessKindToResource(kind)
 	req := Request{
 		Operation: admissionv1.Create,
 		Kind:      kind,
 		Resource:  resource,
-		Namespace: obj.GetNamespace(),
-		Name:      obj.GetName(),
+		Namespace: normal.GetNamespace(),
+		Name:      normal.GetName(),
 		Object:    normal,
 	}
 	switch {
@@ -84,7 +96,7 @@ func NewCreateRequest(obj *unstructured.Unstructured) (Request, error) {
 	case builtin && req.Namespace == "":
 		req.Namespace = corev1.NamespaceDefault
 	}
-	return req, nil
+	return req
 }
 
 // normalize converts a built-in kind to its Go type and back.
