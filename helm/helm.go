@@ -96,9 +96,12 @@ func Render(ctx context.Context, display string, files Files, rel Release) ([]Re
 			"fetch them first: helm dependency build "+display)
 	}
 	options := common.ReleaseOptions{Name: cmp.Or(rel.Name, "release-name"), Namespace: cmp.Or(rel.Namespace, "default"), Revision: 1, IsInstall: true}
-	top, err := util.ToRenderValuesWithSchemaValidation(c, rel.Values, options, caps, true) // a schema may name others by URL
+	top, err := util.ToRenderValuesWithSchemaValidation(c, rel.Values, options, caps, true) // we do that ourselves: Helm fetches schemas
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", display, err)
+	}
+	if err := checkValues(display, c, mapping(top["Values"])); err != nil {
+		return nil, err
 	}
 	e := newEngine(ctx, display)
 	e.add(c, top, top["Values"])
@@ -147,10 +150,7 @@ func (e *engine) add(c *chart.Chart, top map[string]any, values any) map[string]
 		meta = a.MetadataAsMap()
 	}
 	meta["IsRoot"] = c.IsRoot()
-	own, _ := values.(map[string]any)
-	if v, ok := values.(common.Values); ok {
-		own = v
-	}
+	own := mapping(values)
 	files, subcharts := chartFiles{}, map[string]any{}
 	for _, f := range c.Files {
 		files[f.Name] = f.Data
@@ -171,6 +171,15 @@ func (e *engine) add(c *chart.Chart, top map[string]any, values any) map[string]
 		}
 	}
 	return scope
+}
+
+// mapping returns values by their plain type, or nil.
+func mapping(values any) map[string]any {
+	if v, ok := values.(common.Values); ok {
+		return v
+	}
+	own, _ := values.(map[string]any)
+	return own
 }
 
 // names returns the templates in the order in which Helm reads them: of two
