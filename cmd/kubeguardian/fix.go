@@ -71,6 +71,7 @@ func fixManifests(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	speakPlainly(std.err)
 	in, err := opts.input(ctx, std)
 	if err != nil {
 		return err

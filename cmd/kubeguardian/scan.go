@@ -8,6 +8,7 @@ import (
 	"io"
 	"log"
 	"math"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -339,8 +340,14 @@ func restConfig(file, hint string) (*rest.Config, error) {
 }
 
 // speakPlainly sends what libraries log to stderr, without what a terminal
-// would obey: charts have a part in the wording.
+// would obey: charts have a part in the wording. What they write to os.Stderr
+// themselves goes nowhere, such as that a kustomization has old fields, of which
+// kustomize does not name the file: they work, and are no matter of security.
+// Nothing of ours writes there but through stderr.
 func speakPlainly(stderr io.Writer) {
+	if nowhere, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		os.Stderr = nowhere
+	}
 	log.SetFlags(0)
 	log.SetOutput(plainly(stderr))
 }
