@@ -147,7 +147,7 @@ func (a *Auditor) changedNamespaces(inv *inventory.Inventory) map[string]bool {
 
 // judge asks the policies about creating an object as it is.
 func (a *Auditor) judge(ctx context.Context, namespaces policy.Namespaces, o *inventory.Object) verdict {
-	req, err := policy.NewCreateRequest(o.Unstructured)
+	req, err := request(o)
 	if err != nil {
 		return verdict{failure: err.Error()}
 	}
@@ -157,6 +157,15 @@ func (a *Auditor) judge(ctx context.Context, namespaces policy.Namespaces, o *in
 		return verdict{violations: violations, failure: err.Error()}
 	}
 	return verdict{violations: violations}
+}
+
+// request makes the request to create an object. What an API server returned as
+// its Go type needs no conversion.
+func request(o *inventory.Object) (policy.Request, error) {
+	if o.Normal {
+		return policy.NewNormalCreateRequest(o.Unstructured), nil
+	}
+	return policy.NewCreateRequest(o.Unstructured)
 }
 
 // A namespaceReader reads each namespace of an inventory once.
