@@ -52,8 +52,10 @@ check: lint
 	go test -short -vet=off $(filter-out $(RACE),$(FAST))
 	go test -short -vet=off -race $(filter $(RACE),$(FAST))
 
-race:
+# The browser, which -short leaves out, keeps many connections busy at once.
+race: browser
 	go test -short -race -timeout 20m $(filter-out $(DATA),$(FAST))
+	go test -race -timeout 20m -run Browser ./web
 
 bench:
 	go test -run '^$$' -bench . -benchmem $(BENCH)
