@@ -39,9 +39,6 @@ func scan(t *testing.T, program string, args ...string) scored {
 // level that nobody has shown anything of has no points, and never looks like
 // one that was seen to be bad.
 func TestInternshipMatcherLevels(t *testing.T) {
-	if testing.Short() {
-		t.Skip("builds the program and scans the application six times")
-	}
 	program := build(t)
 	insecure := scan(t, program, matcher[3:]+"/insecure")
 	if insecure.Score.Total >= 20 {

@@ -96,6 +96,9 @@ func TestReadme(t *testing.T) {
 // build returns the path of the program, built anew.
 func build(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the program")
+	}
 	program := filepath.Join(t.TempDir(), "kubeguardian")
 	cmd := exec.Command("go", "build", "-o", program, "./cmd/kubeguardian")
 	cmd.Dir = ".."
