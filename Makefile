@@ -14,7 +14,7 @@ FAST = $(shell go list ./... | grep -v /test/e2e)
 
 # Run data through much code in one thread each: the race detector takes long
 # there and has nothing to see.
-DATA := %/cmd/kubeguardian %/content %/fix %/policy %/test
+DATA := %/cmd/kubeguardian %/content %/fix %/test
 
 # Share state between goroutines, and link neither Helm, Kustomize, gitleaks nor
 # SQLite, which take minutes under the race detector: the webhook's handlers and
