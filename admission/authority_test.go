@@ -77,7 +77,7 @@ func TestKubeconfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := postWith(t, c, restConfig.Host, podReview("shop", badSpec)); got.Allowed {
+	if got := postWith(t, c, strings.TrimSuffix(restConfig.Host, "/audit")+ValidatePath, podReview("shop", badSpec)); got.Allowed {
 		t.Errorf("response = %+v, want a denial", got)
 	}
 }

@@ -2,18 +2,31 @@ package admission
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"mime"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// The paths of the handler. The API server is told them by a [Registration].
+const (
+	ValidatePath       = "/admit"        // the failure policy is the configured one
+	ValidateClosedPath = "/admit/closed" // the failure policy is Fail
+	MutatePath         = "/mutate"       // the failure policy is Ignore
 )
 
 // maxBodyBytes bounds a review. The API server takes objects of up to 3 MiB, and
@@ -27,6 +40,24 @@ const maxBodyBytes = 48 << 20
 // left to the failure policy.
 const slowBodyBytes = 100 << 10
 
+// maxDepth bounds the nesting of a review. The deepest object of Kubernetes has
+// some 30 levels, the schema of a custom resource some 100. What is deeper is
+// denied, like what is too large.
+const maxDepth = 512
+
+// What may be in memory at a time. A review counts with its size, and a small
+// one with minWeight, which bounds their number; those over it wait for as long
+// as the API server does. The bytes count before they are read.
+const (
+	maxBytesInFlight = 64 << 20
+	minWeight        = 16 << 10
+)
+
+// evaluationsPerCPU bounds the reviews that are judged at a time. The rest wait
+// in line: were all of them to share the processor, all would be late. More than
+// one, because a policy may wait for a namespace.
+const evaluationsPerCPU = 16
+
 // How long the API server waits if it does not say, and at most, as its API has
 // it.
 const (
@@ -39,11 +70,19 @@ type Options struct {
 	// Policies returns the policies in force. It is called once for each
 	// request, so that they can be exchanged while the handler runs.
 	Policies func() *policy.Set
+	// Mutator changes objects before they are judged; nil changes nothing.
+	Mutator Mutator
 	// Namespaces finds the namespaces that policies ask for.
 	Namespaces policy.Namespaces
+	// FailurePolicy is that of the registration for [ValidatePath]: what becomes
+	// of a request that could not be judged. Empty means Ignore.
+	FailurePolicy admissionregistrationv1.FailurePolicyType
 	// Record receives each decision before it is answered, from many goroutines
 	// at once. It must not block.
 	Record func(finding.Decision)
+	// Unjudged is told why a review got no verdict, from many goroutines at
+	// once; nil means that nobody wants to know.
+	Unjudged func(Cause)
 	// Exempt are namespaces that are not checked, besides those of
 	// [SystemNamespaces]. The namespace of the webhook itself belongs here.
 	Exempt []string
@@ -51,12 +90,21 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// NewHandler returns the handler of admission reviews (admission.k8s.io/v1).
-// Whether requests come from the API server is the business of
-// [Authority.RequireClient].
-func NewHandler(opts Options) http.Handler { return &handler{opts} }
+// NewHandler returns the handler of admission reviews (admission.k8s.io/v1) on
+// [ValidatePath], [ValidateClosedPath] and [MutatePath]. Whether requests come
+// from the API server is the business of [Authority.RequireClient].
+func NewHandler(opts Options) http.Handler {
+	return &handler{
+		Options:     opts,
+		bytes:       semaphore.NewWeighted(maxBytesInFlight),
+		evaluations: semaphore.NewWeighted(int64(evaluationsPerCPU * runtime.GOMAXPROCS(0))),
+	}
+}
 
-type handler struct{ Options }
+type handler struct {
+	Options
+	bytes, evaluations *semaphore.Weighted
+}
 
 // A callerError is a mistake of the caller, with its HTTP status.
 type callerError struct {
@@ -65,51 +113,96 @@ type callerError struct {
 }
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer h.recover(w, r)
-	start := time.Now()
-	review, err := readReview(w, r)
-	if err != nil {
-		h.refuse(w, r, err)
+	deadline := time.Now().Add(timeout(r) * 4 / 5) // the rest is for the way
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	defer cancel()
+	answer := h.answerer(r.URL.Path)
+	if answer == nil {
+		http.NotFound(w, r)
 		return
 	}
-	decision, err := h.decide(r, review, start)
-	if err != nil {
-		h.refuse(w, r, fmt.Errorf("review %s: %w", decision.Subject, err))
+	weight := weight(r)
+	if err := h.bytes.Acquire(ctx, weight); err != nil {
+		if r.Context().Err() != nil {
+			h.refuse(w, r, Cancelled, err)
+			return
+		}
+		w.Header().Set("Retry-After", "1") // which the API server heeds within its timeout
+		h.refuse(w, r, Overloaded, &callerError{http.StatusTooManyRequests, errors.New("too many reviews at a time: try again")})
 		return
 	}
-	answer, err := review.answer(decision)
+	defer h.bytes.Release(weight)
+	review, err := readReview(w, r, deadline)
 	if err != nil {
-		h.refuse(w, r, fmt.Errorf("answer review of %s: %w", decision.Subject, err))
+		h.refuse(w, r, Malformed, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if _, err := w.Write(answer); err != nil {
-		h.Log.Warn("send admission decision", "subject", decision.Subject.String(), "error", err)
+	response := answer(ctx, review)
+	if r.Context().Err() != nil { // nobody is waiting, and nothing was decided
+		h.refuse(w, r, Cancelled, r.Context().Err())
+		return
+	}
+	h.send(w, review, response)
+}
+
+// An answerer makes the response to a review. When the context of the caller
+// ends the response is not sent.
+type answerer func(ctx context.Context, review *review) *admissionv1.AdmissionResponse
+
+// answerer returns what answers on a path, or nil.
+func (h *handler) answerer(path string) answerer {
+	closed := h.FailurePolicy == admissionregistrationv1.Fail
+	switch path {
+	case ValidateClosedPath:
+		closed = true
+	case ValidatePath:
+	case MutatePath:
+		return h.mutate
+	default:
+		return nil
+	}
+	return func(ctx context.Context, review *review) *admissionv1.AdmissionResponse {
+		return h.validate(ctx, review, closed)
 	}
 }
 
-// recover answers a panic as an internal error of this one request.
-func (h *handler) recover(w http.ResponseWriter, r *http.Request) {
-	if cause := recover(); cause != nil {
-		h.Log.Error("panic in admission review", "remote", r.RemoteAddr, "panic", cause, "stack", string(debug.Stack()))
-		http.Error(w, "internal error", http.StatusInternalServerError)
+// weight returns what a request counts in the bytes at a time.
+func weight(r *http.Request) int64 {
+	if n := r.ContentLength; n >= 0 && n <= maxBodyBytes {
+		return max(n, minWeight)
 	}
+	return maxBodyBytes
 }
 
-// refuse answers without a decision. The API server then applies the failure
-// policy.
-func (h *handler) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// refuse answers without a response to the review. The API server then applies
+// the failure policy itself.
+func (h *handler) refuse(w http.ResponseWriter, r *http.Request, cause Cause, err error) {
 	status := http.StatusInternalServerError
 	var caller *callerError
 	if errors.As(err, &caller) {
 		status = caller.status
 	}
-	h.Log.Warn("admission review without decision", "remote", r.RemoteAddr, "status", status, "error", err)
+	h.unjudged(cause)
+	h.Log.Warn("admission review without decision", "remote", r.RemoteAddr, "status", status, "cause", string(cause), "error", err)
 	http.Error(w, err.Error(), status)
 }
 
-// readReview reads the body of a request.
-func readReview(w http.ResponseWriter, r *http.Request) (*review, error) {
+func (h *handler) send(w http.ResponseWriter, review *review, response *admissionv1.AdmissionResponse) {
+	response.UID = review.Request.UID
+	body, err := json.Marshal(admissionv1.AdmissionReview{TypeMeta: review.TypeMeta, Response: response})
+	if err != nil {
+		h.Log.Error("encode admission response", "subject", review.Request.decision().Subject.String(), "error", err)
+		http.Error(w, "encode admission response", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if _, err := w.Write(body); err != nil {
+		h.Log.Warn("send admission response", "subject", review.Request.decision().Subject.String(), "error", err)
+	}
+}
+
+// readReview reads the body of a request until the deadline.
+func readReview(w http.ResponseWriter, r *http.Request, deadline time.Time) (*review, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &callerError{http.StatusMethodNotAllowed, fmt.Errorf("method %s: want POST", r.Method)}
@@ -117,12 +210,22 @@ func readReview(w http.ResponseWriter, r *http.Request) (*review, error) {
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
 		return nil, &callerError{http.StatusUnsupportedMediaType, fmt.Errorf("content type %q: want application/json", r.Header.Get("Content-Type"))}
 	}
+	if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("limit time to read body: %w", err)
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
 	if err != nil {
 		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
 	}
 	if len(body) > maxBodyBytes {
 		return readHead(r, body)
+	}
+	if tooDeep(body) {
+		review, err := parseHead(body, fmt.Sprintf("the object is nested deeper than %d levels", maxDepth))
+		if err != nil {
+			return nil, &callerError{http.StatusBadRequest, fmt.Errorf("body is nested deeper than %d levels: %w", maxDepth, err)}
+		}
+		return review, nil
 	}
 	review, err := parseReview(body)
 	if err != nil {
@@ -139,61 +242,78 @@ func readHead(r *http.Request, body []byte) (*review, error) {
 	if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxBodyBytes)); err != nil {
 		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
 	}
-	review, err := parseHead(body)
+	review, err := parseHead(body, fmt.Sprintf("the object is too large to be judged: its review is larger than %d bytes", maxBodyBytes))
 	if err != nil {
 		return nil, &callerError{http.StatusRequestEntityTooLarge, fmt.Errorf("body is larger than %d bytes: %w", maxBodyBytes, err)}
 	}
 	return review, nil
 }
 
-// decide evaluates the policies and records the outcome. On an error only what
-// names the request is set in the decision.
-func (h *handler) decide(r *http.Request, review *review, start time.Time) (finding.Decision, error) {
+// validate evaluates the policies, records the outcome and returns the response.
+// closed says what becomes of a request that cannot be judged.
+func (h *handler) validate(ctx context.Context, review *review, closed bool) *admissionv1.AdmissionResponse {
+	start := time.Now()
 	d := review.Request.decision()
+	var lack *unjudgedError
 	if !h.exempt(review.Request.Namespace) {
-		violations, err := h.violations(r, review, start)
-		if err != nil {
-			return d, err
+		var err error
+		d.Violations, err = h.violations(ctx, review)
+		switch {
+		case errors.Is(ctx.Err(), context.Canceled):
+			return nil
+		case err != nil:
+			lack = h.lack(review, err)
+			d.Violations = append(d.Violations, lack.violation(closed))
 		}
-		d.Violations = violations
 	}
-	d.Allowed = !slices.ContainsFunc(d.Violations, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+	d.Allowed = !slices.ContainsFunc(d.Violations, denies)
 	d.Time = start.UTC()
 	d.Microseconds = time.Since(start).Microseconds()
 	h.Record(d)
-	return d, nil
+	return respond(d, lack)
 }
 
-// violations evaluates the policies in four fifths of the time that the API
-// server waits; the rest is for the way. What cannot be judged is a violation
-// of its own.
-func (h *handler) violations(r *http.Request, review *review, start time.Time) ([]finding.Violation, error) {
-	if review.oversized {
-		return []finding.Violation{{
-			Policy: ConfigurationName, Enforcement: "deny", Message: fmt.Sprintf("the object is too large to be judged: its review is larger than %d bytes", maxBodyBytes),
-		}}, nil
+func denies(v finding.Violation) bool { return v.Enforcement == "deny" }
+
+// violations waits for its turn and evaluates the policies. What cannot be
+// judged for the fault of the object is a violation of its own.
+func (h *handler) violations(ctx context.Context, review *review) (violations []finding.Violation, err error) {
+	if review.unreadable != "" {
+		return []finding.Violation{{Policy: ConfigurationName, Enforcement: "deny", Message: review.unreadable}}, nil
 	}
-	ctx, cancel := context.WithDeadline(r.Context(), start.Add(timeout(r)*4/5))
-	defer cancel()
-	violations, err := h.Policies().Evaluate(ctx, review.Request.policyRequest(h.Namespaces))
+	if err := h.evaluations.Acquire(ctx, 1); err != nil {
+		return nil, &unjudgedError{Overloaded, err}
+	}
+	defer h.evaluations.Release(1)
+	defer h.recover(review, &err)
+	violations, err = h.Policies().Evaluate(ctx, review.Request.policyRequest(h.Namespaces))
 	var incomplete *policy.IncompleteError
-	if !errors.As(err, &incomplete) || r.Context().Err() != nil { // done, or nobody is waiting
+	if !errors.As(err, &incomplete) || errors.Is(ctx.Err(), context.Canceled) {
 		return violations, err
 	}
 	first := incomplete.Policies[0]
+	subject := review.Request.decision().Subject.String()
 	switch {
 	case incomplete.Decided:
-		h.Log.Warn("admission review out of time", "subject", review.Request.decision().Subject.String(), "size", review.size, "policies", incomplete.Policies)
+		h.Log.Warn("admission review out of time", "subject", subject, "size", review.size, "policies", incomplete.Policies)
 		return append(violations, finding.Violation{
 			Policy: first, Enforcement: "warn", Message: fmt.Sprintf("not evaluated for lack of time; policies left: %d", len(incomplete.Policies)),
 		}), nil
 	case review.size > slowBodyBytes:
-		h.Log.Warn("admission review out of time, denied", "subject", review.Request.decision().Subject.String(), "size", review.size, "policies", incomplete.Policies)
+		h.Log.Warn("admission review out of time, denied", "subject", subject, "size", review.size, "policies", incomplete.Policies)
 		return append(violations, finding.Violation{
 			Policy: first, Enforcement: "deny", Message: "the object is too large to be judged in time",
 		}), nil
 	}
-	return nil, err
+	return violations, &unjudgedError{OutOfTime, err}
+}
+
+// recover turns a panic into an error of this one review.
+func (h *handler) recover(review *review, err *error) {
+	if cause := recover(); cause != nil {
+		h.Log.Error("panic in admission review", "subject", review.Request.decision().Subject.String(), "panic", cause, "stack", string(debug.Stack()))
+		*err = &unjudgedError{Panicked, errors.New("internal error")}
+	}
 }
 
 // timeout returns how long the API server waits for the answer: it says so in

@@ -14,9 +14,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -184,7 +184,7 @@ func TestDecisions(t *testing.T) {
 			var r recorder
 			server := httptest.NewServer(newHandler(test.set, &r))
 			defer server.Close()
-			got := post(t, server.URL, podReview(test.namespace, test.spec))
+			got := post(t, server.URL+ValidatePath, podReview(test.namespace, test.spec))
 			if got.Allowed != (test.message == "") || !slices.Equal(got.Warnings, test.warnings) || !maps.Equal(got.AuditAnnotations, test.annotations) {
 				t.Errorf("response = %+v, want message %q, warnings %q, annotations %q", got, test.message, test.warnings, test.annotations)
 			}
@@ -205,7 +205,7 @@ func TestDecisionIsRecorded(t *testing.T) {
 	defer server.Close()
 	review := podReview("shop", badSpec)
 	review.Request.DryRun = new(true)
-	got := post(t, server.URL, review)
+	got := post(t, server.URL+ValidatePath, review)
 	want := "[host-network] the network of the node is used; set hostNetwork to false\n" +
 		"[privileged-containers] privileged containers: web; set securityContext.privileged to false"
 	if got.Allowed || got.Result.Message != want {
@@ -239,28 +239,11 @@ func TestNameOfSubject(t *testing.T) {
 			defer server.Close()
 			review := podReview("shop", goodSpec)
 			review.Request.Name, review.Request.Object.Raw = test.request, []byte(test.object)
-			post(t, server.URL, review)
+			post(t, server.URL+ValidatePath, review)
 			if got := r.last(t).Subject.Name; got != test.want {
 				t.Errorf("name = %q, want %q", got, test.want)
 			}
 		})
-	}
-}
-
-// TestLimits expects long texts to be cut between characters.
-func TestLimits(t *testing.T) {
-	long := strings.Repeat("ü", 2000)
-	var r recorder
-	warning := httptest.NewServer(newHandler(failing(t, "Warn", long), &r))
-	defer warning.Close()
-	got := post(t, warning.URL, podReview("shop", goodSpec))
-	if len(got.Warnings) != 1 || len(got.Warnings[0]) > 256 || len(got.Warnings[0]) < 250 || !utf8.ValidString(got.Warnings[0]) {
-		t.Errorf("warnings = %q", got.Warnings)
-	}
-	denying := httptest.NewServer(newHandler(failing(t, "Deny", long, long, long), &r))
-	defer denying.Close()
-	if got := post(t, denying.URL, podReview("shop", goodSpec)); len(got.Result.Message) > 8<<10 || !utf8.ValidString(got.Result.Message) {
-		t.Errorf("message has %d bytes", len(got.Result.Message))
 	}
 }
 
@@ -287,7 +270,7 @@ func TestRefusedRequests(t *testing.T) {
 		{"no request", http.MethodPost, "application/json", `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`, 400, "request is missing"},
 		{"no uid", http.MethodPost, "application/json", edit(`"uid-1"`, `""`), 400, "request.uid is missing"},
 		{"no operation", http.MethodPost, "application/json", edit(`"CREATE"`, `""`), 400, "request.operation"},
-		{"deep", http.MethodPost, "application/json", edit(`"spec":{`, `"deep":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)+`,"spec":{`), 400, "parse AdmissionReview"},
+		{"deep user", http.MethodPost, "application/json", edit(`"userInfo":{`, `"deep":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)+`,"userInfo":{`), 400, "nested deeper than 512 levels"},
 		{"large", http.MethodPost, "application/json", strings.Repeat(" ", 49<<20), 413, "larger than 50331648 bytes"},
 		{"charset", http.MethodPost, "application/json; charset=utf-8", string(valid), 200, "uid-1"},
 	}
@@ -296,7 +279,7 @@ func TestRefusedRequests(t *testing.T) {
 	defer server.Close()
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL, strings.NewReader(test.body))
+			req, err := http.NewRequestWithContext(t.Context(), test.method, server.URL+ValidatePath, strings.NewReader(test.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -322,40 +305,58 @@ func TestRefusedRequests(t *testing.T) {
 	}
 }
 
-// TestInternalErrors expects that what goes wrong inside is answered with HTTP
-// 500, and that the handler goes on.
-func TestInternalErrors(t *testing.T) {
-	var broken bool
+// TestPanic expects the answer of the failure policy for the one request, that
+// it is counted, and that the handler goes on.
+func TestPanic(t *testing.T) {
+	var broken atomic.Bool
 	var r recorder
 	set := failing(t, "Deny", "no")
+	var causes causes
 	server := httptest.NewServer(NewHandler(Options{
 		Policies: func() *policy.Set {
-			if broken {
+			if broken.Load() {
 				panic("boom")
 			}
 			return set
 		},
-		Record: r.record,
-		Log:    slog.New(slog.DiscardHandler),
+		Record:   r.record,
+		Unjudged: causes.add,
+		Log:      slog.New(slog.DiscardHandler),
 	}))
 	defer server.Close()
-	body, err := json.Marshal(podReview("shop", goodSpec))
-	if err != nil {
-		t.Fatal(err)
+	broken.Store(true)
+	if got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec)); !got.Allowed || len(got.Warnings) != 1 || got.AuditAnnotations["unjudged"] != "panic" {
+		t.Errorf("response under Ignore = %+v", got)
 	}
-	for _, broken = range []bool{true, false} {
-		resp, err := http.Post(server.URL, "application/json", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if want := map[bool]int{true: 500, false: 200}[broken]; resp.StatusCode != want {
-			t.Errorf("broken %v: status %d, want %d", broken, resp.StatusCode, want)
-		}
+	got := post(t, server.URL+ValidateClosedPath, podReview("shop", goodSpec))
+	if got.Allowed || got.Result.Code != http.StatusServiceUnavailable || got.Result.Message != "[kubeguardian] not judged (panic): the failure policy Fail refuses it; try again" {
+		t.Errorf("response under Fail = %+v", got)
 	}
-	if len(r.decisions) != 1 {
-		t.Errorf("%d decisions are recorded, want 1", len(r.decisions))
+	broken.Store(false)
+	if got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec)); got.Allowed || got.Result.Message != "[p0] no" {
+		t.Errorf("response after panics = %+v", got)
 	}
+	if got := causes.all(); !slices.Equal(got, []Cause{Panicked, Panicked}) {
+		t.Errorf("causes = %v, want two panics", got)
+	}
+}
+
+// causes keeps why reviews were not judged.
+type causes struct {
+	mu   sync.Mutex
+	seen []Cause
+}
+
+func (c *causes) add(cause Cause) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seen = append(c.seen, cause)
+}
+
+func (c *causes) all() []Cause {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.seen)
 }
 
 // TestCancelledRequest expects no decision for a caller that is gone.
@@ -367,7 +368,7 @@ func TestCancelledRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := httptest.NewRequestWithContext(ctx, http.MethodPost, "/", bytes.NewReader(body))
+	req := httptest.NewRequestWithContext(ctx, http.MethodPost, ValidatePath, bytes.NewReader(body))
 	req.Header.Set("Content-Type", "application/json")
 	answer := httptest.NewRecorder()
 	newHandler(failing(t, "Deny", "no"), &r).ServeHTTP(answer, req)
@@ -384,11 +385,11 @@ func TestPoliciesAreExchanged(t *testing.T) {
 		Policies: func() *policy.Set { return set }, Record: r.record, Log: slog.New(slog.DiscardHandler),
 	}))
 	defer server.Close()
-	if post(t, server.URL, podReview("shop", goodSpec)).Allowed {
+	if post(t, server.URL+ValidatePath, podReview("shop", goodSpec)).Allowed {
 		t.Error("allowed by the first policies")
 	}
 	set = failing(t, "Deny")
-	if !post(t, server.URL, podReview("shop", goodSpec)).Allowed {
+	if !post(t, server.URL+ValidatePath, podReview("shop", goodSpec)).Allowed {
 		t.Error("denied by policies that are gone")
 	}
 }
@@ -407,7 +408,7 @@ func TestUnknownNamespaceDenies(t *testing.T) {
 		Log:    slog.New(slog.DiscardHandler),
 	}))
 	defer server.Close()
-	if got := post(t, server.URL, podReview("shop", goodSpec)); got.Allowed || !strings.Contains(got.Result.Message, "API server is away") {
+	if got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec)); got.Allowed || !strings.Contains(got.Result.Message, "API server is away") {
 		t.Errorf("response = %+v", got)
 	}
 }
@@ -422,14 +423,14 @@ func TestOversizedReviewIsDenied(t *testing.T) {
 	server := httptest.NewServer(newHandler(failing(t, "Warn"), &r))
 	defer server.Close()
 	spec := `{"containers":[{"name":"web","image":"` + strings.Repeat(`\u003c`, 9<<20) + `"}]}`
-	got := post(t, server.URL, podReview("shop", spec))
+	got := post(t, server.URL+ValidatePath, podReview("shop", spec))
 	if got.Allowed || !strings.Contains(got.Result.Message, "too large to be judged") {
 		t.Errorf("response = %+v, want a denial", got)
 	}
 	if d := r.last(t); d.Subject.Kind != "Pod" || d.Subject.Namespace != "shop" || d.User != "ann" || d.Allowed {
 		t.Errorf("recorded %+v", d)
 	}
-	if got := post(t, server.URL, podReview("kube-system", spec)); !got.Allowed {
+	if got := post(t, server.URL+ValidatePath, podReview("kube-system", spec)); !got.Allowed {
 		t.Errorf("response in kube-system = %+v", got)
 	}
 }
@@ -444,7 +445,7 @@ func TestLargestReviewIsJudged(t *testing.T) {
 	defer server.Close()
 	review := podReview("shop", `{"containers":[{"name":"web","image":"`+strings.Repeat(`\u003c`, 3<<20)+`"}]}`)
 	review.Request.OldObject = review.Request.Object
-	if got := post(t, server.URL, review); got.Allowed || got.Result.Message != "[p0] no" {
+	if got := post(t, server.URL+ValidatePath, review); got.Allowed || got.Result.Message != "[p0] no" {
 		t.Errorf("response = %+v, want the denial of the policy", got)
 	}
 }
@@ -479,16 +480,16 @@ spec: {policyName: p%d, validationActions: [%s]}
 func TestOutOfTime(t *testing.T) {
 	large := `{"containers":[{"name":"web","image":"` + strings.Repeat("x", 100<<10) + `"}]}`
 	tests := []struct {
-		name, spec string
-		actions    []string
-		status     int
-		message    string
-		warnings   []string
+		name, path, spec string
+		actions          []string
+		message          string
+		warnings         []string
 	}{
-		{"large, among denials", large, []string{"Warn", "Deny", "Deny"}, 200, "[p1] the object is too large to be judged in time", nil},
-		{"small, among denials", goodSpec, []string{"Deny"}, 500, "", nil},
-		{"large, among warnings", large, []string{"Warn", "Audit"}, 200, "", []string{"[p0] not evaluated for lack of time; policies left: 2"}},
-		{"small, among warnings", goodSpec, []string{"Audit"}, 200, "", []string{"[p0] not evaluated for lack of time; policies left: 1"}},
+		{"large, among denials", ValidatePath, large, []string{"Warn", "Deny", "Deny"}, "[p1] the object is too large to be judged in time", nil},
+		{"small, fail-open", ValidatePath, goodSpec, []string{"Deny"}, "", []string{"[kubeguardian] not judged (out-of-time): the failure policy Ignore lets it pass"}},
+		{"small, fail-closed", ValidateClosedPath, goodSpec, []string{"Deny"}, "[kubeguardian] not judged (out-of-time): the failure policy Fail refuses it; try again", nil},
+		{"large, among warnings", ValidatePath, large, []string{"Warn", "Audit"}, "", []string{"[p0] not evaluated for lack of time; policies left: 2"}},
+		{"small, among warnings", ValidateClosedPath, goodSpec, []string{"Audit"}, "", []string{"[p0] not evaluated for lack of time; policies left: 1"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -507,15 +508,12 @@ func TestOutOfTime(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			req := httptest.NewRequest(http.MethodPost, "/?timeout=50ms", bytes.NewReader(body))
+			req := httptest.NewRequest(http.MethodPost, test.path+"?timeout=50ms", bytes.NewReader(body))
 			req.Header.Set("Content-Type", "application/json")
 			answer := httptest.NewRecorder()
 			handler.ServeHTTP(answer, req)
-			if answer.Code != test.status {
+			if answer.Code != http.StatusOK {
 				t.Fatalf("status %d: %s", answer.Code, answer.Body)
-			}
-			if test.status != http.StatusOK {
-				return
 			}
 			var review admissionv1.AdmissionReview
 			if err := json.Unmarshal(answer.Body.Bytes(), &review); err != nil {
@@ -559,7 +557,7 @@ func TestManyVariables(t *testing.T) {
 	}{{true, 3 * time.Second}, {false, time.Second}} {
 		spec := fmt.Sprintf(`{"containers":[{"name":"web","image":"web:1","securityContext":{"privileged":%v},"env":[%s]}]}`, test.privileged, env.String()[1:])
 		start := time.Now()
-		got := post(t, server.URL+"?timeout="+test.timeout.String(), podReview("shop", spec))
+		got := post(t, server.URL+ValidatePath+"?timeout="+test.timeout.String(), podReview("shop", spec))
 		if took := time.Since(start); took > test.timeout {
 			t.Errorf("privileged %v: took %s", test.privileged, took)
 		}
@@ -582,7 +580,7 @@ func FuzzHandler(f *testing.F) {
 	handler := newHandler(builtIn(f), &r)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		r.decisions = nil
-		req := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+		req := httptest.NewRequest(http.MethodPost, ValidatePath, bytes.NewReader(body))
 		req.Header.Set("Content-Type", "application/json")
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, req)
@@ -619,7 +617,7 @@ func BenchmarkReview(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				req := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(body))
+				req := httptest.NewRequest(http.MethodPost, ValidatePath, bytes.NewReader(body))
 				req.Header.Set("Content-Type", "application/json")
 				answer := httptest.NewRecorder()
 				handler.ServeHTTP(answer, req)

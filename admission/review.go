@@ -2,13 +2,9 @@ package admission
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
-	"unicode/utf8"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -22,19 +18,13 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
-// What an answer may hold. The API server may cut warnings over 256 characters.
-const (
-	maxWarningBytes = 256
-	maxMessageBytes = 8 << 10
-)
-
 // A review is an AdmissionReview whose objects are decoded in the same pass.
 type review struct {
 	metav1.TypeMeta `json:",inline"`
 	Request         *request `json:"request"`
 
-	size      int  // of the body, in bytes
-	oversized bool // the objects were not read
+	size       int    // of the body, in bytes
+	unreadable string // why the objects were not read; empty: they were
 }
 
 type request struct {
@@ -72,21 +62,49 @@ func parseReview(body []byte) (*review, error) {
 	return &r, nil
 }
 
-// parseHead parses an oversized review up to its objects: the API server writes
-// them after all that names the request. The bytes searched for cannot be
-// inside a string, where quotes are escaped.
-func parseHead(body []byte) (*review, error) {
-	const endOfHead = `,"object":{`
-	head, _, found := bytes.Cut(body, []byte(endOfHead))
-	if !found {
+// parseHead parses a review up to its objects, which are not to be read for the
+// reason given: the API server writes them after all that names the request. The
+// bytes searched for cannot be inside a string, where quotes are escaped.
+func parseHead(body []byte, why string) (*review, error) {
+	end := bytes.Index(body, []byte(`,"object":{`))
+	if end < 0 { // an object is deleted
+		end = bytes.Index(body, []byte(`,"object":null,"oldObject":{`))
+	}
+	if end < 0 {
 		return nil, errors.New("parse AdmissionReview: request.object is missing")
 	}
-	r, err := parseReview(append(slices.Clip(head), "}}"...))
+	r, err := parseReview(append(slices.Clip(body[:end]), "}}"...))
 	if err != nil {
 		return nil, err
 	}
-	r.size, r.oversized = len(body), true
+	// It follows the objects, and nothing that a user writes follows it.
+	tail := body[max(bytes.LastIndex(body, []byte(`,"dryRun":`)), 0):]
+	r.Request.DryRun = bytes.HasPrefix(tail, []byte(`,"dryRun":true`))
+	r.size, r.unreadable = len(body), why
 	return r, nil
+}
+
+// tooDeep reports whether JSON is nested deeper than maxDepth. What is no JSON is
+// left to the parser.
+func tooDeep(body []byte) bool {
+	depth := 0
+	for i := 0; i < len(body); i++ {
+		switch body[i] {
+		case '{', '[':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case '}', ']':
+			depth--
+		case '"':
+			for i++; i < len(body) && body[i] != '"'; i++ {
+				if body[i] == '\\' {
+					i++
+				}
+			}
+		}
+	}
+	return false
 }
 
 func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {
@@ -132,80 +150,4 @@ func (r *request) decision() finding.Decision {
 			APIVersion: kind.GroupVersion().String(), Kind: kind.Kind, Namespace: r.Namespace, Name: name,
 		},
 	}
-}
-
-// answer returns the review with the response, as JSON.
-func (r *review) answer(d finding.Decision) ([]byte, error) {
-	response := &admissionv1.AdmissionResponse{
-		UID:              r.Request.UID,
-		Allowed:          d.Allowed,
-		Warnings:         warnings(d.Violations),
-		AuditAnnotations: auditAnnotations(d.Violations),
-	}
-	if !d.Allowed {
-		response.Result = &metav1.Status{
-			Status:  metav1.StatusFailure,
-			Code:    http.StatusForbidden,
-			Reason:  metav1.StatusReasonForbidden,
-			Message: cut(strings.Join(messages(d.Violations, "deny"), "\n"), maxMessageBytes),
-		}
-	}
-	return json.Marshal(admissionv1.AdmissionReview{TypeMeta: r.TypeMeta, Response: response})
-}
-
-// messages returns the violations with this enforcement as "[policy] message",
-// equal ones of several bindings once.
-func messages(violations []finding.Violation, enforcement string) []string {
-	var out []string
-	for _, v := range violations {
-		if v.Enforcement != enforcement {
-			continue
-		}
-		text := fmt.Sprintf("[%s] %s", v.Policy, strings.Join(strings.Fields(v.Message), " "))
-		if !slices.Contains(out, text) {
-			out = append(out, text)
-		}
-	}
-	return out
-}
-
-func warnings(violations []finding.Violation) []string {
-	out := messages(violations, "warn")
-	for i, text := range out {
-		out[i] = cut(text, maxWarningBytes)
-	}
-	return out
-}
-
-// auditAnnotations returns the violations that are only audited, by policy.
-// The API server puts the name of the webhook in front of the keys.
-func auditAnnotations(violations []finding.Violation) map[string]string {
-	var out map[string]string
-	for _, v := range violations {
-		if v.Enforcement != "audit" || strings.Contains(out[v.Policy], v.Message) {
-			continue
-		}
-		if out == nil {
-			out = map[string]string{}
-		}
-		text := v.Message
-		if before := out[v.Policy]; before != "" {
-			text = before + "; " + text
-		}
-		out[v.Policy] = cut(text, maxMessageBytes)
-	}
-	return out
-}
-
-// cut shortens text to at most n bytes of whole characters.
-func cut(text string, n int) string {
-	if len(text) <= n {
-		return text
-	}
-	const ellipsis = "..."
-	end := n - len(ellipsis)
-	for end > 0 && !utf8.RuneStart(text[end]) {
-		end--
-	}
-	return text[:end] + ellipsis
 }

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -28,6 +30,7 @@ type metrics struct {
 	registered prometheus.Gauge
 
 	lostDecisions prometheus.Counter
+	unjudged      *prometheus.CounterVec
 }
 
 func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.Time) *metrics {
@@ -39,7 +42,8 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.
 	}
 	m := &metrics{
 		registry:  prometheus.NewRegistry(),
-		decisions: counter("admission_decisions_total", "Admission requests decided.", "operation", "decision"),
+		decisions: counter("admission_decisions_total", "Admission requests decided.", "operation", "decision", "dry_run"),
+		unjudged:  counter("admission_unjudged_total", "Admission requests that got no verdict.", "cause"),
 		admission: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "kubeguardian", Name: "admission_duration_seconds",
 			Help:    "Time to decide an admission request.",
@@ -54,21 +58,26 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.
 	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
 	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
 	m.lostDecisions = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "admission_decisions_lost_total", Help: "Decisions that were answered but not recorded."})
+	for _, cause := range admission.Causes() {
+		m.unjudged.WithLabelValues(string(cause))
+	}
 	expiry := gauge("authority_expiry_timestamp_seconds", "When the certificate authority of the webhooks expires.")
 	expiry.WithLabelValues().Set(float64(authorityEnds.Unix()))
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.lostDecisions, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.lostDecisions, m.unjudged, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
+// decided counts a decision. A denial of a dry run denied nothing: the label
+// keeps it apart from those that did.
 func (m *metrics) decided(d finding.Decision) {
 	decision := "allowed"
 	if !d.Allowed {
 		decision = "denied"
 	}
-	m.decisions.WithLabelValues(d.Operation, decision).Inc()
+	m.decisions.WithLabelValues(d.Operation, decision, strconv.FormatBool(d.DryRun)).Inc()
 	m.admission.Observe((time.Duration(d.Microseconds) * time.Microsecond).Seconds())
 }
 

@@ -248,7 +248,7 @@ func TestAdmissionWarnsAndRemembers(t *testing.T) {
 			t.Fatalf("the decision is not recorded: %s", body)
 		}
 	}
-	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, `kubeguardian_admission_decisions_total{decision="allowed",operation="CREATE"} 1`) {
+	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, `kubeguardian_admission_decisions_total{decision="allowed",dry_run="false",operation="CREATE"} 1`) {
 		t.Error("the decision is not counted")
 	}
 }

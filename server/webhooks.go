@@ -24,11 +24,9 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
-// The paths of the webhook listener.
-const (
-	admitPath = "/admit"
-	auditPath = "/audit"
-)
+// auditPath is where the webhook listener takes audit events; admission has its
+// own paths.
+const auditPath = "/audit"
 
 // ownNamespace is the namespace of content.RBAC, which admission never checks.
 const ownNamespace = "kubeguardian"
@@ -100,10 +98,10 @@ func (s *Server) connect(context.Context) (err error) {
 	}
 	if service := s.cfg.Webhook.Service; service.Name != "" {
 		opts.Service = &admissionregistrationv1.ServiceReference{
-			Namespace: service.Namespace, Name: service.Name, Path: new(admitPath), Port: new(int32(service.Port)),
+			Namespace: service.Namespace, Name: service.Name, Path: new(admission.ValidatePath), Port: new(int32(service.Port)),
 		}
 	} else {
-		opts.URL = s.cfg.Webhook.URL + admitPath
+		opts.URL = s.cfg.Webhook.URL + admission.ValidatePath
 	}
 	s.registration, err = admission.NewRegistration(opts)
 	return err
@@ -130,18 +128,22 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		s.keepDecisions(context.WithoutCancel(ctx), decisions)
 	}()
 	admit := admission.NewHandler(admission.Options{
-		Policies:   s.enforced,
-		Namespaces: policy.NamespacesFunc(s.namespace),
-		Exempt:     s.exempt(),
-		Log:        s.log,
-		Record:     func(d finding.Decision) { s.decided(d, decisions) },
+		Policies:      s.enforced,
+		Namespaces:    policy.NamespacesFunc(s.namespace),
+		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
+		Exempt:        s.exempt(),
+		Log:           s.log,
+		Record:        func(d finding.Decision) { s.decided(d, decisions) },
+		Unjudged:      func(cause admission.Cause) { s.metrics.unjudged.WithLabelValues(string(cause)).Inc() },
 	})
 	if s.cfg.Admission.RequireClientCertificate {
 		admit = s.authority.RequireClient(admit)
 	}
 	mux := http.NewServeMux()
 	mux.Handle(auditPath, s.authority.RequireClient(s.receiver))
-	mux.Handle(admitPath, admit)
+	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {
+		mux.Handle(path, admit)
+	}
 	srv := &http.Server{
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,

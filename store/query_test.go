@@ -267,6 +267,10 @@ func TestDecisions(t *testing.T) {
 			}
 		})
 	}
+	rehearsed := finding.Decision{ID: "dry-run", Time: start.Add(time.Second), DryRun: true}
+	if err := s.AddDecisions(t.Context(), []finding.Decision{rehearsed}); err != nil {
+		t.Fatal(err)
+	}
 	if c := must[map[finding.Outcome]int](t)(s.DecisionCounts(t.Context(), start)); c[finding.Denied] != 10 || c[finding.Warned] != 10 || c[finding.Allowed] != 10 {
 		t.Errorf("have %v", c)
 	}
