@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,7 +22,7 @@ import (
 
 func openAuthority(t *testing.T, dir string) *Authority {
 	t.Helper()
-	a, err := OpenAuthority(dir)
+	a, err := OpenAuthority(t.Context(), FileKeys(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func TestFirstUseByMany(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range bundles {
 		group.Go(func() {
-			if a, err := OpenAuthority(dir); err != nil {
+			if a, err := OpenAuthority(t.Context(), FileKeys(dir)); err != nil {
 				t.Error(err)
 			} else {
 				bundles[i] = a.CABundle()
@@ -237,11 +238,12 @@ func TestAuthorityErrors(t *testing.T) {
 		mode    os.FileMode
 		want    string
 	}{
-		{"empty", nil, 0o600, "failed to find any PEM data"},
-		{"text", []byte("hello"), 0o600, "failed to find any PEM data"},
-		{"no key", cert, 0o600, "private key"},
+		{"empty", nil, 0o600, "want a certificate and its private key"},
+		{"text", []byte("hello"), 0o600, "want a certificate in PEM"},
+		{"no key", cert, 0o600, "a certificate has no private key"},
 		{"no certificate", key, 0o600, "certificate"},
 		{"half a key", append(bytes.Clone(cert), key[:len(key)/2]...), 0o600, "key"},
+		{"a stray certificate", slices.Concat(cert, key, encode("CERTIFICATE", leaf.Certificate[0])), 0o600, "a certificate has no private key"},
 		{"another key", append(bytes.Clone(cert), otherKey...), 0o600, "does not match"},
 		{"not an authority", append(encode("CERTIFICATE", leaf.Certificate[0]), encode("PRIVATE KEY", leafKey)...), 0o600, "not a certificate authority"},
 		{"open to others", append(bytes.Clone(cert), key...), 0o644, "mode is 0644, want 0600"},
@@ -254,7 +256,7 @@ func TestAuthorityErrors(t *testing.T) {
 			if err := os.WriteFile(file, test.content, test.mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := OpenAuthority(dir)
+			_, err := OpenAuthority(t.Context(), FileKeys(dir))
 			if test.want == "" {
 				if err != nil {
 					t.Error(err)
@@ -273,7 +275,7 @@ func TestAuthorityFolderErrors(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenAuthority(filepath.Join(file, "pki")); err == nil || !strings.HasPrefix(err.Error(), "create folder of the certificate authority: ") {
+	if _, err := OpenAuthority(t.Context(), FileKeys(filepath.Join(file, "pki"))); err == nil || !strings.HasPrefix(err.Error(), "load certificate authority "+file) {
 		t.Errorf("error = %v", err)
 	}
 }

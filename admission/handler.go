@@ -77,14 +77,18 @@ type Options struct {
 	// FailurePolicy is that of the registration for [ValidatePath]: what becomes
 	// of a request that could not be judged. Empty means Ignore.
 	FailurePolicy admissionregistrationv1.FailurePolicyType
+	// BreakGlass says when denials are not enforced; nil means never.
+	BreakGlass *BreakGlass
 	// Record receives each decision before it is answered, from many goroutines
 	// at once. It must not block.
 	Record func(finding.Decision)
 	// Unjudged is told why a review got no verdict, from many goroutines at
 	// once; nil means that nobody wants to know.
 	Unjudged func(Cause)
-	// Exempt are namespaces that are not checked, besides those of
-	// [SystemNamespaces]. The namespace of the webhook itself belongs here.
+	// Namespace is that of the webhook, see [RegistrationOptions].
+	Namespace string
+	// Exempt are more namespaces that are not checked, besides those of
+	// [SystemNamespaces].
 	Exempt []string
 	// Log receives what goes wrong.
 	Log *slog.Logger
@@ -121,6 +125,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
+	defer h.recoverAll(w, r)
 	weight := weight(r)
 	if err := h.bytes.Acquire(ctx, weight); err != nil {
 		if r.Context().Err() != nil {
@@ -252,6 +257,9 @@ func readHead(r *http.Request, body []byte) (*review, error) {
 // validate evaluates the policies, records the outcome and returns the response.
 // closed says what becomes of a request that cannot be judged.
 func (h *handler) validate(ctx context.Context, review *review, closed bool) *admissionv1.AdmissionResponse {
+	if response := h.heartbeat(review); response != nil {
+		return response
+	}
 	start := time.Now()
 	d := review.Request.decision()
 	var lack *unjudgedError
@@ -266,11 +274,19 @@ func (h *handler) validate(ctx context.Context, review *review, closed bool) *ad
 			d.Violations = append(d.Violations, lack.violation(closed))
 		}
 	}
+	relaxation, relaxed := h.relaxed()
+	if relaxed = relaxed && slices.ContainsFunc(d.Violations, denies); relaxed {
+		h.relax(&d, relaxation)
+	}
 	d.Allowed = !slices.ContainsFunc(d.Violations, denies)
 	d.Time = start.UTC()
 	d.Microseconds = time.Since(start).Microseconds()
 	h.Record(d)
-	return respond(d, lack)
+	response := respond(d, lack)
+	if relaxed {
+		response.AuditAnnotations = annotate(response.AuditAnnotations, breakGlassKey, relaxation.Reason)
+	}
+	return response
 }
 
 func denies(v finding.Violation) bool { return v.Enforcement == "deny" }
@@ -316,6 +332,14 @@ func (h *handler) recover(review *review, err *error) {
 	}
 }
 
+// recoverAll answers a panic outside of the evaluation.
+func (h *handler) recoverAll(w http.ResponseWriter, r *http.Request) {
+	if cause := recover(); cause != nil {
+		h.Log.Error("panic in admission webhook", "panic", cause, "stack", string(debug.Stack()))
+		h.refuse(w, r, Panicked, errors.New("internal error"))
+	}
+}
+
 // timeout returns how long the API server waits for the answer: it says so in
 // the URL.
 func timeout(r *http.Request) time.Duration {
@@ -329,5 +353,5 @@ func timeout(r *http.Request) time.Duration {
 // exempt reports whether a namespace is never checked. A Namespace object is
 // in itself.
 func (h *handler) exempt(namespace string) bool {
-	return slices.Contains(SystemNamespaces(), namespace) || slices.Contains(h.Exempt, namespace)
+	return namespace != "" && namespace == h.Namespace || slices.Contains(SystemNamespaces(), namespace) || slices.Contains(h.Exempt, namespace)
 }

@@ -48,8 +48,8 @@ func newMutator(r *recorder, causes *causes) *handler {
 	}).(*handler)
 }
 
-// apply applies the patch of a response as the API server does.
-func apply(t *testing.T, object []byte, response *admissionv1.AdmissionResponse) []byte {
+// patched applies the patch of a response as the API server does.
+func patched(t *testing.T, object []byte, response *admissionv1.AdmissionResponse) []byte {
 	t.Helper()
 	if response.Patch == nil {
 		return object
@@ -79,7 +79,7 @@ func TestMutate(t *testing.T) {
 	if !got.Allowed || len(got.Warnings) != 1 {
 		t.Fatalf("response = %+v", got)
 	}
-	review.Request.Object.Raw = apply(t, review.Request.Object.Raw, got)
+	review.Request.Object.Raw = patched(t, review.Request.Object.Raw, got)
 	for _, want := range []string{`"example.com/owner":"shop"`, `"automountServiceAccountToken":false`, `"image":"web:1"`} {
 		if !strings.Contains(string(review.Request.Object.Raw), want) {
 			t.Errorf("the changed object lacks %s: %s", want, review.Request.Object.Raw)

@@ -28,13 +28,14 @@ func registered(t *testing.T, edit func(*RegistrationOptions)) (*Registration, e
 	t.Helper()
 	set := failing(t, "Deny", "no")
 	opts := RegistrationOptions{
-		Client:   fake.NewClientset(),
-		Policies: func() *policy.Set { return set },
-		URL:      "https://127.0.0.1:9443/admit",
-		CABundle: []byte("pem"),
-		Timeout:  3 * time.Second,
-		Exempt:   []string{"kubeguardian", "kube-system"},
-		Log:      slog.New(slog.DiscardHandler),
+		Client:    fake.NewClientset(),
+		Policies:  func() *policy.Set { return set },
+		URL:       "https://127.0.0.1:9443",
+		CABundle:  func() []byte { return []byte("pem") },
+		Timeout:   3 * time.Second,
+		Namespace: "kubeguardian",
+		Exempt:    []string{"legacy", "kube-system"},
+		Log:       slog.New(slog.DiscardHandler),
 	}
 	edit(&opts)
 	return NewRegistration(opts)
@@ -61,9 +62,10 @@ func TestRegistrationErrors(t *testing.T) {
 		{"neither", func(o *RegistrationOptions) { o.URL = "" }, "want either a URL or a service"},
 		{"both", func(o *RegistrationOptions) { o.Service = service }, "want either a URL or a service"},
 		{"not a URL", func(o *RegistrationOptions) { o.URL = "https://a b" }, "invalid character"},
-		{"plain HTTP", func(o *RegistrationOptions) { o.URL = "http://a/admit" }, "want https://host:port/path"},
-		{"user in URL", func(o *RegistrationOptions) { o.URL = "https://u:p@a/admit" }, "want https://host:port/path"},
-		{"query in URL", func(o *RegistrationOptions) { o.URL = "https://a/admit?b=c" }, "want https://host:port/path"},
+		{"a path", func(o *RegistrationOptions) { o.URL = "https://a/admit" }, "want https://host:port"},
+		{"plain HTTP", func(o *RegistrationOptions) { o.URL = "http://a" }, "want https://host:port"},
+		{"user in URL", func(o *RegistrationOptions) { o.URL = "https://u:p@a" }, "want https://host:port"},
+		{"query in URL", func(o *RegistrationOptions) { o.URL = "https://a?b=c" }, "want https://host:port"},
 		{"no timeout", func(o *RegistrationOptions) { o.Timeout = 0 }, "timeout 0s: want 1s to 30s"},
 		{"long timeout", func(o *RegistrationOptions) { o.Timeout = time.Minute }, "timeout 1m0s: want 1s to 30s"},
 		{"half a second", func(o *RegistrationOptions) { o.Timeout = 1500 * time.Millisecond }, "whole seconds"},
@@ -78,12 +80,22 @@ func TestRegistrationErrors(t *testing.T) {
 	}
 }
 
+// webhook returns the one of a configuration with this name, or nil.
+func webhook(config *admissionregistrationv1.ValidatingWebhookConfiguration, name string) *admissionregistrationv1.ValidatingWebhook {
+	for i := range config.Webhooks {
+		if config.Webhooks[i].Name == name {
+			return &config.Webhooks[i]
+		}
+	}
+	return nil
+}
+
 func TestConfiguration(t *testing.T) {
-	config := mustRegister(t, unchanged).Configuration()
-	if config.Name != "kubeguardian" || len(config.Webhooks) != 1 {
+	config := mustRegister(t, unchanged).Validating()
+	if config.Name != "kubeguardian" || len(config.Webhooks) != 2 || webhook(config, HeartbeatName) == nil {
 		t.Fatalf("configuration = %+v", config)
 	}
-	w := config.Webhooks[0]
+	w := webhook(config, WebhookName)
 	if w.Name != "policies.kubeguardian.dev" || *w.ClientConfig.URL != "https://127.0.0.1:9443/admit" || string(w.ClientConfig.CABundle) != "pem" || w.ClientConfig.Service != nil {
 		t.Errorf("webhook = %+v", w)
 	}
@@ -93,29 +105,102 @@ func TestConfiguration(t *testing.T) {
 	if len(w.Rules) != 1 || !slices.Equal(w.Rules[0].Resources, []string{"namespaces", "pods"}) {
 		t.Errorf("rules = %+v", w.Rules)
 	}
-	byService := mustRegister(t, func(o *RegistrationOptions) {
+	byService := webhook(mustRegister(t, func(o *RegistrationOptions) {
 		o.URL, o.Service = "", &admissionregistrationv1.ServiceReference{Namespace: "kubeguardian", Name: "webhook"}
 		o.FailurePolicy = admissionregistrationv1.Fail
-	}).Configuration().Webhooks[0]
-	if byService.ClientConfig.URL != nil || *byService.ClientConfig.Service.Port != 443 || *byService.FailurePolicy != admissionregistrationv1.Fail {
+	}).Validating(), WebhookName)
+	if byService.ClientConfig.URL != nil || *byService.ClientConfig.Service.Port != 443 || *byService.ClientConfig.Service.Path != "/admit" || *byService.FailurePolicy != admissionregistrationv1.Fail {
 		t.Errorf("webhook = %+v", byService)
 	}
 	none := mustRegister(t, func(o *RegistrationOptions) {
 		empty := failing(t, "Deny")
 		o.Policies = func() *policy.Set { return empty }
 	})
-	if webhooks := none.Configuration().Webhooks; len(webhooks) != 0 {
-		t.Errorf("without policies: webhooks = %+v", webhooks)
+	if config := none.Validating(); len(config.Webhooks) != 1 || config.Webhooks[0].Name != HeartbeatName {
+		t.Errorf("without policies: webhooks = %+v", config.Webhooks)
+	}
+}
+
+// TestFailClosed splits what policies match: each request is sent to one
+// webhook, and the narrow one fails closed.
+func TestFailClosed(t *testing.T) {
+	config := mustRegister(t, func(o *RegistrationOptions) {
+		o.FailClosed = []schema.GroupResource{{Resource: "pods"}, {Group: "apps", Resource: "deployments"}}
+	}).Validating()
+	closed, open := webhook(config, ClosedWebhookName), webhook(config, WebhookName)
+	if closed == nil || *closed.FailurePolicy != admissionregistrationv1.Fail || *closed.ClientConfig.URL != "https://127.0.0.1:9443/admit/closed" {
+		t.Fatalf("webhook = %+v", closed)
+	}
+	if len(closed.Rules) != 1 || !slices.Equal(closed.Rules[0].Resources, []string{"pods"}) {
+		t.Errorf("rules = %+v", closed.Rules)
+	}
+	for resource, want := range map[string]string{"pods": ClosedWebhookName, "namespaces": WebhookName} {
+		for _, w := range []*admissionregistrationv1.ValidatingWebhook{closed, open} {
+			matches := matcher(t, w).matches(t, asked{user: "ann", resource: schema.GroupVersionResource{Version: "v1", Resource: resource}})
+			names := slices.ContainsFunc(w.Rules, func(r admissionregistrationv1.RuleWithOperations) bool { return slices.Contains(r.Resources, resource) })
+			if (matches && names) != (w.Name == want) {
+				t.Errorf("%s is sent to %s: %v, want it sent to %s", resource, w.Name, matches && names, want)
+			}
+		}
+	}
+}
+
+func TestRestrict(t *testing.T) {
+	rule := func(groups, resources string) admissionregistrationv1.RuleWithOperations {
+		return admissionregistrationv1.RuleWithOperations{Rule: admissionregistrationv1.Rule{
+			APIGroups: strings.Split(groups, " "), APIVersions: []string{"v1"}, Resources: strings.Fields(resources),
+		}}
+	}
+	tests := []struct {
+		name string
+		rule admissionregistrationv1.RuleWithOperations
+		want []string
+	}{
+		{"named", rule("", "pods services"), []string{"pods"}},
+		{"subresources", rule("", "pods/exec pods/ephemeralcontainers services/proxy"), []string{"pods/exec", "pods/ephemeralcontainers"}},
+		{"any resource", rule("*", "*"), []string{"pods"}},
+		{"anything", rule("*", "*/*"), []string{"pods/*"}},
+		{"another group", rule("apps", "pods *"), nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			for _, r := range restrict([]admissionregistrationv1.RuleWithOperations{test.rule}, []schema.GroupResource{{Resource: "pods"}}) {
+				if !slices.Equal(r.APIGroups, []string{""}) || !slices.Equal(r.APIVersions, []string{"v1"}) {
+					t.Errorf("rule = %+v", r)
+				}
+				got = append(got, r.Resources...)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("resources = %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestMutatingConfiguration expects no webhook where nothing is to be changed,
+// and one that is asked again otherwise.
+func TestMutatingConfiguration(t *testing.T) {
+	if config := mustRegister(t, unchanged).Mutating(); config != nil {
+		t.Errorf("configuration = %+v", config)
+	}
+	set := failing(t, "Deny", "no")
+	w := mustRegister(t, func(o *RegistrationOptions) { o.MutatingRules = set.WebhookRules }).Mutating().Webhooks[0]
+	if *w.ClientConfig.URL != "https://127.0.0.1:9443/mutate" || *w.ReinvocationPolicy != admissionregistrationv1.IfNeededReinvocationPolicy || *w.FailurePolicy != admissionregistrationv1.Ignore || *w.SideEffects != admissionregistrationv1.SideEffectClassNone {
+		t.Errorf("webhook = %+v", w)
+	}
+	if len(w.Rules) != 1 || len(w.MatchConditions) == 0 || w.NamespaceSelector == nil {
+		t.Errorf("webhook = %+v", w)
 	}
 }
 
 func TestNamespaceSelector(t *testing.T) {
-	selector, err := metav1.LabelSelectorAsSelector(mustRegister(t, unchanged).Configuration().Webhooks[0].NamespaceSelector)
+	selector, err := metav1.LabelSelectorAsSelector(webhook(mustRegister(t, unchanged).Validating(), WebhookName).NamespaceSelector)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for namespace, want := range map[string]bool{
-		"kube-system": false, "kube-public": false, "kube-node-lease": false, "kubeguardian": false, "default": true, "kube-system-2": true,
+		"kube-system": false, "kube-public": false, "kube-node-lease": false, "kubeguardian": false, "legacy": false, "default": true, "kube-system-2": true,
 	} {
 		if got := selector.Matches(labels.Set{corev1.LabelMetadataName: namespace}); got != want {
 			t.Errorf("%s: asked for = %v, want %v", namespace, got, want)
@@ -123,12 +208,24 @@ func TestNamespaceSelector(t *testing.T) {
 	}
 }
 
-// TestMatchConditions evaluates the conditions with the matcher of the API
-// server.
-func TestMatchConditions(t *testing.T) {
+// asked is what match conditions look at.
+type asked struct {
+	user        string
+	groups      []string
+	resource    schema.GroupVersionResource
+	subresource string
+	name        string
+	dryRun      bool
+}
+
+// conditions are those of a webhook, compiled as the API server compiles them.
+type conditions struct{ matchconditions.Matcher }
+
+func matcher(t *testing.T, w *admissionregistrationv1.ValidatingWebhook) conditions {
+	t.Helper()
 	compiler := plugincel.NewConditionCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
 	var expressions []plugincel.ExpressionAccessor
-	for _, c := range mustRegister(t, unchanged).Configuration().Webhooks[0].MatchConditions {
+	for _, c := range w.MatchConditions {
 		expressions = append(expressions, &matchconditions.MatchCondition{Name: c.Name, Expression: c.Expression})
 	}
 	compiled := compiler.CompileCondition(expressions, plugincel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.NewExpressions)
@@ -136,8 +233,31 @@ func TestMatchConditions(t *testing.T) {
 		t.Fatal(errs)
 	}
 	fail := admissionregistrationv1.Fail
-	matcher := matchconditions.NewMatcher(compiled, &fail, "webhook", "validating", WebhookName)
+	return conditions{matchconditions.NewMatcher(compiled, &fail, "webhook", "validating", w.Name)}
+}
 
+func (c conditions) matches(t *testing.T, r asked) bool {
+	t.Helper()
+	info := &user.DefaultInfo{Name: r.user, Groups: r.groups}
+	if r.name == "" {
+		r.name = "x"
+	}
+	attr := &admission.VersionedAttributes{
+		Attributes: admission.NewAttributesRecord(nil, nil, schema.GroupVersionKind{Version: "v1", Kind: "X"}, "shop", r.name,
+			r.resource, r.subresource, admission.Update, nil, r.dryRun, info),
+	}
+	result := c.Match(t.Context(), attr, nil, nil)
+	if result.Error != nil {
+		t.Errorf("%+v: %v", r, result.Error)
+	}
+	return result.Matches
+}
+
+// TestMatchConditions evaluates the conditions with the matcher of the API
+// server.
+func TestMatchConditions(t *testing.T) {
+	w := webhook(mustRegister(t, unchanged).Validating(), WebhookName)
+	conditions := matcher(t, w)
 	pods := schema.GroupVersionResource{Version: "v1", Resource: "pods"}
 	tests := []struct {
 		name        string
@@ -156,22 +276,47 @@ func TestMatchConditions(t *testing.T) {
 		{"a kubelet", "system:node:a", []string{"system:nodes", "system:authenticated"}, pods, "", false},
 		{"the API server", "system:apiserver", []string{"system:masters"}, pods, "", false},
 		{"a node", "ann", nil, schema.GroupVersionResource{Version: "v1", Resource: "nodes"}, "", false},
+		{"a kubelet that joins", "system:bootstrap:a", []string{"system:bootstrappers"}, schema.GroupVersionResource{Group: "certificates.k8s.io", Version: "v1", Resource: "certificatesigningrequests"}, "", false},
+		{"a certificate for a user", "ann", nil, schema.GroupVersionResource{Group: "certificates.k8s.io", Version: "v1", Resource: "certificatesigningrequests"}, "", true},
+		{"an event", "ann", nil, schema.GroupVersionResource{Version: "v1", Resource: "events"}, "", false},
+		{"a new event", "ann", nil, schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}, "", false},
+		{"events of another group", "ann", nil, schema.GroupVersionResource{Group: "example.com", Version: "v1", Resource: "events"}, "", true},
+		{"a review", "ann", nil, schema.GroupVersionResource{Group: "authorization.k8s.io", Version: "v1", Resource: "subjectaccessreviews"}, "", false},
 		{"a lease", "ann", nil, schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}, "", false},
 		{"a status", "ann", nil, pods, "status", false},
 		{"the end of a namespace", "ann", nil, schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}, "finalize", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			info := &user.DefaultInfo{Name: test.user, Groups: test.groups}
-			attr := &admission.VersionedAttributes{
-				Attributes: admission.NewAttributesRecord(nil, nil, schema.GroupVersionKind{Version: "v1", Kind: "X"}, "shop", "x",
-					test.resource, test.subresource, admission.Update, nil, false, info),
-			}
-			result := matcher.Match(t.Context(), attr, nil, nil)
-			if result.Error != nil || result.Matches != test.want {
-				t.Errorf("matches = %v (%s), error %v; want %v", result.Matches, result.FailedConditionName, result.Error, test.want)
+			r := asked{user: test.user, groups: test.groups, resource: test.resource, subresource: test.subresource}
+			if got := conditions.matches(t, r); got != test.want {
+				t.Errorf("matches = %v, want %v", got, test.want)
 			}
 		})
+	}
+	w.MatchConditions = matchConditions([]admissionregistrationv1.RuleWithOperations{{Rule: admissionregistrationv1.Rule{Resources: []string{"services/status", "*/status", "pods"}}}})
+	named := matcher(t, w)
+	for resource, want := range map[string]bool{"services": true, "pods": false} {
+		if got := named.matches(t, asked{user: "ann", resource: schema.GroupVersionResource{Version: "v1", Resource: resource}, subresource: "status"}); got != want {
+			t.Errorf("%s/status matches = %v, want %v", resource, got, want)
+		}
+	}
+}
+
+// TestHeartbeatIsAlone expects that only the probe is sent to the webhook of the
+// heartbeat.
+func TestHeartbeatIsAlone(t *testing.T) {
+	w := webhook(mustRegister(t, unchanged).Validating(), HeartbeatName)
+	conditions := matcher(t, w)
+	maps := schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+	for _, test := range []struct {
+		name   string
+		dryRun bool
+		want   bool
+	}{{HeartbeatObject, true, true}, {HeartbeatObject, false, false}, {"other", true, false}} {
+		if got := conditions.matches(t, asked{user: "ann", resource: maps, name: test.name, dryRun: test.dryRun}); got != test.want {
+			t.Errorf("%s, dry run %v: matches = %v, want %v", test.name, test.dryRun, got, test.want)
+		}
 	}
 }
 
@@ -209,7 +354,7 @@ func TestApply(t *testing.T) {
 			c.Webhooks[0].MatchConditions = append(c.Webhooks[0].MatchConditions, admissionregistrationv1.MatchCondition{Name: "never", Expression: "false"})
 		},
 		"a second webhook": func(c *admissionregistrationv1.ValidatingWebhookConfiguration) {
-			c.Webhooks = append(c.Webhooks, c.Webhooks[0])
+			c.Webhooks = append(c.Webhooks, c.Webhooks[1])
 		},
 		"failure policy": func(c *admissionregistrationv1.ValidatingWebhookConfiguration) {
 			c.Webhooks[0].FailurePolicy = new(admissionregistrationv1.Fail)
@@ -222,7 +367,7 @@ func TestApply(t *testing.T) {
 				t.Fatal(err)
 			}
 			apply()
-			if got := get(); len(got.Webhooks) != 1 || got.Webhooks[0].String() != want[0].String() || got.Labels["app.kubernetes.io/managed-by"] != "kubeguardian" {
+			if got := get(); len(got.Webhooks) != len(want) || got.Webhooks[1].String() != want[1].String() || got.Webhooks[0].String() != want[0].String() || got.Labels["app.kubernetes.io/managed-by"] != "kubeguardian" {
 				t.Errorf("configuration = %+v", got)
 			}
 		})
@@ -235,8 +380,8 @@ func TestApply(t *testing.T) {
 	client := r.opts.Client.(*fake.Clientset)
 	client.ClearActions()
 	apply()
-	if n := len(client.Actions()); n != 1 || get().Labels["team"] != "platform" {
-		t.Errorf("%d calls for a configuration that is as it should be, want one", n)
+	if n := len(client.Actions()); n != 2 || get().Labels["team"] != "platform" {
+		t.Errorf("%d calls for a configuration that is as it should be, want two", n)
 	}
 	for range 2 { // the second finds nothing
 		if err := r.Remove(t.Context()); err != nil {

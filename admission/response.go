@@ -27,8 +27,9 @@ const (
 // Keys of audit annotations that are no name of a policy. The API server puts
 // the name of the webhook in front of all keys.
 const (
-	unjudgedKey = "unjudged"
-	omittedKey  = "omitted"
+	unjudgedKey   = "unjudged"
+	breakGlassKey = "break-glass"
+	omittedKey    = "omitted"
 )
 
 // fieldDetail is the audit annotation of a policy that names the path of the
