@@ -102,7 +102,7 @@ func newHandler(set *policy.Set, r *recorder) http.Handler {
 		Policies:   func() *policy.Set { return set },
 		Namespaces: policy.NamespacesFunc(everywhere),
 		Record:     r.record,
-		Exempt:     []string{"kubeguardian"},
+		Namespace:  "kubeguardian",
 		Log:        slog.New(slog.DiscardHandler),
 	})
 }

@@ -62,6 +62,17 @@ type Webhook struct {
 	URL string `yaml:"url"`
 	// Service is the other way to reach Listen, from inside the cluster.
 	Service Service `yaml:"service"`
+	// Drain is how long the server answers on after it was told to end and is
+	// no longer ready, so that nobody is sent to it any more: at most 1m. When
+	// the key is not given it is 5s with a Service, else nothing.
+	Drain time.Duration `yaml:"drain"`
+	// AuthoritySecret names a Secret that holds the certificate authority, for
+	// several replicas; without it the authority is in DataDir.
+	AuthoritySecret string `yaml:"authoritySecret"`
+	// ClientCAFile has authorities in PEM that issue the API server's client
+	// certificate, if it is not ours, and ClientNames its common names.
+	ClientCAFile string   `yaml:"clientCAFile"`
+	ClientNames  []string `yaml:"clientNames"`
 }
 
 // Service names a Kubernetes Service; it is unset when Name is empty.
@@ -79,10 +90,13 @@ type Admission struct {
 	// FailurePolicy says what the API server does with a request when the
 	// webhook does not answer: Ignore lets it pass, Fail refuses it.
 	FailurePolicy string `yaml:"failurePolicy"`
+	// FailClosed are resources, such as pods or deployments.apps, whose requests
+	// are refused when the webhook does not answer, whatever FailurePolicy says.
+	FailClosed []string `yaml:"failClosed"`
 	// Timeout is how long the API server waits: 1s to 30s, in whole seconds.
 	Timeout time.Duration `yaml:"timeout"`
 	// RequireClientCertificate refuses callers without a client certificate of
-	// our authority. The API server must then be given a kubeconfig for
+	// our authority or of [Webhook.ClientCAFile]. The API server must then be given a kubeconfig for
 	// webhooks in its --admission-control-config-file.
 	RequireClientCertificate bool `yaml:"requireClientCertificate"`
 	// ExemptNamespaces are never checked, besides kube-system, kube-public,

@@ -67,9 +67,12 @@ func TestFullFile(t *testing.T) {
 			Listen: "0.0.0.0:8443", CertFile: "/etc/kubeguardian/tls.crt",
 			KeyFile: "/etc/kubeguardian/tls.key", TokenFile: "/etc/kubeguardian/token",
 		},
-		Webhook: Webhook{Listen: "0.0.0.0:9443", Service: Service{"kubeguardian", "kubeguardian", 8443}},
+		Webhook: Webhook{
+			Listen: "0.0.0.0:9443", Service: Service{"kubeguardian", "kubeguardian", 8443},
+			Drain: 20 * time.Second, AuthoritySecret: "webhook-authority", ClientCAFile: "/etc/kubernetes/pki/ca.crt", ClientNames: []string{"kube-apiserver"},
+		},
 		Admission: Admission{
-			FailurePolicy: "Fail", Timeout: 10 * time.Second, RequireClientCertificate: true,
+			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"},
 		},
 		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
@@ -85,6 +88,19 @@ func TestFullFile(t *testing.T) {
 	for f, v := range reflect.ValueOf(*have).Fields() {
 		if reflect.DeepEqual(v.Interface(), reflect.ValueOf(*defaults).FieldByIndex(f.Index).Interface()) {
 			t.Errorf("%s has its default", f.Name)
+		}
+	}
+}
+
+// TestDrain: without a Service nobody has to hear that the server ends.
+func TestDrain(t *testing.T) {
+	for data, want := range map[string]time.Duration{
+		"": 0, "webhook: {drain: 2s}": 2 * time.Second,
+		"webhook: {service: {name: a, namespace: b}}":            5 * time.Second,
+		"webhook: {drain: 0s, service: {name: a, namespace: b}}": 0,
+	} {
+		if c, err := Parse("config.yaml", []byte(data)); err != nil || c.Webhook.Drain != want {
+			t.Errorf("%s: have %+v, %v; want %s", data, c, err, want)
 		}
 	}
 }

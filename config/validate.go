@@ -65,6 +65,27 @@ func (d *decoder) webhook(c *Config) {
 	default:
 		w.URL = "https://" + w.Listen
 	}
+	d.webhookLife(w)
+}
+
+// webhookLife checks how the listener ends, who is trusted and who calls.
+func (d *decoder) webhookLife(w *Webhook) {
+	if d.lines["webhook.drain"] == 0 && w.Service.Name != "" {
+		w.Drain = 5 * time.Second
+	}
+	if w.Drain < 0 || w.Drain > time.Minute {
+		d.bad("webhook.drain", "want 0s to 1m, have %s", w.Drain)
+	}
+	if w.AuthoritySecret != "" {
+		d.dnsLabel("webhook.authoritySecret", w.AuthoritySecret)
+	}
+	switch {
+	case w.ClientCAFile != "" && len(w.ClientNames) == 0:
+		d.bad("webhook.clientCAFile", "webhook.clientNames is missing: say which of its clients is the API server")
+	case w.ClientCAFile == "" && len(w.ClientNames) > 0:
+		d.bad("webhook.clientNames", "webhook.clientCAFile is missing: give both")
+	}
+	d.paths("webhook.clientNames", w.ClientNames)
 }
 
 // webhookURL checks what the API server demands of a webhook's URL.
@@ -80,6 +101,11 @@ func (d *decoder) webhookURL(raw string) {
 
 func (d *decoder) admission(a *Admission) {
 	d.oneOf("admission.failurePolicy", a.FailurePolicy, "Ignore", "Fail")
+	for i, resource := range a.FailClosed {
+		if !groupResource.MatchString(resource) {
+			d.bad(index("admission.failClosed", i), "want a resource and its group, for example pods or deployments.apps, have %q", clip(resource))
+		}
+	}
 	if a.Timeout < time.Second || a.Timeout > 30*time.Second || a.Timeout%time.Second != 0 {
 		d.bad("admission.timeout", "want 1s to 30s in whole seconds, have %s", a.Timeout)
 	}
@@ -124,6 +150,8 @@ func (d *decoder) atLeast(key string, value, least time.Duration) {
 }
 
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+var groupResource = regexp.MustCompile(`^[a-z]+(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 
 func (d *decoder) dnsLabel(key, value string) {
 	if !dnsLabel.MatchString(value) {

@@ -5,9 +5,16 @@ import _ "embed"
 //go:embed rbac.yaml
 var rbac []byte
 
-// RBAC returns the Namespace, ServiceAccount, ClusterRole and binding that the
+// RBAC returns the Namespace, ServiceAccount, rights and ConfigMaps that the
 // server needs in a cluster, as YAML.
 func RBAC() []byte { return append([]byte(nil), rbac...) }
+
+//go:embed replicas.yaml
+var replicas []byte
+
+// Replicas returns the Secret that several replicas of the server share, and the
+// right to it, as YAML.
+func Replicas() []byte { return append([]byte(nil), replicas...) }
 
 //go:embed crds.yaml
 var crds []byte

@@ -28,12 +28,15 @@ type metrics struct {
 	score      *prometheus.GaugeVec
 	coverage   *prometheus.GaugeVec
 	registered prometheus.Gauge
+	blind      prometheus.Gauge
+	lastBeat   prometheus.Gauge
+	relaxed    prometheus.Gauge
 
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.Time) *metrics {
+func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -61,12 +64,17 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds time.
 	for _, cause := range admission.Causes() {
 		m.unjudged.WithLabelValues(string(cause))
 	}
-	expiry := gauge("authority_expiry_timestamp_seconds", "When the certificate authority of the webhooks expires.")
-	expiry.WithLabelValues().Set(float64(authorityEnds.Unix()))
+	expiry := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "kubeguardian", Name: "authority_expiry_timestamp_seconds",
+		Help: "When the oldest certificate authority of the webhooks expires.",
+	}, func() float64 { return float64(authorityEnds().Unix()) })
+	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
+	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
+	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.lostDecisions, m.unjudged, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

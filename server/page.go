@@ -50,6 +50,10 @@ func (s *Server) health() web.Health {
 	} else if err := s.state.registered; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("It is not known whether admission requests are checked: %v.", err))
 	}
+	if s.cfg.Admission.Enabled {
+		h.Admission = h.Admission && s.state.blind.IsZero()
+		h.Problems = append(h.Problems, s.state.guarded()...)
+	}
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}
@@ -63,12 +67,14 @@ func (s *Server) health() web.Health {
 }
 
 // unready says why the server has not started yet, or "". Once it has it stays
-// ready: a cluster that is away for a moment must not cut the server off from
+// ready until it ends: a cluster that is away for a moment must not cut the server off from
 // the audit log and from admission. What is wrong then is in the health.
 func (s *Server) unready() string {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	switch {
+	case s.state.draining:
+		return "the server ends"
 	case s.state.started:
 		return ""
 	case s.state.posture.at.IsZero():
@@ -76,6 +82,9 @@ func (s *Server) unready() string {
 	}
 	return "the admission webhook is not registered yet"
 }
+
+// pageGrace is how long requests of pages may take once the server ends.
+const pageGrace = 5 * time.Second
 
 // serveWeb serves the page, the API, the metrics and the health endpoints.
 func (s *Server) serveWeb(ctx context.Context) error {
@@ -93,9 +102,9 @@ func (s *Server) serveWeb(ctx context.Context) error {
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.httpLog("page")}
 	srv.RegisterOnShutdown(s.page.Close)
 	if s.cfg.Web.CertFile != "" {
-		return serveHTTP(ctx, srv, func() error {
+		return serveHTTP(ctx, srv, pageGrace, func() error {
 			return srv.ServeTLS(s.webListener, s.cfg.Web.CertFile, s.cfg.Web.KeyFile)
 		})
 	}
-	return serveHTTP(ctx, srv, func() error { return srv.Serve(s.webListener) })
+	return serveHTTP(ctx, srv, pageGrace, func() error { return srv.Serve(s.webListener) })
 }

@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -34,6 +35,11 @@ type state struct {
 	storing    error                // why alerts or findings could not be stored the last time
 	started    bool                 // scanned and registered, once
 	registered error                // why the webhook is not registered as it should be; nil when it is
+	heartbeat  error                // why the last admission probe did not come back
+	blind      time.Time            // since when the API server does not ask; zero: it does
+	relaxed    admission.Relaxation // what the break-glass says now
+	breakGlass error                // why that is not known
+	draining   bool                 // the server ends
 }
 
 func (s *state) update(change func(*state)) {

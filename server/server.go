@@ -58,6 +58,8 @@ type Server struct {
 	store        *store.Store
 	authority    *admission.Authority
 	registration *admission.Registration
+	heartbeat    *admission.Heartbeat
+	breakGlass   *admission.BreakGlass
 	receiver     *k8saudit.Receiver
 	page         *web.Server
 	metrics      *metrics
@@ -191,14 +193,17 @@ func (s *Server) WebURL() string {
 }
 
 // Run serves until ctx ends or a part fails. What was received before is
-// answered first.
+// answered first: the other parts go on until the webhooks are drained.
 func (s *Server) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return s.serveWebhooks(ctx) })
-	group.Go(func() error { return s.serveWeb(ctx) })
-	group.Go(func() error { return s.watch(ctx) })
-	group.Go(func() error { return s.register(ctx) })
-	group.Go(func() error { return s.prune(ctx) })
+	parts, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group.Go(func() error { defer end(); return s.serveWebhooks(ctx) })
+	group.Go(func() error { return s.serveWeb(parts) })
+	group.Go(func() error { return s.watch(parts) })
+	group.Go(func() error { return s.register(parts) })
+	group.Go(func() error { return s.guard(parts) })
+	group.Go(func() error { return s.prune(parts) })
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),
 		"webhooks", s.webhookListener.Addr().String(),
 		"policies", s.policies.Len(), "rules", len(s.rules.Rules()))
@@ -209,9 +214,23 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// drained returns a context that ends some time after ctx. Meanwhile the server
+// is not ready and serves on, so that whoever still thinks it is ready is
+// answered.
+func (s *Server) drained(ctx context.Context) context.Context {
+	out, end := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		defer end()
+		s.state.update(func(st *state) { st.draining = true })
+		s.log.Info("ending", "drain", s.cfg.Webhook.Drain)
+		time.Sleep(s.cfg.Webhook.Drain)
+	})
+	return out
+}
+
 // serveHTTP runs serve until ctx ends, then lets the requests that run finish
-// for a few seconds.
-func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error {
+// within the grace.
+func serveHTTP(ctx context.Context, srv *http.Server, grace time.Duration, serve func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- serve() }()
 	select {
@@ -219,9 +238,9 @@ func serveHTTP(ctx context.Context, srv *http.Server, serve func() error) error 
 		return err
 	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	if err := srv.Shutdown(grace); err != nil {
+	if err := srv.Shutdown(ending); err != nil {
 		return srv.Close()
 	}
 	return nil

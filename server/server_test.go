@@ -93,7 +93,7 @@ func start(t *testing.T, opts Options) *running {
 			t.Error(err)
 		}
 	})
-	kubeconfig, err := APIServerKubeconfig(opts.Config)
+	kubeconfig, err := APIServerKubeconfig(t.Context(), opts.Config, opts.Cluster)
 	if err != nil {
 		t.Fatal(err)
 	}

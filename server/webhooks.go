@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -15,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/kubeguardian/kubeguardian/admission"
@@ -28,16 +27,9 @@ import (
 // own paths.
 const auditPath = "/audit"
 
-// ownNamespace is the namespace of content.RBAC, which admission never checks.
-const ownNamespace = "kubeguardian"
-
 // registrationCheck is how often the registration is compared with what it
 // should be.
 const registrationCheck = 5 * time.Second
-
-func openAuthority(cfg *config.Config) (*admission.Authority, error) {
-	return admission.OpenAuthority(filepath.Join(cfg.DataDir, "pki"))
-}
 
 // webhookHosts returns the names by which the API server reaches the webhook
 // listener.
@@ -52,21 +44,6 @@ func webhookHosts(w config.Webhook) []string {
 	return []string{u.Hostname()}
 }
 
-// APIServerKubeconfig returns the kubeconfig by which the API server reaches
-// the server's webhooks and proves who it is. The authority is made when there
-// is none yet, so this may run before the first start.
-func APIServerKubeconfig(cfg *config.Config) ([]byte, error) {
-	authority, err := openAuthority(cfg)
-	if err != nil {
-		return nil, err
-	}
-	address := cfg.Webhook.URL
-	if service := cfg.Webhook.Service; service.Name != "" {
-		address = "https://" + net.JoinHostPort(webhookHosts(cfg.Webhook)[0], fmt.Sprint(service.Port))
-	}
-	return authority.Kubeconfig(address + auditPath)
-}
-
 // Uninstall removes the webhook registration from a cluster.
 func Uninstall(ctx context.Context, opts Options) error {
 	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log}
@@ -78,30 +55,36 @@ func Uninstall(ctx context.Context, opts Options) error {
 
 // connect makes the client of the cluster and both sides of its webhooks,
 // without speaking to it yet.
-func (s *Server) connect(context.Context) (err error) {
+func (s *Server) connect(ctx context.Context) (err error) {
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
 		return fmt.Errorf("connect to cluster: %w", err)
 	}
-	if s.authority, err = openAuthority(s.cfg); err != nil {
+	if s.authority, err = openAuthority(ctx, s.cfg, s.rest); err != nil {
+		return err
+	}
+	s.breakGlass = admission.NewBreakGlass(s.client, ownNamespace(s.cfg))
+	if s.heartbeat, err = admission.NewHeartbeat(s.rest, ownNamespace(s.cfg)); err != nil {
 		return err
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter())
+	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Policies:      s.enforced,
-		CABundle:      s.authority.CABundle(),
+		CABundle:      s.authority.CABundle,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		Timeout:       s.cfg.Admission.Timeout,
-		Exempt:        s.exempt(),
+		FailClosed:    s.failClosed(),
+		Namespace:     ownNamespace(s.cfg),
+		Exempt:        s.cfg.Admission.ExemptNamespaces,
 		Log:           s.log,
 	}
 	if service := s.cfg.Webhook.Service; service.Name != "" {
 		opts.Service = &admissionregistrationv1.ServiceReference{
-			Namespace: service.Namespace, Name: service.Name, Path: new(admission.ValidatePath), Port: new(int32(service.Port)),
+			Namespace: service.Namespace, Name: service.Name, Port: new(int32(service.Port)),
 		}
 	} else {
-		opts.URL = s.cfg.Webhook.URL + admission.ValidatePath
+		opts.URL = s.cfg.Webhook.URL
 	}
 	s.registration, err = admission.NewRegistration(opts)
 	return err
@@ -109,18 +92,16 @@ func (s *Server) connect(context.Context) (err error) {
 
 func (s *Server) enforced() *policy.Set { return s.policies }
 
-// exempt returns the namespaces that admission does not check, besides those
-// of the system.
-func (s *Server) exempt() []string {
-	exempt := append([]string{ownNamespace}, s.cfg.Admission.ExemptNamespaces...)
-	if namespace := s.cfg.Webhook.Service.Namespace; namespace != "" {
-		exempt = append(exempt, namespace)
+func (s *Server) failClosed() []schema.GroupResource {
+	var out []schema.GroupResource
+	for _, resource := range s.cfg.Admission.FailClosed {
+		out = append(out, schema.ParseGroupResource(resource))
 	}
-	return exempt
+	return out
 }
 
-// serveWebhooks answers the API server until ctx ends, and returns when all
-// decisions made are stored.
+// serveWebhooks answers the API server until ctx ends and it was let known, and
+// returns when all decisions made are stored.
 func (s *Server) serveWebhooks(ctx context.Context) error {
 	decisions, kept := make(chan finding.Decision, 1024), make(chan struct{})
 	go func() {
@@ -131,7 +112,9 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Policies:      s.enforced,
 		Namespaces:    policy.NamespacesFunc(s.namespace),
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
-		Exempt:        s.exempt(),
+		BreakGlass:    s.breakGlass,
+		Namespace:     ownNamespace(s.cfg),
+		Exempt:        s.cfg.Admission.ExemptNamespaces,
 		Log:           s.log,
 		Record:        func(d finding.Decision) { s.decided(d, decisions) },
 		Unjudged:      func(cause admission.Cause) { s.metrics.unjudged.WithLabelValues(string(cause)).Inc() },
@@ -148,7 +131,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
 	}
-	err := serveHTTP(ctx, srv, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	err := serveHTTP(s.drained(ctx), srv, s.cfg.Admission.Timeout, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
 	s.closing.Lock()
 	s.closed = true // a request that Shutdown gave up on may still decide
 	close(decisions)
@@ -217,6 +200,9 @@ func (s *Server) register(ctx context.Context) error {
 		apply = s.registration.Remove
 	}
 	for {
+		if err := s.authority.Refresh(ctx); err != nil && ctx.Err() == nil { // what is trusted now stays so
+			s.log.Error("the certificate authority of the webhooks is not refreshed", "error", err)
+		}
 		err := apply(ctx)
 		if ctx.Err() != nil {
 			return nil

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/server"
@@ -23,21 +25,24 @@ as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
 Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
-const setupUsage = `Usage: kubeguardian setup rbac|crds|audit-policy|kubeconfig [--config FILE]
+const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|audit-policy|kubeconfig|rotate [--config FILE]
 
 Prints what the cluster needs before 'kubeguardian serve':
 
   rbac          Namespace, ServiceAccount and rights of the server:
                   kubeguardian setup rbac | kubectl apply -f -
+  replicas      a Secret that several replicas share, for webhook.authoritySecret
   crds          the kind SecurityException, for who wants to accept risks by it
   audit-policy  for kube-apiserver --audit-policy-file
   kubeconfig    for kube-apiserver --audit-webhook-config-file, and as
                 kubeConfigFile of the webhook plugins in
                 --admission-control-config-file. It holds a private key by
                 which the server knows the API server.
+  rotate        prints nothing, but adds a generation to the authority of the
+                webhooks; servers that run take it over without a gap
 
   --config FILE   configuration (default /etc/kubeguardian/config.yaml), for
-                  kubeconfig only
+                  kubeconfig and rotate only
 `
 
 const uninstallUsage = `Usage: kubeguardian uninstall [--config FILE]
@@ -97,28 +102,37 @@ func serve(ctx context.Context, args []string, std streams) (err error) {
 	return s.Run(ctx)
 }
 
-func setup(_ context.Context, args []string, std streams) error {
+func setup(ctx context.Context, args []string, std streams) error {
 	flags := newFlags("setup")
 	file := flags.String("config", defaultConfig, "")
-	rest, err := parse(flags, args, setupUsage, std.out)
+	parts, err := parse(flags, args, setupUsage, std.out)
 	if err != nil {
 		return err
 	}
-	if len(rest) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, crds, audit-policy and kubeconfig"))
+	if len(parts) != 1 {
+		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, audit-policy, kubeconfig and rotate"))
 	}
 	var data []byte
-	switch rest[0] {
+	switch parts[0] {
 	case "rbac":
 		data = content.RBAC()
+	case "replicas":
+		data = content.Replicas()
 	case "crds":
 		data = content.CRDs()
 	case "audit-policy":
 		data = content.AuditPolicy()
 	case "kubeconfig":
-		data, err = apiServerKubeconfig(*file)
+		err = withAuthority(*file, func(cfg *config.Config, cluster *rest.Config) (err error) {
+			data, err = server.APIServerKubeconfig(ctx, cfg, cluster)
+			return err
+		})
+	case "rotate":
+		err = withAuthority(*file, func(cfg *config.Config, cluster *rest.Config) error {
+			return server.RotateAuthority(ctx, cfg, cluster)
+		})
 	default:
-		err = wrongUsage("setup", fmt.Errorf("setup: unknown part %q", rest[0]))
+		err = wrongUsage("setup", fmt.Errorf("setup: unknown part %q", parts[0]))
 	}
 	if err != nil {
 		return err
@@ -127,12 +141,20 @@ func setup(_ context.Context, args []string, std streams) error {
 	return err
 }
 
-func apiServerKubeconfig(file string) ([]byte, error) {
+// withAuthority reads what it takes to open the authority of the webhooks: the
+// cluster only when it is kept there.
+func withAuthority(file string, use func(*config.Config, *rest.Config) error) error {
 	cfg, err := config.Load(file)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return server.APIServerKubeconfig(cfg)
+	var cluster *rest.Config
+	if cfg.Webhook.AuthoritySecret != "" {
+		if cluster, err = restConfig(cfg.Kubeconfig, "set kubeconfig in the configuration to a file with credentials"); err != nil {
+			return err
+		}
+	}
+	return use(cfg, cluster)
 }
 
 func uninstall(ctx context.Context, args []string, std streams) error {
