@@ -105,6 +105,16 @@ func NewHandler(opts Options) http.Handler {
 	}
 }
 
+// HTTP2 returns the settings of a server for reviews. An API server sends all of
+// them over one connection: what waits to be read, for lack of memory, must leave
+// room in the connection for what is read.
+func HTTP2() *http.HTTP2Config {
+	const streams, perStream = 250, 64 << 10
+	return &http.HTTP2Config{
+		MaxConcurrentStreams: streams, MaxReceiveBufferPerStream: perStream, MaxReceiveBufferPerConnection: 2 * streams * perStream,
+	}
+}
+
 type handler struct {
 	Options
 	bytes, evaluations *semaphore.Weighted

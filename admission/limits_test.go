@@ -2,10 +2,12 @@ package admission
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -245,4 +247,38 @@ func TestDryRunIsJudged(t *testing.T) {
 	if d := r.last(t); !d.DryRun || d.Allowed || d.Outcome() != finding.Denied {
 		t.Errorf("recorded %+v", d)
 	}
+}
+
+// TestLargeReviewsShareAConnection sends more than may be in memory over one
+// HTTP/2 connection, as an API server does: those that wait for memory must not
+// keep the others from being read.
+func TestLargeReviewsShareAConnection(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a hundred MiB")
+	}
+	a := openAuthority(t, t.TempDir())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r recorder
+	srv := &http.Server{Handler: newHandler(failing(t, "Deny", "no"), &r), TLSConfig: a.ServerTLS("127.0.0.1"), HTTP2: HTTP2()}
+	go srv.ServeTLS(ln, "", "")
+	defer srv.Close()
+	client := client(a, func(*tls.Config) {})
+	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	url := "https://" + ln.Addr().String() + ValidatePath + "?timeout=30s"
+	large := podReview("shop", `{"containers":[{"name":"web","image":"`+strings.Repeat("x", 6<<20)+`"}]}`)
+	if got := postWith(t, client, url, podReview("shop", goodSpec)); got.Allowed { // the connection is made
+		t.Errorf("response = %+v", got)
+	}
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			if got := postWith(t, client, url, large); got.Allowed || got.Result.Message != "[p0] no" {
+				t.Errorf("response = %+v", got)
+			}
+		})
+	}
+	group.Wait()
 }

@@ -128,7 +128,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		mux.Handle(path, admit)
 	}
 	srv := &http.Server{
-		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"),
+		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"), HTTP2: admission.HTTP2(),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
 	}
 	err := serveHTTP(s.drained(ctx), srv, s.cfg.Admission.Timeout, func() error { return srv.ServeTLS(s.webhookListener, "", "") })

@@ -115,7 +115,7 @@ func newBench() (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv := &http.Server{Handler: b.handler, TLSConfig: authority.ServerTLS("127.0.0.1"), ErrorLog: log.New(io.Discard, "", 0)}
+	srv := &http.Server{Handler: b.handler, TLSConfig: authority.ServerTLS("127.0.0.1"), HTTP2: admission.HTTP2(), ErrorLog: log.New(io.Discard, "", 0)}
 	go srv.ServeTLS(ln, "", "")
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(authority.CABundle())
