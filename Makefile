@@ -60,6 +60,7 @@ race: browser
 bench:
 	go test -run '^$$' -bench . -benchmem $(BENCH)
 	go run ./test/bench
+	go run ./test/bench/webhook
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/^/gofmt would change: /'; exit 1; }

@@ -282,3 +282,16 @@ func TestLargeReviewsShareAConnection(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestDepthOfStrings: what is inside a string has no depth, however it ends.
+func TestDepthOfStrings(t *testing.T) {
+	deep := strings.Repeat("[", maxDepth+1)
+	for text, want := range map[string]bool{
+		deep: true, `"` + deep: false, `"\"` + deep + `"`: false, `"\\"` + deep: true, `"\\\"` + deep + `"`: false,
+		`["a",` + deep: true, `{"a":"b"}` + strings.Repeat("[]", 2*maxDepth): false, `"`: false, `"\`: false, ``: false,
+	} {
+		if got := tooDeep([]byte(text)); got != want {
+			t.Errorf("%.20s: too deep = %v, want %v", text, got, want)
+		}
+	}
+}

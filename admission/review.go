@@ -97,14 +97,30 @@ func tooDeep(body []byte) bool {
 		case '}', ']':
 			depth--
 		case '"':
-			for i++; i < len(body) && body[i] != '"'; i++ {
-				if body[i] == '\\' {
-					i++
-				}
-			}
+			i = stringEnd(body, i)
 		}
 	}
 	return false
+}
+
+// stringEnd returns the index of the quote that ends the string which begins at
+// i, or the length of the text.
+func stringEnd(body []byte, i int) int {
+	for from := i + 1; ; {
+		quote := bytes.IndexByte(body[from:], '"')
+		if quote < 0 {
+			return len(body)
+		}
+		end := from + quote
+		slashes := 0
+		for end-1-slashes > i && body[end-1-slashes] == '\\' {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return end
+		}
+		from = end + 1
+	}
 }
 
 func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {
