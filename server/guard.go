@@ -18,7 +18,7 @@ import (
 // in a row that the API server let through unasked, admission is blind: one may
 // be lost while a registration spreads.
 const (
-	beatInterval = 5 * time.Second
+	beatInterval = 3 * time.Second
 	blindAfter   = 3
 )
 

@@ -24,6 +24,7 @@ func TestReplicas(t *testing.T) {
 	t.Run("ways around", d.testBypass)
 	t.Run("a webhook that is not reached is noticed", d.testBlind)
 	t.Run("cluster works while all are down", d.testAllDown)
+	t.Run("mutation", d.testMutation)
 }
 
 // A load creates ConfigMaps at a rate: one in four is to be denied, the others
@@ -182,7 +183,7 @@ func (d *deployment) testBlind(t *testing.T) {
 	d.tryBad(t, false)
 }
 
-// testAllDown is last: it leaves no replica running.
+// testAllDown leaves no replica running.
 func (d *deployment) testAllDown(t *testing.T) {
 	for _, r := range d.replicas {
 		r.stop(t)
