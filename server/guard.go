@@ -148,7 +148,7 @@ func (s *Server) checkBreakGlass(ctx context.Context, w *watchman) {
 // news logs an error that differs from the one before.
 func (s *Server) news(before *error, err error) {
 	if err != nil && (*before == nil || (*before).Error() != err.Error()) {
-		s.log.Error("admission is not verified", "error", err)
+		s.log.Error("admission is not looked after", "error", err)
 	}
 	*before = err
 }

@@ -199,9 +199,10 @@ func (s *Server) register(ctx context.Context) error {
 	if !s.cfg.Admission.Enabled {
 		apply = s.registration.Remove
 	}
+	var before error
 	for {
-		if err := s.authority.Refresh(ctx); err != nil && ctx.Err() == nil { // what is trusted now stays so
-			s.log.Error("the certificate authority of the webhooks is not refreshed", "error", err)
+		if err := s.authority.Refresh(ctx); ctx.Err() == nil { // on an error, what is trusted now stays so
+			s.news(&before, err)
 		}
 		err := apply(ctx)
 		if ctx.Err() != nil {
