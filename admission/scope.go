@@ -15,15 +15,17 @@ import (
 // matchConditions leave out what must never wait for a webhook, nor be refused
 // by one, whatever rules policies bring. The API server evaluates them itself.
 func matchConditions(rules []admissionregistrationv1.RuleWithOperations) []admissionregistrationv1.MatchCondition {
-	const groups = `request.userInfo.?groups.orValue([])`
+	const groups, name = `request.userInfo.?groups.orValue([])`, `request.userInfo.?username.orValue("")`
 	return []admissionregistrationv1.MatchCondition{
 		// Kubelets mirror static pods, the control plane among them, and report
-		// on nodes and pods. What they may write is bounded by NodeRestriction.
-		{Name: "not-a-kubelet", Expression: `!("system:nodes" in ` + groups + `)`},
+		// on nodes and pods. What they may write is bounded by NodeRestriction,
+		// which goes by group and name: one of them alone exempts nobody.
+		{Name: "not-a-kubelet", Expression: `!("system:nodes" in ` + groups + ` && ` + name + `.startsWith("system:node:"))`},
 		// A kubelet that joins has no name yet and asks for its certificate.
 		{Name: "not-a-joining-kubelet", Expression: `!(request.resource.group == "certificates.k8s.io" && "system:bootstrappers" in ` + groups + `)`},
-		// When the API server starts it writes its own roles and namespaces.
-		{Name: "not-the-api-server", Expression: `request.userInfo.?username.orValue("") != "system:apiserver"`},
+		// When the API server starts it writes its own roles and namespaces. Who
+		// can take on its group may do anything already.
+		{Name: "not-the-api-server", Expression: `!(` + name + ` == "system:apiserver" && "system:masters" in ` + groups + `)`},
 		// Without nodes there is nowhere to run the webhook.
 		{Name: "not-a-node", Expression: `!(request.resource.group == "" && request.resource.resource == "nodes")`},
 		// Leases are heartbeats and leader elections.

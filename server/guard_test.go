@@ -157,3 +157,26 @@ func TestDrain(t *testing.T) {
 		t.Errorf("Run = %v", err)
 	}
 }
+
+// TestClientAuthority expects a start to fail when it is not known who may call.
+func TestClientAuthority(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.crt")
+	start := func() error {
+		opts := options(t, t.TempDir(), "")
+		opts.Config.Webhook.ClientCAFile, opts.Config.Webhook.ClientNames = file, []string{"kube-apiserver"}
+		s, err := New(t.Context(), opts)
+		if err == nil {
+			err = s.Stop()
+		}
+		return err
+	}
+	if err := start(); err == nil || !strings.Contains(err.Error(), "read webhook.clientCAFile: open "+file) {
+		t.Errorf("without the file: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("hello"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := start(); err == nil || !strings.Contains(err.Error(), file+": read authority of client certificates") {
+		t.Errorf("with a file of text: %v", err)
+	}
+}

@@ -27,6 +27,10 @@ import (
 // own paths.
 const auditPath = "/audit"
 
+// webhookGrace is how long requests may take once the listener closes, or as long
+// as the API server waits for a review. Batches of audit events come there too.
+const webhookGrace = 5 * time.Second
+
 // registrationCheck is how often the registration is compared with what it
 // should be.
 const registrationCheck = 5 * time.Second
@@ -131,7 +135,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"), HTTP2: admission.HTTP2(),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
 	}
-	err := serveHTTP(s.drained(ctx), srv, s.cfg.Admission.Timeout, func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	err := serveHTTP(s.drained(ctx), srv, max(s.cfg.Admission.Timeout, webhookGrace), func() error { return srv.ServeTLS(s.webhookListener, "", "") })
 	s.closing.Lock()
 	s.closed = true // a request that Shutdown gave up on may still decide
 	close(decisions)

@@ -13,6 +13,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -180,11 +181,14 @@ var attempts = map[string]attempt{
 		p.Spec.NodeName = "a"
 		return d.createPod(ctx, d.as(t, rest.ImpersonationConfig{UserName: "system:node:a", Groups: []string{"system:nodes"}}), p)
 	},
+	"group of nodes by impersonation": func(ctx context.Context, t *testing.T, d *deployment) error {
+		return d.createPod(ctx, d.as(t, rest.ImpersonationConfig{UserName: "mallory", Groups: []string{"system:nodes", "example:pod-makers"}}), pod("default", "by-group", true))
+	},
 	"exempt namespace": func(ctx context.Context, _ *testing.T, d *deployment) error {
 		return d.createPod(ctx, d.client, pod("kube-system", "exempt", true))
 	},
 	"name of the API server by impersonation": func(ctx context.Context, t *testing.T, d *deployment) error {
-		return d.createPod(ctx, d.as(t, rest.ImpersonationConfig{UserName: "system:apiserver", Groups: []string{"system:masters"}}), pod("default", "impersonated", true))
+		return d.createPod(ctx, d.as(t, rest.ImpersonationConfig{UserName: "system:apiserver", Groups: []string{"example:pod-makers"}}), pod("default", "impersonated", true))
 	},
 	"webhook and policy configuration": func(ctx context.Context, _ *testing.T, d *deployment) error {
 		_, err := d.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Create(ctx, &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "other"}}, metav1.CreateOptions{})
@@ -195,6 +199,7 @@ var attempts = map[string]attempt{
 // testBypass makes each attempt of the table in docs/admission.md.
 func (d *deployment) testBypass(t *testing.T) {
 	d.awaitAccount(t)
+	d.letMakePods(t, "example:pod-makers")
 	rows := bypassTable(t)
 	for name, outcome := range rows {
 		try := attempts[name]
@@ -262,6 +267,19 @@ func (d *deployment) awaitAccount(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// letMakePods gives a group the right to create pods in the default namespace.
+func (d *deployment) letMakePods(t *testing.T, group string) {
+	t.Helper()
+	_, err := d.client.RbacV1().RoleBindings("default").Create(t.Context(), &rbacv1.RoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "pod-makers"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: "Group", Name: group}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
