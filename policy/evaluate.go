@@ -35,16 +35,16 @@ type IncompleteError struct {
 	// binding that denies.
 	Decided bool
 
-	cause error // of the context
+	Cause error // of the context
 }
 
 // Error names the first policy that was not judged.
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.cause)
+	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.Cause)
 }
 
 // Unwrap returns the error of the context.
-func (e *IncompleteError) Unwrap() error { return e.cause }
+func (e *IncompleteError) Unwrap() error { return e.Cause }
 
 // Evaluate judges a request: first by the policies with a binding that denies,
 // all of them, then by those that can only warn or audit. Once the request is
@@ -71,7 +71,7 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 		}
 		found := p.violations(in)
 		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
-			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}
+			incomplete := &IncompleteError{Decided: denied || !p.denies, Cause: err}
 			for _, p := range candidates[i:] {
 				incomplete.Policies = append(incomplete.Policies, p.name)
 			}
@@ -136,7 +136,7 @@ func (p *Policy) Judge(c *Case) (applies bool, violations []finding.Violation, e
 func (p *Policy) violations(in *input) []finding.Violation {
 	matches, err := in.matches(p.criteria)
 	if err != nil {
-		return p.unusable("", fmt.Errorf("failed to configure policy: %w", err))
+		return p.unusable(in, "", fmt.Errorf("failed to configure policy: %w", err))
 	}
 	if !matches {
 		return nil
@@ -149,7 +149,7 @@ func (p *Policy) violations(in *input) []finding.Violation {
 			result, err = p.validate(in)
 		}
 		if err != nil {
-			out = append(out, p.unusable(b.name, fmt.Errorf("failed to configure binding: %w", err))...)
+			out = append(out, p.unusable(in, b.name, fmt.Errorf("failed to configure binding: %w", err))...)
 		} else if matches {
 			out = append(out, p.enforce(b, result)...)
 		}
@@ -158,7 +158,11 @@ func (p *Policy) violations(in *input) []finding.Violation {
 }
 
 // unusable returns the violation for a policy whose inputs cannot be had.
-func (p *Policy) unusable(binding string, err error) []finding.Violation {
+func (p *Policy) unusable(in *input, binding string, err error) []finding.Violation {
+	if in.req.Unjudged != nil && in.Err() == nil {
+		in.req.Unjudged(p.name, err)
+		return nil
+	}
 	if p.failOpen {
 		return nil
 	}
@@ -170,6 +174,7 @@ func (p *Policy) unusable(binding string, err error) []finding.Violation {
 func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 	var namespace *corev1.Namespace
 	if name := in.namespaceName(); p.namespace && name != "" {
+		in.namespaces.nameOnly = false
 		var err error
 		if namespace, err = in.namespaces.Get(name); err != nil {
 			return nil, err
@@ -358,6 +363,7 @@ func (in *input) matches(c *criteria) (bool, error) {
 	if c == nil {
 		return true, nil
 	}
+	in.namespaces.nameOnly = c.nameOnly
 	matches, _, _, err := in.matcher.Matches(in.attr.Attributes, in.interfaces, c)
 	return matches, err
 }
@@ -366,6 +372,7 @@ func (in *input) matches(c *criteria) (bool, error) {
 type criteria struct {
 	resources           admissionregistrationv1.MatchResources
 	namespaces, objects labels.Selector
+	nameOnly            bool // namespaces looks at nothing but the name
 }
 
 // newCriteria returns nil for nil. Selectors that do not parse are reported by
@@ -377,7 +384,15 @@ func newCriteria(m *admissionregistrationv1.MatchResources) *criteria {
 	c := &criteria{resources: *m}
 	c.namespaces = selector(m.NamespaceSelector)
 	c.objects = selector(m.ObjectSelector)
+	c.nameOnly = nameOnly(c.namespaces)
 	return c
+}
+
+// nameOnly reports whether a selector looks at no label but the one that the
+// API server gives every namespace, with its name.
+func nameOnly(s labels.Selector) bool {
+	requirements, selectable := s.Requirements()
+	return selectable && !slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() != corev1.LabelMetadataName })
 }
 
 // selector parses a selector; none given selects all, as the default {} does.
@@ -408,11 +423,15 @@ type namespaceCache struct {
 	done      bool
 	namespace *corev1.Namespace
 	err       error
+	nameOnly  bool // who asks needs no more than the name
 }
 
 // Get implements [corelisters.NamespaceLister]. Its error is never a NotFound,
 // on which the library would turn to a client that does not exist.
 func (n *namespaceCache) Get(name string) (*corev1.Namespace, error) {
+	if n.nameOnly {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}, nil
+	}
 	if n.done {
 		return n.namespace, n.err
 	}

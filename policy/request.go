@@ -34,8 +34,15 @@ type Request struct {
 
 	// Namespaces finds the namespace of the object when a policy asks for it.
 	// When it is nil no namespace is known, which is an error for the policies
-	// that ask.
+	// that ask. The name of a namespace is always known, and so is the label that
+	// repeats it.
 	Namespaces Namespaces
+
+	// Unjudged, when not nil, is told of each policy that cannot be judged because
+	// something that it asks for, such as the namespace, cannot be had; the policy
+	// then has no violation. When it is nil the failure policy decides, as in the
+	// API server.
+	Unjudged func(policy string, err error)
 }
 
 // Namespaces finds a namespace by name.
