@@ -81,7 +81,7 @@ func TestNewRequest(t *testing.T) {
 	before := pod.DeepCopy()
 	before.SetLabels(map[string]string{"a": "b"})
 	update, err := policy.NewRequest(admissionv1.Update, pod, before)
-	if err != nil || update.OldObject.GetLabels()["a"] != "b" || update.Object.GetLabels() != nil {
+	if err != nil || update.OldObject.GetLabels()["a"] != "b" || update.Object.GetLabels()["a"] != "" {
 		t.Errorf("update = %+v, %v", update, err)
 	}
 	for operation, want := range map[admissionv1.Operation]string{

@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"exception":  {"finding", "yamldoc"},
 	"node":       {"evidence"},
 	"policy":     {"finding"},
+	"engine":     {"policy", "finding"},
 	"check/*":    {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":    {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":      {"inventory", "evidence", "exception", "policy", "control", "finding"},

@@ -1,0 +1,153 @@
+// Package engine joins policies of all kinds into one set with one verdict: the
+// webhook, the review of files and the tests of policies use it.
+//
+// [Load] gives each document to the engine whose kind it is. (*Set).Evaluate
+// asks the engines one after the other, always in the same order. They share
+// the request and only read it, so that a policy judges the same alone and
+// beside all others.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// An evaluator judges requests by the policies of one engine. It is immutable.
+type evaluator interface {
+	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
+}
+
+// An engine is a way to judge: the kinds of objects that say how, and their
+// loader.
+type engine struct {
+	kinds string // what it judges by, for who gives something else
+	owns  func(schema.GroupKind) bool
+	load  func(files ...policy.File) (evaluator, error)
+}
+
+// engines returns all of them in the order in which they judge.
+func engines() []engine {
+	return []engine{
+		{"ValidatingAdmissionPolicy", native, loader(policy.Load)},
+	}
+}
+
+// loader lets the Load function of an engine return any evaluator.
+func loader[E evaluator](load func(...policy.File) (E, error)) func(...policy.File) (evaluator, error) {
+	return func(files ...policy.File) (evaluator, error) { return load(files...) }
+}
+
+// native reports whether a kind is one of Kubernetes' own policies, or a
+// misspelt one: its group has nothing else but the registrations of webhooks.
+func native(gk schema.GroupKind) bool {
+	return gk.Group == "admissionregistration.k8s.io" && !strings.HasSuffix(gk.Kind, "WebhookConfiguration")
+}
+
+// An UnknownKindError names a document of a kind that no engine judges by.
+type UnknownKindError struct {
+	Source string // "file:line"
+	Kind   schema.GroupVersionKind
+}
+
+// Error says where the document stands and which kinds could stand there.
+func (e *UnknownKindError) Error() string {
+	var kinds []string
+	for _, engine := range engines() {
+		kinds = append(kinds, engine.kinds)
+	}
+	return fmt.Sprintf("%s: kind %s of %s is not supported as a policy: want %s", e.Source, e.Kind.Kind, e.Kind.GroupVersion(), strings.Join(kinds, ", "))
+}
+
+// A Set is an immutable collection of policies of all kinds. It is safe for
+// concurrent use.
+type Set struct {
+	evaluators []evaluator // in the order of engines
+}
+
+// Load parses, checks and compiles files of policies. The error joins all that
+// is wrong, with file and line; among that is an [*UnknownKindError] for each
+// document of another kind.
+func Load(files ...policy.File) (*Set, error) {
+	all := engines()
+	sorted := assort(all, files)
+	errs := sorted.unknown
+	s := &Set{}
+	for i, e := range all {
+		if len(sorted.byEngine[i]) == 0 {
+			continue
+		}
+		loaded, err := e.load(sorted.byEngine[i]...)
+		errs = append(errs, err)
+		s.evaluators = append(s.evaluators, loaded)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Split takes the policies in files apart from other objects, such as the
+// parameters of policies, which may stand beside them. Both keep their lines.
+// An error is for a file that cannot be taken apart.
+func Split(files ...policy.File) (policies, others []policy.File, err error) {
+	all := engines()
+	for _, f := range files {
+		sorted := assort(all, []policy.File{f})
+		for _, e := range sorted.unknown {
+			if unknown := (*UnknownKindError)(nil); !errors.As(e, &unknown) {
+				err = errors.Join(err, e)
+			}
+		}
+		others = append(others, sorted.others...)
+		for _, own := range sorted.byEngine {
+			policies = append(policies, own...)
+		}
+	}
+	return policies, others, err
+}
+
+// Evaluate judges a request by all engines, and joins their violations in the
+// order of the engines. Each engine orders its own.
+//
+// When ctx ends first, it returns the violations of the policies that were
+// judged and a [*policy.IncompleteError] for the others. Any other error is of
+// an engine that could not judge at all; the violations of those before it are
+// returned with it.
+func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error) {
+	var out []finding.Violation
+	var left []*policy.IncompleteError
+	for _, e := range s.evaluators {
+		found, err := e.Evaluate(ctx, req)
+		out = append(out, found...)
+		incomplete := (*policy.IncompleteError)(nil)
+		if errors.As(err, &incomplete) {
+			left = append(left, incomplete)
+		} else if err != nil {
+			return out, err
+		}
+	}
+	return out, join(left, out)
+}
+
+// join makes one error of those of all engines. What is denied by one is
+// decided, whatever the others left.
+func join(left []*policy.IncompleteError, violations []finding.Violation) error {
+	if len(left) == 0 {
+		return nil
+	}
+	all := &policy.IncompleteError{Decided: true, Cause: left[0].Cause}
+	for _, l := range left {
+		all.Policies = append(all.Policies, l.Policies...)
+		all.Decided = all.Decided && l.Decided
+	}
+	all.Decided = all.Decided || slices.ContainsFunc(violations, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+	return all
+}
