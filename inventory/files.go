@@ -32,6 +32,16 @@ type FileInput struct {
 	Stdin  io.Reader // may be nil if no path is "-"
 	Values []string  // files with values for charts; later ones win
 	Set    []string  // single values for charts, as "key=value"; they win over files
+
+	Texts   []Text // manifests that were read elsewhere
+	Reviews bool   // AdmissionReviews, which have no name, are objects too
+	Loose   bool   // every kind is decoded as custom resources are
+}
+
+// A Text is the text of manifests. Name is the file it is of.
+type Text struct {
+	Name string
+	Data []byte
 }
 
 // FromFiles reads manifests as [Read] does, but the result is whole or there is
@@ -95,6 +105,9 @@ func (r *reader) all() error {
 		} else {
 			r.path(filepath.Clean(p), true)
 		}
+	}
+	for _, text := range r.in.Texts {
+		r.parse(source{name: text.Name}, text.Data)
 	}
 	r.buildKustomizations()
 	r.renderCharts()

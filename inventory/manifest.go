@@ -90,7 +90,8 @@ func (r *reader) list(m manifest, items []any) {
 
 func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 	meta, _ := m.value["metadata"].(map[string]any)
-	if meta["name"] == nil && meta["generateName"] == nil {
+	review := r.in.Reviews && gvk.Group == "admission.k8s.io" && gvk.Kind == "AdmissionReview"
+	if meta["name"] == nil && meta["generateName"] == nil && !review {
 		r.unnamed(m, gvk)
 		return
 	}
@@ -98,7 +99,9 @@ func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 		return
 	}
 	o := &Object{Unstructured: &unstructured.Unstructured{Object: m.value}, Source: m.at(m.node.Line), RenderedFrom: m.from}
-	if at, err := known(gvk); err != nil {
+	if r.in.Loose {
+		r.objects = append(r.objects, o)
+	} else if at, err := known(gvk); err != nil {
 		r.broken(m, at, "%v", err)
 	} else if errs := r.check(m, gvk); len(errs) > 0 {
 		r.hide(o.Subject(), 1, errs...)

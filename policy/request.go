@@ -63,8 +63,8 @@ func (f NamespacesFunc) Namespace(ctx context.Context, name string) (*corev1.Nam
 // which the API server shows it to policies: nulls and unknown fields are gone,
 // fields that are always present are there; defaults are not set, because that
 // takes the API server. A value that the kind cannot hold is an error. Without
-// a namespace, an object of a namespaced built-in kind is in "default". obj is
-// not changed.
+// a namespace, an object of a namespaced built-in kind is in "default". A
+// namespace has the label with its name. obj is not changed.
 func NewCreateRequest(obj *unstructured.Unstructured) (Request, error) {
 	kind := obj.GroupVersionKind()
 	if kind.Kind == "" || kind.Version == "" {
@@ -98,10 +98,17 @@ func createRequest(normal *unstructured.Unstructured, kind schema.GroupVersionKi
 	switch {
 	case kind.Group == "" && kind.Kind == "Namespace": // it is in itself
 		req.Namespace = req.Name
+		labels := normal.GetLabels()
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		labels[corev1.LabelMetadataName] = req.Name // as the API server does
+		normal.SetLabels(labels)
 	case builtin && clusterScoped(kind.Kind):
 		req.Namespace = ""
 	case builtin && req.Namespace == "":
 		req.Namespace = corev1.NamespaceDefault
+		normal.SetNamespace(corev1.NamespaceDefault)
 	}
 	return req
 }
@@ -150,7 +157,7 @@ func dropNulls(value any) {
 func clusterScoped(kind string) bool {
 	return slices.Contains([]string{
 		"APIService", "CSIDriver", "CSINode", "CertificateSigningRequest", "ClusterRole", "ClusterRoleBinding",
-		"ClusterTrustBundle", "ComponentStatus", "DeviceClass", "DeviceTaintRule", "FlowSchema", "IPAddress",
+		"ClusterTrustBundle", "ComponentStatus", "CustomResourceDefinition", "DeviceClass", "DeviceTaintRule", "FlowSchema", "IPAddress",
 		"IngressClass", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration",
 		"Namespace", "Node", "PersistentVolume", "PriorityClass", "PriorityLevelConfiguration", "ResourceSlice",
 		"RuntimeClass", "SelfSubjectAccessReview", "SelfSubjectReview", "SelfSubjectRulesReview", "ServiceCIDR",

@@ -48,6 +48,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"scan", "judge manifests or a cluster and print the score", scan},
+		{"review", "judge objects by admission policies", reviewObjects},
 		{"test", "run labelled examples of controls", runTests},
 		{"fix", "change manifests so that controls pass, with proof", fixManifests},
 		{"replay", "run recorded audit events through detection rules", replay},

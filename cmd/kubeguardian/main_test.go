@@ -113,6 +113,25 @@ func TestFixUsage(t *testing.T) {
 	}
 }
 
+// TestReviewUsage keeps the usage text of review and its flags together.
+func TestReviewUsage(t *testing.T) {
+	sample := map[string]string{"NAME": "UPDATE", "FORMAT": "text"}
+	for _, m := range regexp.MustCompile(`(?m)^  --([a-z-]+) ([A-Z=]+) `).FindAllStringSubmatch(reviewUsage, -1) {
+		value := sample[m[2]]
+		if value == "" {
+			value = "x"
+		}
+		if _, err := reviewFlags([]string{"a.yaml", "--" + m[1], value}, io.Discard); err != nil && !strings.Contains(err.Error(), "needs --") {
+			t.Errorf("--%s: %v", m[1], err)
+		}
+	}
+	for _, name := range []string{"policies", "context", "operation", "old", "user", "group", "values", "set", "format", "output"} {
+		if !strings.Contains(reviewUsage, "\n  --"+name+" ") {
+			t.Errorf("--%s is not in the usage text", name)
+		}
+	}
+}
+
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	stdin, hold := io.Pipe() // never written to

@@ -1,0 +1,242 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/report"
+	"github.com/kubeguardian/kubeguardian/review"
+)
+
+const reviewUsage = `Usage: kubeguardian review [FLAGS] OBJECT…
+
+Judges objects by admission policies as an API server would judge the requests
+for them, and prints one line for each violation. OBJECT is a file, a folder with
+*.yaml, *.yml and *.json at any depth, a Helm chart, a kustomization, or - for
+standard input. An AdmissionReview among the objects is judged as it is.
+
+A policy that asks for what is not given, such as the namespace of an object, is
+refused by name, and the exit code is 2: nobody knows what the API server would
+say.
+
+  --policies PATH      policies and their bindings: a file or a folder; may be
+                       given several times (default: the built-in policies).
+                       Other objects among them are taken as --context
+  --context PATH       what policies may ask for: namespaces, parameters and other
+                       objects of the cluster, as files or folders; may be given
+                       several times. The objects that are judged count as well
+  --operation NAME     CREATE (default), UPDATE or DELETE
+  --old PATH           the objects as they were before an UPDATE
+  --user NAME          who asks, for policies that look at request.userInfo
+  --group NAME         a group of the user; may be given several times
+  --values FILE        values for charts; may be given several times, later wins
+  --set KEY=VALUE      one value for charts, as in helm; may be given several times
+  --format FORMAT      json (default): an object on each line, or text
+  --output FILE        write to a file, which appears when complete
+
+Exit codes: 0 nothing is denied, 1 something is, 2 not all could be judged.
+
+Example: would the API server take these manifests?
+
+  kubeguardian review --policies ./policies --context namespaces.yaml ./deploy
+`
+
+// reviewOptions are the flags of review.
+type reviewOptions struct {
+	objects   inventory.FileInput
+	policies  []string
+	context   []string
+	operation admissionv1.Operation
+	old       string
+	user      authenticationv1.UserInfo
+	text      bool
+	output    string
+}
+
+func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
+	o := &reviewOptions{operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}}
+	flags := newFlags("review")
+	flags.Func("policies", "", appendTo(&o.policies))
+	flags.Func("context", "", appendTo(&o.context))
+	flags.Func("operation", "", o.setOperation)
+	flags.StringVar(&o.old, "old", "", "")
+	flags.StringVar(&o.user.Username, "user", "", "")
+	flags.Func("group", "", appendTo(&o.user.Groups))
+	flags.Func("values", "", appendTo(&o.objects.Values))
+	flags.Func("set", "", appendTo(&o.objects.Set))
+	flags.Func("format", "", choice(&o.text, "json", "text"))
+	flags.StringVar(&o.output, "output", "", "")
+	var err error
+	if o.objects.Paths, err = parse(flags, args, reviewUsage, out); err != nil {
+		return nil, err
+	}
+	if err := o.check(); err != nil {
+		return nil, wrongUsage("review", fmt.Errorf("review: %w", err))
+	}
+	return o, nil
+}
+
+func (o *reviewOptions) setOperation(s string) error {
+	o.operation = admissionv1.Operation(strings.ToUpper(s))
+	if !slices.Contains([]admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete}, o.operation) {
+		return errors.New("want CREATE, UPDATE or DELETE; a CONNECT is judged as an AdmissionReview")
+	}
+	return nil
+}
+
+func (o *reviewOptions) check() error {
+	switch {
+	case slices.Contains(slices.Concat(o.objects.Paths, o.policies, o.context), ""):
+		return errors.New("a path is empty: is a variable not set?")
+	case len(o.objects.Paths) == 0:
+		return errors.New("nothing to judge: name files or folders, or - for standard input")
+	case slices.Contains(slices.Concat(o.policies, o.context, []string{o.old}), "-"):
+		return errors.New("only objects are read from standard input")
+	case o.operation == admissionv1.Update && o.old == "":
+		return errors.New("--operation UPDATE needs --old: the objects as they were before")
+	case o.operation != admissionv1.Update && o.old != "":
+		return errors.New("--old needs --operation UPDATE")
+	}
+	return nil
+}
+
+// reviewObjects is the command review.
+func reviewObjects(ctx context.Context, args []string, std streams) error {
+	opts, err := reviewFlags(args, std.out)
+	if err != nil {
+		return err
+	}
+	speakPlainly(std.err)
+	set, beside, err := readPolicies(opts.policies)
+	if err != nil {
+		return err
+	}
+	opts.objects.Stdin = untilDone(ctx, std.in)
+	objects, err := inventory.Read(ctx, opts.objects)
+	if err != nil {
+		return err
+	}
+	reviewer := &review.Reviewer{Policies: set, Operation: opts.operation, User: opts.user}
+	if reviewer.Known, err = opts.known(ctx, objects, beside); err != nil {
+		return err
+	}
+	if opts.old != "" {
+		if reviewer.Old, err = inventory.FromFiles(ctx, []string{opts.old}, nil); err != nil {
+			return err
+		}
+	}
+	remarkSkipped(std.err, objects)
+	return opts.judge(ctx, reviewer, objects, std)
+}
+
+// readPolicies loads the policies that paths name, or the built-in ones, and
+// returns the texts of other objects that stand beside them.
+func readPolicies(paths []string) (*engine.Set, []inventory.Text, error) {
+	files, err := content.Read[policy.File](content.Policies(), paths...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read policies: %w", err)
+	}
+	policies, others, err := engine.Split(files...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(policies) == 0 {
+		return nil, nil, fmt.Errorf("%s: no policies", strings.Join(paths, ", "))
+	}
+	set, err := engine.Load(policies...)
+	texts := make([]inventory.Text, len(others))
+	for i, f := range others {
+		texts[i] = inventory.Text(f)
+	}
+	return set, texts, err
+}
+
+// known joins all that policies may ask for.
+func (o *reviewOptions) known(ctx context.Context, objects *inventory.Inventory, beside []inventory.Text) (*inventory.Inventory, error) {
+	all := slices.Clone(objects.Objects())
+	if len(o.context)+len(beside) > 0 {
+		given, err := inventory.Read(ctx, inventory.FileInput{Paths: o.context, Texts: beside})
+		if err = cmp.Or(err, problems(given)); err != nil {
+			return nil, err
+		}
+		all = append(all, given.Objects()...)
+	}
+	return inventory.New(inventory.Files, all, nil)
+}
+
+// problems returns what was wrong with the files of an inventory, or nil.
+func problems(inv *inventory.Inventory) error {
+	if inv == nil {
+		return nil
+	}
+	return inv.Problems
+}
+
+func remarkSkipped(w io.Writer, inv *inventory.Inventory) {
+	for _, s := range inv.Skipped[:min(remarks, len(inv.Skipped))] {
+		fmt.Fprintf(w, "kubeguardian: note: skipped %s: %s\n", report.Plain(s.Source), report.Plain(s.Reason))
+	}
+	if more := len(inv.Skipped) - remarks; more > 0 {
+		fmt.Fprintf(w, "kubeguardian: note: and %d more\n", more)
+	}
+}
+
+// judge reviews all objects and prints the violations.
+func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, objects *inventory.Inventory, std streams) error {
+	var all []review.Violation
+	errs := []error{objects.Problems}
+	for _, object := range objects.Objects() {
+		found, err := reviewer.Object(ctx, object)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		all, errs = append(all, found...), append(errs, err)
+	}
+	write := func(w io.Writer) error { return writeViolations(w, all, o.text) }
+	var err error
+	if o.output == "" {
+		err = write(std.out)
+	} else {
+		err = writeFile(o.output, write)
+	}
+	if err != nil {
+		return fmt.Errorf("write violations: %w", err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(all, func(v review.Violation) bool { return v.Denies() }) {
+		return exitCode(1)
+	}
+	return nil
+}
+
+func writeViolations(w io.Writer, all []review.Violation, text bool) error {
+	lines := json.NewEncoder(w)
+	lines.SetEscapeHTML(false)
+	for _, v := range all {
+		var err error
+		if text {
+			_, err = fmt.Fprintf(w, "%s %s %s: [%s] %s\n", v.Subject.Source, v.Enforcement, v.Subject, v.Policy, report.Plain(v.Message))
+		} else {
+			err = lines.Encode(v)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

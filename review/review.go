@@ -1,0 +1,175 @@
+// Package review judges objects of files by admission policies, as an API
+// server would judge the requests for them.
+//
+// What a policy asks for beyond the object, such as its namespace, is looked up
+// among the objects that are given. A policy that asks for something that is not
+// there is refused by name: without it nobody knows what the API server would
+// say.
+package review
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// A Reviewer judges one object after the other. It is safe for concurrent use.
+type Reviewer struct {
+	Policies  *engine.Set
+	Known     *inventory.Inventory  // what policies may ask for; nil for nothing
+	Old       *inventory.Inventory  // the objects as they were before an update; may be nil
+	Operation admissionv1.Operation // CREATE if empty
+	User      authenticationv1.UserInfo
+}
+
+// A Violation is one admission policy that an object does not satisfy.
+type Violation struct {
+	Policy      string            `json:"policy"`
+	Constraint  string            `json:"constraint"` // the binding or constraint that applies the policy
+	Enforcement string            `json:"enforcement"`
+	Subject     finding.Subject   `json:"subject"`
+	Message     string            `json:"message"`
+	Details     map[string]string `json:"details"`
+}
+
+// Denies reports whether the violation alone refuses the request.
+func (v *Violation) Denies() bool { return v.Enforcement == "deny" }
+
+// An UnjudgedError names a policy that cannot judge an object, because something
+// that it asks for is not given.
+type UnjudgedError struct {
+	Policy  string
+	Subject finding.Subject
+	Err     error
+}
+
+// Error says which policy, which object and what is missing.
+func (e *UnjudgedError) Error() string {
+	return fmt.Sprintf("%s: policy %q cannot judge %s: %v", e.Subject.Source, e.Policy, e.Subject, e.Err)
+}
+
+// Hint says how to give what is missing.
+func (e *UnjudgedError) Hint() string {
+	return "give namespaces, parameters and other objects that policies ask for by --context"
+}
+
+// Object judges an object, or the request of an AdmissionReview as it is. The
+// violations are ordered as the engines order them. The error joins an
+// [*UnjudgedError] for each policy that cannot judge the object; the violations
+// of the others come with it.
+func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation, error) {
+	req, err := r.request(o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Source, err)
+	}
+	subject := subjectOf(o, &req)
+	var unjudged []error
+	req.Unjudged = func(policy string, err error) {
+		unjudged = append(unjudged, &UnjudgedError{policy, subject, err})
+	}
+	found, err := r.Policies.Evaluate(ctx, req)
+	if err != nil {
+		unjudged = append(unjudged, fmt.Errorf("%s: judge %s: %w", o.Source, subject, err))
+	}
+	out := make([]Violation, 0, len(found))
+	for _, v := range found {
+		details := v.Details
+		if details == nil {
+			details = map[string]string{} // JSON has it as an object, always
+		}
+		out = append(out, Violation{v.Policy, v.Binding, v.Enforcement, subject, v.Message, details})
+	}
+	return out, errors.Join(unjudged...)
+}
+
+// request makes the request for an object.
+func (r *Reviewer) request(o *inventory.Object) (policy.Request, error) {
+	if policy.IsReview(o.Unstructured) {
+		req, err := policy.NewReviewRequest(o.Unstructured)
+		req.Namespaces = policy.NamespacesFunc(r.namespace)
+		return req, err
+	}
+	req, err := policy.NewRequest(cmp.Or(r.Operation, admissionv1.Create), o.Unstructured, r.before(o))
+	if err != nil {
+		return policy.Request{}, err
+	}
+	if req.Namespace == "" && r.Known != nil { // of a custom kind only the definition says whether it has one
+		if req.Namespace = r.Known.NamespaceOf(o); req.Namespace != "" {
+			req.Object, req.OldObject = inNamespace(req.Object, req.Namespace), inNamespace(req.OldObject, req.Namespace)
+		}
+	}
+	req.User = r.User
+	req.Namespaces = policy.NamespacesFunc(r.namespace)
+	return req, nil
+}
+
+// inNamespace returns a copy of an object that names its namespace.
+func inNamespace(o *unstructured.Unstructured, namespace string) *unstructured.Unstructured {
+	if o == nil {
+		return nil
+	}
+	o = o.DeepCopy()
+	o.SetNamespace(namespace)
+	return o
+}
+
+// before returns an object as it was before an update, or nil.
+func (r *Reviewer) before(o *inventory.Object) *unstructured.Unstructured {
+	if r.Old == nil {
+		return nil
+	}
+	gk := o.GroupVersionKind().GroupKind()
+	if old := r.Old.Get(gk.Group, gk.Kind, o.GetNamespace(), o.GetName()); old != nil {
+		return old.Unstructured
+	}
+	return nil
+}
+
+// subjectOf names what a request is for.
+func subjectOf(o *inventory.Object, req *policy.Request) finding.Subject {
+	if !policy.IsReview(o.Unstructured) {
+		return o.Subject()
+	}
+	subject := finding.Subject{
+		APIVersion: req.Kind.GroupVersion().String(), Kind: req.Kind.Kind,
+		Namespace: req.Namespace, Name: req.Name, Source: o.Source,
+	}
+	for _, object := range []*unstructured.Unstructured{req.Object, req.OldObject} {
+		if object != nil && subject.Name == "" {
+			subject.Name = cmp.Or(object.GetName(), object.GetGenerateName())
+		}
+	}
+	return subject
+}
+
+// namespace finds a namespace among what is given.
+func (r *Reviewer) namespace(_ context.Context, name string) (*corev1.Namespace, error) {
+	if r.Known == nil {
+		return nil, errors.New("it is not given")
+	}
+	o := r.Known.Get("", "Namespace", "", name)
+	if o == nil {
+		return nil, errors.New("it is not given")
+	}
+	req, err := policy.NewCreateRequest(o.Unstructured) // in the form that policies see
+	if err != nil {
+		return nil, err
+	}
+	namespace := &corev1.Namespace{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(req.Object.Object, namespace); err != nil {
+		return nil, err
+	}
+	return namespace, nil
+}
