@@ -409,7 +409,7 @@ func (failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 // TestTexts reads manifests that were read elsewhere, reviews, and what is wrong
 // for its kind.
 func TestTexts(t *testing.T) {
-	const text = "apiVersion: admission.k8s.io/v1\nkind: AdmissionReview\nrequest: {uid: a}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: a}, specs: 1}\n"
+	const text = "apiVersion: admission.k8s.io/v1\nkind: AdmissionReview\nrequest: {uid: a}\n---\n{apiVersion: v1, kind: Secret, metadata: {name: a}, specs: 1}\n"
 	in := FileInput{Texts: []Text{{"a.yaml", []byte(text)}}}
 	if _, err := Read(t.Context(), in); err == nil || !strings.Contains(err.Error(), "a.yaml:5: unknown field specs") {
 		t.Errorf("strictly: %v", err)
@@ -419,14 +419,14 @@ func TestTexts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := describeInventory(inv), "a.yaml:5 Pod/a\nskip a.yaml:1: AdmissionReview without metadata\n"; got != want {
+	if got, want := describeInventory(inv), "a.yaml:5 Secret/a\nskip a.yaml:1: AdmissionReview without metadata\n"; got != want {
 		t.Errorf("loosely: %q, want %q", got, want)
 	}
 	in.Reviews = true
 	if inv, err = Read(t.Context(), in); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := describeInventory(inv), "a.yaml:1 AdmissionReview\na.yaml:5 Pod/a\n"; got != want {
+	if got, want := describeInventory(inv), "a.yaml:1 AdmissionReview\na.yaml:5 Secret/a\n"; got != want {
 		t.Errorf("with reviews: %q, want %q", got, want)
 	}
 }
