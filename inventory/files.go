@@ -35,7 +35,7 @@ type FileInput struct {
 
 	Texts   []Text // manifests that were read elsewhere
 	Reviews bool   // AdmissionReviews, which have no name, are objects too
-	Loose   bool   // every kind is decoded as custom resources are
+	Loose   bool   // every kind is decoded as custom resources are, and workloads may lack containers
 }
 
 // A Text is the text of manifests. Name is the file it is of.
@@ -82,6 +82,9 @@ func Read(ctx context.Context, in FileInput) (*Inventory, error) {
 	inv, err := r.inventory()
 	if err != nil {
 		return nil, err
+	}
+	if in.Loose {
+		return inv, nil
 	}
 	if r.dropHollow(inv); len(r.objects) < len(inv.objects) {
 		return r.inventory()

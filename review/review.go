@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -24,6 +25,10 @@ import (
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
+
+// maxTime is what an object may take: as long as an API server waits at most for
+// a webhook.
+const maxTime = 30 * time.Second
 
 // A Reviewer judges one object after the other. It is safe for concurrent use.
 type Reviewer struct {
@@ -79,6 +84,8 @@ func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation
 	req.Unjudged = func(policy string, err error) {
 		unjudged = append(unjudged, &UnjudgedError{policy, subject, err})
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
 	found, err := r.Policies.Evaluate(ctx, req)
 	if err != nil {
 		unjudged = append(unjudged, fmt.Errorf("%s: judge %s: %w", o.Source, subject, err))

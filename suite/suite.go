@@ -1,6 +1,10 @@
-// Package suite runs labelled examples of controls: small inputs whose names say
-// which state the control must have for them. They are how a control is
-// specified, and anybody can write one.
+// Package suite runs labelled examples of controls, and suites of policies. They
+// are how a control or a policy is specified, and anybody can write one.
+//
+// # Examples of controls
+//
+// An example is a small input whose name says which state the control must have
+// for it.
 //
 // The examples of a control lie in a folder with its id, or with the name of a
 // policy that defines it. Their names begin with a state: pass, fail, unknown or
@@ -14,11 +18,21 @@
 //
 // Some subject must have the state of the label. A fail example may have other
 // states beside it, the others may not.
+//
+// # Suites of policies
+//
+// A suite is a file of Gatekeeper's format (test.gatekeeper.sh/v1alpha1, kind
+// Suite): tests, each of which applies a policy to objects and says how many
+// violations there must be, and with which messages. As the template of a test
+// any policy may stand, and as its constraint what applies it, such as a
+// ValidatingAdmissionPolicyBinding. What that format has no word for is in ours
+// (kubeguardian.dev/v1alpha1, kind Suite), which is the same with more fields.
 package suite
 
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -54,17 +68,40 @@ type Runner struct {
 	Now       time.Time // at which evidence is judged
 }
 
-// A Result is one example: Err says how it differs from its label, or nil.
+// A Result is one example of a control or one case of a suite: Err says how it
+// differs from what it should be, or nil.
 type Result struct {
-	Control string
-	Example string // its path
-	Label   string // pass, fail, unknown or na
+	Control string // empty for a case
+	Example string // its path; for a case that of the suite and the names
+	Label   string // pass, fail, unknown or na; empty for a case
+	Skipped bool   // the suite says so
 	Err     error
 }
 
-// Run runs all examples in the folders under root, in the order of their paths.
-// The error is for what cannot be read, and for a folder without any example.
+// Run runs all suites and then all examples in the folders under root, in the
+// order of their paths. A path may end in /... as gator has it. The error is for
+// what cannot be read or run, and for a folder without anything to run; the
+// results of all else come with it.
 func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
+	root = strings.TrimSuffix(root, "/...")
+	info, err := os.Stat(root)
+	if err != nil {
+		return nil, err
+	}
+	results, err := suites(ctx, root)
+	if !info.IsDir() {
+		return results, err
+	}
+	examples, failed := r.examples(ctx, root)
+	results = append(results, examples...)
+	if err = errors.Join(err, failed); err == nil && len(results) == 0 {
+		err = fmt.Errorf("%s: nothing to test: want files of kind Suite, or folders with the id of a control, or the name of its policy, that hold examples", root)
+	}
+	return results, err
+}
+
+// examples runs all examples in the folders under root.
+func (r Runner) examples(ctx context.Context, root string) ([]Result, error) {
 	var results []Result
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
@@ -85,9 +122,6 @@ func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 		}
 		return fs.SkipDir
 	})
-	if err == nil && len(results) == 0 {
-		err = fmt.Errorf("%s: no examples: want folders with the id of a control, or the name of its policy", root)
-	}
 	return results, err
 }
 

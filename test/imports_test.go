@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"review":     {"inventory", "engine", "policy", "finding"},
 	"check/*":    {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":    {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
-	"suite":      {"inventory", "evidence", "exception", "policy", "control", "finding"},
+	"suite":      {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
 	"admission":  {"policy", "finding"},
 	"audit":      {"inventory", "policy", "finding"},
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/report"
@@ -12,19 +14,25 @@ import (
 
 const testUsage = `Usage: kubeguardian test [FLAGS] PATH…
 
-Runs labelled examples of controls, and prints those that do not get the state of
-their label. PATH is a folder in which, at any depth, a folder with the id of a
-control, or with the name of its policy, holds examples: files or folders whose
-names begin with pass-, fail-, unknown- or na-.
+Runs suites of policies and labelled examples of controls, and prints what does
+not come out as they say. PATH is a suite, or a folder in which, at any depth,
+
+  - a file is a suite: kind Suite of test.gatekeeper.sh/v1alpha1, as gator has it,
+    or of kubeguardian.dev/v1alpha1, which has more words (docs/policies.md);
+  - a folder with the id of a control, or with the name of its policy, holds
+    examples: files or folders whose names begin with pass-, fail-, unknown- or
+    na-, the state that the control must have for them.
 
   --now TIME           the time at which evidence is judged, as 2026-11-26T12:00:00Z
                        (default: now)
-  --list               print the examples that pass as well
+  --list               print what passes as well
 
-Exit codes: 0 all passed, 1 some did not, 2 the examples could not be run.
+Exit codes: 0 all passed, 1 some did not, 2 not all could be run.
 
-Example: run the examples of the built-in controls:
+Examples: run the suites of your policies, and the examples of the built-in
+controls:
 
+  kubeguardian test ./policies
   kubeguardian test --now 2026-11-26T12:00:00Z content
 `
 
@@ -42,37 +50,54 @@ func runTests(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(paths) == 0 {
-		return wrongUsage("test", errors.New("test: nothing to test: name folders with examples"))
+		return wrongUsage("test", errors.New("test: nothing to test: name suites, or folders with suites or examples"))
 	}
 	catalogue, set, err := builtIn()
 	if err != nil {
 		return err
 	}
 	runner := suite.Runner{Catalogue: catalogue, Policies: set, Now: now}
-	passed, failed := 0, 0
+	var total tally
+	var errs []error
 	for _, path := range paths {
 		results, err := runner.Run(ctx, path)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
+		errs = append(errs, err)
 		for _, r := range results {
-			switch {
-			case r.Err != nil:
-				failed++
-				fmt.Fprintf(std.out, "FAIL %s %s: %s\n", r.Control, r.Example, report.Plain(r.Err.Error()))
-			case list:
-				fmt.Fprintf(std.out, "ok   %s %s\n", r.Control, r.Example)
-			}
-			if r.Err == nil {
-				passed++
-			}
+			total.add(std.out, r, list)
 		}
 	}
-	if _, err := fmt.Fprintf(std.out, "%d passed, %d failed\n", passed, failed); err != nil {
+	if _, err := fmt.Fprintf(std.out, "%d passed, %d failed\n", total.passed, total.failed); err != nil {
 		return err
 	}
-	if failed > 0 {
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if total.failed > 0 {
 		return exitCode(1)
 	}
 	return nil
+}
+
+// A tally counts results.
+type tally struct{ passed, failed int }
+
+// add counts a result, and prints it if it failed or was skipped, or if all are
+// listed.
+func (t *tally) add(w io.Writer, r suite.Result, list bool) {
+	name := strings.TrimSpace(r.Control + " " + r.Example)
+	switch {
+	case r.Skipped:
+		fmt.Fprintf(w, "skip %s\n", name)
+	case r.Err != nil:
+		t.failed++
+		fmt.Fprintf(w, "FAIL %s: %s\n", name, report.Plain(strings.ReplaceAll(r.Err.Error(), "\n", "; ")))
+	default:
+		t.passed++
+		if list {
+			fmt.Fprintf(w, "ok   %s\n", name)
+		}
+	}
 }

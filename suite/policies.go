@@ -1,0 +1,308 @@
+package suite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/review"
+	"github.com/kubeguardian/kubeguardian/yamldoc"
+)
+
+// maxSuiteBytes bounds a suite file.
+const maxSuiteBytes = 3 << 20
+
+// The two formats of policy suites: Gatekeeper's, and ours, which has a word for
+// what Gatekeeper's has none for.
+const (
+	gatekeeperVersion = "test.gatekeeper.sh/v1alpha1"
+	ownVersion        = "kubeguardian.dev/v1alpha1"
+	suiteKind         = "Suite"
+)
+
+// A document is a suite file.
+type document struct {
+	APIVersion string         `yaml:"apiVersion"`
+	Kind       string         `yaml:"kind"`
+	Metadata   map[string]any `yaml:"metadata"`
+	Skip       bool           `yaml:"skip"`
+	Tests      []policyTest   `yaml:"tests"`
+}
+
+// A policyTest is a list of cases for one set of policies.
+type policyTest struct {
+	Name       string       `yaml:"name"`
+	Template   string       `yaml:"template"`   // a file with policies
+	Constraint string       `yaml:"constraint"` // a file with what applies them
+	Expansion  string       `yaml:"expansion"`
+	Cases      []policyCase `yaml:"cases"`
+	Invalid    bool         `yaml:"invalid"` // the constraint must not load
+	Skip       bool         `yaml:"skip"`
+
+	// Ours: policies and what applies them, in files or folders, in place of
+	// template and constraint; and what all cases know.
+	Policies []string `yaml:"policies"`
+	Context  []string `yaml:"context"`
+}
+
+// A policyCase is one object and what must be said of it.
+type policyCase struct {
+	Name       string      `yaml:"name"`
+	Object     string      `yaml:"object"`
+	Inventory  []string    `yaml:"inventory"`
+	Assertions []assertion `yaml:"assertions"`
+	Skip       bool        `yaml:"skip"`
+
+	// Ours: what is done to the object, and by whom.
+	Operation string   `yaml:"operation"`
+	Old       string   `yaml:"old"`
+	User      string   `yaml:"user"`
+	Groups    []string `yaml:"groups"`
+}
+
+// own returns a word of the test that only our format has, or "".
+func (t *policyTest) own() string {
+	switch {
+	case len(t.Policies) > 0:
+		return "policies"
+	case len(t.Context) > 0:
+		return "context"
+	}
+	for i := range t.Cases {
+		if word := t.Cases[i].own(); word != "" {
+			return word
+		}
+	}
+	return ""
+}
+
+func (c *policyCase) own() string {
+	switch {
+	case c.Operation != "":
+		return "operation"
+	case c.Old != "":
+		return "old"
+	case c.User != "":
+		return "user"
+	case len(c.Groups) > 0:
+		return "groups"
+	case slices.ContainsFunc(c.Assertions, func(a assertion) bool { return a.Enforcement != "" }):
+		return "enforcement"
+	}
+	return ""
+}
+
+// suites runs the policy suites in a file, or in the files of a folder at any
+// depth. The error joins what could not be run.
+func suites(ctx context.Context, root string) ([]Result, error) {
+	var results []Result
+	var errs []error
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
+			return fs.SkipDir
+		}
+		if err != nil || d.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
+			return err
+		}
+		found, err := suiteFile(path, path == root)
+		if err != nil || found == nil {
+			errs = append(errs, err)
+			return nil
+		}
+		ran, err := found.run(ctx, path)
+		results, errs = append(results, ran...), append(errs, err)
+		return ctx.Err()
+	})
+	return results, errors.Join(append(errs, err)...)
+}
+
+// suiteFile reads a suite, or returns nil for another file, which is an error if
+// the user named it.
+func suiteFile(path string, named bool) (*document, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxSuiteBytes {
+		if named {
+			return nil, fmt.Errorf("%s: over the limit of %d MiB for a suite", path, maxSuiteBytes>>20)
+		}
+		return nil, nil
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseSuite(path, data, named)
+}
+
+func parseSuite(path string, data []byte, named bool) (*document, error) {
+	if !bytes.Contains(data, []byte(suiteKind)) || !bytes.Contains(data, []byte(gatekeeperVersion)) && !bytes.Contains(data, []byte(ownVersion)) {
+		if named {
+			return nil, fmt.Errorf("%s: not a suite: want apiVersion %s or %s and kind %s", path, gatekeeperVersion, ownVersion, suiteKind)
+		}
+		return nil, nil
+	}
+	var d document
+	if err := yamldoc.One(path, data, &d); err != nil {
+		return nil, err
+	}
+	if d.Kind != suiteKind || d.APIVersion != gatekeeperVersion && d.APIVersion != ownVersion {
+		return nil, fmt.Errorf("%s: kind %s of %s is not a suite: want kind %s of %s or %s", path, d.Kind, d.APIVersion, suiteKind, gatekeeperVersion, ownVersion)
+	}
+	for _, t := range d.Tests {
+		if word := t.own(); word != "" && d.APIVersion != ownVersion {
+			return nil, fmt.Errorf("%s: test %q: %s is a word of apiVersion %s", path, t.Name, word, ownVersion)
+		}
+	}
+	return &d, nil
+}
+
+func (d *document) run(ctx context.Context, path string) ([]Result, error) {
+	var results []Result
+	var errs []error
+	folder := filepath.Dir(path)
+	for i := range d.Tests {
+		t := &d.Tests[i]
+		name := path + ": " + t.Name
+		if d.Skip || t.Skip {
+			results = append(results, Result{Example: name, Skipped: true})
+			continue
+		}
+		ran, err := t.run(ctx, folder, name)
+		results, errs = append(results, ran...), append(errs, err)
+	}
+	return results, errors.Join(errs...)
+}
+
+// run loads the policies of a test and runs its cases. Policies that do not load
+// fail the test; of a kind that nothing here judges by, they are an error.
+func (t *policyTest) run(ctx context.Context, folder, name string) ([]Result, error) {
+	set, err := t.load(folder)
+	if unknown := (*engine.UnknownKindError)(nil); errors.As(err, &unknown) {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if t.Invalid {
+		return []Result{{Example: name, Err: t.wrong(folder, err)}}, nil
+	}
+	if err != nil {
+		return []Result{{Example: name, Err: err}}, nil
+	}
+	var results []Result
+	for _, c := range t.Cases {
+		result := Result{Example: name + "/" + c.Name, Skipped: c.Skip}
+		if !c.Skip {
+			result.Err = c.run(ctx, set, folder, t.Context)
+		}
+		results = append(results, result)
+	}
+	return results, ctx.Err()
+}
+
+func (t *policyTest) load(folder string) (*engine.Set, error) {
+	paths := slices.Clone(t.Policies)
+	if len(paths) == 0 {
+		if t.Template == "" || t.Constraint == "" {
+			return nil, errors.New("template and constraint are required")
+		}
+		paths = []string{t.Template, t.Constraint}
+		if t.Expansion != "" {
+			paths = append(paths, t.Expansion)
+		}
+	} else if t.Template+t.Constraint+t.Expansion != "" {
+		return nil, errors.New("policies take the place of template, constraint and expansion")
+	}
+	for i := range paths {
+		paths[i] = filepath.Join(folder, paths[i])
+	}
+	files, err := content.Read[policy.File](nil, slices.Compact(paths)...)
+	if err != nil {
+		return nil, err
+	}
+	return engine.Load(files...)
+}
+
+// wrong returns nil if the only thing wrong with the policies is the constraint.
+func (t *policyTest) wrong(folder string, err error) error {
+	if err == nil {
+		return errors.New("the constraint is valid, want it invalid")
+	}
+	at := filepath.Join(folder, t.Constraint) + ":"
+	for line := range strings.Lines(err.Error()) {
+		if !strings.HasPrefix(line, at) {
+			return fmt.Errorf("want an invalid constraint only, have %w", err)
+		}
+	}
+	return nil
+}
+
+// run judges the object of a case.
+func (c *policyCase) run(ctx context.Context, set *engine.Set, folder string, known []string) error {
+	if c.Object == "" || len(c.Assertions) == 0 {
+		return errors.New("object and assertions are required")
+	}
+	objects, err := readObjects(ctx, folder, c.Object)
+	if err != nil {
+		return err
+	}
+	if n := len(objects.Objects()); n != 1 {
+		return fmt.Errorf("%s has %d objects, want one", c.Object, n)
+	}
+	r := &review.Reviewer{
+		Policies:  set,
+		Operation: admissionv1.Operation(c.Operation),
+		User:      authenticationv1.UserInfo{Username: c.User, Groups: c.Groups},
+	}
+	all := objects.Objects()
+	if paths := slices.Concat(known, c.Inventory); len(paths) > 0 {
+		given, err := readObjects(ctx, folder, paths...)
+		if err != nil {
+			return err
+		}
+		all = append(slices.Clone(all), given.Objects()...)
+	}
+	if r.Known, err = inventory.New(inventory.Files, all, nil); err != nil {
+		return err
+	}
+	if c.Old != "" {
+		if r.Old, err = readObjects(ctx, folder, c.Old); err != nil {
+			return err
+		}
+	}
+	violations, err := r.Object(ctx, objects.Objects()[0])
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, a := range c.Assertions {
+		errs = append(errs, a.check(violations))
+	}
+	return errors.Join(errs...)
+}
+
+// readObjects reads files loosely: a case may be of an object that no API server
+// takes.
+func readObjects(ctx context.Context, folder string, paths ...string) (*inventory.Inventory, error) {
+	in := inventory.FileInput{Reviews: true, Loose: true}
+	for _, p := range paths {
+		in.Paths = append(in.Paths, filepath.Join(folder, p))
+	}
+	inv, err := inventory.Read(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	return inv, inv.Problems
+}
