@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"node":       {"evidence"},
 	"policy":     {"finding"},
 	"engine":     {"policy", "finding"},
+	"vap":        {"engine", "policy"},
 	"review":     {"inventory", "engine", "policy", "finding"},
 	"check/*":    {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":    {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
@@ -62,7 +63,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},
