@@ -143,11 +143,12 @@ func join(left []*policy.IncompleteError, violations []finding.Violation) error 
 	if len(left) == 0 {
 		return nil
 	}
-	all := &policy.IncompleteError{Decided: true, Cause: left[0].Cause}
-	for _, l := range left {
+	all := *left[0] // with its cause
+	all.Policies = slices.Clone(all.Policies)
+	for _, l := range left[1:] {
 		all.Policies = append(all.Policies, l.Policies...)
 		all.Decided = all.Decided && l.Decided
 	}
 	all.Decided = all.Decided || slices.ContainsFunc(violations, func(v finding.Violation) bool { return v.Enforcement == "deny" })
-	return all
+	return &all
 }

@@ -35,16 +35,16 @@ type IncompleteError struct {
 	// binding that denies.
 	Decided bool
 
-	Cause error // of the context
+	cause error // of the context
 }
 
 // Error names the first policy that was not judged.
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.Cause)
+	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.cause)
 }
 
 // Unwrap returns the error of the context.
-func (e *IncompleteError) Unwrap() error { return e.Cause }
+func (e *IncompleteError) Unwrap() error { return e.cause }
 
 // Evaluate judges a request: first by the policies with a binding that denies,
 // all of them, then by those that can only warn or audit. Once the request is
@@ -71,7 +71,7 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 		}
 		found := p.violations(in)
 		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
-			incomplete := &IncompleteError{Decided: denied || !p.denies, Cause: err}
+			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}
 			for _, p := range candidates[i:] {
 				incomplete.Policies = append(incomplete.Policies, p.name)
 			}
