@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apiserver/pkg/admission"
+	policyconfig "k8s.io/apiserver/pkg/admission/plugin/policy/config"
+	"k8s.io/apiserver/pkg/apis/apiserver/install"
 
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/evidence"
@@ -122,7 +126,7 @@ func runTranscript(t *testing.T, dir, bin string, b block) {
 		got, _ := cmd.CombinedOutput() // a finding is exit code 1; the text is compared
 		cancel()
 		if !matchesTranscript(string(got), want) {
-			t.Errorf("README.md:%d: $ %s\nprints\n%s\nREADME.md shows\n%s", b.line, command, got, want)
+			t.Errorf("line %d: $ %s\nprints\n%s\nthe page shows\n%s", b.line, command, got, want)
 		}
 	}
 }
@@ -198,6 +202,53 @@ func everyKey(t *testing.T, typ reflect.Type, shown map[string]any, path string)
 			inner, _ := value.(map[string]any)
 			everyKey(t, field.Type, inner, path+key+".")
 		}
+	}
+}
+
+// TestPoliciesPage runs the transcripts of the page, and reads its
+// configuration of an API server as that does.
+func TestPoliciesPage(t *testing.T) {
+	root, err := filepath.Abs("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin, configured := filepath.Dir(build(t)), false
+	for _, b := range blocks(t, "../docs/policies.md") {
+		switch b.info {
+		case "console":
+			runTranscript(t, root, bin, b)
+		case "yaml apiserver":
+			configured = true
+			checkAPIServerConfig(t, b.text)
+		default:
+			t.Errorf("docs/policies.md:%d: block of unknown kind %q", b.line, b.info)
+		}
+	}
+	if !configured {
+		t.Error("docs/policies.md does not show how an API server reads static manifests")
+	}
+}
+
+// checkAPIServerConfig reads the file of --admission-control-config-file. That
+// the folder is missing is the one mistake that it may have.
+func checkAPIServerConfig(t *testing.T, text string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "admission.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	install.Install(scheme)
+	provider, err := admission.ReadAdmissionConfiguration([]string{"ValidatingAdmissionPolicy"}, path, scheme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, err := provider.ConfigFor("ValidatingAdmissionPolicy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policyconfig.LoadValidatingConfig(section); err == nil || !strings.Contains(err.Error(), "unable to read") {
+		t.Errorf("configuration of the API server: %v", err)
 	}
 }
 
