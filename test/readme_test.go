@@ -205,15 +205,15 @@ func everyKey(t *testing.T, typ reflect.Type, shown map[string]any, path string)
 	}
 }
 
-// TestPoliciesPage runs the transcripts of the page, and reads its
+// TestReviewPage runs the transcripts of the page, and reads its
 // configuration of an API server as that does.
-func TestPoliciesPage(t *testing.T) {
+func TestReviewPage(t *testing.T) {
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	bin, configured := filepath.Dir(build(t)), false
-	for _, b := range blocks(t, "../docs/policies.md") {
+	for _, b := range blocks(t, "../docs/review.md") {
 		switch b.info {
 		case "console":
 			runTranscript(t, root, bin, b)
@@ -221,11 +221,11 @@ func TestPoliciesPage(t *testing.T) {
 			configured = true
 			checkAPIServerConfig(t, b.text)
 		default:
-			t.Errorf("docs/policies.md:%d: block of unknown kind %q", b.line, b.info)
+			t.Errorf("docs/review.md:%d: block of unknown kind %q", b.line, b.info)
 		}
 	}
 	if !configured {
-		t.Error("docs/policies.md does not show how an API server reads static manifests")
+		t.Error("docs/review.md does not show how an API server reads static manifests")
 	}
 }
 

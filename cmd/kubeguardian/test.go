@@ -18,7 +18,7 @@ Runs suites of policies and labelled examples of controls, and prints what does
 not come out as they say. PATH is a suite, or a folder in which, at any depth,
 
   - a file is a suite: kind Suite of test.gatekeeper.sh/v1alpha1, as gator has it,
-    or of kubeguardian.dev/v1alpha1, which has more words (docs/policies.md);
+    or of kubeguardian.dev/v1alpha1, which has more words (docs/review.md);
   - a folder with the id of a control, or with the name of its policy, holds
     examples: files or folders whose names begin with pass-, fail-, unknown- or
     na-, the state that the control must have for them.
