@@ -174,7 +174,6 @@ func (p *Policy) unusable(in *input, binding string, err error) []finding.Violat
 func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
 	var namespace *corev1.Namespace
 	if name := in.namespaceName(); p.namespace && name != "" {
-		in.namespaces.nameOnly = false
 		var err error
 		if namespace, err = in.namespaces.Get(name); err != nil {
 			return nil, err
@@ -365,6 +364,7 @@ func (in *input) matches(c *criteria) (bool, error) {
 	}
 	in.namespaces.nameOnly = c.nameOnly
 	matches, _, _, err := in.matcher.Matches(in.attr.Attributes, in.interfaces, c)
+	in.namespaces.nameOnly = false // who asks next may need more
 	return matches, err
 }
 
