@@ -395,21 +395,43 @@ func TestPoliciesAreExchanged(t *testing.T) {
 }
 
 // TestUnknownNamespaceDenies expects the failure policy of the policies, not
-// of the webhook, when a namespace cannot be found.
+// of the webhook, when a namespace whose labels matter cannot be found. Its name
+// is known without it.
 func TestUnknownNamespaceDenies(t *testing.T) {
-	var r recorder
-	set := builtIn(t)
-	server := httptest.NewServer(NewHandler(Options{
-		Policies: func() *policy.Set { return set },
-		Namespaces: policy.NamespacesFunc(func(context.Context, string) (*corev1.Namespace, error) {
-			return nil, errors.New("API server is away")
-		}),
-		Record: r.record,
-		Log:    slog.New(slog.DiscardHandler),
-	}))
-	defer server.Close()
-	if got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec)); got.Allowed || !strings.Contains(got.Result.Message, "API server is away") {
-		t.Errorf("response = %+v", got)
+	for selector, want := range map[string]bool{
+		"{matchLabels: {strict: 'yes'}}":                               false,
+		"{matchLabels: {kubernetes.io/metadata.name: somewhere-else}}": true,
+	} {
+		set, err := policy.Load(policy.File{Name: "p.yaml", Data: fmt.Appendf(nil, `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: strict}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]}
+  validations: [{expression: 'true'}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: strict}
+spec: {policyName: strict, validationActions: [Deny], matchResources: {namespaceSelector: %s}}
+`, selector)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r recorder
+		server := httptest.NewServer(NewHandler(Options{
+			Policies: func() *policy.Set { return set },
+			Namespaces: policy.NamespacesFunc(func(context.Context, string) (*corev1.Namespace, error) {
+				return nil, errors.New("API server is away")
+			}),
+			Record: r.record,
+			Log:    slog.New(slog.DiscardHandler),
+		}))
+		got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec))
+		server.Close()
+		if got.Allowed != want || !want && !strings.Contains(got.Result.Message, "API server is away") {
+			t.Errorf("%s: response = %+v", selector, got)
+		}
 	}
 }
 

@@ -98,7 +98,9 @@ func TestPoliciesMatchSubjectsOnly(t *testing.T) {
 			if subject {
 				missing[gk] = !matched && (missing[gk] || gvk.Version == "v1")
 			}
-			if !subject && applies(t, p, gvk) {
+			// The group extensions has kinds of other groups in older versions,
+			// which are judged as what they are now.
+			if !subject && gvk.Group != "extensions" && applies(t, p, gvk) {
 				t.Errorf("policy %s judges %s, which is no subject of %s", p.Name(), gvk, ctl.ID)
 			}
 			pairs++

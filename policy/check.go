@@ -47,22 +47,26 @@ func (c *checker) name(meta metav1.ObjectMeta) {
 	}
 }
 
+// check reports what is wrong with the object besides its expressions.
+func (d *document) check() error {
+	switch {
+	case d.policy != nil:
+		return d.checkPolicy()
+	case d.binding != nil:
+		return d.checkBinding()
+	case d.mutating != nil:
+		return d.checkMutating()
+	}
+	return d.checkMutatingBinding()
+}
+
 func (d *document) checkPolicy() error {
 	c := checker{document: d}
 	spec := d.policy.Spec
 	c.name(d.policy.ObjectMeta)
 	c.oneOf("spec.failurePolicy", string(*spec.FailurePolicy), "Fail", "Ignore")
-	if spec.ParamKind != nil {
-		c.bad("spec.paramKind", "policies with parameters are not supported yet")
-	}
-	if m := spec.MatchConstraints; m == nil {
-		c.bad("spec.matchConstraints", "a value is required")
-	} else {
-		c.match("spec.matchConstraints", m)
-		if len(m.ResourceRules) == 0 {
-			c.bad("spec.matchConstraints.resourceRules", "at least one rule is required")
-		}
-	}
+	c.paramKind(spec.ParamKind)
+	c.constraints(spec.MatchConstraints)
 	if len(spec.Validations) == 0 && len(spec.AuditAnnotations) == 0 {
 		c.bad("spec.validations", "at least one validation or audit annotation is required")
 	}
@@ -78,9 +82,7 @@ func (d *document) checkBinding() error {
 	spec := d.binding.Spec
 	c.name(d.binding.ObjectMeta)
 	c.required("spec.policyName", spec.PolicyName)
-	if spec.ParamRef != nil {
-		c.bad("spec.paramRef", "policies with parameters are not supported yet")
-	}
+	c.paramRef(spec.ParamRef)
 	if len(spec.ValidationActions) == 0 {
 		c.bad("spec.validationActions", "at least one of Deny, Warn, Audit is required")
 	}
@@ -98,6 +100,18 @@ func (d *document) checkBinding() error {
 		c.match("spec.matchResources", m)
 	}
 	return errors.Join(c.errs...)
+}
+
+// constraints checks which objects a policy is for.
+func (c *checker) constraints(m *admissionregistrationv1.MatchResources) {
+	if m == nil {
+		c.bad("spec.matchConstraints", "a value is required")
+		return
+	}
+	c.match("spec.matchConstraints", m)
+	if len(m.ResourceRules) == 0 {
+		c.bad("spec.matchConstraints.resourceRules", "at least one rule is required")
+	}
 }
 
 func (c *checker) match(path string, m *admissionregistrationv1.MatchResources) {
@@ -187,7 +201,7 @@ func (c *checker) validations(list []admissionregistrationv1.Validation) {
 			c.bad(path+".message", "a message is one line")
 		}
 		if v.Reason != nil {
-			c.oneOf(path+".reason", string(*v.Reason), "Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge")
+			c.oneOf(path+".reason", string(*v.Reason), "Forbidden", "Invalid", "RequestEntityTooLarge")
 		}
 	}
 }

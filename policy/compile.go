@@ -17,30 +17,34 @@ import (
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/apiserver/pkg/cel/lazy"
+
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // compile turns a checked policy and its bindings into a [Policy]. The policy
 // is not usable if there is an error.
 func compile(d *document, bindings []*document, lang *language) (*Policy, error) {
 	spec := &d.policy.Spec
-	c := &compiler{document: d, language: lang}
+	c := &compiler{document: d, language: lang, options: plugincel.OptionalVariableDeclarations{HasParams: spec.ParamKind != nil, HasAuthorizer: true}}
 	clear(lang.fields)
 	p := &Policy{
 		name:        d.policy.Name,
 		annotations: d.policy.Annotations,
 		failOpen:    *spec.FailurePolicy == admissionregistrationv1.Ignore,
 		criteria:    newCriteria(spec.MatchConstraints),
+		paramKind:   newParamKind(spec.ParamKind),
 		validator:   c.validator(spec),
-		namespace:   c.namespace,
+		reads:       c.reads,
 	}
-	if !p.namespace {
-		p.memory = &memory{}
+	if !p.reads.namespace && !p.reads.authorizer && p.paramKind == nil {
+		p.memory = &memory.Memory[validating.ValidateResult]{}
 	}
 	for _, b := range bindings {
 		p.bindings = append(p.bindings, binding{
 			name:     b.binding.Name,
 			actions:  b.binding.Spec.ValidationActions,
 			criteria: newCriteria(b.binding.Spec.MatchResources),
+			params:   newParamRef(b.binding.Spec.ParamRef),
 		})
 		p.denies = p.denies || slices.Contains(b.binding.Spec.ValidationActions, admissionregistrationv1.Deny)
 	}
@@ -107,29 +111,28 @@ const variablesType = "kubernetes.variables"
 type compiler struct {
 	*document
 	*language
+	options   plugincel.OptionalVariableDeclarations
 	variables []variable
-	namespace bool // an expression reads namespaceObject
+	reads     reads
 	errs      []error
 }
 
-// validator compiles all expressions in the order in which the API server
-// does: variables first, because the others use them.
+// reads says what the expressions of a policy ask for besides the request.
+type reads struct{ namespace, authorizer bool }
+
+// validator compiles all expressions: match conditions first, which must not use
+// variables, and then the variables, because the others use them.
 func (c *compiler) validator(spec *admissionregistrationv1.ValidatingAdmissionPolicySpec) validating.Validator {
-	for i, v := range spec.Variables {
-		c.expression(fmt.Sprintf("spec.variables[%d].expression", i), &validating.Variable{Name: v.Name, Expression: v.Expression})
-	}
-	var conditions, validations, messages, annotations []plugincel.CompilationResult
-	for i := range spec.MatchConditions {
-		conditions = append(conditions, c.expression(fmt.Sprintf("spec.matchConditions[%d].expression", i),
-			(*matchconditions.MatchCondition)(&spec.MatchConditions[i])))
-	}
+	matcher := c.matcher(spec.MatchConditions, spec.FailurePolicy)
+	c.compileVariables(spec.Variables)
+	var validations, messages, annotations []plugincel.CompilationResult
 	for i, v := range spec.Validations {
 		path := fmt.Sprintf("spec.validations[%d]", i)
 		validations = append(validations, c.expression(path+".expression",
 			&validating.ValidationCondition{Expression: v.Expression, Message: v.Message, Reason: v.Reason}))
 		var message plugincel.CompilationResult // the zero value is a placeholder
 		if v.MessageExpression != "" {
-			message = c.expression(path+".messageExpression", &validating.MessageExpressionCondition{MessageExpression: v.MessageExpression})
+			message = c.message(path+".messageExpression", v.MessageExpression)
 		}
 		messages = append(messages, message)
 	}
@@ -137,28 +140,46 @@ func (c *compiler) validator(spec *admissionregistrationv1.ValidatingAdmissionPo
 		annotations = append(annotations, c.expression(fmt.Sprintf("spec.auditAnnotations[%d].valueExpression", i),
 			&validating.AuditAnnotationCondition{Key: a.Key, ValueExpression: a.ValueExpression}))
 	}
-	var matcher matchconditions.Matcher
-	if len(conditions) > 0 {
-		matcher = matchconditions.NewMatcher(c.condition(conditions), spec.FailurePolicy, "policy", "validate", c.policy.Name)
-	}
 	texts := c.condition(messages)
 	texts.follows = c.condition(validations)
 	return validating.NewValidator(texts.follows, matcher, c.condition(annotations), texts, spec.FailurePolicy, nil)
 }
 
+func (c *compiler) compileVariables(list []admissionregistrationv1.Variable) {
+	for i, v := range list {
+		c.expression(fmt.Sprintf("spec.variables[%d].expression", i), &validating.Variable{Name: v.Name, Expression: v.Expression})
+	}
+}
+
+// matcher returns nil when there are no match conditions.
+func (c *compiler) matcher(list []admissionregistrationv1.MatchCondition, failure *admissionregistrationv1.FailurePolicyType) matchconditions.Matcher {
+	if len(list) == 0 {
+		return nil
+	}
+	var conditions []plugincel.CompilationResult
+	for i := range list {
+		conditions = append(conditions, c.expression(fmt.Sprintf("spec.matchConditions[%d].expression", i), (*matchconditions.MatchCondition)(&list[i])))
+	}
+	return matchconditions.NewMatcher(c.condition(conditions), failure, "policy", "validate", c.name())
+}
+
+// message compiles an expression for a message, which must not use the
+// authorizer.
+func (c *compiler) message(path, expression string) plugincel.CompilationResult {
+	options := c.options
+	defer func() { c.options = options }()
+	c.options.HasAuthorizer = false
+	return c.expression(path, &validating.MessageExpressionCondition{MessageExpression: expression})
+}
+
 // expression compiles one expression; a variable is stored for the others.
 func (c *compiler) expression(path string, e plugincel.ExpressionAccessor) plugincel.CompilationResult {
-	if strings.Contains(e.GetExpression(), plugincel.NamespaceVarName) {
-		c.namespace = true
-	}
-	var none plugincel.OptionalVariableDeclarations // neither params nor authorizer
-	var result plugincel.CompilationResult
+	c.reads.namespace = c.reads.namespace || strings.Contains(e.GetExpression(), plugincel.NamespaceVarName)
+	c.reads.authorizer = c.reads.authorizer || strings.Contains(e.GetExpression(), plugincel.AuthorizerVarName)
+	result := c.CompileCELExpression(e, c.options, environment.StoredExpressions)
 	if v, ok := e.(*validating.Variable); ok {
-		result = c.CompileCELExpression(v, none, environment.StoredExpressions)
 		c.declare(v.Name, result.OutputType)
-		c.variables = append(c.variables, variable{v.Name, sharedExpression{compiled: result, identity: identify(v.Name, v.Expression, c.variables)}})
-	} else {
-		result = c.CompileCELExpression(e, none, environment.StoredExpressions)
+		c.variables = append(c.variables, variable{v.Name, newShared(v.Name, v.Expression, result, c.variables)})
 	}
 	if result.Error != nil {
 		c.celErrors(path, result.Error)
@@ -171,15 +192,11 @@ func (c *compiler) celErrors(path string, err *apiservercel.Error) {
 	node := find(c.root, path)
 	var compilation *apiservercel.CompilationError
 	if !errors.As(err.Cause, &compilation) {
-		c.errs = append(c.errs, fmt.Errorf("%s:%d: policy %q: %s: %s", c.file, node.Line, c.policy.Name, path, oneLine(err.Detail)))
+		c.errs = append(c.errs, fmt.Errorf("%s:%d: policy %q: %s: %s", c.file, node.Line, c.name(), path, oneLine(err.Detail)))
 		return
 	}
 	for _, issue := range compilation.Issues.Errors() {
-		message := oneLine(issue.Message)
-		if strings.Contains(message, "undeclared reference to 'authorizer") {
-			message = "authorizer is not supported: what it would answer is not known here"
-		}
-		c.errs = append(c.errs, fmt.Errorf("%s:%d: policy %q: %s: %s", c.file, sourceLine(node, issue.Location.Line()), c.policy.Name, path, message))
+		c.errs = append(c.errs, fmt.Errorf("%s:%d: policy %q: %s: %s", c.file, sourceLine(node, issue.Location.Line()), c.name(), path, oneLine(issue.Message)))
 	}
 }
 
@@ -200,11 +217,11 @@ func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 func (c *compiler) condition(results []plugincel.CompilationResult) *condition {
 	out := &condition{variables: c.variables, empty: lazy.NewMapValue(apiservercel.NewObjectType(variablesType, nil))}
 	for _, r := range results {
-		e := sharedExpression{compiled: r}
-		if r.ExpressionAccessor != nil {
-			e.identity = identify("", r.ExpressionAccessor.GetExpression(), c.variables)
+		if r.ExpressionAccessor == nil {
+			out.expressions = append(out.expressions, sharedExpression{})
+			continue
 		}
-		out.expressions = append(out.expressions, e)
+		out.expressions = append(out.expressions, newShared("", r.ExpressionAccessor.GetExpression(), r, c.variables))
 	}
 	return out
 }

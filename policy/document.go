@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,12 +26,43 @@ const (
 )
 
 // A document is one parsed object of a file; it knows the lines of its fields.
+// One of the four objects is there.
 type document struct {
-	file    string
-	root    *yaml.Node
-	policy  *admissionregistrationv1.ValidatingAdmissionPolicy
-	binding *admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	file            string
+	root            *yaml.Node
+	policy          *admissionregistrationv1.ValidatingAdmissionPolicy
+	binding         *admissionregistrationv1.ValidatingAdmissionPolicyBinding
+	mutating        *admissionregistrationv1.MutatingAdmissionPolicy
+	mutatingBinding *admissionregistrationv1.MutatingAdmissionPolicyBinding
 }
+
+// name returns the name of the object.
+func (d *document) name() string {
+	switch {
+	case d.policy != nil:
+		return d.policy.Name
+	case d.binding != nil:
+		return d.binding.Name
+	case d.mutating != nil:
+		return d.mutating.Name
+	}
+	return d.mutatingBinding.Name
+}
+
+// binds returns the name of the policy that a binding is for, and "" for a
+// policy.
+func (d *document) binds() string {
+	switch {
+	case d.binding != nil:
+		return d.binding.Spec.PolicyName
+	case d.mutatingBinding != nil:
+		return d.mutatingBinding.Spec.PolicyName
+	}
+	return ""
+}
+
+// mutates reports whether the object belongs to the mutating policies.
+func (d *document) mutates() bool { return d.mutating != nil || d.mutatingBinding != nil }
 
 // documents parses a file. What is wrong with one document does not hide what
 // is wrong with the others.
@@ -113,25 +145,32 @@ func (d *document) decode() error {
 	return d.unknownFields(strict)
 }
 
-// target returns the Go object for the apiVersion and kind of the document.
-func (d *document) target(object map[string]any) (any, error) {
-	const version = "admissionregistration.k8s.io/v1"
+// target returns the Go object for the apiVersion and kind of the document. The
+// fields of mutating policies are the same in v1beta1.
+func (d *document) target(object map[string]any) (into any, err error) {
+	const v1, v1beta1 = "admissionregistration.k8s.io/v1", "admissionregistration.k8s.io/v1beta1"
+	versions := []string{v1}
 	kind, _ := object["kind"].(string)
 	switch kind {
 	case "ValidatingAdmissionPolicy":
 		d.policy = &admissionregistrationv1.ValidatingAdmissionPolicy{}
+		into = d.policy
 	case "ValidatingAdmissionPolicyBinding":
 		d.binding = &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}
+		into = d.binding
+	case "MutatingAdmissionPolicy":
+		d.mutating = &admissionregistrationv1.MutatingAdmissionPolicy{}
+		into, versions = d.mutating, append(versions, v1beta1)
+	case "MutatingAdmissionPolicyBinding":
+		d.mutatingBinding = &admissionregistrationv1.MutatingAdmissionPolicyBinding{}
+		into, versions = d.mutatingBinding, append(versions, v1beta1)
 	default:
-		return nil, d.at("kind", "kind %q is not supported: want ValidatingAdmissionPolicy or ValidatingAdmissionPolicyBinding", kind)
+		return nil, d.at("kind", "kind %q is not supported: want ValidatingAdmissionPolicy, MutatingAdmissionPolicy or the binding of one", kind)
 	}
-	if got := object["apiVersion"]; got != version {
-		return nil, d.at("apiVersion", "apiVersion %v is not supported: want %s", got, version)
+	if got, _ := object["apiVersion"].(string); !slices.Contains(versions, got) {
+		return nil, d.at("apiVersion", "apiVersion %v is not supported: want %s", object["apiVersion"], strings.Join(versions, " or "))
 	}
-	if d.policy != nil {
-		return d.policy, nil
-	}
-	return d.binding, nil
+	return into, nil
 }
 
 // typeError reports a value of the wrong type.

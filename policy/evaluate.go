@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // maxAnnotationBytes is where the API server cuts an audit annotation.
@@ -106,16 +107,30 @@ func (p *Policy) Judge(c *Case) (applies bool, violations []finding.Violation, e
 	if reserved(in.req.Resource.GroupResource()) {
 		return false, nil, nil
 	}
-	if applies, err := in.matches(p.criteria); !applies || err != nil {
+	matched, err := in.matching(p.criteria)
+	if matched == nil || err != nil {
 		return false, nil, err
 	}
-	result, err := p.validate(in)
+	results, err := p.allResults(in, matched)
 	if err != nil {
 		return false, nil, err
 	}
+	for _, result := range results {
+		found, err := p.judged(result)
+		if err != nil {
+			return false, nil, err
+		}
+		violations = append(violations, found...)
+		applies = applies || len(result.Decisions)+len(result.AuditAnnotations) > 0
+	}
+	return applies, violations, nil
+}
+
+// judged returns the violations of a result, or why it says nothing.
+func (p *Policy) judged(result *validating.ValidateResult) (violations []finding.Violation, err error) {
 	for _, d := range result.Decisions {
 		if d.Evaluation == validating.EvalError {
-			return false, nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(d.Message))
+			return nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(d.Message))
 		}
 		if d.Action == validating.ActionDeny {
 			violations = append(violations, finding.Violation{Policy: p.name, Message: d.Message})
@@ -123,38 +138,94 @@ func (p *Policy) Judge(c *Case) (applies bool, violations []finding.Violation, e
 	}
 	details, failed := annotations(result)
 	if len(failed) > 0 {
-		return false, nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(failed[0]))
+		return nil, fmt.Errorf("evaluate policy %q: %s", p.name, oneLine(failed[0]))
 	}
 	for i := range violations {
 		violations[i].Details = details
 	}
-	applies = len(result.Decisions)+len(result.AuditAnnotations) > 0
-	return applies, violations, nil
+	return violations, nil
 }
 
-// violations evaluates the policy once, for all its bindings that match.
+// violations evaluates the policy for all its bindings that match, once with
+// each parameter.
 func (p *Policy) violations(in *input) []finding.Violation {
-	matches, err := in.matches(p.criteria)
+	matched, err := in.matching(p.criteria)
+	if err == nil && matched != nil && p.paramKind != nil {
+		_, err = in.params.namespaced(*p.paramKind)
+	}
 	if err != nil {
 		return p.unusable(in, "", fmt.Errorf("failed to configure policy: %w", err))
 	}
-	if !matches {
+	if matched == nil {
 		return nil
 	}
 	var out []finding.Violation
-	var result *validating.ValidateResult
+	done := results{}
 	for _, b := range p.bindings {
-		matches, err := in.matches(b.criteria)
-		if err == nil && matches && result == nil {
-			result, err = p.validate(in)
+		bound, err := in.matching(b.criteria)
+		var found []*validating.ValidateResult
+		if err == nil && bound != nil {
+			found, err = done.of(p, b, in, matched)
 		}
 		if err != nil {
 			out = append(out, p.unusable(in, b.name, fmt.Errorf("failed to configure binding: %w", err))...)
-		} else if matches {
+		}
+		for _, result := range found {
 			out = append(out, p.enforce(b, result)...)
+			if in.audit != nil {
+				in.audit.add(p, b, result)
+			}
 		}
 	}
 	return out
+}
+
+// results are those of one policy for one request, by parameter.
+type results map[*unstructured.Unstructured]*validating.ValidateResult
+
+// of returns the results for a binding, one for each of its parameters. What
+// was evaluated for another binding is not evaluated again.
+func (r results) of(p *Policy, b binding, in *input, matched *match) (found []*validating.ValidateResult, err error) {
+	params, err := in.params.collect(p.paramKind, b.params, in.req.Namespace)
+	if err != nil || len(params) == 0 {
+		return nil, err
+	}
+	as, err := in.as(matched)
+	if err != nil {
+		return nil, err
+	}
+	for _, param := range params {
+		if r[param] == nil {
+			if r[param], err = p.validate(as, param); err != nil {
+				return nil, err
+			}
+		}
+		found = append(found, r[param])
+	}
+	return found, nil
+}
+
+// allResults returns the results with every parameter that a binding names,
+// whether or not the binding matches.
+func (p *Policy) allResults(in *input, matched *match) (found []*validating.ValidateResult, err error) {
+	bindings := p.bindings
+	if p.paramKind == nil {
+		bindings = []binding{{}}
+	}
+	done, seen := results{}, map[*validating.ValidateResult]bool{}
+	for _, b := range bindings {
+		of, err := done.of(p, b, in, matched)
+		if err != nil {
+			return nil, err
+		}
+		for _, result := range of {
+			if !seen[result] {
+				found = append(found, result)
+			}
+			seen[result] = true
+		}
+	}
+	return found, nil
 }
 
 // unusable returns the violation for a policy whose inputs cannot be had.
@@ -169,37 +240,42 @@ func (p *Policy) unusable(in *input, binding string, err error) []finding.Violat
 	return []finding.Violation{{Policy: p.name, Binding: binding, Enforcement: "deny", Message: err.Error()}}
 }
 
-// validate runs the compiled policy. The error is a namespace that a policy
-// needs and nobody knows; errors of expressions are in the result.
-func (p *Policy) validate(in *input) (*validating.ValidateResult, error) {
+// validate runs the compiled policy with a parameter, which may be nil. The
+// error is a namespace that a policy needs and nobody knows, or an answer of the
+// authorizer; errors of expressions are in the result.
+func (p *Policy) validate(in *input, param *unstructured.Unstructured) (*validating.ValidateResult, error) {
 	var namespace *corev1.Namespace
-	if name := in.namespaceName(); p.namespace && name != "" {
+	if name := in.namespaceName(); p.reads.namespace && name != "" {
 		var err error
 		if namespace, err = in.namespaces.Get(name); err != nil {
 			return nil, err
 		}
 	}
-	if p.memory == nil {
-		return p.run(in, namespace), nil
+	if p.memory == nil || in.values == nil {
+		return p.run(in, namespace, param)
 	}
-	known, worth := p.memory.recall(&in.values)
+	known, worth := p.memory.Recall(in.values)
 	switch {
 	case known != nil:
 		return known, nil
 	case !worth:
-		return p.run(in, namespace), nil
+		return p.run(in, namespace, param)
 	}
 	learning := in.learn()
-	result := p.run(learning, namespace)
-	if in.Err() == nil { // else it may have been cut
-		p.memory.remember(&in.values, learning.trace, result)
+	result, err := p.run(learning, namespace, param)
+	if in.Err() == nil && err == nil { // else it may have been cut
+		p.memory.Learn(in.values, learning.trace, result)
 	}
-	return result, nil
+	return result, err
 }
 
-func (p *Policy) run(in *input, namespace *corev1.Namespace) *validating.ValidateResult {
-	result := p.validator.Validate(in, in.req.Resource, in.attr, nil, namespace, celconfig.RuntimeCELCostBudget, nil)
-	return &result
+func (p *Policy) run(in *input, namespace *corev1.Namespace, param *unstructured.Unstructured) (*validating.ValidateResult, error) {
+	in.rights.err = nil
+	result := p.validator.Validate(in, in.matched.resource, in.attr, runtimeObject(param), namespace, celconfig.RuntimeCELCostBudget, in.rights)
+	if in.rights.err != nil {
+		return nil, in.rights.err
+	}
+	return &result, nil
 }
 
 // enforce turns what failed into violations, one for each action of a binding.
@@ -249,16 +325,22 @@ func annotations(result *validating.ValidateResult) (values map[string]string, f
 type input struct {
 	context.Context
 	memos      map[identity]*memo
-	request    any        // as expressions see it
-	sharing    sharing    // of the condition that is evaluated now
-	passed     *condition // the last one of which all expressions were true
+	ofParam    map[runtime.Object]map[identity]*memo // the same, of what reads a parameter
+	request    any                                   // as expressions see it
+	sharing    sharing                               // of the condition that is evaluated now
+	passed     *condition                            // the last one of which all expressions were true
 	req        *Request
 	attr       *admission.VersionedAttributes
+	matched    match            // in what the policy wants to see the object
+	others     map[match]*input // the request in other versions of its kind
 	namespaces *namespaceCache
+	params     *paramSource
+	rights     *rights
+	audit      *audit // nil when nobody asks for it
 	matcher    *matching.Matcher
 	interfaces admission.ObjectInterfaces
-	values     values // what memories ask about
-	trace      *trace // of an evaluation that is to be learned
+	values     *memory.Values // what memories ask about; nil in another version
+	trace      *memory.Trace  // of an evaluation that is to be learned
 }
 
 // learn returns the same input for an evaluation that shares nothing with
@@ -266,7 +348,8 @@ type input struct {
 func (in *input) learn() *input {
 	out := *in
 	out.memos, out.request, out.sharing, out.passed = make(map[identity]*memo, 8), nil, sharing{}, nil
-	out.trace = newTrace(&in.values)
+	out.ofParam, out.others = nil, nil
+	out.trace = memory.NewTrace(in.values)
 	return &out
 }
 
@@ -283,16 +366,21 @@ func newInput(ctx context.Context, req *Request) *input {
 			VersionedOldObject: admission.NewLazyObject(oldObject),
 			VersionedKind:      req.Kind,
 		},
+		matched:    match{req.Resource, req.Kind},
 		namespaces: &namespaceCache{ctx: ctx, source: req.Namespaces},
-		interfaces: &admission.RuntimeObjectInterfaces{EquivalentResourceMapper: runtime.NewEquivalentResourceRegistry()},
+		params:     &paramSource{ctx: ctx, source: req.Params},
+		rights:     newRights(req.Authorizer),
+		interfaces: equivalentInterfaces(),
 	}
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
-	in.values.first = [firstPlace]any{content(req.Object), content(req.OldObject), requestContent(req)}
+	if (req.RequestKind.Empty() || req.RequestKind == req.Kind) && (req.RequestResource.Empty() || req.RequestResource == req.Resource) {
+		in.values = memory.NewValues(content(req.Object), content(req.OldObject), requestContent(req))
+	}
 	return in
 }
 
 // content returns the content of an object, or nil.
-func content(u *unstructured.Unstructured) any {
+func content(u *unstructured.Unstructured) map[string]any {
 	if u == nil {
 		return nil
 	}
@@ -355,17 +443,6 @@ func (in *input) namespaceName() string {
 		return ""
 	}
 	return in.req.Namespace
-}
-
-// matches reports whether the criteria select the request; nil selects all.
-func (in *input) matches(c *criteria) (bool, error) {
-	if c == nil {
-		return true, nil
-	}
-	in.namespaces.nameOnly = c.nameOnly
-	matches, _, _, err := in.matcher.Matches(in.attr.Attributes, in.interfaces, c)
-	in.namespaces.nameOnly = false // who asks next may need more
-	return matches, err
 }
 
 // criteria are match constraints with their selectors parsed.

@@ -12,7 +12,7 @@ import (
 // Policies and bindings may stand in different files; one without the other is
 // a mistake, because it would do nothing.
 func Load(files ...File) (*Set, error) {
-	var l loader
+	l := loader{bindings: map[kindName][]*document{}, policy: map[kindName]*document{}, binding: map[kindName]*document{}}
 	for _, f := range files {
 		docs, err := documents(f)
 		l.fail(err)
@@ -20,30 +20,31 @@ func Load(files ...File) (*Set, error) {
 			l.add(d)
 		}
 	}
-	lang, err := newLanguage()
+	validating, mutating, err := l.compile()
 	if err != nil {
 		return nil, err
-	}
-	compiled := make([]*Policy, 0, len(l.policies))
-	for _, d := range l.policies {
-		p, err := compile(d, l.bindings[d.policy.Name], lang)
-		l.fail(err)
-		compiled = append(compiled, p)
 	}
 	l.orphans()
 	if err := l.err(); err != nil {
 		return nil, err
 	}
-	return newSet(compiled), nil
+	return newSet(validating, mutating), nil
+}
+
+// A kindName is the name of a policy of one of the two kinds, which may have
+// policies of the same name.
+type kindName struct {
+	mutates bool
+	name    string
 }
 
 // A loader collects the documents of a load and what is wrong with them.
 type loader struct {
-	policies     []*document
-	bindings     map[string][]*document // by the policy they name
-	policyNames  map[string]*document
-	bindingNames map[string]*document
-	errs         []error
+	policies []*document
+	bindings map[kindName][]*document // by the policy they name
+	policy   map[kindName]*document
+	binding  map[kindName]*document
+	errs     []error
 }
 
 // fail keeps an error; a joined error counts as its parts.
@@ -65,69 +66,99 @@ func (l *loader) err() error {
 }
 
 func (l *loader) add(d *document) {
-	if d.policy != nil {
-		defaultPolicy(d.policy)
-		l.fail(d.checkPolicy())
-		if l.unique(&l.policyNames, d, "policy", d.policy.Name) {
+	d.setDefaults()
+	l.fail(d.check())
+	key := kindName{d.mutates(), d.name()}
+	if name := d.binds(); d.binding == nil && d.mutatingBinding == nil {
+		if l.unique(l.policy, key, d, "policy") {
 			l.policies = append(l.policies, d)
 		}
-		return
-	}
-	defaultBinding(d.binding)
-	l.fail(d.checkBinding())
-	if l.unique(&l.bindingNames, d, "binding", d.binding.Name) {
-		if l.bindings == nil {
-			l.bindings = map[string][]*document{}
-		}
-		name := d.binding.Spec.PolicyName
-		l.bindings[name] = append(l.bindings[name], d)
+	} else if l.unique(l.binding, key, d, "binding") {
+		policy := kindName{d.mutates(), name}
+		l.bindings[policy] = append(l.bindings[policy], d)
 	}
 }
 
-// unique reports whether a name is new, and keeps an error if it is not.
-func (l *loader) unique(names *map[string]*document, d *document, what, name string) bool {
-	if *names == nil {
-		*names = map[string]*document{}
+// compile compiles all policies with their bindings.
+func (l *loader) compile() (validating []*Policy, mutating []*mutatingPolicy, err error) {
+	if len(l.policies) == 0 {
+		return nil, nil, nil
 	}
-	if first := (*names)[name]; first != nil {
-		l.fail(d.at("metadata.name", "%s %q is already defined at %s:%d", what, name, first.file, find(first.root, "metadata.name").Line))
+	lang, err := newLanguage()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range l.policies {
+		bindings := l.bindings[kindName{d.mutates(), d.name()}]
+		if d.mutates() {
+			p, err := compileMutating(d, bindings, lang)
+			l.fail(err)
+			mutating = append(mutating, p)
+		} else {
+			p, err := compile(d, bindings, lang)
+			l.fail(err)
+			validating = append(validating, p)
+		}
+	}
+	return validating, mutating, nil
+}
+
+// unique reports whether a name is new, and keeps an error if it is not.
+func (l *loader) unique(names map[kindName]*document, key kindName, d *document, what string) bool {
+	if first := names[key]; first != nil {
+		l.fail(d.at("metadata.name", "%s %q is already defined at %s:%d", what, key.name, first.file, find(first.root, "metadata.name").Line))
 		return false
 	}
-	(*names)[name] = d
+	names[key] = d
 	return true
 }
 
 // orphans reports policies and bindings that would do nothing.
 func (l *loader) orphans() {
 	for _, d := range l.policies {
-		if len(l.bindings[d.policy.Name]) == 0 {
-			l.fail(d.at("metadata.name", "policy %q has no ValidatingAdmissionPolicyBinding", d.policy.Name))
+		if len(l.bindings[kindName{d.mutates(), d.name()}]) == 0 {
+			kind := "ValidatingAdmissionPolicyBinding"
+			if d.mutates() {
+				kind = "MutatingAdmissionPolicyBinding"
+			}
+			l.fail(d.at("metadata.name", "policy %q has no %s", d.name(), kind))
 		}
 	}
-	for _, d := range l.bindingNames {
-		if l.policyNames[d.binding.Spec.PolicyName] == nil {
-			l.fail(d.at("spec.policyName", "binding %q names policy %q, which is not defined", d.binding.Name, d.binding.Spec.PolicyName))
+	for _, d := range l.binding {
+		if l.policy[kindName{d.mutates(), d.binds()}] == nil {
+			l.fail(d.at("spec.policyName", "binding %q names policy %q, which is not defined", d.name(), d.binds()))
 		}
 	}
 }
 
-// defaultPolicy sets what the API server sets when it stores a policy.
+// setDefaults sets what the API server sets when it stores the object.
+func (d *document) setDefaults() {
+	switch {
+	case d.policy != nil:
+		defaultPolicy(d.policy)
+	case d.binding != nil:
+		defaultMatch(d.binding.Spec.MatchResources)
+	case d.mutating != nil:
+		if d.mutating.Spec.FailurePolicy == nil {
+			d.mutating.Spec.FailurePolicy = new(admissionregistrationv1.Fail)
+		}
+		defaultMatch(d.mutating.Spec.MatchConstraints)
+	default:
+		defaultMatch(d.mutatingBinding.Spec.MatchResources)
+	}
+}
+
 func defaultPolicy(p *admissionregistrationv1.ValidatingAdmissionPolicy) {
 	if p.Spec.FailurePolicy == nil {
 		p.Spec.FailurePolicy = new(admissionregistrationv1.Fail)
 	}
-	if p.Spec.MatchConstraints != nil {
-		defaultMatch(p.Spec.MatchConstraints)
-	}
-}
-
-func defaultBinding(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) {
-	if b.Spec.MatchResources != nil {
-		defaultMatch(b.Spec.MatchResources)
-	}
+	defaultMatch(p.Spec.MatchConstraints)
 }
 
 func defaultMatch(m *admissionregistrationv1.MatchResources) {
+	if m == nil {
+		return
+	}
 	if m.MatchPolicy == nil {
 		m.MatchPolicy = new(admissionregistrationv1.Equivalent)
 	}

@@ -55,7 +55,7 @@ func TestLoadErrors(t *testing.T) {
 		{"not YAML", "a: b: c", []string{"p.yaml:1: parse YAML: mapping values are not allowed"}},
 		{"binary", "\x00\x01\x02", []string{"p.yaml: parse YAML: control characters are not allowed"}},
 		{"a list", "- 1", []string{"p.yaml:1: want an object with apiVersion and kind"}},
-		{"another kind", "apiVersion: v1\nkind: Pod", []string{`p.yaml:2: kind "Pod" is not supported`}},
+		{"another kind", "apiVersion: v1\nkind: Pod", []string{`p.yaml:2: kind "Pod" is not supported: want ValidatingAdmissionPolicy, MutatingAdmissionPolicy or the binding of one`}},
 		{"an old version", "kind: ValidatingAdmissionPolicy\napiVersion: admissionregistration.k8s.io/v1beta1", []string{"p.yaml:2: apiVersion admissionregistration.k8s.io/v1beta1 is not supported: want admissionregistration.k8s.io/v1"}},
 		{"unknown field", document(valid + "\nvalidation: []"), []string{`p.yaml:9: unknown field "spec.validation"`}},
 		{"unknown field in a list", document(pods + "validations:\n- expression: 'true'\n  mesage: x"), []string{`p.yaml:10: unknown field "spec.validations[0].mesage"`}},
@@ -86,8 +86,11 @@ func TestLoadErrors(t *testing.T) {
 		{"bad selectors", document(strings.Replace(valid, "matchConstraints:", "matchConstraints:\n  objectSelector: {matchExpressions: [{key: a, operator: Is}]}", 1)), []string{`p.yaml:6: spec.matchConstraints.objectSelector: "Is" is not a valid label selector operator`}},
 		{"unknown match policy", document(strings.Replace(valid, "matchConstraints:", "matchConstraints:\n  matchPolicy: Fuzzy", 1)), []string{`matchPolicy: "Fuzzy" is not supported`}},
 		{"unknown failure policy", document(valid + "\nfailurePolicy: Open"), []string{`p.yaml:9: spec.failurePolicy: "Open" is not supported: want one of Fail, Ignore`}},
-		{"parameters", document(valid + "\nparamKind: {apiVersion: v1, kind: ConfigMap}"), []string{"p.yaml:9: spec.paramKind: policies with parameters are not supported yet"}},
-		{"parameters of a binding", strings.Replace(document(valid), "policyName: p,", "policyName: p, paramRef: {name: x},", 1), []string{"spec.paramRef: policies with parameters are not supported yet"}},
+		{"parameters without a version", document(valid + "\nparamKind: {apiVersion: '', kind: ''}"), []string{"p.yaml:9: spec.paramKind.apiVersion: a value is required", "p.yaml:9: spec.paramKind.kind: a value is required"}},
+		{"parameters of a strange version", document(valid + "\nparamKind: {apiVersion: a/b/c, kind: A}"), []string{"p.yaml:9: spec.paramKind.apiVersion: unexpected GroupVersion string"}},
+		{"parameters by nothing", strings.Replace(document(valid), "policyName: p,", "policyName: p, paramRef: {},", 1), []string{"spec.paramRef: one of name and selector is required", "spec.paramRef.parameterNotFoundAction: a value is required: Allow or Deny"}},
+		{"parameters by too much", strings.Replace(document(valid), "policyName: p,", "policyName: p, paramRef: {name: a, selector: {matchExpressions: [{key: a, operator: Is}]}, parameterNotFoundAction: Log},", 1), []string{
+			"spec.paramRef: name and selector exclude each other", "spec.paramRef.selector: \"Is\" is not a valid label selector operator", `parameterNotFoundAction: "Log" is not supported: want one of Allow, Deny`}},
 		{"no action", strings.Replace(document(valid), "[Deny]", "[]", 1), []string{"spec.validationActions: at least one of Deny, Warn, Audit is required"}},
 		{"contradicting actions", strings.Replace(document(valid), "[Deny]", "[Deny, Warn, Deny, Log]", 1), []string{"Deny and Warn exclude each other", "validationActions[2]: Deny is given twice", `validationActions[3]: "Log" is not supported`}},
 		{"conditions", document(valid + "\nmatchConditions: [{name: a, expression: 'true'}, {name: a, expression: ' '}, {name: ' ', expression: '1'}]"), []string{
@@ -101,13 +104,30 @@ func TestLoadErrors(t *testing.T) {
 		{"too many annotations", document(pods + "auditAnnotations:" + repeat(21, "\n- {key: a%d, valueExpression: '\"x\"'}")), []string{"21 annotations are more than the limit of 20"}},
 		{"too many conditions", document(valid + "\nmatchConditions:" + repeat(65, "\n- {name: a%d, expression: 'true'}")), []string{"65 conditions are more than the limit of 64"}},
 
+		{"mutating: empty", mutating("p", "matchConstraints: {}"), []string{"spec.matchConstraints.resourceRules: at least one rule", "p.yaml:4: spec.mutations: at least one mutation is required"}},
+		{"mutating: reinvocation", strings.Replace(mutating("p", pods+label("a", "'b'")), "Never", "Always", 1), []string{`p.yaml:5: spec.reinvocationPolicy: "Always" is not supported: want one of Never, IfNeeded`}},
+		{"mutating: operations", mutating("p", strings.Replace(pods, "CREATE", "DELETE, CONNECT", 1)+label("a", "'b'")), []string{"operations[0]: DELETE cannot be mutated", "operations[1]: CONNECT cannot be mutated: want CREATE, UPDATE or *"}},
+		{"mutating: operations of a binding", strings.Replace(mutating("p", pods+label("a", "'b'")), "policyName: p}", "policyName: p, matchResources: {resourceRules: [{apiGroups: ['*'], apiVersions: ['*'], operations: [DELETE], resources: ['*']}]}}", 1), []string{"spec.matchResources.resourceRules[0].operations[0]: DELETE cannot be mutated"}},
+		{"mutating: patch types", mutating("p", pods+"mutations: [{patchType: Merge}, {patchType: JSONPatch}, {patchType: JSONPatch, jsonPatch: {expression: '[JSONPatch{op: \"test\"}]'}, applyConfiguration: {expression: 'Object{}'}}, {patchType: ApplyConfiguration, applyConfiguration: {expression: 'Object{}'}, jsonPatch: {expression: ' '}}]"), []string{
+			`spec.mutations[0].patchType: "Merge" is not supported: want one of ApplyConfiguration, JSONPatch`, "spec.mutations[1].jsonPatch.expression: a value is required",
+			"spec.mutations[2]: patchType JSONPatch and applyConfiguration exclude each other", "spec.mutations[3]: patchType ApplyConfiguration and jsonPatch exclude each other"}},
+		{"mutating: CEL type", mutating("p", pods+apply("'x'")), []string{`policy "p": spec.mutations[0].applyConfiguration.expression: must evaluate to Object but got string`}},
+		{"mutating: patch of another type", mutating("p", pods+jsonPatch("['x']")), []string{"spec.mutations[0].jsonPatch.expression: must evaluate to list(JSONPatch) but got list(string)"}},
+		{"mutating: variables make no objects", mutating("p", pods+"variables: [{name: a, expression: 'Object{}'}]\n"+label("a", "'b'")), []string{"spec.variables[0].expression: undeclared reference to 'Object'"}},
+		{"mutating: no binding", strings.Split(mutating("p", pods+label("a", "'b'")), "---\n")[0], []string{`p.yaml:3: policy "p" has no MutatingAdmissionPolicyBinding`}},
+		{"mutating: binding of the other kind", strings.Split(mutating("p", pods+label("a", "'b'")), "---\n")[0] + "---\n" + strings.Split(document(valid), "---\n")[1], []string{`policy "p" has no MutatingAdmissionPolicyBinding`, `binding "p" names policy "p", which is not defined`}},
+		{"mutating: an old version", strings.Replace(mutating("p", pods+label("a", "'b'")), "k8s.io/v1", "k8s.io/v1alpha1", 1), []string{"apiVersion admissionregistration.k8s.io/v1alpha1 is not supported: want admissionregistration.k8s.io/v1 or admissionregistration.k8s.io/v1beta1"}},
+		{"mutating: unknown field", mutating("p", pods+label("a", "'b'")+"validations: []"), []string{`unknown field "spec.validations"`}},
+
 		{"CEL syntax", document(pods + "validations: [{expression: 'object.'}]"), []string{`p.yaml:8: policy "p": spec.validations[0].expression: Syntax error`}},
 		{"CEL line in a block", document(pods + "validations:\n- expression: |\n    true &&\n    objct.spec"), []string{"p.yaml:11: policy \"p\": spec.validations[0].expression: undeclared reference to 'objct'"}},
 		{"CEL type", document(pods + "validations: [{expression: '1 + \"a\" == 2'}]"), []string{"found no matching overload for '_+_'"}},
 		{"unknown variable", document(pods + "validations: [{expression: 'variables.x'}]"), []string{"undefined field 'x'"}},
+		{"variable in a match condition", document(valid + "\nvariables: [{name: a, expression: 'true'}]\nmatchConditions: [{name: a, expression: variables.a}]"), []string{"spec.matchConditions[0].expression: undefined field 'a'"}},
+		{"reason that the API server refuses", document(pods + "validations: [{expression: 'true', reason: Unauthorized}]"), []string{`validations[0].reason: "Unauthorized" is not supported`}},
 		{"variable used before it is declared", document(valid + "\nvariables: [{name: a, expression: variables.b}, {name: b, expression: '1'}]"), []string{"spec.variables[0].expression: undefined field 'b'"}},
 		{"parameters in an expression", document(pods + "validations: [{expression: 'params == null'}]"), []string{"undeclared reference to 'params'"}},
-		{"authorizer", document(pods + "validations: [{expression: \"authorizer.path('/').check('get').allowed()\"}]"), []string{"authorizer is not supported"}},
+		{"authorizer in a message", document(pods + "validations: [{expression: 'true', messageExpression: \"authorizer.path('/').check('get').reason()\"}]"), []string{"undeclared reference to 'authorizer'"}},
 		{"message that is no text", document(pods + "validations: [{expression: 'true', messageExpression: '1'}]"), []string{"validations[0].messageExpression: must evaluate to string but got int"}},
 		{"all errors of a file", document(pods + "validations: [{expression: 'a'}, {expression: 'b'}]"), []string{"undeclared reference to 'a'", "undeclared reference to 'b'"}},
 		{"at most 100 errors", document(pods + "validations:" + repeat(120, "\n- {expression: 'x%d'}")), []string{"to 'x99'", "and 20 more errors"}},
@@ -190,6 +210,9 @@ func TestPolicyByName(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(document(valid)))
 	f.Add([]byte(document(valid + "\nvariables: [{name: a, expression: 'object.spec'}]\nmatchConditions: [{name: a, expression: 'true'}]")))
+	f.Add([]byte(mutating("p", pods+label("a", "'b'")+strings.TrimPrefix(jsonPatch("[JSONPatch{op: 'remove', path: '/a'}]"), "mutations:\n"))))
+	f.Add([]byte(strings.ReplaceAll(mutating("p", pods+"paramKind: {apiVersion: v1, kind: ConfigMap}\n"+label("a", "params.data.b")), "k8s.io/v1", "k8s.io/v1beta1")))
+	f.Add([]byte(bound(configMaps, valid, "{selector: {matchExpressions: [{key: a, operator: Exists}]}, namespace: b, parameterNotFoundAction: Allow}")))
 	f.Add([]byte("a: &a [*a]"))
 	f.Add([]byte("? {a: b}\n: c"))
 	f.Add([]byte("kind: 0x1p-2\napiVersion: .inf"))

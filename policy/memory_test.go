@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"sigs.k8s.io/yaml"
+
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // askings are validations that ask for values in all the ways that CEL has.
@@ -134,7 +137,7 @@ func change(r *rand.Rand, value any) any {
 	}
 	switch v := value.(type) {
 	case map[string]any:
-		keys := sortedKeys(v)
+		keys := slices.Sorted(maps.Keys(v))
 		if len(keys) == 0 {
 			return value
 		}
@@ -247,12 +250,15 @@ func checkMemory(t *testing.T, policies []*Policy, req Request) (known int) {
 	t.Helper()
 	in := newInput(t.Context(), &req)
 	for _, p := range policies {
-		want := p.run(newInput(t.Context(), &req), nil)
-		if outcome, _ := p.memory.recall(&in.values); outcome != nil {
+		want, err := p.run(newInput(t.Context(), &req), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if outcome, _ := p.memory.Recall(in.values); outcome != nil {
 			known++
 		}
 		for range 2 { // the second one remembers the first
-			got, err := p.validate(in)
+			got, err := p.validate(in, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -280,7 +286,7 @@ func TestMemory(t *testing.T) {
 		t.Errorf("only %.0f %% of the outcomes were known before", share*100)
 	}
 	for _, p := range policies {
-		if p.memory.failures > 0 && !strings.Contains(p.name, "ask") {
+		if p.memory.State().Failures > 0 && !strings.Contains(p.name, "ask") {
 			t.Errorf("%s cannot be learned", p.name)
 		}
 	}
@@ -308,7 +314,7 @@ func TestMemoryIsShared(t *testing.T) {
 				req := randomRequest(t, r)
 				in := newInput(t.Context(), &req)
 				for _, p := range policies {
-					if _, err := p.validate(in); err != nil {
+					if _, err := p.validate(in, nil); err != nil {
 						t.Error(err)
 					}
 				}
@@ -327,23 +333,23 @@ func TestMemoryIsBounded(t *testing.T) {
 		container := map[string]any{"name": name, "image": name}
 		req := Request{Operation: admissionv1.Create, Object: &unstructured.Unstructured{Object: map[string]any{
 			"kind": "Pod", "spec": map[string]any{"skip": skip, "containers": []any{container, container}}}}}
-		if _, err := p.validate(newInput(t.Context(), &req)); err != nil {
+		if _, err := p.validate(newInput(t.Context(), &req), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for i := range 3000 {
 		validate(fmt.Sprint(i%20), fmt.Sprint(i))
 	}
-	if p.memory.nodes > maxMemory+maxQuestions {
-		t.Errorf("%d nodes", p.memory.nodes)
+	if p.memory.State().Nodes > memory.MaxNodes+memory.MaxQuestions {
+		t.Errorf("%d nodes", p.memory.State().Nodes)
 	}
-	if !p.memory.resting.Load() {
-		t.Fatalf("with %d nodes it still learns", p.memory.nodes)
+	if !p.memory.State().Resting {
+		t.Fatalf("with %d nodes it still learns", p.memory.State().Nodes)
 	}
-	for range patience {
+	for range memory.Patience {
 		validate("another", "name")
 	}
-	if p.memory.resting.Load() {
+	if p.memory.State().Resting {
 		t.Error("it never learns again")
 	}
 }

@@ -1,22 +1,31 @@
-// Package policy loads and evaluates Kubernetes ValidatingAdmissionPolicies,
-// unmodified, with the API server's own CEL libraries. The webhook, the scan
-// and the command line share it, so that one policy gives one verdict.
+// Package policy loads and evaluates Kubernetes ValidatingAdmissionPolicies and
+// MutatingAdmissionPolicies, unmodified, with the API server's own CEL
+// libraries. The webhook, the scan and the command line share it, so that one
+// policy gives one verdict.
 //
 // [Load] turns files into an immutable [Set]: documents are parsed strictly,
 // defaulted as the API server defaults them, compiled and type-checked, so that
 // a policy that loads fails only for what an object holds. (*Set).Evaluate then
-// judges one [Request] by all bindings of all policies. Policies remember what
-// decided, and do not evaluate what they have seen (memory.go).
+// judges one [Request] by all bindings of all policies, (*Set).Review says
+// besides what goes to the audit log, and (*Set).Mutate applies the mutating
+// policies.
+//
+// What policies ask for besides the object comes from the sources of the
+// request: namespaces, parameters, the authorizer, schemas of custom kinds; the
+// package source has some. What a policy asks for and no source knows is a
+// failure of that policy, never a quiet pass.
+//
+// Policies remember what decided, and do not evaluate what they have seen
+// ([memory.Memory]).
 //
 // # Where it differs from the API server
 //
-// All denials are reported, not only the first. Policies that can only warn or
-// audit are skipped for a request that is denied anyway. Policies with
-// parameters (paramKind, paramRef) and expressions that use authorizer are
-// refused at load: what they would see is not known here. An object is matched
-// in the version in which the request carries it; converting it to an
-// equivalent version is left to the API server, which does so before it calls
-// the webhook.
+// All denials are reported, not only the first. Evaluate skips policies that can
+// only warn or audit for a request that is denied anyway. An object of another
+// version than a policy names is converted where the fields of both have the
+// same meaning; for other kinds that is a failure of the policy, because only
+// the API server can convert them, which it does before it calls a webhook. What
+// a mutation adds gets no defaults here.
 package policy
 
 import (
@@ -28,6 +37,8 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // A File is the text of a policy file. Name appears in errors.
@@ -43,6 +54,7 @@ type Set struct {
 	byName   map[string]*Policy
 	index    map[target][]*Policy                // without wildcards; holds wildcard policies too, in the order of judging
 	wildcard map[admissionv1.Operation][]*Policy // for resources that no rule names
+	mutating []*mutatingPolicy                   // by name
 }
 
 // A target is what the index finds policies by. The subresource is left to the
@@ -60,16 +72,18 @@ type Policy struct {
 	failOpen    bool // failurePolicy Ignore
 	criteria    *criteria
 	validator   validating.Validator
-	namespace   bool // an expression reads namespaceObject
+	paramKind   *schema.GroupVersionKind // nil: it has no parameters
+	reads       reads
 	bindings    []binding
-	denies      bool    // one of the bindings does
-	memory      *memory // nil if expressions see more than the request
+	denies      bool                                      // one of the bindings does
+	memory      *memory.Memory[validating.ValidateResult] // nil if expressions see more than the request
 }
 
 type binding struct {
 	name     string
 	actions  []admissionregistrationv1.ValidationAction
 	criteria *criteria // nil: all that the policy matches
+	params   *paramRef // nil: none
 }
 
 // Name returns the name of the policy.
@@ -78,28 +92,57 @@ func (p *Policy) Name() string { return p.name }
 // Annotation returns the annotation of the policy with this key, or "".
 func (p *Policy) Annotation(key string) string { return p.annotations[key] }
 
-// Policies returns the policies in the order of their names. The slice belongs
-// to the caller.
+// Mutating returns the names of the mutating policies, in the order in which
+// they are applied.
+func (s *Set) Mutating() (names []string) {
+	for _, p := range s.mutating {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// Policies returns the validating policies in the order of their names. The
+// slice belongs to the caller.
 func (s *Set) Policies() []*Policy { return slices.Clone(s.policies) }
 
-// Policy returns the policy with this name, or nil.
+// Policy returns the validating policy with this name, or nil.
 func (s *Set) Policy(name string) *Policy { return s.byName[name] }
 
-// Len returns the number of policies.
+// Len returns the number of validating policies.
 func (s *Set) Len() int { return len(s.policies) }
 
+// Asks returns the kinds of parameters that policies of the set have, and
+// whether one of them asks the authorizer: what a caller needs sources for.
+func (s *Set) Asks() (params []schema.GroupVersionKind, authorizer bool) {
+	add := func(kind *schema.GroupVersionKind, r reads) {
+		if kind != nil && !slices.Contains(params, *kind) {
+			params = append(params, *kind)
+		}
+		authorizer = authorizer || r.authorizer
+	}
+	for _, p := range s.policies {
+		add(p.paramKind, p.reads)
+	}
+	for _, p := range s.mutating {
+		add(p.paramKind, p.reads)
+	}
+	return params, authorizer
+}
+
 // newSet orders and indexes compiled policies.
-func newSet(policies []*Policy) *Set {
+func newSet(policies []*Policy, mutating []*mutatingPolicy) *Set {
+	slices.SortFunc(mutating, func(a, b *mutatingPolicy) int { return cmp.Compare(a.name, b.name) })
 	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
 	s := &Set{
 		policies: policies,
+		mutating: mutating,
 		byName:   map[string]*Policy{},
 		index:    map[target][]*Policy{},
 		wildcard: map[admissionv1.Operation][]*Policy{},
 	}
 	for _, p := range policies {
 		s.byName[p.name] = p
-		for t := range p.targets() {
+		for t := range p.criteria.targets() {
 			if t.resource.Group == "*" || t.resource.Resource == "*" {
 				s.wildcard[t.operation] = appendNew(s.wildcard[t.operation], p)
 			} else {
@@ -116,15 +159,20 @@ func newSet(policies []*Policy) *Set {
 	return s
 }
 
-// targets returns what the rules of the policy name, operations spelled out.
-func (p *Policy) targets() map[target]bool {
+// targets returns what the rules name, operations spelled out.
+func (c *criteria) targets() map[target]bool {
 	out := map[target]bool{}
-	for _, rule := range p.criteria.resources.ResourceRules {
+	if c == nil { // a policy without rules does not load
+		return out
+	}
+	for _, rule := range c.resources.ResourceRules {
 		for _, op := range spellOut(rule.Operations) {
 			for _, group := range rule.APIGroups {
 				for _, resource := range rule.Resources {
 					base, _, _ := strings.Cut(resource, "/")
-					out[target{admissionv1.Operation(op), schema.GroupResource{Group: group, Resource: base}}] = true
+					for _, r := range c.equivalents(schema.GroupResource{Group: group, Resource: base}) {
+						out[target{admissionv1.Operation(op), r}] = true
+					}
 				}
 			}
 		}

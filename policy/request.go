@@ -22,8 +22,14 @@ type Request struct {
 	Kind        schema.GroupVersionKind
 	Resource    schema.GroupVersionResource
 	Subresource string
-	Namespace   string // empty for a cluster-scoped object
-	Name        string
+
+	// RequestKind and RequestResource are what the user asked for, when the API
+	// server has converted the object for a webhook; zero: Kind and Resource.
+	RequestKind     schema.GroupVersionKind
+	RequestResource schema.GroupVersionResource
+
+	Namespace string // empty for a cluster-scoped object
+	Name      string
 
 	Object    *unstructured.Unstructured // nil for DELETE
 	OldObject *unstructured.Unstructured // nil for CREATE and CONNECT
@@ -37,6 +43,14 @@ type Request struct {
 	// that ask. The name of a namespace is always known, and so is the label that
 	// repeats it.
 	Namespaces Namespaces
+	// Params finds the parameters of policies. When it is nil none are known,
+	// which is an error for the policies that have parameters.
+	Params Params
+	// Authorizer answers what expressions ask the authorizer. When it is nil
+	// nothing is known of rights, which is an error for the policies that ask.
+	Authorizer Authorizer
+	// Schemas knows how objects of custom kinds are merged. It may be nil.
+	Schemas Schemas
 
 	// Unjudged, when not nil, is told of each policy that cannot be judged because
 	// something that it asks for, such as the namespace, cannot be had; the policy
@@ -151,6 +165,9 @@ func dropNulls(value any) {
 		}
 	}
 }
+
+// ClusterScoped reports whether a built-in kind has no namespace.
+func ClusterScoped(kind schema.GroupVersionKind) bool { return clusterScoped(kind.Kind) }
 
 // clusterScoped reports whether a built-in kind has no namespace. The Go types
 // do not say so.

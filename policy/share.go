@@ -2,7 +2,6 @@ package policy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -18,9 +17,14 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/common"
 	"k8s.io/apiserver/pkg/cel/lazy"
+	"k8s.io/apiserver/pkg/cel/library"
+
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // Policies of one set ask the same of an object over and over: where its pod
@@ -38,6 +42,18 @@ type identity = unique.Handle[string]
 type sharedExpression struct {
 	compiled plugincel.CompilationResult
 	identity identity
+	params   bool // it reads params, so that its value is that of one parameter
+}
+
+// newShared returns a compiled expression that may use the variables before it.
+func newShared(name, expression string, compiled plugincel.CompilationResult, before []variable) sharedExpression {
+	used := uses(expression, before)
+	reads := func(v variable) bool { return v.params }
+	return sharedExpression{
+		compiled: compiled,
+		identity: identify(name, expression, before),
+		params:   paramsUse.MatchString(expression) || slices.ContainsFunc(used, reads),
+	}
 }
 
 // A variable is a shared expression that has a name in its policy.
@@ -47,34 +63,39 @@ type variable struct {
 }
 
 var (
+	paramsUse    = regexp.MustCompile(`\bparams\b`)
 	variablesUse = regexp.MustCompile(`\bvariables\b`)
 	variableName = regexp.MustCompile(`\bvariables\s*\.\s*\??\s*([_a-zA-Z][_a-zA-Z0-9]*)`)
 )
 
 // identify returns the identity of an expression that may use the variables
 // before it. One that reads the namespace has none: match conditions see no
-// namespace, the other expressions do.
+// namespace, the other expressions do. Nor has one that asks the authorizer,
+// which is not there for messages and may not know an answer.
 func identify(name, expression string, before []variable) identity {
-	if strings.Contains(expression, plugincel.NamespaceVarName) {
+	if strings.Contains(expression, plugincel.NamespaceVarName) || strings.Contains(expression, plugincel.AuthorizerVarName) {
 		return identity{}
 	}
-	used := map[string]bool{}
-	named := variableName.FindAllStringSubmatch(expression, -1)
-	for _, m := range named {
-		used[m[1]] = true
-	}
-	all := len(named) != len(variablesUse.FindAllString(expression, -1))
 	key := name + "\x00" + expression
-	for _, v := range before {
-		if !all && !used[v.name] {
-			continue
-		}
+	for _, v := range uses(expression, before) {
 		if v.identity == (identity{}) {
 			return identity{}
 		}
 		key += "\x00" + v.identity.Value()
 	}
 	return unique.Make(key)
+}
+
+// uses returns which of the variables before it an expression may use.
+func uses(expression string, before []variable) (used []variable) {
+	named := variableName.FindAllStringSubmatch(expression, -1)
+	all := len(named) != len(variablesUse.FindAllString(expression, -1))
+	for _, v := range before {
+		if all || slices.ContainsFunc(named, func(m []string) bool { return m[1] == v.name }) {
+			used = append(used, v)
+		}
+	}
+	return used
 }
 
 // A memo is the outcome of one expression for one request.
@@ -101,12 +122,18 @@ func (c *condition) CompilationErrors() []error { return nil }
 // together. It does as the API server does, but for what is shared.
 func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) ([]plugincel.EvaluationResult, int64, error) {
 	in, _ := ctx.(*input)
+	if in != nil && !in.shows(request) {
+		in = nil
+	}
 	if in != nil && in.passed == c.follows && c.affordable(in, budget) {
 		return make([]plugincel.EvaluationResult, len(c.expressions)), budget, nil
 	}
 	s, err := c.share(ctx, in, attr, request, vars, namespace)
 	if err != nil {
 		return nil, -1, err
+	}
+	if in != nil {
+		in.passed = nil
 	}
 	passed := true
 	results := make([]plugincel.EvaluationResult, len(c.expressions))
@@ -115,7 +142,7 @@ func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttri
 		if e.compiled.ExpressionAccessor == nil {
 			continue // a placeholder
 		}
-		m := s.memos[e.identity]
+		m := s.shared(e)[e.identity]
 		if m == nil {
 			if m, err = s.evaluate(e); err != nil {
 				return nil, -1, err
@@ -161,20 +188,22 @@ type sharing struct {
 	context.Context
 	condition *condition
 	memos     map[identity]*memo // of the request; nil if it shares nothing
+	ofParam   map[identity]*memo // the same, of what reads the parameter
 	own       map[string]*memo   // of variables that are not shared, by name
 	charged   []*memo
 	asking    *memo // what is evaluated now
 	variables variables
 
-	object, oldObject, request, namespace any
+	object, oldObject, request, namespace, params any
+
+	user       user.Info
+	resource   library.Resource
+	authorizer authorizer.UnconditionalAuthorizer // nil where there is none
 }
 
 // share makes the values that expressions see, the same for all that see the
 // same.
 func (c *condition) share(ctx context.Context, in *input, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace) (*sharing, error) {
-	if vars.VersionedParams != nil || vars.Authorizer != nil {
-		return nil, errors.New("evaluate policy: parameters and the authorizer are not supported")
-	}
 	s := &sharing{}
 	if in != nil { // one after the other may have it
 		s = &in.sharing
@@ -191,18 +220,28 @@ func (c *condition) share(ctx context.Context, in *input, attr *admission.Versio
 	if in == nil {
 		s.request = common.SchemalessTypedToVal(request)
 	} else {
-		if in.request == nil { // the same for all policies: nothing is matched in another version
+		if in.request == nil { // the same for all policies that see this version
 			in.request = common.SchemalessTypedToVal(request)
 		}
-		s.memos, s.request = in.memos, in.request
+		s.memos, s.ofParam, s.request = in.memos, in.memosOf(vars.VersionedParams), in.request
 	}
+	s.user, s.resource, s.authorizer = attr.GetUserInfo(), attr, vars.Authorizer
+	s.params = paramValue(vars.VersionedParams)
 	s.namespace = common.SchemalessTypedToVal(namespace)
 	if in != nil && in.trace != nil {
-		s.object = in.traced(s.object, objectPlace)
-		s.oldObject = in.traced(s.oldObject, oldObjectPlace)
-		s.request = in.traced(s.request, requestPlace)
+		s.object = traced(in.trace, memory.Object, s.object)
+		s.oldObject = traced(in.trace, memory.OldObject, s.oldObject)
+		s.request = traced(in.trace, memory.Request, s.request)
 	}
 	return s, nil
+}
+
+// traced returns what expressions see of a value that a trace follows.
+func traced(t *memory.Trace, place int, value any) any {
+	if v, ok := value.(ref.Val); ok {
+		return t.See(place, v)
+	}
+	return value
 }
 
 // ResolveName implements [cel.Activation].
@@ -219,7 +258,11 @@ func (s *sharing) ResolveName(name string) (any, bool) {
 	case plugincel.VariableVarName:
 		return &s.variables, true
 	case plugincel.ParamsVarName:
-		return nil, true
+		return s.params, true
+	case plugincel.AuthorizerVarName:
+		return library.NewAuthorizerVal(s.user, s.authorizer), s.authorizer != nil
+	case plugincel.RequestResourceAuthorizerVarName:
+		return library.NewResourceAuthorizerVal(s.user, s.authorizer, s.resource), s.authorizer != nil
 	}
 	return nil, false
 }
@@ -248,13 +291,21 @@ func (s *sharing) evaluate(e *sharedExpression) (*memo, error) {
 	} else {
 		m.result.EvalResult = value
 	}
-	s.keep(e.identity, m)
+	s.keep(e, m)
 	return m, nil
 }
 
-func (s *sharing) keep(id identity, m *memo) {
-	if s.memos != nil && id != (identity{}) {
-		s.memos[id] = m
+// shared returns the values that an expression may have in common with others.
+func (s *sharing) shared(e *sharedExpression) map[identity]*memo {
+	if e.params {
+		return s.ofParam
+	}
+	return s.memos
+}
+
+func (s *sharing) keep(e *sharedExpression, m *memo) {
+	if memos := s.shared(e); memos != nil && e.identity != (identity{}) {
+		memos[e.identity] = m
 	}
 }
 
@@ -317,7 +368,7 @@ func (v *variables) Contains(key ref.Val) ref.Val {
 
 // value returns the value of a variable for whoever is asking.
 func (s *sharing) value(v *variable) ref.Val {
-	m := s.memos[v.identity]
+	m := s.shared(&v.sharedExpression)[v.identity]
 	if m == nil {
 		m = s.own[v.name]
 	}
@@ -327,8 +378,8 @@ func (s *sharing) value(v *variable) ref.Val {
 		s.asking = m
 		m.value, m.cost = s.run(v)
 		s.asking = outer
-		s.keep(v.identity, m)
-		if s.memos == nil || v.identity == (identity{}) {
+		s.keep(&v.sharedExpression, m)
+		if s.shared(&v.sharedExpression) == nil || v.identity == (identity{}) {
 			if s.own == nil {
 				s.own = map[string]*memo{}
 			}

@@ -63,8 +63,7 @@ func pairs(t *testing.T, d *document, lang *language) (out []pair) {
 	spec := &d.policy.Spec
 	for _, v := range spec.Variables {
 		e := named{v.Name, v.Expression}
-		c.variables = append(c.variables, variable{v.Name, sharedExpression{
-			compiled: c.CompileCELExpression(e, none, environment.StoredExpressions), identity: identify(v.Name, v.Expression, c.variables)}})
+		c.variables = append(c.variables, variable{v.Name, newShared(v.Name, v.Expression, c.CompileCELExpression(e, none, environment.StoredExpressions), c.variables)})
 		c.declare(v.Name, c.variables[len(c.variables)-1].compiled.OutputType)
 		theirs.CompileAndStoreVariable(e, none, environment.StoredExpressions)
 	}
@@ -217,6 +216,15 @@ func TestIdentify(t *testing.T) {
 	} {
 		if same(e) != want {
 			t.Errorf("%s: shared %v, want %v", e, !want, want)
+		}
+	}
+	if identify("", "authorizer.path('/').check('get').allowed()", nil) != (identity{}) {
+		t.Error("what asks the authorizer is shared")
+	}
+	reading := []variable{{"x", newShared("x", "params.a", plugincel.CompilationResult{}, nil)}}
+	for e, want := range map[string]bool{"params == null": true, "variables.x": true, "variables['x']": true, "object.params2": false, "variables.y": false} {
+		if got := newShared("", e, plugincel.CompilationResult{}, reading).params; got != want {
+			t.Errorf("%s: reads params %v, want %v", e, got, want)
 		}
 	}
 	if identify("", "namespaceObject == null", nil) != (identity{}) || identify("", "variables.n", variables("n", "namespaceObject")) != (identity{}) {

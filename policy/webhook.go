@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,11 +16,31 @@ type covered struct {
 	operation                admissionregistrationv1.OperationType
 }
 
-// WebhookRules returns the union of the resource rules of all policies, merged
-// and in a fixed order, for the registration of a webhook that serves the set.
+// WebhookRules returns the union of the resource rules of all validating
+// policies, merged and in a fixed order, for the registration of a webhook that
+// serves the set.
 func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
+	all := map[covered]bool{}
+	for _, p := range s.policies {
+		p.criteria.cover(all)
+	}
+	return webhookRules(all)
+}
+
+// MutatingWebhookRules returns the same of all mutating policies. There is
+// nothing to mutate about a deletion.
+func (s *Set) MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations {
+	all := map[covered]bool{}
+	for _, p := range s.mutating {
+		p.criteria.cover(all)
+	}
+	maps.DeleteFunc(all, func(c covered, _ bool) bool { return c.operation == admissionregistrationv1.Delete })
+	return webhookRules(all)
+}
+
+func webhookRules(all map[covered]bool) []admissionregistrationv1.RuleWithOperations {
 	operations := map[covered][]string{} // key without operation
-	for c := range s.covered() {
+	for c := range all {
 		op := string(c.operation)
 		c.operation = ""
 		operations[c] = append(operations[c], op)
@@ -47,23 +68,19 @@ func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
 	return rules
 }
 
-// covered flattens the rules of all policies.
-func (s *Set) covered() map[covered]bool {
-	out := map[covered]bool{}
-	for _, p := range s.policies {
-		for _, rule := range p.criteria.resources.ResourceRules {
-			for _, group := range rule.APIGroups {
-				for _, version := range rule.APIVersions {
-					for _, resource := range rule.Resources {
-						for _, op := range spellOut(rule.Operations) {
-							out[covered{group, version, resource, *rule.Scope, op}] = true
-						}
+// cover adds the flattened rules.
+func (c *criteria) cover(all map[covered]bool) {
+	for _, rule := range c.resources.ResourceRules {
+		for _, group := range rule.APIGroups {
+			for _, version := range rule.APIVersions {
+				for _, resource := range rule.Resources {
+					for _, op := range spellOut(rule.Operations) {
+						all[covered{group, version, resource, *rule.Scope, op}] = true
 					}
 				}
 			}
 		}
 	}
-	return out
 }
 
 func webhookRule(c covered, resources []string) admissionregistrationv1.RuleWithOperations {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/kubeguardian/kubeguardian/content"
@@ -45,5 +46,24 @@ func loadPolicies(paths []string) (*policy.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load policies: %w", err)
 	}
+	if err := answerable(set); err != nil {
+		return nil, fmt.Errorf("load policies: %w", err)
+	}
 	return set, nil
+}
+
+// answerable refuses policies that ask for what the server has no source of:
+// they would fail for every request that they match.
+func answerable(set *policy.Set) error {
+	params, authorizer := set.Asks()
+	if len(params) > 0 {
+		return fmt.Errorf("parameters (paramKind %s) are not supported by serve yet", params[0].Kind)
+	}
+	if authorizer {
+		return errors.New("the authorizer is not supported by serve yet")
+	}
+	if names := set.Mutating(); len(names) > 0 {
+		return fmt.Errorf("mutating policies (%s) are not supported by serve yet", names[0])
+	}
+	return nil
 }

@@ -189,6 +189,23 @@ func TestEvidencePage(t *testing.T) {
 	}
 }
 
+// TestPoliciesPage loads the policies that the page shows.
+func TestPoliciesPage(t *testing.T) {
+	shown := 0
+	for _, b := range blocks(t, "../docs/policies.md") {
+		if b.info != "yaml policy" {
+			continue
+		}
+		shown++
+		if _, err := policy.Load(policy.File{Name: "docs/policies.md", Data: []byte(b.text)}); err != nil {
+			t.Errorf("block at line %d: %v", b.line, err)
+		}
+	}
+	if shown < 2 {
+		t.Errorf("docs/policies.md shows %d policies, want one of each kind", shown)
+	}
+}
+
 // everyKey fails for each key of a configuration struct that shown lacks.
 func everyKey(t *testing.T, typ reflect.Type, shown map[string]any, path string) {
 	t.Helper()

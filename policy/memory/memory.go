@@ -1,4 +1,16 @@
-package policy
+// Package memory lets policies recall what they have decided.
+//
+// Most objects of a cluster are alike in what a policy looks at: a policy on
+// capabilities sees the same few shapes of a container ten thousand times. A
+// [Memory] learns from each evaluation which fields were read, in which order
+// and what they held. Evaluation is a pure function of what it reads, so that
+// another request with the same answers to the same questions has the same
+// outcome, and following the questions takes a fiftieth of the time of
+// evaluating them.
+//
+// A memory is a decision tree: an inner node asks one question, a branch is an
+// answer, a leaf is an outcome. It holds nothing that evaluation did not say.
+package memory
 
 import (
 	"math"
@@ -9,32 +21,21 @@ import (
 	"sync/atomic"
 
 	"github.com/google/cel-go/common/types"
-	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 )
-
-// Most objects of a cluster are alike in what a policy looks at: a policy on
-// capabilities sees the same few shapes of a container ten thousand times. A
-// memory learns from each evaluation which fields were read, in which order and
-// what they held. Evaluation is a pure function of what it reads, so that
-// another request with the same answers to the same questions has the same
-// outcome, and following the questions takes a fiftieth of the time of
-// evaluating them.
-//
-// A memory is a decision tree: an inner node asks one question, a branch is an
-// answer, a leaf is an outcome. It holds nothing that evaluation did not say.
 
 // Bounds of a memory. What goes beyond them is evaluated, and not learned.
 const (
-	maxQuestions = 400    // of one outcome
+	MaxQuestions = 400    // of one outcome
 	maxAnswers   = 256    // to one question; an image or a name has too many
-	maxMemory    = 4096   // of one policy
+	MaxNodes     = 4096   // of one policy
 	maxFailures  = 8      // to learn, one after the other
-	patience     = 10_000 // requests without an answer, until a memory that cannot learn starts over
+	Patience     = 10_000 // requests without an answer, until a memory that cannot learn starts over
 )
 
-// A memory is safe for concurrent use.
-type memory struct {
-	roots [4]atomic.Pointer[node] // by which of object and oldObject there are
+// A Memory of outcomes. It is safe for concurrent use; the zero value knows
+// nothing.
+type Memory[T any] struct {
+	roots [4]atomic.Pointer[node[T]] // by which of object and oldObject there are
 
 	learn    sync.Mutex
 	nodes    int // guarded by learn
@@ -45,18 +46,18 @@ type memory struct {
 }
 
 // A node asks a question, or knows the outcome.
-type node struct {
+type node[T any] struct {
 	question question
-	branches atomic.Pointer[[]branch] // replaced whole, under memory.learn
-	outcome  *validating.ValidateResult
+	branches atomic.Pointer[[]branch[T]] // replaced whole, under Memory.learn
+	outcome  *T
 }
 
-type branch struct {
+type branch[T any] struct {
 	answer answer
-	to     *node
+	to     *node[T]
 }
 
-func (n *node) follow(a answer) *node {
+func (n *node[T]) follow(a answer) *node[T] {
 	if all := n.branches.Load(); all != nil {
 		for i := range *all {
 			if b := &(*all)[i]; b.answer == a {
@@ -67,16 +68,16 @@ func (n *node) follow(a answer) *node {
 	return nil
 }
 
-func (n *node) varied() bool {
+func (n *node[T]) varied() bool {
 	all := n.branches.Load()
 	return all != nil && len(*all) >= maxAnswers
 }
 
-// The places of the first values that questions are about.
+// The places of the first values, which all questions lead from.
 const (
-	objectPlace = iota
-	oldObjectPlace
-	requestPlace
+	Object = iota
+	OldObject
+	Request
 	firstPlace // of what questions lead to
 )
 
@@ -121,18 +122,31 @@ const (
 	list
 )
 
-// values are what memories ask about one request. They belong to one goroutine.
-type values struct {
+// Values are what memories ask about one request. They belong to one goroutine.
+type Values struct {
 	first  [firstPlace]any // the first ones, which all questions lead from
 	places []any
 	equal  map[[2]uintptr]answer // of comparisons, which many policies ask for
 }
 
+// NewValues returns the values of a request: its object and old object, each
+// nil if there is none, and what is to be asked of the rest of it. They hold
+// what JSON has, with whole numbers as int64, and are not changed.
+func NewValues(object, oldObject, request map[string]any) *Values {
+	v := &Values{}
+	for place, value := range [firstPlace]map[string]any{object, oldObject, request} {
+		if value != nil {
+			v.first[place] = value
+		}
+	}
+	return v
+}
+
 // reset leaves the first values only.
-func (v *values) reset() { v.places = append(v.places[:0], v.first[:]...) }
+func (v *Values) reset() { v.places = append(v.places[:0], v.first[:]...) }
 
 // answer asks a question. value is what the answer stands for.
-func (v *values) answer(q question) (a answer, value any) {
+func (v *Values) answer(q question) (a answer, value any) {
 	switch of := v.places[q.place].(type) {
 	case map[string]any:
 		switch q.ask {
@@ -161,7 +175,7 @@ func (v *values) answer(q question) (a answer, value any) {
 }
 
 // compare says whether CEL calls two maps or lists equal.
-func (v *values) compare(a, b any) answer {
+func (v *Values) compare(a, b any) answer {
 	key := [2]uintptr{identityOf(a), identityOf(b)}
 	if known, ok := v.equal[key]; ok {
 		return known
@@ -234,9 +248,9 @@ func sortedKeys(m map[string]any) []string {
 	return keys
 }
 
-// recall returns the outcome for the values of a request. Without one, worth
+// Recall returns the outcome for the values of a request. Without one, worth
 // says whether the outcome is worth learning.
-func (m *memory) recall(v *values) (outcome *validating.ValidateResult, worth bool) {
+func (m *Memory[T]) Recall(v *Values) (outcome *T, worth bool) {
 	v.reset()
 	n := m.root(v).Load()
 	for n != nil && n.outcome == nil {
@@ -256,24 +270,38 @@ func (m *memory) recall(v *values) (outcome *validating.ValidateResult, worth bo
 	return n.outcome, false
 }
 
-func (m *memory) root(v *values) *atomic.Pointer[node] {
+func (m *Memory[T]) root(v *Values) *atomic.Pointer[node[T]] {
 	i := 0
-	if v.first[objectPlace] != nil {
+	if v.first[Object] != nil {
 		i |= 1
 	}
-	if v.first[oldObjectPlace] != nil {
+	if v.first[OldObject] != nil {
 		i |= 2
 	}
 	return &m.roots[i]
 }
 
+// State is what can be seen of a memory.
+type State struct {
+	Nodes    int  // that it holds
+	Failures int  // to learn, since it last did
+	Resting  bool // it does not learn
+}
+
+// State returns the state of the memory.
+func (m *Memory[T]) State() State {
+	m.learn.Lock()
+	defer m.learn.Unlock()
+	return State{m.nodes, m.failures, m.resting.Load()}
+}
+
 // awake reports whether the memory learns. One that rests starts over when it
 // has not known enough.
-func (m *memory) awake() bool {
+func (m *Memory[T]) awake() bool {
 	if !m.resting.Load() {
 		return true
 	}
-	if m.missed.Add(1) < patience {
+	if m.missed.Add(1) < Patience {
 		return false
 	}
 	m.learn.Lock()
@@ -287,8 +315,8 @@ func (m *memory) awake() bool {
 	return true
 }
 
-// remember learns an outcome and the questions that it was found by.
-func (m *memory) remember(v *values, t *trace, outcome *validating.ValidateResult) {
+// Learn keeps an outcome and the questions that it was found by.
+func (m *Memory[T]) Learn(v *Values, t *Trace, outcome *T) {
 	m.learn.Lock()
 	defer m.learn.Unlock()
 	if t.failed || !m.insert(v, t.asked, outcome) {
@@ -296,13 +324,13 @@ func (m *memory) remember(v *values, t *trace, outcome *validating.ValidateResul
 	} else {
 		m.failures = 0
 	}
-	if m.nodes >= maxMemory || m.failures >= maxFailures {
+	if m.nodes >= MaxNodes || m.failures >= maxFailures {
 		m.resting.Store(true)
 	}
 }
 
 // insert reports whether the questions are those that the memory would ask.
-func (m *memory) insert(v *values, asked []asked, outcome *validating.ValidateResult) bool {
+func (m *Memory[T]) insert(v *Values, asked []asked, outcome *T) bool {
 	root := m.root(v)
 	n := root.Load()
 	if n == nil {
@@ -315,7 +343,7 @@ func (m *memory) insert(v *values, asked []asked, outcome *validating.ValidateRe
 		}
 		next := n.follow(a.answer)
 		if next == nil {
-			n.add(branch{a.answer, m.chain(asked[i+1:], outcome)})
+			n.add(branch[T]{a.answer, m.chain(asked[i+1:], outcome)})
 			return true
 		}
 		n = next
@@ -324,11 +352,11 @@ func (m *memory) insert(v *values, asked []asked, outcome *validating.ValidateRe
 }
 
 // add gives a node another branch, if it has not too many.
-func (n *node) add(b branch) {
+func (n *node[T]) add(b branch[T]) {
 	if n.varied() {
 		return
 	}
-	var all []branch
+	var all []branch[T]
 	if old := n.branches.Load(); old != nil {
 		all = *old
 	}
@@ -337,11 +365,11 @@ func (n *node) add(b branch) {
 }
 
 // chain makes the nodes of questions that lead to one outcome.
-func (m *memory) chain(asked []asked, outcome *validating.ValidateResult) *node {
-	n := &node{outcome: outcome}
+func (m *Memory[T]) chain(asked []asked, outcome *T) *node[T] {
+	n := &node[T]{outcome: outcome}
 	for _, a := range slices.Backward(asked) {
-		before := &node{question: a.question}
-		before.branches.Store(&[]branch{{a.answer, n}})
+		before := &node[T]{question: a.question}
+		before.branches.Store(&[]branch[T]{{a.answer, n}})
 		n = before
 	}
 	m.nodes += len(asked) + 1

@@ -1,4 +1,4 @@
-package policy
+package memory
 
 import (
 	"fmt"
@@ -9,15 +9,15 @@ import (
 	"github.com/google/cel-go/common/types/traits"
 )
 
-// A trace is what one evaluation asks of the values of its request. Expressions
+// A Trace is what one evaluation asks of the values of its request. Expressions
 // see these values through [tracedMap] and [tracedList], which behave as the
 // values that they stand for and note what is asked.
-type trace struct {
+type Trace struct {
 	asked  []asked
 	place  map[question]int // of what a question has led to
 	places int
 	failed bool // something was asked that cannot be noted
-	values *values
+	values *Values
 }
 
 // An asked question has been answered.
@@ -26,17 +26,18 @@ type asked struct {
 	answer answer
 }
 
-func newTrace(v *values) *trace {
-	return &trace{place: map[question]int{}, places: firstPlace, values: v}
+// NewTrace returns the trace of an evaluation of a request that is to be learned.
+func NewTrace(v *Values) *Trace {
+	return &Trace{place: map[question]int{}, places: firstPlace, values: v}
 }
 
 // ask notes a question about the map or list native, and returns the place of
 // the value that it leads to.
-func (t *trace) ask(q question, a answer) (place int) {
+func (t *Trace) ask(q question, a answer) (place int) {
 	if place, known := t.place[q]; known {
 		return place
 	}
-	if a.kind == unanswerable || len(t.asked) >= maxQuestions {
+	if a.kind == unanswerable || len(t.asked) >= MaxQuestions {
 		t.failed = true
 	}
 	if t.failed {
@@ -54,7 +55,7 @@ func (t *trace) ask(q question, a answer) (place int) {
 // value returns what an expression sees of a value at a place: what value is,
 // and noted what is asked of it. native is the same value in the form in which
 // a memory asks it.
-func (t *trace) value(value ref.Val, native any, place int) ref.Val {
+func (t *Trace) value(value ref.Val, native any, place int) ref.Val {
 	switch n := native.(type) {
 	case map[string]any:
 		if m, ok := value.(traits.Mapper); ok {
@@ -73,17 +74,17 @@ func (t *trace) value(value ref.Val, native any, place int) ref.Val {
 	return value
 }
 
-// traced returns what expressions see of one of the first values.
-func (in *input) traced(value any, place int) any {
-	if in.values.first[place] == nil {
+// See returns what expressions see of a first value, by its place.
+func (t *Trace) See(place int, value ref.Val) ref.Val {
+	if t.values.first[place] == nil {
 		return value
 	}
-	return in.trace.value(value.(ref.Val), in.values.first[place], place)
+	return t.value(value, t.values.first[place], place)
 }
 
 // traced is what maps and lists have in common.
 type traced struct {
-	trace *trace
+	trace *Trace
 	place int
 }
 
