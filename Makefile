@@ -43,6 +43,7 @@ test: build browser
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
 	cd lab && go test -timeout 10m ./...
+	cd test/gatekeeper && go vet ./... && go test -timeout 10m ./...
 	go test -timeout 20m ./test/e2e
 
 # Compiles with the flags of the tests, so that nothing is compiled twice.
@@ -61,11 +62,13 @@ bench:
 	go test -run '^$$' -bench . -benchmem $(BENCH)
 	go run ./test/bench
 	go run ./test/bench/webhook
+	cd test/gatekeeper && go run ./bench
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/^/gofmt would change: /'; exit 1; }
 	go run $(STATICCHECK) ./...
 	cd lab && go run $(STATICCHECK) ./...
+	cd test/gatekeeper && go run $(STATICCHECK) ./...
 
 # Needs the Go vulnerability database.
 vulncheck:

@@ -1,0 +1,218 @@
+package gatekeeper
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+const maxErrors = 100 // reported of one load
+
+// Load parses, checks and compiles files with templates, their constraints,
+// ExpansionTemplate, Config and SyncSet documents, in any order. The error holds one line for each
+// mistake found, with file and line, at most 100 of them. Documents of other
+// kinds are mistakes: see [Handles].
+func Load(files ...policy.File) (*Set, error) {
+	l := loader{
+		templates:   map[string]*template{},
+		constraints: map[string]*policy.Document{},
+		out:         &compiled{excluded: map[Point][]wildcard{}, workers: workers{make(chan func())}},
+	}
+	var constraints []*policy.Document
+	for _, f := range files {
+		docs, err := policy.Documents(f)
+		l.fail(err)
+		for _, d := range docs {
+			if kind := kindOf(d); kind.Group == constraintGroup {
+				constraints = append(constraints, d)
+			} else {
+				l.add(d, kind)
+			}
+		}
+	}
+	for _, d := range constraints { // their templates may stand after them
+		l.addConstraint(d)
+	}
+	if err := l.err(); err != nil {
+		return nil, err
+	}
+	return &Set{compiled: l.out.ready(), point: Webhook}, nil
+}
+
+func kindOf(d *policy.Document) schema.GroupVersionKind {
+	return schema.FromAPIVersionAndKind(d.Text("apiVersion"), d.Text("kind"))
+}
+
+// A loader collects the documents of a load and what is wrong with them.
+type loader struct {
+	templates   map[string]*template        // by the kind of their constraints
+	constraints map[string]*policy.Document // by kind and name
+	out         *compiled
+	errs        []error
+}
+
+// fail keeps an error; a joined error counts as its parts.
+func (l *loader) fail(err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, part := range joined.Unwrap() {
+			l.fail(part)
+		}
+	} else if err != nil {
+		l.errs = append(l.errs, err)
+	}
+}
+
+func (l *loader) err() error {
+	if extra := len(l.errs) - maxErrors; extra > 0 {
+		l.errs = append(l.errs[:maxErrors], fmt.Errorf("and %d more errors", extra))
+	}
+	return errors.Join(l.errs...)
+}
+
+// add takes any document but a constraint.
+func (l *loader) add(d *policy.Document, kind schema.GroupVersionKind) {
+	switch {
+	case !Handles(kind):
+		l.fail(d.At("kind", "kind %q of %q is not supported: want ConstraintTemplate, a constraint, ExpansionTemplate, Config or SyncSet", kind.Kind, kind.GroupVersion()))
+	case kind.Group == templateGroup:
+		l.addTemplate(d)
+	case kind.Group == expansionGroup:
+		l.fail(l.out.addExpansion(d))
+	case kind.Group == configGroup:
+		l.fail(l.out.addConfig(d))
+	default:
+		l.fail(l.out.addSyncSet(d))
+	}
+}
+
+func (l *loader) addTemplate(d *policy.Document) {
+	t, err := newTemplate(d)
+	l.fail(err)
+	if t == nil {
+		return
+	}
+	if first := l.templates[t.kind]; first != nil {
+		l.fail(d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name")))
+		return
+	}
+	l.templates[t.kind] = t
+	l.out.templates = append(l.out.templates, t)
+}
+
+func (l *loader) addConstraint(d *policy.Document) {
+	t := l.templates[d.Text("kind")]
+	if t == nil {
+		if len(l.errs) == 0 { // a template with a mistake may be the one
+			l.fail(d.At("kind", "no ConstraintTemplate defines the kind %q", d.Text("kind")))
+		}
+		return
+	}
+	c, err := newConstraint(d, t)
+	l.fail(err)
+	if c == nil {
+		return
+	}
+	key := t.kind + "/" + c.name
+	if first := l.constraints[key]; first != nil {
+		l.fail(d.At("metadata.name", "constraint %s %q is already defined at %s", t.kind, c.name, first.Place("metadata.name")))
+		return
+	}
+	l.constraints[key] = d
+	l.out.constraints = append(l.out.constraints, c)
+}
+
+// ready orders and indexes what was loaded.
+func (c *compiled) ready() *compiled {
+	slices.SortFunc(c.templates, func(a, b *template) int { return cmp.Compare(a.kind, b.kind) })
+	slices.SortFunc(c.constraints, func(a, b *constraint) int {
+		return cmp.Or(cmp.Compare(a.template.kind, b.template.kind), cmp.Compare(a.name, b.name))
+	})
+	for _, t := range c.templates {
+		t.known = nil
+	}
+	for i, constraint := range c.constraints {
+		constraint.order = i
+	}
+	c.index = newIndex(c.constraints)
+	return c
+}
+
+// A configDocument is Gatekeeper's Config. Traces and the readiness of its pods
+// are none of our business.
+type configDocument struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   map[string]any `json:"metadata"`
+	Status     map[string]any `json:"status"`
+	Spec       struct {
+		Match []struct {
+			Processes          []string   `json:"processes"`
+			ExcludedNamespaces []wildcard `json:"excludedNamespaces"`
+		} `json:"match"`
+		Sync struct {
+			SyncOnly []metav1.GroupVersionKind `json:"syncOnly"`
+		} `json:"sync"`
+		Validation map[string]any `json:"validation"`
+		Readiness  map[string]any `json:"readiness"`
+	} `json:"spec"`
+}
+
+func (c *compiled) addConfig(d *policy.Document) error {
+	var doc configDocument
+	if err := d.Decode(&doc); err != nil {
+		return err
+	}
+	processes := map[string][]Point{
+		"webhook": {Webhook}, "audit": {Audit}, "*": {Webhook, Audit}, "sync": nil, "mutation-webhook": nil,
+	}
+	var errs []error
+	for i, m := range doc.Spec.Match {
+		for j, name := range m.Processes {
+			where, known := processes[name]
+			if !known {
+				errs = append(errs, d.At(fmt.Sprintf("spec.match[%d].processes[%d]", i, j), "process %q is not known: want one of %v", name, slices.Sorted(maps.Keys(processes))))
+			}
+			for _, point := range where {
+				c.excluded[point] = append(c.excluded[point], m.ExcludedNamespaces...)
+			}
+		}
+	}
+	c.sync(doc.Spec.Sync.SyncOnly)
+	return errors.Join(errs...)
+}
+
+// A syncSetDocument says what data.inventory is to hold.
+type syncSetDocument struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   map[string]any `json:"metadata"`
+	Status     map[string]any `json:"status"`
+	Spec       struct {
+		GVKs []metav1.GroupVersionKind `json:"gvks"`
+	} `json:"spec"`
+}
+
+func (c *compiled) addSyncSet(d *policy.Document) error {
+	var doc syncSetDocument
+	if err := d.Decode(&doc); err != nil {
+		return err
+	}
+	c.sync(doc.Spec.GVKs)
+	return nil
+}
+
+func (c *compiled) sync(kinds []metav1.GroupVersionKind) {
+	for _, k := range kinds {
+		kind := schema.GroupVersionKind(k)
+		if !slices.Contains(c.synced, kind) {
+			c.synced = append(c.synced, kind)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+// Command judge is the product's side of the comparison with Gatekeeper's own
+// client in test/gatekeeper, a module that cannot be linked with the product.
+//
+// It reads JSON, one value on a line: first what requests are judged by, then
+// admission requests. For each request it writes one line with the violations,
+// or, with -measure, the processor time that judging takes.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/pprof"
+	"slices"
+	"syscall"
+	"time"
+
+	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+)
+
+func main() {
+	round := flag.Duration("measure", 0, "judge each request for three rounds of this processor `time` and write that of one")
+	profile := flag.String("cpuprofile", "", "write a profile to this `file`")
+	flag.Parse()
+	if err := profiled(*profile, func() error { return run(os.Stdin, os.Stdout, *round) }); err != nil {
+		fmt.Fprintln(os.Stderr, "judge: error:", err)
+		os.Exit(1)
+	}
+}
+
+func profiled(file string, f func() error) error {
+	if file == "" {
+		return f()
+	}
+	out, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
+}
+
+// A setup is what requests are judged by, and what policies see.
+type setup struct {
+	Policies   string                      `json:"policies"` // YAML documents
+	Namespaces []corev1.Namespace          `json:"namespaces"`
+	Inventory  []unstructured.Unstructured `json:"inventory"`
+	Point      gatekeeper.Point            `json:"point"`
+}
+
+// An answer is written for each request.
+type answer struct {
+	Violations  []finding.Violation `json:"violations,omitempty"`
+	Error       string              `json:"error,omitempty"`
+	Nanoseconds int64               `json:"nanoseconds,omitempty"`
+}
+
+type judge struct {
+	set        *gatekeeper.Set
+	namespaces map[string]*corev1.Namespace
+}
+
+func run(in io.Reader, out io.Writer, round time.Duration) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 64<<20)
+	if !lines.Scan() {
+		return fmt.Errorf("read the first line: %w", io.ErrUnexpectedEOF)
+	}
+	var s setup
+	if err := json.Unmarshal(lines.Bytes(), &s); err != nil {
+		return fmt.Errorf("read the first line: %w", err)
+	}
+	j, err := newJudge(s)
+	if err != nil {
+		return err
+	}
+	encoder := json.NewEncoder(out)
+	for lines.Scan() {
+		if err := encoder.Encode(j.answer(lines.Bytes(), round)); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
+}
+
+func newJudge(s setup) (*judge, error) {
+	set, err := gatekeeper.Load(policy.File{Name: "policies.yaml", Data: []byte(s.Policies)})
+	if err != nil {
+		return nil, err
+	}
+	inventory, err := gatekeeper.NewInventory(func(yield func(*unstructured.Unstructured) bool) {
+		for i := range s.Inventory {
+			if !yield(&s.Inventory[i]) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	j := &judge{set: set.WithInventory(inventory), namespaces: map[string]*corev1.Namespace{}}
+	if s.Point != "" {
+		j.set = j.set.At(s.Point)
+	}
+	for i := range s.Namespaces {
+		j.namespaces[s.Namespaces[i].Name] = &s.Namespaces[i]
+	}
+	return j, nil
+}
+
+func (j *judge) answer(line []byte, round time.Duration) answer {
+	if round > 0 {
+		return j.measure(line, round)
+	}
+	violations, err := j.review(line)
+	if err != nil {
+		return answer{Error: err.Error()}
+	}
+	return answer{Violations: violations}
+}
+
+// measure takes the best of three rounds: other processes only make it worse.
+func (j *judge) measure(line []byte, round time.Duration) answer {
+	line = slices.Clone(line)
+	var best int64
+	for range 3 {
+		start, n := processorTime(), int64(0)
+		for processorTime()-start < round {
+			if _, err := j.review(line); err != nil {
+				return answer{Error: err.Error()}
+			}
+			n++
+		}
+		if took := (processorTime() - start).Nanoseconds() / n; best == 0 || took < best {
+			best = took
+		}
+	}
+	return answer{Nanoseconds: best}
+}
+
+// processorTime is that of all threads, so that collecting garbage counts.
+func processorTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// review judges one request from its JSON, as a webhook does.
+func (j *judge) review(line []byte) ([]finding.Violation, error) {
+	var in admissionv1.AdmissionRequest
+	if err := json.Unmarshal(line, &in); err != nil {
+		return nil, fmt.Errorf("read request: %w", err)
+	}
+	req := policy.Request{
+		Operation:   in.Operation,
+		Kind:        schema.GroupVersionKind(in.Kind),
+		Resource:    schema.GroupVersionResource(in.Resource),
+		Subresource: in.SubResource, Namespace: in.Namespace, Name: in.Name,
+		User: in.UserInfo, DryRun: in.DryRun != nil && *in.DryRun,
+		Namespaces: policy.NamespacesFunc(func(_ context.Context, name string) (*corev1.Namespace, error) {
+			return j.namespaces[name], nil
+		}),
+	}
+	for _, part := range []struct {
+		raw  runtime.RawExtension
+		into **unstructured.Unstructured
+	}{{in.Object, &req.Object}, {in.OldObject, &req.OldObject}, {in.Options, &req.Options}} {
+		if len(part.raw.Raw) == 0 {
+			continue
+		}
+		*part.into = &unstructured.Unstructured{}
+		if err := (*part.into).UnmarshalJSON(part.raw.Raw); err != nil {
+			return nil, fmt.Errorf("read object: %w", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return j.set.Evaluate(ctx, req)
+}
