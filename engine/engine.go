@@ -11,13 +11,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
@@ -25,18 +28,24 @@ type evaluator interface {
 	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
 }
 
+// A mutator changes the objects of requests. An evaluator may be one.
+type mutator interface {
+	Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error)
+}
+
 // An engine is a way to judge: the kinds of objects that say how, and their
 // loader.
 type engine struct {
 	kinds string // what it judges by, for who gives something else
-	owns  func(schema.GroupKind) bool
+	owns  func(schema.GroupVersionKind) bool
 	load  func(files ...policy.File) (evaluator, error)
 }
 
 // engines returns all of them in the order in which they judge.
 func engines() []engine {
 	return []engine{
-		{"ValidatingAdmissionPolicy", native, loader(policy.Load)},
+		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load)},
+		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load)},
 	}
 }
 
@@ -47,8 +56,8 @@ func loader[E evaluator](load func(...policy.File) (E, error)) func(...policy.Fi
 
 // native reports whether a kind is one of Kubernetes' own policies, or a
 // misspelt one: its group has nothing else but the registrations of webhooks.
-func native(gk schema.GroupKind) bool {
-	return gk.Group == "admissionregistration.k8s.io" && !strings.HasSuffix(gk.Kind, "WebhookConfiguration")
+func native(kind schema.GroupVersionKind) bool {
+	return kind.Group == "admissionregistration.k8s.io" && !strings.HasSuffix(kind.Kind, "WebhookConfiguration")
 }
 
 // An UnknownKindError names a document of a kind that no engine judges by.
@@ -94,6 +103,42 @@ func Load(files ...policy.File) (*Set, error) {
 	return s, nil
 }
 
+// Points returns Gatekeeper's enforcement points: that of the webhook, at which
+// Load has a set judge, that of the audit and that of tests.
+func Points() []string {
+	return []string{string(gatekeeper.Webhook), string(gatekeeper.Audit), string(gatekeeper.Gator)}
+}
+
+// At returns the set in which Gatekeeper's constraints are judged at one of
+// [Points].
+func (s *Set) At(point string) (*Set, error) {
+	if !slices.Contains(Points(), point) {
+		return nil, fmt.Errorf("unknown enforcement point %q", point)
+	}
+	return s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.At(gatekeeper.Point(point)) }), nil
+}
+
+// WithInventory returns the set whose policies see these objects as
+// data.inventory. They are only read.
+func (s *Set) WithInventory(objects iter.Seq[*unstructured.Unstructured]) (*Set, error) {
+	inventory, err := gatekeeper.NewInventory(objects)
+	if err != nil {
+		return nil, err
+	}
+	return s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithInventory(inventory) }), nil
+}
+
+// with returns the set in which Gatekeeper's policies are a variant.
+func (s *Set) with(variant func(*gatekeeper.Set) *gatekeeper.Set) *Set {
+	out := &Set{evaluators: slices.Clone(s.evaluators)}
+	for i, e := range out.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			out.evaluators[i] = variant(g)
+		}
+	}
+	return out
+}
+
 // Split takes the policies in files apart from other objects, such as the
 // parameters of policies, which may stand beside them. Both keep their lines.
 // An error is for a file that cannot be taken apart.
@@ -135,6 +180,26 @@ func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Viola
 		}
 	}
 	return out, join(left, out)
+}
+
+// Mutate applies the policies that change objects, engine by engine, and returns
+// what becomes of the object of a request, with the changes in their order. The
+// request itself is never changed; its object is returned when no policy changes
+// it. An error is that of the engine: a [*policy.DeniedError] refuses the request.
+func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error) {
+	var all []policy.Change
+	for _, e := range s.evaluators {
+		m, ok := e.(mutator)
+		if !ok {
+			continue
+		}
+		object, changes, err := m.Mutate(ctx, req)
+		if err != nil {
+			return nil, nil, err
+		}
+		req.Object, all = object, append(all, changes...)
+	}
+	return req.Object, all, nil
 }
 
 // join makes one error of those of all engines. What is denied by one is

@@ -139,6 +139,7 @@ func TestSplit(t *testing.T) {
 // is denied need not be warned of.
 func TestTogether(t *testing.T) {
 	all, alone := pack(t)
+	judged := map[string]int{}
 	for _, req := range requests(t) {
 		before := clone(req)
 		together, err := all.Evaluate(t.Context(), req)
@@ -151,6 +152,7 @@ func TestTogether(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			judged[name] += len(want)
 			got := slices.DeleteFunc(slices.Clone(together), func(v finding.Violation) bool { return v.Policy != name })
 			skipped := denied && len(got) == 0 && !slices.ContainsFunc(want, func(v finding.Violation) bool { return v.Enforcement == "deny" })
 			if !skipped && !slices.EqualFunc(got, want, func(a, b finding.Violation) bool { return reflect.DeepEqual(a, b) }) {
@@ -161,15 +163,22 @@ func TestTogether(t *testing.T) {
 			t.Fatalf("%s of %s %s: the request was changed", req.Operation, req.Kind.Kind, req.Name)
 		}
 	}
+	for name := range alone {
+		if judged[name] == 0 {
+			t.Errorf("no example violates %s", name)
+		}
+	}
 }
 
-// pack returns the built-in policies together and alone, by name.
+// pack returns the built-in policies and templates together and alone, by the
+// name of the policy in violations.
 func pack(t *testing.T) (*Set, map[string]*Set) {
 	t.Helper()
 	paths, err := filepath.Glob("../content/policies/*.yaml")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("built-in policies: %v", err)
 	}
+	paths = append(paths, "testdata/rego.yaml", "testdata/cel.yaml")
 	var files []policy.File
 	alone := map[string]*Set{}
 	for _, path := range paths {
@@ -182,7 +191,11 @@ func pack(t *testing.T) (*Set, map[string]*Set) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		alone[strings.TrimSuffix(filepath.Base(path), ".yaml")] = set
+		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+		if kind := map[string]string{"rego": "MemoryLimit", "cel": "Replicas"}[name]; kind != "" {
+			name = kind
+		}
+		alone[name] = set
 	}
 	all, err := Load(files...)
 	if err != nil {
@@ -293,7 +306,7 @@ func FuzzLoad(f *testing.F) {
 		var joined strings.Builder
 		own := false
 		for _, d := range docs {
-			own = own || native(d.kind.GroupKind())
+			own = own || native(d.kind)
 			if want := 1 + strings.Count(joined.String(), "\n"); d.line != want {
 				t.Fatalf("document at line %d, want %d", d.line, want)
 			}
@@ -310,4 +323,43 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("Load = %v, of the whole file %v", err, whole)
 		}
 	})
+}
+
+// TestMutate changes a copy: the request stays as it is.
+func TestMutate(t *testing.T) {
+	const owner = `apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: owner}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]}
+  reinvocationPolicy: Never
+  mutations:
+  - patchType: ApplyConfiguration
+    applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: {'owner': 'dev'}}}"}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: owner}
+spec: {policyName: owner}
+`
+	set, err := Load(file(owner))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := pod(t)
+	before := clone(req)
+	object, changes, err := set.Mutate(t.Context(), req)
+	if err != nil || object.GetLabels()["owner"] != "dev" || !slices.Equal(changes, []policy.Change{{Policy: "owner", Binding: "owner"}}) {
+		t.Errorf("object %v, changes %v, error %v", object, changes, err)
+	}
+	if !reflect.DeepEqual(before, req) {
+		t.Error("the request was changed")
+	}
+	set, err = Load(file(strings.Replace(owner, "'dev'", "object.metadata.labels.none", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = set.Mutate(t.Context(), req); !errors.As(err, new(*policy.DeniedError)) {
+		t.Errorf("error = %v, want a DeniedError", err)
+	}
 }

@@ -127,7 +127,7 @@ func (a *assortment) add(engines []engine, f policy.File) {
 		case d.broken:
 			owners[i] = 0 // whose loader says what is wrong
 		default:
-			if owners[i] = slices.IndexFunc(engines, func(e engine) bool { return e.owns(d.kind.GroupKind()) }); owners[i] < 0 {
+			if owners[i] = slices.IndexFunc(engines, func(e engine) bool { return e.owns(d.kind) }); owners[i] < 0 {
 				owners[i] = someoneElse
 				a.unknown = append(a.unknown, &UnknownKindError{Source: fmt.Sprintf("%s:%d", f.Name, d.kindLine), Kind: d.kind})
 			}

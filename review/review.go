@@ -12,18 +12,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/source"
 )
 
 // maxTime is what an object may take: as long as an API server waits at most for
@@ -32,11 +36,44 @@ const maxTime = 30 * time.Second
 
 // A Reviewer judges one object after the other. It is safe for concurrent use.
 type Reviewer struct {
-	Policies  *engine.Set
-	Known     *inventory.Inventory  // what policies may ask for; nil for nothing
 	Old       *inventory.Inventory  // the objects as they were before an update; may be nil
 	Operation admissionv1.Operation // CREATE if empty
 	User      authenticationv1.UserInfo
+
+	policies *engine.Set
+	known    *inventory.Inventory
+	given    given
+}
+
+// New returns a reviewer whose policies may ask for the known objects.
+func New(policies *engine.Set, known *inventory.Inventory) (*Reviewer, error) {
+	objects, err := source.NewObjects(slices.Collect(Contents(known.Objects()))...)
+	if err != nil {
+		return nil, fmt.Errorf("read what policies may ask for: %w", err)
+	}
+	return &Reviewer{policies: policies, known: known, given: given{objects}}, nil
+}
+
+// given are the objects that policies may ask for. In a cluster there may be
+// others, so that a parameter that is not among them is an error.
+type given struct{ *source.Objects }
+
+// Namespace implements [policy.Namespaces].
+func (g given) Namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	namespace, err := g.Objects.Namespace(ctx, name)
+	if err != nil {
+		return nil, errors.New("it is not given")
+	}
+	return namespace, nil
+}
+
+// Params implements [policy.Params].
+func (g given) Params(ctx context.Context, kind schema.GroupVersionKind, namespace, name string, selector labels.Selector) ([]*unstructured.Unstructured, error) {
+	found, err := g.Objects.Params(ctx, kind, namespace, name, selector)
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("%s %s is not given", kind.Kind, cmp.Or(name, fmt.Sprint(selector)))
+	}
+	return found, err
 }
 
 // A Violation is one admission policy that an object does not satisfy.
@@ -86,7 +123,7 @@ func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation
 	}
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
-	found, err := r.Policies.Evaluate(ctx, req)
+	found, err := r.judge(ctx, req)
 	if err != nil {
 		unjudged = append(unjudged, fmt.Errorf("%s: judge %s: %w", o.Source, subject, err))
 	}
@@ -101,25 +138,70 @@ func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation
 	return out, errors.Join(unjudged...)
 }
 
+// judge lets policies change the object, as an API server does first, and then
+// judges what has become of it.
+func (r *Reviewer) judge(ctx context.Context, req policy.Request) ([]finding.Violation, error) {
+	object, _, err := r.policies.Mutate(ctx, req)
+	if denied := (*policy.DeniedError)(nil); errors.As(err, &denied) {
+		return denied.Violations, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	req.Object = object
+	return r.policies.Evaluate(ctx, req)
+}
+
+// Mutated returns what policies make of an object, in the form in which an API
+// server shows it to policies.
+func (r *Reviewer) Mutated(ctx context.Context, o *inventory.Object) (*unstructured.Unstructured, error) {
+	req, err := r.request(o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Source, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, maxTime)
+	defer cancel()
+	object, _, err := r.policies.Mutate(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("%s: mutate %s: %w", o.Source, subjectOf(o, &req), err)
+	}
+	return object, nil
+}
+
+// Contents yields objects without their places, as policies see them.
+func Contents(objects []*inventory.Object) iter.Seq[*unstructured.Unstructured] {
+	return func(yield func(*unstructured.Unstructured) bool) {
+		for _, o := range objects {
+			if !policy.IsReview(o.Unstructured) && !yield(o.Unstructured) {
+				return
+			}
+		}
+	}
+}
+
 // request makes the request for an object.
 func (r *Reviewer) request(o *inventory.Object) (policy.Request, error) {
 	if policy.IsReview(o.Unstructured) {
 		req, err := policy.NewReviewRequest(o.Unstructured)
-		req.Namespaces = policy.NamespacesFunc(r.namespace)
-		return req, err
+		return r.with(req), err
 	}
 	req, err := policy.NewRequest(cmp.Or(r.Operation, admissionv1.Create), o.Unstructured, r.before(o))
 	if err != nil {
 		return policy.Request{}, err
 	}
-	if req.Namespace == "" && r.Known != nil { // of a custom kind only the definition says whether it has one
-		if req.Namespace = r.Known.NamespaceOf(o); req.Namespace != "" {
+	if req.Namespace == "" { // of a custom kind only the definition says whether it has one
+		if req.Namespace = r.known.NamespaceOf(o); req.Namespace != "" {
 			req.Object, req.OldObject = inNamespace(req.Object, req.Namespace), inNamespace(req.OldObject, req.Namespace)
 		}
 	}
 	req.User = r.User
-	req.Namespaces = policy.NamespacesFunc(r.namespace)
-	return req, nil
+	return r.with(req), nil
+}
+
+// with gives a request what its policies may ask for.
+func (r *Reviewer) with(req policy.Request) policy.Request {
+	req.Namespaces, req.Params, req.Authorizer, req.Schemas = r.given, r.given, r.given, r.given
+	return req
 }
 
 // inNamespace returns a copy of an object that names its namespace.
@@ -159,24 +241,4 @@ func subjectOf(o *inventory.Object, req *policy.Request) finding.Subject {
 		}
 	}
 	return subject
-}
-
-// namespace finds a namespace among what is given.
-func (r *Reviewer) namespace(_ context.Context, name string) (*corev1.Namespace, error) {
-	if r.Known == nil {
-		return nil, errors.New("it is not given")
-	}
-	o := r.Known.Get("", "Namespace", "", name)
-	if o == nil {
-		return nil, errors.New("it is not given")
-	}
-	req, err := policy.NewCreateRequest(o.Unstructured) // in the form that policies see
-	if err != nil {
-		return nil, err
-	}
-	namespace := &corev1.Namespace{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(req.Object.Object, namespace); err != nil {
-		return nil, err
-	}
-	return namespace, nil
 }

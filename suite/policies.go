@@ -71,6 +71,7 @@ type policyCase struct {
 	Old       string   `yaml:"old"`
 	User      string   `yaml:"user"`
 	Groups    []string `yaml:"groups"`
+	Expect    string   `yaml:"expect"` // the object as policies change it
 }
 
 // own returns a word of the test that only our format has, or "".
@@ -99,6 +100,8 @@ func (c *policyCase) own() string {
 		return "user"
 	case len(c.Groups) > 0:
 		return "groups"
+	case c.Expect != "":
+		return "expect"
 	case slices.ContainsFunc(c.Assertions, func(a assertion) bool { return a.Enforcement != "" }):
 		return "enforcement"
 	}
@@ -232,7 +235,11 @@ func (t *policyTest) load(folder string) (*engine.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	return engine.Load(files...)
+	set, err := engine.Load(files...)
+	if err != nil {
+		return nil, err
+	}
+	return set.At("gator.gatekeeper.sh")
 }
 
 // wrong returns nil if the only thing wrong with the policies is the constraint.
@@ -251,7 +258,7 @@ func (t *policyTest) wrong(folder string, err error) error {
 
 // run judges the object of a case.
 func (c *policyCase) run(ctx context.Context, set *engine.Set, folder string, known []string) error {
-	if c.Object == "" || len(c.Assertions) == 0 {
+	if c.Object == "" || len(c.Assertions) == 0 && c.Expect == "" {
 		return errors.New("object and assertions are required")
 	}
 	objects, err := readObjects(ctx, folder, c.Object)
@@ -261,20 +268,8 @@ func (c *policyCase) run(ctx context.Context, set *engine.Set, folder string, kn
 	if n := len(objects.Objects()); n != 1 {
 		return fmt.Errorf("%s has %d objects, want one", c.Object, n)
 	}
-	r := &review.Reviewer{
-		Policies:  set,
-		Operation: admissionv1.Operation(c.Operation),
-		User:      authenticationv1.UserInfo{Username: c.User, Groups: c.Groups},
-	}
-	all := objects.Objects()
-	if paths := slices.Concat(known, c.Inventory); len(paths) > 0 {
-		given, err := readObjects(ctx, folder, paths...)
-		if err != nil {
-			return err
-		}
-		all = append(slices.Clone(all), given.Objects()...)
-	}
-	if r.Known, err = inventory.New(inventory.Files, all, nil); err != nil {
+	r, err := c.reviewer(ctx, set, objects, folder, known)
+	if err != nil {
 		return err
 	}
 	if c.Old != "" {
@@ -282,15 +277,71 @@ func (c *policyCase) run(ctx context.Context, set *engine.Set, folder string, kn
 			return err
 		}
 	}
-	violations, err := r.Object(ctx, objects.Objects()[0])
-	if err != nil {
-		return err
-	}
+	object := objects.Objects()[0]
 	var errs []error
+	if c.Expect != "" {
+		errs = append(errs, c.mutates(ctx, r, object, folder))
+	}
+	if len(c.Assertions) == 0 {
+		return errors.Join(errs...)
+	}
+	violations, err := r.Object(ctx, object)
+	errs = append(errs, err)
 	for _, a := range c.Assertions {
 		errs = append(errs, a.check(violations))
 	}
 	return errors.Join(errs...)
+}
+
+// reviewer makes a reviewer for the object of the case.
+func (c *policyCase) reviewer(ctx context.Context, set *engine.Set, objects *inventory.Inventory, folder string, known []string) (*review.Reviewer, error) {
+	var given []*inventory.Object
+	if paths := slices.Concat(known, c.Inventory); len(paths) > 0 {
+		found, err := readObjects(ctx, folder, paths...)
+		if err != nil {
+			return nil, err
+		}
+		given = found.Objects()
+	}
+	set, err := set.WithInventory(review.Contents(given))
+	if err != nil {
+		return nil, err
+	}
+	all, err := inventory.New(inventory.Files, slices.Concat(given, objects.Objects()), nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := review.New(set, all)
+	if err == nil {
+		r.Operation, r.User = admissionv1.Operation(c.Operation), authenticationv1.UserInfo{Username: c.User, Groups: c.Groups}
+	}
+	return r, err
+}
+
+// mutates compares what policies make of the object with what is expected.
+func (c *policyCase) mutates(ctx context.Context, r *review.Reviewer, object *inventory.Object, folder string) error {
+	expected, err := readObjects(ctx, folder, c.Expect)
+	if err != nil {
+		return err
+	}
+	if n := len(expected.Objects()); n != 1 {
+		return fmt.Errorf("%s has %d objects, want one", c.Expect, n)
+	}
+	want, err := policy.NewCreateRequest(expected.Objects()[0].Unstructured)
+	if err != nil {
+		return err
+	}
+	have, err := r.Mutated(ctx, object)
+	if err != nil {
+		return err
+	}
+	if have == nil {
+		return errors.New("nothing is left to compare with the expected object")
+	}
+	if path, differs := difference("", want.Object.Object, have.Object); differs {
+		return fmt.Errorf("not the object of %s: %s", c.Expect, path)
+	}
+	return nil
 }
 
 // readObjects reads files loosely: a case may be of an object that no API server

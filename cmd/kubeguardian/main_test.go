@@ -40,8 +40,8 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("TODAY", time.Now().UTC().Format(time.DateOnly))
-			env.Setenv("SOON", time.Now().UTC().AddDate(0, 2, 0).Format(time.DateOnly))
+			env.Setenv("TODAY", time.Now().Format(time.DateOnly))
+			env.Setenv("SOON", time.Now().AddDate(0, 2, 0).Format(time.DateOnly))
 			return occupyPort(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"expand": expand},
@@ -125,7 +125,7 @@ func TestReviewUsage(t *testing.T) {
 			t.Errorf("--%s: %v", m[1], err)
 		}
 	}
-	for _, name := range []string{"policies", "context", "operation", "old", "user", "group", "values", "set", "format", "output"} {
+	for _, name := range []string{"policies", "context", "enforcement-point", "operation", "old", "user", "group", "values", "set", "format", "output"} {
 		if !strings.Contains(reviewUsage, "\n  --"+name+" ") {
 			t.Errorf("--%s is not in the usage text", name)
 		}

@@ -37,7 +37,13 @@ say.
                        Other objects among them are taken as --context
   --context PATH       what policies may ask for: namespaces, parameters and other
                        objects of the cluster, as files or folders; may be given
-                       several times. The objects that are judged count as well
+                       several times. The objects that are judged count as well;
+                       data.inventory of templates holds both, and is not known
+                       without --context
+  --enforcement-point NAME
+                       where Gatekeeper's constraints with scoped actions act:
+                       gator.gatekeeper.sh (default), validation.gatekeeper.sh or
+                       audit.gatekeeper.sh
   --operation NAME     CREATE (default), UPDATE or DELETE
   --old PATH           the objects as they were before an UPDATE
   --user NAME          who asks, for policies that look at request.userInfo
@@ -59,6 +65,7 @@ type reviewOptions struct {
 	objects   inventory.FileInput
 	policies  []string
 	context   []string
+	point     string
 	operation admissionv1.Operation
 	old       string
 	user      authenticationv1.UserInfo
@@ -71,6 +78,7 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
 	flags.Func("context", "", appendTo(&o.context))
+	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
 	flags.Func("operation", "", o.setOperation)
 	flags.StringVar(&o.old, "old", "", "")
 	flags.StringVar(&o.user.Username, "user", "", "")
@@ -105,6 +113,8 @@ func (o *reviewOptions) check() error {
 		return errors.New("nothing to judge: name files or folders, or - for standard input")
 	case slices.Contains(slices.Concat(o.policies, o.context, []string{o.old}), "-"):
 		return errors.New("only objects are read from standard input")
+	case !slices.Contains(engine.Points(), o.point):
+		return fmt.Errorf("unknown enforcement point %q: want one of %s", o.point, strings.Join(engine.Points(), ", "))
 	case o.operation == admissionv1.Update && o.old == "":
 		return errors.New("--operation UPDATE needs --old: the objects as they were before")
 	case o.operation != admissionv1.Update && o.old != "":
@@ -121,6 +131,9 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	}
 	speakPlainly(std.err)
 	set, beside, err := readPolicies(opts.policies)
+	if err == nil {
+		set, err = set.At(opts.point)
+	}
 	if err != nil {
 		return err
 	}
@@ -129,8 +142,8 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	reviewer := &review.Reviewer{Policies: set, Operation: opts.operation, User: opts.user}
-	if reviewer.Known, err = opts.known(ctx, objects, beside); err != nil {
+	reviewer, err := opts.reviewer(ctx, set, objects, beside)
+	if err != nil {
 		return err
 	}
 	if opts.old != "" {
@@ -140,6 +153,24 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	}
 	remarkSkipped(std.err, objects)
 	return opts.judge(ctx, reviewer, objects, std)
+}
+
+// reviewer makes a reviewer that knows what the flags give.
+func (o *reviewOptions) reviewer(ctx context.Context, set *engine.Set, objects *inventory.Inventory, beside []inventory.Text) (*review.Reviewer, error) {
+	known, err := o.known(ctx, objects, beside)
+	if err != nil {
+		return nil, err
+	}
+	if len(o.context)+len(beside) > 0 {
+		if set, err = set.WithInventory(review.Contents(known.Objects())); err != nil {
+			return nil, err
+		}
+	}
+	r, err := review.New(set, known)
+	if err == nil {
+		r.Operation, r.User = o.operation, o.user
+	}
+	return r, err
 }
 
 // readPolicies loads the policies that paths name, or the built-in ones, and
