@@ -3,6 +3,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -127,7 +128,8 @@ func createRequest(normal *unstructured.Unstructured, kind schema.GroupVersionKi
 	return req
 }
 
-// normalize converts a built-in kind to its Go type and back.
+// normalize returns a built-in kind as it is after a conversion to its Go type
+// and back.
 func normalize(obj *unstructured.Unstructured, kind schema.GroupVersionKind) (_ *unstructured.Unstructured, builtin bool, err error) {
 	typed, err := scheme.Scheme.New(kind)
 	if runtime.IsNotRegisteredError(err) {
@@ -136,15 +138,28 @@ func normalize(obj *unstructured.Unstructured, kind schema.GroupVersionKind) (_ 
 	if err != nil {
 		return nil, false, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
 	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(obj.Object, typed); err != nil {
+	if content := normalContent(reflect.TypeOf(typed).Elem(), obj.Object); content != nil {
+		return &unstructured.Unstructured{Object: content}, true, nil
+	}
+	content, err := converted(obj.Object, typed)
+	if err != nil {
 		return nil, true, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
 	}
-	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
-	if err != nil {
-		return nil, true, fmt.Errorf("convert %s %q: %w", kind.Kind, obj.GetName(), err)
-	}
-	dropNulls(content)
 	return &unstructured.Unstructured{Object: content}, true, nil
+}
+
+// converted returns content as the converter writes it, without nulls, by way of
+// the Go type.
+func converted(content map[string]any, typed runtime.Object) (map[string]any, error) {
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, typed); err != nil {
+		return nil, err
+	}
+	out, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
+	if err != nil {
+		return nil, err
+	}
+	dropNulls(out)
+	return out, nil
 }
 
 // dropNulls removes what Go types without omitempty leave behind for a list
