@@ -147,6 +147,31 @@ func (in *input) matching(c *criteria) (*match, error) {
 	if c == nil {
 		return &in.matched, nil
 	}
+	if !c.plain {
+		return in.selected(c)
+	}
+	key := place{in.matched, in.req.Subresource, in.req.Operation, in.req.Namespace != ""}
+	if known, ok := c.known.Load(key); ok {
+		return known.(*match), nil
+	}
+	found, err := in.selected(c)
+	if err == nil {
+		c.known.Store(key, found)
+	}
+	return found, err
+}
+
+// A place is all of a request that criteria without selectors and names of
+// objects look at.
+type place struct {
+	match
+	subresource string
+	operation   admissionv1.Operation
+	namespaced  bool
+}
+
+// selected asks the API server's matcher.
+func (in *input) selected(c *criteria) (*match, error) {
 	in.namespaces.nameOnly = c.nameOnly
 	matches, resource, kind, err := in.matcher.Matches(in.attr.Attributes, in.interfaces, c)
 	in.namespaces.nameOnly = false // who asks next may need more
@@ -154,7 +179,7 @@ func (in *input) matching(c *criteria) (*match, error) {
 		return nil, err
 	}
 	if resource == in.matched.resource {
-		return &in.matched, nil
+		kind = in.matched.kind
 	}
 	return &match{resource, kind}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -449,7 +450,9 @@ func (in *input) namespaceName() string {
 type criteria struct {
 	resources           admissionregistrationv1.MatchResources
 	namespaces, objects labels.Selector
-	nameOnly            bool // namespaces looks at nothing but the name
+	nameOnly            bool     // namespaces looks at nothing but the name
+	plain               bool     // it looks at nothing but the kind of a request
+	known               sync.Map // what it said: *match by place; of as many kinds as there are
 }
 
 // newCriteria returns nil for nil. Selectors that do not parse are reported by
@@ -462,6 +465,9 @@ func newCriteria(m *admissionregistrationv1.MatchResources) *criteria {
 	c.namespaces = selector(m.NamespaceSelector)
 	c.objects = selector(m.ObjectSelector)
 	c.nameOnly = nameOnly(c.namespaces)
+	named := func(r admissionregistrationv1.NamedRuleWithOperations) bool { return len(r.ResourceNames) > 0 }
+	c.plain = c.namespaces.Empty() && c.objects.Empty() &&
+		!slices.ContainsFunc(m.ResourceRules, named) && !slices.ContainsFunc(m.ExcludeResourceRules, named)
 	return c
 }
 
