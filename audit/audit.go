@@ -11,10 +11,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -92,8 +90,7 @@ func (a *Auditor) Pass(ctx context.Context, inv *inventory.Inventory, full bool)
 	changed := a.changedNamespaces(inv)
 	namespaces := &namespaceReader{inv: inv, read: map[string]*corev1.Namespace{}}
 	verdicts, judged := make([]verdict, len(objects)), make([]bool, len(objects))
-	err := inParallel(ctx, len(objects), func(i int) {
-		o := objects[i]
+	err := inv.Each(ctx, func(i int, o *inventory.Object) {
 		known, ok := a.known[o.Unstructured]
 		if ok && !full && !changed[inv.NamespaceOf(o)] {
 			verdicts[i] = known
@@ -223,19 +220,4 @@ func result(objects []*inventory.Object, verdicts []verdict, judged []bool) Resu
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Binding, b.Binding), cmp.Compare(a.Enforcement, b.Enforcement))
 	})
 	return out
-}
-
-// inParallel calls f for 0 to n-1.
-func inParallel(ctx context.Context, n int, f func(int)) error {
-	var next atomic.Int64
-	var wait sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				f(i)
-			}
-		})
-	}
-	wait.Wait()
-	return ctx.Err()
 }

@@ -4,11 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -99,23 +96,8 @@ func (e *evaluation) byPolicy(ctx context.Context) ([]policyVerdict, error) {
 	for k, o := range objects {
 		out[k].controls = e.controlsOf(o, known)
 	}
-	err := inParallel(ctx, len(objects), func(k int) { out[k].states = e.object(ctx, objects[k], out[k].controls) })
+	err := e.inv.Each(ctx, func(k int, o *inventory.Object) { out[k].states = e.object(ctx, o, out[k].controls) })
 	return out, err
-}
-
-// inParallel calls f for 0 to n-1.
-func inParallel(ctx context.Context, n int, f func(int)) error {
-	var next atomic.Int64
-	var wait sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
-		wait.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				f(i)
-			}
-		})
-	}
-	wait.Wait()
-	return ctx.Err()
 }
 
 // A state is what is said of a control for one object, other than that it passes.

@@ -220,6 +220,12 @@ func requests(t *testing.T) (out []policy.Request) {
 		if err := yaml.Unmarshal(data, &object.Object); err != nil || object.GetKind() == "" {
 			return err // it has several documents
 		}
+		if policy.IsReview(object) {
+			req, err := policy.NewReviewRequest(object)
+			req.Namespaces = policy.NamespacesFunc(protected)
+			out = append(out, req)
+			return err
+		}
 		old := object.DeepCopy()
 		unstructured.RemoveNestedField(old.Object, "spec")
 		for _, operation := range []admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete} {
@@ -237,7 +243,17 @@ func requests(t *testing.T) (out []policy.Request) {
 	return out
 }
 
+// protected returns a namespace that is labelled as its name says.
+func protected(_ context.Context, name string) (*corev1.Namespace, error) {
+	ns := &corev1.Namespace{}
+	ns.Name, ns.Labels = name, map[string]string{corev1.LabelMetadataName: name, "kubeguardian.dev/" + name: "true"}
+	return ns, nil
+}
+
+// clone returns a copy of what a request holds, for comparison: functions cannot
+// be compared.
 func clone(req policy.Request) policy.Request {
+	req.Namespaces = nil
 	for _, o := range []**unstructured.Unstructured{&req.Object, &req.OldObject, &req.Options} {
 		if *o != nil {
 			*o = (*o).DeepCopy()

@@ -4,10 +4,14 @@ package inventory
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
+	goruntime "runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -153,6 +157,22 @@ func (inv *Inventory) indexWorkloads() error {
 
 // Objects returns all objects, ordered by kind, namespace and name.
 func (inv *Inventory) Objects() []*Object { return inv.objects }
+
+// Each calls f for each of [Inventory.Objects], with its place among them, shared
+// out among the processors. It ends early, with the error of ctx, when that ends.
+func (inv *Inventory) Each(ctx context.Context, f func(i int, o *Object)) error {
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	for range goruntime.GOMAXPROCS(0) {
+		wait.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(inv.objects) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				f(i, inv.objects[i])
+			}
+		})
+	}
+	wait.Wait()
+	return ctx.Err()
+}
 
 // Kind returns the objects of a kind, ordered by namespace and name.
 func (inv *Inventory) Kind(group, kind string) []*Object {

@@ -22,7 +22,6 @@ const (
 	maxFileBytes = 3 << 20
 	maxNodes     = 200_000 // YAML values of a document, aliases expanded
 	maxDepth     = 100
-	maxErrors    = 100 // reported of one load
 )
 
 // A document is one parsed object of a file; it knows the lines of its fields.
@@ -66,30 +65,38 @@ func (d *document) mutates() bool { return d.mutating != nil || d.mutatingBindin
 
 // documents parses a file. What is wrong with one document does not hide what
 // is wrong with the others.
-func documents(f File) ([]*document, error) {
+func documents(f File) (docs []*document, err error) {
+	err = eachDocument(f, func(root *yaml.Node) error {
+		d := &document{file: f.Name, root: root}
+		if err := d.decode(); err != nil {
+			return err
+		}
+		docs = append(docs, d)
+		return nil
+	})
+	return docs, err
+}
+
+// eachDocument calls read with each document of a file that is not empty, and
+// joins its errors. Nothing can be read after a syntax error.
+func eachDocument(f File, read func(*yaml.Node) error) error {
 	if len(f.Data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)
+		return fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)
 	}
-	var docs []*document
-	var errs []error
+	var mistakes Mistakes
 	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
 		var node yaml.Node
 		err := decoder.Decode(&node)
 		if errors.Is(err, io.EOF) {
-			return docs, errors.Join(errs...)
+			return mistakes.joined()
 		}
-		if err != nil { // the decoder cannot go on after a syntax error
-			return docs, errors.Join(append(errs, syntaxError(f.Name, err))...)
+		if err != nil {
+			mistakes.Add(syntaxError(f.Name, err))
+			return mistakes.joined()
 		}
-		if empty(&node) {
-			continue
+		if !empty(&node) {
+			mistakes.Add(read(node.Content[0]))
 		}
-		d := &document{file: f.Name, root: node.Content[0]}
-		if err := d.decode(); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		docs = append(docs, d)
 	}
 }
 

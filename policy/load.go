@@ -1,9 +1,6 @@
 package policy
 
 import (
-	"errors"
-	"fmt"
-
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 )
 
@@ -15,7 +12,7 @@ func Load(files ...File) (*Set, error) {
 	l := loader{bindings: map[kindName][]*document{}, policy: map[kindName]*document{}, binding: map[kindName]*document{}}
 	for _, f := range files {
 		docs, err := documents(f)
-		l.fail(err)
+		l.mistakes.Add(err)
 		for _, d := range docs {
 			l.add(d)
 		}
@@ -25,7 +22,7 @@ func Load(files ...File) (*Set, error) {
 		return nil, err
 	}
 	l.orphans()
-	if err := l.err(); err != nil {
+	if err := l.mistakes.Err(); err != nil {
 		return nil, err
 	}
 	return newSet(validating, mutating), nil
@@ -44,30 +41,12 @@ type loader struct {
 	bindings map[kindName][]*document // by the policy they name
 	policy   map[kindName]*document
 	binding  map[kindName]*document
-	errs     []error
-}
-
-// fail keeps an error; a joined error counts as its parts.
-func (l *loader) fail(err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, part := range joined.Unwrap() {
-			l.fail(part)
-		}
-	} else if err != nil {
-		l.errs = append(l.errs, err)
-	}
-}
-
-func (l *loader) err() error {
-	if extra := len(l.errs) - maxErrors; extra > 0 {
-		l.errs = append(l.errs[:maxErrors], fmt.Errorf("and %d more errors", extra))
-	}
-	return errors.Join(l.errs...)
+	mistakes Mistakes
 }
 
 func (l *loader) add(d *document) {
 	d.setDefaults()
-	l.fail(d.check())
+	l.mistakes.Add(d.check())
 	key := kindName{d.mutates(), d.name()}
 	if name := d.binds(); d.binding == nil && d.mutatingBinding == nil {
 		if l.unique(l.policy, key, d, "policy") {
@@ -92,11 +71,11 @@ func (l *loader) compile() (validating []*Policy, mutating []*mutatingPolicy, er
 		bindings := l.bindings[kindName{d.mutates(), d.name()}]
 		if d.mutates() {
 			p, err := compileMutating(d, bindings, lang)
-			l.fail(err)
+			l.mistakes.Add(err)
 			mutating = append(mutating, p)
 		} else {
 			p, err := compile(d, bindings, lang)
-			l.fail(err)
+			l.mistakes.Add(err)
 			validating = append(validating, p)
 		}
 	}
@@ -106,7 +85,7 @@ func (l *loader) compile() (validating []*Policy, mutating []*mutatingPolicy, er
 // unique reports whether a name is new, and keeps an error if it is not.
 func (l *loader) unique(names map[kindName]*document, key kindName, d *document, what string) bool {
 	if first := names[key]; first != nil {
-		l.fail(d.at("metadata.name", "%s %q is already defined at %s:%d", what, key.name, first.file, find(first.root, "metadata.name").Line))
+		l.mistakes.Add(d.at("metadata.name", "%s %q is already defined at %s:%d", what, key.name, first.file, find(first.root, "metadata.name").Line))
 		return false
 	}
 	names[key] = d
@@ -121,12 +100,12 @@ func (l *loader) orphans() {
 			if d.mutates() {
 				kind = "MutatingAdmissionPolicyBinding"
 			}
-			l.fail(d.at("metadata.name", "policy %q has no %s", d.name(), kind))
+			l.mistakes.Add(d.at("metadata.name", "policy %q has no %s", d.name(), kind))
 		}
 	}
 	for _, d := range l.binding {
 		if l.policy[kindName{d.mutates(), d.binds()}] == nil {
-			l.fail(d.at("spec.policyName", "binding %q names policy %q, which is not defined", d.name(), d.binds()))
+			l.mistakes.Add(d.at("spec.policyName", "binding %q names policy %q, which is not defined", d.name(), d.binds()))
 		}
 	}
 }

@@ -204,11 +204,14 @@ func TestSameAsAPIServer(t *testing.T) {
 		if testing.Short() && i%8 > 0 {
 			continue
 		}
-		judged++
 		data, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if strings.Contains(string(data), "kind: AdmissionReview\n") {
+			continue // by users and in namespaces that this plugin does not have
+		}
+		judged++
 		req := create(t, string(data))
 		want := plugin.judge(t, req)
 		violations += len(want)

@@ -1,11 +1,8 @@
 package policy
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 
 	"go.yaml.in/yaml/v3"
 	kjson "sigs.k8s.io/json"
@@ -22,31 +19,16 @@ type Document struct {
 // Documents parses a file into objects, whatever their kinds, within the bounds
 // of policy files. What is wrong with one document does not hide what is wrong
 // with the others.
-func Documents(f File) ([]*Document, error) {
-	if len(f.Data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)
-	}
-	var docs []*Document
-	var errs []error
-	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
-		var node yaml.Node
-		err := decoder.Decode(&node)
-		if errors.Is(err, io.EOF) {
-			return docs, errors.Join(errs...)
-		}
-		if err != nil { // the decoder cannot go on after a syntax error
-			return docs, errors.Join(append(errs, syntaxError(f.Name, err))...)
-		}
-		if empty(&node) {
-			continue
-		}
-		d := &Document{source: document{file: f.Name, root: node.Content[0]}}
+func Documents(f File) (docs []*Document, err error) {
+	err = eachDocument(f, func(root *yaml.Node) error {
+		d := &Document{source: document{file: f.Name, root: root}}
 		if err := d.read(); err != nil {
-			errs = append(errs, err)
-			continue
+			return err
 		}
 		docs = append(docs, d)
-	}
+		return nil
+	})
+	return docs, err
 }
 
 func (d *Document) read() error {

@@ -220,6 +220,11 @@ func requests(t *testing.T) (out []policy.Request) {
 		if err := yaml.Unmarshal(data, &object.Object); err != nil || object.GetKind() == "" {
 			return err // it has several documents
 		}
+		if policy.IsReview(object) {
+			req, err := policy.NewReviewRequest(object)
+			out = append(out, req)
+			return err
+		}
 		for _, operation := range []admissionv1.Operation{admissionv1.Create, admissionv1.Update, admissionv1.Delete} {
 			req, err := policy.NewRequest(operation, object, &unstructured.Unstructured{Object: map[string]any{"apiVersion": object.GetAPIVersion(), "kind": object.GetKind()}})
 			if err != nil {

@@ -13,8 +13,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
-const maxErrors = 100 // reported of one load
-
 // Load parses, checks and compiles files with templates, their constraints,
 // ExpansionTemplate, Config and SyncSet documents, in any order. The error holds one line for each
 // mistake found, with file and line, at most 100 of them. Documents of other
@@ -28,7 +26,7 @@ func Load(files ...policy.File) (*Set, error) {
 	var constraints []*policy.Document
 	for _, f := range files {
 		docs, err := policy.Documents(f)
-		l.fail(err)
+		l.mistakes.Add(err)
 		for _, d := range docs {
 			if kind := kindOf(d); kind.Group == constraintGroup {
 				constraints = append(constraints, d)
@@ -40,7 +38,7 @@ func Load(files ...policy.File) (*Set, error) {
 	for _, d := range constraints { // their templates may stand after them
 		l.addConstraint(d)
 	}
-	if err := l.err(); err != nil {
+	if err := l.mistakes.Err(); err != nil {
 		return nil, err
 	}
 	return &Set{compiled: l.out.ready(), point: Webhook}, nil
@@ -55,51 +53,33 @@ type loader struct {
 	templates   map[string]*template        // by the kind of their constraints
 	constraints map[string]*policy.Document // by kind and name
 	out         *compiled
-	errs        []error
-}
-
-// fail keeps an error; a joined error counts as its parts.
-func (l *loader) fail(err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, part := range joined.Unwrap() {
-			l.fail(part)
-		}
-	} else if err != nil {
-		l.errs = append(l.errs, err)
-	}
-}
-
-func (l *loader) err() error {
-	if extra := len(l.errs) - maxErrors; extra > 0 {
-		l.errs = append(l.errs[:maxErrors], fmt.Errorf("and %d more errors", extra))
-	}
-	return errors.Join(l.errs...)
+	mistakes    policy.Mistakes
 }
 
 // add takes any document but a constraint.
 func (l *loader) add(d *policy.Document, kind schema.GroupVersionKind) {
 	switch {
 	case !Handles(kind):
-		l.fail(d.At("kind", "kind %q of %q is not supported: want ConstraintTemplate, a constraint, ExpansionTemplate, Config or SyncSet", kind.Kind, kind.GroupVersion()))
+		l.mistakes.Add(d.At("kind", "kind %q of %q is not supported: want ConstraintTemplate, a constraint, ExpansionTemplate, Config or SyncSet", kind.Kind, kind.GroupVersion()))
 	case kind.Group == templateGroup:
 		l.addTemplate(d)
 	case kind.Group == expansionGroup:
-		l.fail(l.out.addExpansion(d))
+		l.mistakes.Add(l.out.addExpansion(d))
 	case kind.Group == configGroup:
-		l.fail(l.out.addConfig(d))
+		l.mistakes.Add(l.out.addConfig(d))
 	default:
-		l.fail(l.out.addSyncSet(d))
+		l.mistakes.Add(l.out.addSyncSet(d))
 	}
 }
 
 func (l *loader) addTemplate(d *policy.Document) {
 	t, err := newTemplate(d)
-	l.fail(err)
+	l.mistakes.Add(err)
 	if t == nil {
 		return
 	}
 	if first := l.templates[t.kind]; first != nil {
-		l.fail(d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name")))
+		l.mistakes.Add(d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name")))
 		return
 	}
 	l.templates[t.kind] = t
@@ -109,19 +89,19 @@ func (l *loader) addTemplate(d *policy.Document) {
 func (l *loader) addConstraint(d *policy.Document) {
 	t := l.templates[d.Text("kind")]
 	if t == nil {
-		if len(l.errs) == 0 { // a template with a mistake may be the one
-			l.fail(d.At("kind", "no ConstraintTemplate defines the kind %q", d.Text("kind")))
+		if l.mistakes.Err() == nil { // a template with a mistake may be the one
+			l.mistakes.Add(d.At("kind", "no ConstraintTemplate defines the kind %q", d.Text("kind")))
 		}
 		return
 	}
 	c, err := newConstraint(d, t)
-	l.fail(err)
+	l.mistakes.Add(err)
 	if c == nil {
 		return
 	}
 	key := t.kind + "/" + c.name
 	if first := l.constraints[key]; first != nil {
-		l.fail(d.At("metadata.name", "constraint %s %q is already defined at %s", t.kind, c.name, first.Place("metadata.name")))
+		l.mistakes.Add(d.At("metadata.name", "constraint %s %q is already defined at %s", t.kind, c.name, first.Place("metadata.name")))
 		return
 	}
 	l.constraints[key] = d
