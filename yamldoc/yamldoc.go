@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -16,7 +17,8 @@ import (
 // An Item is one document of a file.
 type Item[T any] struct {
 	Value T
-	Line  int // at which its content begins
+	Line  int        // at which its content begins
+	Root  *yaml.Node // its content as written
 }
 
 // All reads the documents of a file, at most most of them. Documents that hold
@@ -40,7 +42,7 @@ func All[T any](name string, data []byte, most int) ([]Item[T], error) {
 			return items, errors.Join(append(errs, Plain(name, placed))...)
 		}
 		root := node.Content[0]
-		if item.Line = root.Line; err != nil {
+		if item.Line, item.Root = root.Line, root; err != nil {
 			errs = append(errs, Plain(name, err))
 		} else if root.ShortTag() != "!!null" {
 			items = append(items, item)
@@ -94,6 +96,40 @@ func Plain(name string, err error) error {
 		errs = append(errs, fmt.Errorf("%s: %s", place, goTarget.ReplaceAllString(m, "")))
 	}
 	return errors.Join(errs...)
+}
+
+// Line returns the line at which the field at path, like spec.rules[0].name, is
+// written, or that of the deepest field on the way that exists.
+func Line(root *yaml.Node, path string) int {
+	line, node := root.Line, root
+	for step := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		if node.Kind == yaml.AliasNode {
+			node = node.Alias
+		}
+		key, value := child(node, step)
+		if value == nil {
+			break
+		}
+		line, node = key.Line, value
+	}
+	return line
+}
+
+// child returns the key and the value of one step below a node, nil if there is
+// none. The key of a list item is the item.
+func child(node *yaml.Node, step string) (key, value *yaml.Node) {
+	if node.Kind == yaml.SequenceNode {
+		if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(node.Content) {
+			return node.Content[i], node.Content[i]
+		}
+		return nil, nil
+	}
+	for i := 0; node.Kind == yaml.MappingNode && i+1 < len(node.Content); i += 2 {
+		if node.Content[i].Value == step {
+			return node.Content[i], node.Content[i+1]
+		}
+	}
+	return nil, nil
 }
 
 // Known refuses keys of a mapping that are not among those given. A type that

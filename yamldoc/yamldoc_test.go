@@ -42,6 +42,21 @@ func TestOne(t *testing.T) {
 	}
 }
 
+func TestLine(t *testing.T) {
+	items, err := All[any]("f", []byte("name: a\nspec:\n  list:\n  - x: 1\n    y: 2\n  - &b\n    x: 3\n  again: *b\n"), 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]int{
+		"": 1, "name": 1, "spec": 2, "spec.list": 3, "spec.list[0].y": 5, "spec.list[1].x": 7, "spec.again.x": 7,
+		"none": 1, "spec.none.x": 2, "spec.list[2].x": 3, "spec.list.x": 3, "name.x": 1,
+	} {
+		if have := Line(items[0].Root, path); have != want {
+			t.Errorf("line of %q is %d, want %d", path, have, want)
+		}
+	}
+}
+
 func TestKnown(t *testing.T) {
 	var n yaml.Node
 	if err := yaml.Unmarshal([]byte("a: 1\nb: 2\n"), &n); err != nil {
