@@ -45,6 +45,7 @@ var arrows = map[string][]string{
 	"audit":         {"inventory", "policy", "finding"},
 
 	"policy/gatekeeper": {"policy", "finding"},
+	"policy/image":      {"policy", "finding", "yamldoc"},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
 	"fix/edit":    {},
@@ -97,7 +98,7 @@ func TestArrows(t *testing.T) {
 
 // pattern returns the row of the table that a folder belongs to.
 func pattern(folder string) string {
-	for _, parent := range []string{"check", "evidence", "examples", "notify", "respond", "test"} {
+	for _, parent := range []string{"check", "evidence", "examples", "notify", "policy", "respond", "test"} {
 		if strings.HasPrefix(folder, parent+"/") {
 			return parent + "/*"
 		}

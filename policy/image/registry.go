@@ -1,0 +1,196 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/time/rate"
+)
+
+// Bounds of what one verification may read from a registry.
+const (
+	maxAnswerBytes = 16 << 20 // one manifest or blob
+	maxTotalBytes  = 64 << 20
+	maxRequests    = 200
+	maxSignatures  = 50 // of one image, and as many attestations
+)
+
+// Registries are asked for digests, signatures and attestations. It is safe for
+// concurrent use.
+type registries struct {
+	transport http.RoundTripper
+	keys      authn.Keychain
+	perSecond rate.Limit
+	burst     int
+
+	mu     sync.Mutex
+	limits map[string]*rate.Limiter // by host
+}
+
+// maxLimits bounds the hosts for which a rate is remembered.
+const maxLimits = 1000
+
+// limit returns the limiter of a host.
+func (r *registries) limit(host string) *rate.Limiter {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.limits[host]
+	if l == nil {
+		if len(r.limits) >= maxLimits {
+			clear(r.limits)
+		}
+		l = rate.NewLimiter(r.perSecond, r.burst)
+		r.limits[host] = l
+	}
+	return l
+}
+
+// dialer connects to registries only: an image reference is written by whoever
+// may make a pod, and must not lead to the metadata service of a cloud or, unless
+// allowed, to what listens on this machine.
+func dialer(loopback bool) *net.Dialer {
+	return &net.Dialer{
+		Timeout: 5 * time.Second,
+		Control: func(_, address string, _ syscall.RawConn) error {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return fmt.Errorf("read address %s: %w", address, err)
+			}
+			ip := to.Addr().Unmap()
+			if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip.IsLoopback() && !loopback {
+				return &forbiddenError{ip}
+			}
+			return nil
+		},
+	}
+}
+
+// A forbiddenError is an address to which no registry may lead.
+type forbiddenError struct{ ip netip.Addr }
+
+func (e *forbiddenError) Error() string {
+	return fmt.Sprintf("address %s is not that of a registry", e.ip)
+}
+
+// newTransport returns the usual transport to registries.
+func newTransport(loopback bool) *http.Transport {
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer(loopback).DialContext,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConns:           100,
+		MaxIdleConnsPerHost:    16,
+		MaxResponseHeaderBytes: 64 << 10,
+		IdleConnTimeout:        90 * time.Second,
+		TLSHandshakeTimeout:    5 * time.Second,
+	}
+}
+
+// A reader reads for one verification, within its bounds.
+type reader struct {
+	*registries
+	options  []remote.Option
+	requests atomic.Int64
+	left     atomic.Int64 // bytes
+}
+
+func (r *registries) reader(ctx context.Context) *reader {
+	rd := &reader{registries: r}
+	rd.left.Store(maxTotalBytes)
+	rd.options = []remote.Option{
+		remote.WithContext(ctx),
+		remote.WithTransport(rd),
+		remote.WithAuthFromKeychain(r.keys),
+		remote.WithUserAgent("kubeguardian"),
+		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 2}),
+		remote.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
+	}
+	return rd
+}
+
+// A boundError is an answer that is too large, or one too many: a fault of what
+// the registry holds, which no waiting cures.
+type boundError struct{ what string }
+
+func (e *boundError) Error() string { return e.what }
+
+// RoundTrip implements [http.RoundTripper]: it waits for its turn, and bounds the
+// answer.
+func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
+	if r.requests.Add(1) > maxRequests {
+		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
+	}
+	if err := r.limit(req.URL.Host).Wait(req.Context()); err != nil {
+		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
+	}
+	resp, err := r.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, total: &r.left, left: maxAnswerBytes}
+	return resp, nil
+}
+
+// A boundedBody fails when it has passed on as much as it may.
+type boundedBody struct {
+	io.ReadCloser
+	total *atomic.Int64
+	left  int64
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.left -= int64(n)
+	if b.left < 0 || b.total.Add(-int64(n)) < 0 {
+		return 0, &boundError{fmt.Sprintf("the registry sends more than %d MiB, or %d MiB in all", maxAnswerBytes>>20, maxTotalBytes>>20)}
+	}
+	return n, err
+}
+
+// missing reports whether a registry says that a thing does not exist.
+func missing(err error) bool {
+	var answer *transport.Error
+	return errors.As(err, &answer) && answer.StatusCode == http.StatusNotFound
+}
+
+// resolve returns the digest that a tag leads to now.
+func (r *reader) resolve(tag name.Tag) (string, error) {
+	found, err := remote.Head(tag, r.options...)
+	if err == nil {
+		return found.Digest.String(), nil
+	}
+	var unreachable *url.Error
+	if missing(err) || errors.As(err, &unreachable) {
+		return "", err
+	}
+	full, err := remote.Get(tag, r.options...) // some registries know no HEAD
+	if err != nil {
+		return "", err
+	}
+	return full.Digest.String(), nil
+}
+
+// blob returns the content of a layer.
+func blob(layer v1.Layer) ([]byte, error) {
+	content, err := layer.Compressed()
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	return io.ReadAll(content)
+}

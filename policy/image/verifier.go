@@ -1,0 +1,231 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
+)
+
+// Options are how a [Verifier] works. The zero value is ready for use.
+type Options struct {
+	// Credentials are for registries that want to know who asks; nil is nobody.
+	Credentials *Credentials
+	// Timeout is for all that one image takes; 0 is 8 seconds. Whoever asks may
+	// have less time, and then the work goes on for those who ask next.
+	Timeout time.Duration
+	// RequestsPerSecond to one registry, on average; 0 is 50. Twice as many may
+	// come at once.
+	RequestsPerSecond float64
+	// KeepValid is for how long an image that satisfies a policy is not looked at
+	// again; 0 is one hour.
+	KeepValid time.Duration
+	// KeepInvalid is the same for one that does not, and KeepFailure for one of
+	// which a registry did not tell; 0 is 30 and 5 seconds.
+	KeepInvalid, KeepFailure time.Duration
+	// AllowLoopback lets images come from a registry on this machine.
+	AllowLoopback bool
+	// Transport reaches registries; nil is one that refuses addresses which are
+	// those of no registry.
+	Transport http.RoundTripper
+	// Now is the time; nil is the clock.
+	Now func() time.Time
+}
+
+// Bounds of the work of a verifier.
+const (
+	maxCached   = 10_000
+	maxParallel = 16 // images looked at
+)
+
+// A Verifier looks at images for policies, and remembers what it saw. Sets that
+// are loaded one after the other share it, so that a change of one policy does
+// not forget the others. It is safe for concurrent use.
+type Verifier struct {
+	options    Options
+	registries *registries
+	parallel   *semaphore.Weighted
+	flights    singleflight.Group
+
+	mu     sync.Mutex
+	cached map[string]kept
+}
+
+// A kept outcome is good until a time.
+type kept struct {
+	outcome outcome
+	until   time.Time
+}
+
+// New returns a verifier.
+func New(options Options) *Verifier {
+	orDefault(&options.Timeout, 8*time.Second)
+	orDefault(&options.KeepValid, time.Hour)
+	orDefault(&options.KeepInvalid, 30*time.Second)
+	orDefault(&options.KeepFailure, 5*time.Second)
+	orDefault(&options.RequestsPerSecond, 50)
+	if options.Now == nil {
+		options.Now = time.Now
+	}
+	if options.Transport == nil {
+		options.Transport = newTransport(options.AllowLoopback)
+	}
+	keys := authn.Keychain(authn.NewMultiKeychain())
+	if options.Credentials != nil {
+		keys = options.Credentials
+	}
+	return &Verifier{
+		options: options,
+		registries: &registries{
+			transport: options.Transport, keys: keys, limits: map[string]*rate.Limiter{},
+			perSecond: rate.Limit(options.RequestsPerSecond), burst: max(1, int(2*options.RequestsPerSecond)),
+		},
+		parallel: semaphore.NewWeighted(maxParallel),
+		cached:   map[string]kept{},
+	}
+}
+
+func orDefault[T time.Duration | float64](value *T, usual T) {
+	if *value <= 0 {
+		*value = usual
+	}
+}
+
+// verify returns what a policy concludes of an image, at most once at a time for
+// both, and from memory if that is fresh.
+func (v *Verifier) verify(ctx context.Context, p *Policy, image name.Digest) outcome {
+	done := v.begin(p, image)
+	select {
+	case o := <-done:
+		return o
+	default:
+	}
+	select {
+	case o := <-done:
+		return o
+	case <-ctx.Done():
+		return outcome{failure: fmt.Errorf("verify %s: %w", image, ctx.Err())}
+	}
+}
+
+// begin starts to verify an image, unless that is known or under way. Its work
+// has a time of its own: who stops waiting does not stop it for the others.
+func (v *Verifier) begin(p *Policy, image name.Digest) <-chan outcome {
+	out := make(chan outcome, 1)
+	key := p.id + " " + image.Name()
+	if known, ok := v.recall(key); ok {
+		out <- known
+		return out
+	}
+	flight := v.flights.DoChan(key, func() (any, error) {
+		if known, ok := v.recall(key); ok { // of a flight that ended just now
+			return known, nil
+		}
+		o := v.within(func(ctx context.Context) outcome {
+			return p.verify(ctx, v.registries, image, v.options.Now())
+		})
+		v.keep(key, o)
+		return o, nil
+	})
+	go func() { out <- (<-flight).Val.(outcome) }()
+	return out
+}
+
+// resolve returns the digest of a tag, at most once at a time. It is not
+// remembered: the tag may move.
+func (v *Verifier) resolve(ctx context.Context, tag name.Tag) (string, outcome) {
+	type answer struct {
+		digest  string
+		outcome outcome
+	}
+	flight := v.flights.DoChan("tag "+tag.Name(), func() (any, error) {
+		var a answer
+		a.outcome = v.within(func(ctx context.Context) outcome {
+			var err error
+			if a.digest, err = v.registries.reader(ctx).resolve(tag); err != nil {
+				return failed(tag.RegistryStr(), err)
+			}
+			if !digestForm.MatchString(a.digest) {
+				return outcome{problems: []string{fmt.Sprintf("digest %s is not supported: want sha256", a.digest)}}
+			}
+			return outcome{}
+		})
+		return a, nil
+	})
+	select {
+	case done := <-flight:
+		a := done.Val.(answer)
+		return a.digest, a.outcome
+	case <-ctx.Done():
+		return "", outcome{failure: fmt.Errorf("resolve %s: %w", tag, ctx.Err())}
+	}
+}
+
+// within does a piece of work in its time, when it is its turn. What an image
+// holds is foreign: a panic over it is an outcome, not the end of the program.
+func (v *Verifier) within(work func(context.Context) outcome) (o outcome) {
+	ctx, cancel := context.WithTimeout(context.Background(), v.options.Timeout)
+	defer cancel()
+	defer func() {
+		if cause := recover(); cause != nil {
+			o = outcome{problems: []string{fmt.Sprintf("internal error: %v", cause)}}
+			debug.PrintStack()
+		}
+	}()
+	if err := v.parallel.Acquire(ctx, 1); err != nil {
+		return outcome{failure: errors.New("too many images are being verified")}
+	}
+	defer v.parallel.Release(1)
+	return work(ctx)
+}
+
+func (v *Verifier) recall(key string) (outcome, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k, ok := v.cached[key]
+	return k.outcome, ok && v.options.Now().Before(k.until)
+}
+
+// keep remembers an outcome for as long as it is good.
+func (v *Verifier) keep(key string, o outcome) {
+	now := v.options.Now()
+	until := now.Add(v.options.KeepValid)
+	switch {
+	case o.failure != nil:
+		until = now.Add(v.options.KeepFailure)
+	case len(o.problems) > 0:
+		until = now.Add(v.options.KeepInvalid)
+	case !o.until.IsZero() && o.until.Before(until):
+		until = o.until
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.cached) >= maxCached {
+		v.evict(now)
+	}
+	v.cached[key] = kept{o, until}
+}
+
+// evict makes room: what is over goes, and if that is nothing any tenth does.
+func (v *Verifier) evict(now time.Time) {
+	for key, k := range v.cached {
+		if !now.Before(k.until) {
+			delete(v.cached, key)
+		}
+	}
+	for key := range v.cached {
+		if len(v.cached) <= maxCached*9/10 {
+			return
+		}
+		delete(v.cached, key)
+	}
+}
