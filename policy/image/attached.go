@@ -2,12 +2,14 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -28,6 +30,7 @@ const (
 	logEntryKey    = "dev.sigstore.cosign/bundle"
 	timestampKey   = "dev.sigstore.cosign/rfc3161timestamp"
 	predicateKey   = "dev.sigstore.bundle.predicateType"
+	createdKey     = "org.opencontainers.image.created"
 
 	cosignSign = "https://sigstore.dev/cosign/sign/v1" // says nothing but "signed"
 )
@@ -102,6 +105,9 @@ func (r *reader) referrers(a *attached, image name.Digest, want wanted) error {
 	if err != nil {
 		return a.fault(&brokenError{fmt.Errorf("read list of referrers: %w", err)})
 	}
+	slices.SortStableFunc(list.Manifests, func(x, y v1.Descriptor) int { // newest first, as far as it is said
+		return cmp.Compare(y.Annotations[createdKey], x.Annotations[createdKey])
+	})
 	read := 0
 	for _, d := range list.Manifests {
 		if !strings.HasPrefix(d.ArtifactType, bundleType) || !want.holds(d.Annotations[predicateKey]) {
@@ -154,14 +160,12 @@ func (r *reader) layers(tag name.Tag, mediaType string, add func(layer v1.Descri
 	if err != nil {
 		return a.fault(&brokenError{fmt.Errorf("read manifest of %s: %w", tag.TagStr(), err)})
 	}
-	for i, layer := range manifest.Layers {
-		if string(layer.MediaType) != mediaType {
-			continue
-		}
-		if i >= maxSignatures {
-			a.faults = append(a.faults, fmt.Sprintf("%s has more than %d layers, and the rest was not read", tag.TagStr(), maxSignatures))
-			return nil
-		}
+	layers := slices.DeleteFunc(manifest.Layers, func(d v1.Descriptor) bool { return string(d.MediaType) != mediaType })
+	if extra := len(layers) - maxSignatures; extra > 0 { // the newest are last
+		a.faults = append(a.faults, fmt.Sprintf("%s has more than %d layers, and the others were not read", tag.TagStr(), maxSignatures))
+		layers = layers[extra:]
+	}
+	for _, layer := range layers {
 		if err := a.fault(r.layer(image, layer, add)); err != nil {
 			return err
 		}

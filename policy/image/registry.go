@@ -26,7 +26,7 @@ import (
 const (
 	maxAnswerBytes = 16 << 20 // one manifest or blob
 	maxTotalBytes  = 64 << 20
-	maxRequests    = 200
+	maxRequests    = 400
 	maxSignatures  = 50 // of one image, and as many attestations
 )
 

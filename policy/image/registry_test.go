@@ -138,15 +138,15 @@ func (h *hub) refer(to name.Digest, bundle []byte) {
 // A key signs as cosign does.
 type key struct {
 	*ecdsa.PrivateKey
-	t *testing.T
+	t testing.TB
 }
 
-func newKey(t *testing.T) key {
+func newKey(t testing.TB) key {
 	t.Helper()
 	return newKeyOn(t, elliptic.P256())
 }
 
-func newKeyOn(t *testing.T, curve elliptic.Curve) key {
+func newKeyOn(t testing.TB, curve elliptic.Curve) key {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
@@ -211,7 +211,7 @@ func (k key) bundle(statement []byte) []byte {
 	})
 }
 
-// statementOf returns an in-toto statement of an image.
+// inToto returns an in-toto statement of an image.
 func inToto(t *testing.T, digest, predicateType string, predicate any) []byte {
 	t.Helper()
 	return mustJSON(t, map[string]any{
@@ -222,7 +222,7 @@ func inToto(t *testing.T, digest, predicateType string, predicate any) []byte {
 	})
 }
 
-func mustJSON(t *testing.T, value any) []byte {
+func mustJSON(t testing.TB, value any) []byte {
 	t.Helper()
 	text, err := json.Marshal(value)
 	if err != nil {

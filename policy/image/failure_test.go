@@ -1,0 +1,281 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+// refuse answers requests of a method with a status.
+func refuse(method string, status int) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == method {
+			w.WriteHeader(status)
+		}
+		return r.Method == method
+	}
+}
+
+// TestFailurePolicy makes a registry fail in many ways: each is judged by the
+// policy, in bounded time.
+func TestFailurePolicy(t *testing.T) {
+	release := newKey(t)
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := closed.Addr().String()
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	hang := func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true }
+	drip := func(w http.ResponseWriter, r *http.Request) bool { // a body that never ends
+		w.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, " ")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(10 * time.Millisecond)
+		}
+		return true
+	}
+	for name, hook := range map[string]func(http.ResponseWriter, *http.Request) bool{
+		"down": nil, "slow": hang, "slow body": drip,
+		"500": refuse("GET", 500), "503": refuse("GET", 503), "429": refuse("GET", 429), "401": refuse("GET", 401), "403": refuse("GET", 403),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHub(t, true)
+			image := h.push("shop/web:1").String()
+			if hook == nil {
+				image = down + image[len(h.host):]
+			}
+			h.answer(hook)
+			for given, want := range map[string]string{"Fail": "deny: ", "Warn": "warn: ", "Ignore": "audit: "} {
+				set := load(t, Options{Timeout: 300 * time.Millisecond}, doc("signed", "failurePolicy: "+given+"\nattestors:\n"+keyAttestor("release", release)))
+				within(t, 10*time.Second, func() {
+					wantOne(t, evaluate(t, set, podOf(image)), want+"image "+image+" (spec.containers[0].image): it could not be verified: ask registry ")
+					tag := strings.Split(image, "@")[0] + ":1"
+					object, err := set.Mutate(t.Context(), podOf(tag))
+					if err != nil {
+						t.Error(err)
+					}
+					req := podOf(tag)
+					req.Object = object
+					if hook == nil || name == "slow" { // elsewhere HEAD still works
+						wantOne(t, evaluate(t, set, req), want, "it could not be verified: ask registry ")
+					}
+				})
+			}
+		})
+	}
+	t.Run("of an audited policy", func(t *testing.T) {
+		set := load(t, Options{Timeout: time.Second}, doc("signed", "validationActions: [Audit]\nattestors:\n"+keyAttestor("release", release)))
+		wantOne(t, evaluate(t, set, podOf(down+"/shop/web@sha256:"+strings.Repeat("0", 64))), "audit: ")
+	})
+}
+
+// TestHugeAnswers lets a registry send more than anybody reads: that is a fault
+// of the image, which no failure policy lets pass.
+func TestHugeAnswers(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	var sent atomic.Int64
+	h.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, ".sig") {
+			return false
+		}
+		w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+		n, _ := io.Copy(w, io.LimitReader(repeated{[]byte(`{"layers":[`)}, 1<<30))
+		sent.Add(n)
+		return true
+	})
+	set := load(t, Options{}, doc("signed", "failurePolicy: Ignore\nattestors:\n"+keyAttestor("release", release)))
+	wantOne(t, evaluate(t, set, podOf(image.String())), "deny: ", "it is not signed by release", "the registry sends more than 16 MiB")
+	if n := sent.Load(); n > 64<<20 {
+		t.Errorf("%d bytes were taken", n)
+	}
+}
+
+// TestManySignatures reads only so many of them.
+func TestManySignatures(t *testing.T) {
+	h, release, other := newHub(t, true), newKey(t), newKey(t)
+	image := h.push("shop/web:1")
+	for i := range 2*maxSignatures + 1 {
+		h.refer(image, other.bundle(inToto(t, image.DigestStr(), cosignSign, map[string]any{"n": i})))
+	}
+	var layers []mutate.Addendum
+	for range maxSignatures + 1 {
+		layers = append(layers, other.simple(claim(image.DigestStr())))
+	}
+	h.cosign(image, ".sig", layers...)
+	h.forget()
+	set := load(t, Options{RequestsPerSecond: 10_000}, doc("signed", "failurePolicy: Ignore\nattestors:\n"+keyAttestor("release", release)))
+	wantOne(t, evaluate(t, set, podOf(image.String())), "deny: ", "not signed by release")
+	if total, _ := h.requests(); total > maxRequests {
+		t.Errorf("%d requests", total)
+	}
+}
+
+// TestOnce judges 1,000 pods of one image at the same time: it is verified once.
+func TestOnce(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	set := load(t, Options{}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	h.forget()
+	var wait sync.WaitGroup
+	var denied atomic.Int64
+	for range 1000 {
+		wait.Go(func() {
+			found, err := set.Evaluate(t.Context(), podOf(image.String()))
+			if err != nil || len(found) > 0 {
+				denied.Add(1)
+			}
+		})
+	}
+	wait.Wait()
+	if denied.Load() > 0 {
+		t.Errorf("%d of 1000 are denied", denied.Load())
+	}
+	total, most := h.requests()
+	if most != 1 || total > 6 {
+		t.Errorf("%d requests, the most frequent %d times", total, most)
+	}
+	wantNone(t, evaluate(t, set, podOf(image.String())))
+	if after, _ := h.requests(); after != total {
+		t.Errorf("%d more requests for what is known", after-total)
+	}
+}
+
+// TestRemembered moves the clock to see for how long a conclusion holds.
+func TestRemembered(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	var mu sync.Mutex
+	now := time.Now()
+	sleep := func(d time.Duration) { mu.Lock(); defer mu.Unlock(); now = now.Add(d) }
+	options := Options{Now: func() time.Time { mu.Lock(); defer mu.Unlock(); return now }}
+	set := load(t, options, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	asked := func() bool {
+		total, _ := h.requests()
+		h.forget()
+		return total > 0
+	}
+	judge := func() []string { return evaluate(t, set, podOf(image.String())) }
+
+	wantOne(t, judge(), "it has no signature")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	asked()
+	wantOne(t, judge(), "it has no signature") // for a short time still
+	if asked() {
+		t.Error("what was invalid is not remembered")
+	}
+	sleep(31 * time.Second)
+	wantNone(t, judge())
+	asked()
+	sleep(59 * time.Minute)
+	wantNone(t, judge())
+	if asked() {
+		t.Error("what was valid is not remembered")
+	}
+	sleep(2 * time.Minute)
+	h.answer(refuse("GET", 500))
+	wantOne(t, judge(), "it could not be verified")
+	asked()
+	wantOne(t, judge(), "it could not be verified")
+	if asked() {
+		t.Error("a failure is not remembered")
+	}
+	h.answer(nil)
+	sleep(6 * time.Second)
+	wantNone(t, judge())
+}
+
+// TestReload keeps what is known when policies are loaded again, but for those
+// that say something else.
+func TestReload(t *testing.T) {
+	h, release, other := newHub(t, true), newKey(t), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	v := New(Options{AllowLoopback: true})
+	judge := func(text string) []string {
+		set, err := v.Load(policy.File{Name: "p.yaml", Data: []byte(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return evaluate(t, set, podOf(image.String()))
+	}
+	signed := doc("signed", "attestors:\n"+keyAttestor("release", release))
+	wantNone(t, judge(signed))
+	h.forget()
+	wantNone(t, judge("# the same, loaded again\n"+signed))
+	if total, _ := h.requests(); total > 0 {
+		t.Error("the same policy asks again")
+	}
+	wantOne(t, judge(doc("signed", "attestors:\n"+keyAttestor("release", other))), "it is not signed by release")
+}
+
+// TestImpatience lets one who asks stop waiting, and the next one have the
+// answer.
+func TestImpatience(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	set := load(t, Options{}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	open := make(chan struct{})
+	h.answer(func(http.ResponseWriter, *http.Request) bool { <-open; return false })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	found, err := set.Evaluate(ctx, podOf(image.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOne(t, lines(found), "deny: ", "it could not be verified: verify ", "deadline exceeded")
+	h.forget()
+	close(open)
+	wantNone(t, evaluate(t, set, podOf(image.String())))
+}
+
+// TestRate holds a registry to its rate: what would take too long is a failure.
+func TestRate(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	set := load(t, Options{RequestsPerSecond: 0.5, Timeout: 500 * time.Millisecond}, doc("signed", "failurePolicy: Warn\nattestors:\n"+keyAttestor("release", release)))
+	image := h.push("shop/web:1")
+	h.forget()
+	wantOne(t, evaluate(t, set, podOf(image.String())), "warn: ", "wait for a turn at "+h.host)
+	if total, _ := h.requests(); total > 1 {
+		t.Errorf("%d requests at a rate of one", total)
+	}
+}
+
+// TestForbiddenAddresses does not let the author of a pod choose whom we talk to.
+func TestForbiddenAddresses(t *testing.T) {
+	set, err := Load(policy.File{Name: "p.yaml", Data: []byte(doc("signed", "failurePolicy: Ignore\nattestors:\n"+keyAttestor("release", newKey(t))))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHub(t, true)
+	for _, host := range []string{h.host, "169.254.169.254", "[fe80::1]:443", "[::1]:5000", "0.0.0.0:80", "[::ffff:169.254.169.254]:80", "224.0.0.1:80"} {
+		t.Run(host, func(t *testing.T) {
+			image := host + "/shop/web@sha256:" + strings.Repeat("0", 64)
+			found := evaluate(t, set, podOf(image))
+			wantOne(t, found, "deny: ", fmt.Sprintf("image %s", image))
+			if !strings.Contains(found[0], "is not that of a registry") && !strings.Contains(found[0], "not an image reference") {
+				t.Error(found[0])
+			}
+		})
+	}
+	if total, _ := h.requests(); total > 0 {
+		t.Errorf("%d requests reached this machine", total)
+	}
+}
