@@ -163,6 +163,7 @@ func TestReferences(t *testing.T) {
 		"R.Example.COM/web" + digest:         "r.example.com/web " + digest[1:],
 		"r.example.com:443/web:1":            "r.example.com/web 1",
 		"r.example.com:5000/web:1":           "r.example.com:5000/web 1",
+		"registry:443/web:1":                 "registry:443/web 1",
 		"localhost/web":                      "localhost/web latest",
 	} {
 		r, err := parseReference(text)
@@ -235,7 +236,7 @@ func FuzzLoad(f *testing.F) {
 }
 
 func FuzzReference(f *testing.F) {
-	for _, seed := range []string{"nginx", "r.example.com:443/shop/web:1", "R.example.com/web@sha256:" + strings.Repeat("0", 64), "[::1]:5000/x", "docker.io/nginx"} {
+	for _, seed := range []string{"nginx", "r.example.com:443/shop/web:1", "R.example.com/web@sha256:" + strings.Repeat("0", 64), "[::1]:5000/x", "docker.io/nginx", "0:443/00"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

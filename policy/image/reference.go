@@ -63,7 +63,10 @@ var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 // names are not case-sensitive, 443 is the port without being said, and Docker
 // Hub has three names.
 func canonicalHost(host string) string {
-	host = strings.TrimSuffix(strings.ToLower(host), ":443")
+	host = strings.ToLower(host)
+	if bare := strings.TrimSuffix(host, ":443"); strings.Contains(bare, ".") { // else the port shows that it is a host
+		host = bare
+	}
 	switch host {
 	case "index.docker.io", "registry-1.docker.io":
 		return "docker.io"

@@ -1,0 +1,124 @@
+package image
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/kubeguardian/kubeguardian/policy"
+)
+
+func parse(text string) (*Credentials, error) {
+	return ParseCredentials(policy.File{Name: "config.json", Data: []byte(text)})
+}
+
+func TestCredentials(t *testing.T) {
+	c, err := parse(fmt.Sprintf(`{"auths": {
+		"https://index.docker.io/v1/": {"auth": %q},
+		"r.example.com": {"username": "all", "password": "p"},
+		"r.example.com/shop": {"username": "shop", "password": "p"},
+		"token.example.com:5000": {"identitytoken": "t"}
+	}}`, base64.StdEncoding.EncodeToString([]byte("hub:p:q"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for repo, want := range map[string]string{
+		"nginx": "hub:p:q", "r.example.com/other": "all:p", "r.example.com/shop/web": "shop:p", "r.example.com/shopping": "all:p",
+		"token.example.com:5000/x": ":", "token.example.com/x": ":", "evil.com/r.example.com": ":", "r.example.com.evil.com/shop": ":",
+	} {
+		at, err := name.NewRepository(repo)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := c.Resolve(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		auth, err := found.Authorization()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have := auth.Username + ":" + auth.Password; have != want {
+			t.Errorf("%s gets %q, want %q", repo, have, want)
+		}
+		if (found == authn.Anonymous) != (want == ":" && repo != "token.example.com:5000/x") {
+			t.Errorf("%s: %v", repo, found)
+		}
+	}
+	if text := fmt.Sprintf("%v %+v %#v %s", c, c, c, c); strings.Contains(text, "hub") || strings.Contains(text, "shop") {
+		t.Errorf("printed: %s", text)
+	}
+	for text, want := range map[string]string{
+		`{`:                                 "config.json: parse Docker configuration: ",
+		`{"credsStore": "x"}`:               "credsStore and credHelpers name programs, and none is run",
+		`{"credHelpers": {"r": "x"}}`:       "credsStore and credHelpers name programs, and none is run",
+		`{"auths": {"r": {"auth":"?"}}}`:    "auths of r: auth is not base64",
+		`{"auths": {"r": {"auth":"AA=="}}}`: "auths of r: auth is not a name and a password",
+		`{"auths": {"*.r.com": {}}}`:        "auths of *.r.com: wildcards are not supported",
+	} {
+		if _, err := parse(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
+// TestPrivateRegistry reads from a registry that wants a password, and gives it to
+// no other.
+func TestPrivateRegistry(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	other := newHub(t, true)
+	stranger := other.push("shop/web:1")
+	guard := func(w http.ResponseWriter, r *http.Request) bool {
+		if user, password, _ := r.BasicAuth(); user == "me" && password == "secret" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="shop"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return true
+	}
+	h.answer(guard)
+	other.answer(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("the password was given to another registry")
+		}
+		return guard(w, r)
+	})
+	signed := doc("signed", "attestors:\n"+keyAttestor("release", release))
+	wantOne(t, evaluate(t, load(t, Options{}, signed), podOf(image.String())), "it could not be verified: ask registry "+h.host)
+
+	c, err := parse(fmt.Sprintf(`{"auths": {%q: {"username": "me", "password": "secret"}}}`, h.host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := load(t, Options{Credentials: c}, signed)
+	wantNone(t, evaluate(t, set, podOf(image.String())))
+	wantOne(t, evaluate(t, set, podOf(stranger.String())), "it could not be verified: ask registry "+other.host)
+}
+
+func FuzzCredentials(f *testing.F) {
+	f.Add([]byte(`{"auths": {"https://index.docker.io/v1/": {"auth": "YTpi"}, "r.example.com/shop": {"username": "a"}}}`))
+	f.Add([]byte(`{"credHelpers": {"r": "x"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := ParseCredentials(policy.File{Name: "f", Data: data})
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "f: ") {
+				t.Error(err)
+			}
+			return
+		}
+		at, err := name.NewRepository("r.example.com/shop/web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Resolve(at); err != nil {
+			t.Error(err)
+		}
+	})
+}
