@@ -105,7 +105,7 @@ func TestAgeEnds(t *testing.T) {
 func TestWitnessedTime(t *testing.T) {
 	h, a := newHub(t, true), newAuthority(t)
 	clock := time.Now()
-	set := a.load(a.root(true, true), Options{Now: func() time.Time { return clock }}, doc("attested", "rules: {requiredSignatures: 0}\nattestors:\n"+
+	set := a.load(a.root(), Options{Now: func() time.Time { return clock }}, doc("attested", "rules: {requiredSignatures: 0}\nattestors:\n"+
 		keylessAttestor(fmt.Sprintf("{issuer: %q, subject: %q}", issuer, subject))+"attestations: [{name: review, predicateType: 'https://example.com/review', maxAge: 24h}]"))
 	image := h.push("shop/web:1")
 	h.refer(image, a.bundle(a.attest(subject, issuer, inToto(t, image.DigestStr(), "https://example.com/review", map[string]any{}), clock.Add(time.Minute), true), true))

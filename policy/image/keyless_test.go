@@ -42,29 +42,27 @@ func newAuthority(t *testing.T) authority {
 	return authority{made, t}
 }
 
-// root returns the trusted root as a file, with what it is to have.
-func (a authority) root(log, stamps bool) []byte {
+// root returns the trusted root as a file.
+func (a authority) root() []byte {
 	a.t.Helper()
-	logs := map[string]*root.TransparencyLog{}
-	for id, l := range a.RekorLogs() {
-		raw, err := hex.DecodeString(id)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		l.ID = raw
-		if log {
-			logs[id] = l
-		}
-	}
-	var stampers []root.TimestampingAuthority
-	if stamps {
-		stampers = a.TimestampingAuthorities()
-	}
-	made, err := root.NewTrustedRoot(root.TrustedRootMediaType01, a.FulcioCertificateAuthorities(), nil, stampers, logs)
+	made, err := root.NewTrustedRoot(root.TrustedRootMediaType01, a.FulcioCertificateAuthorities(), nil, a.TimestampingAuthorities(), a.logs())
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	return mustJSON(a.t, made)
+}
+
+// logs returns the transparency logs.
+func (a authority) logs() map[string]*root.TransparencyLog {
+	logs := a.RekorLogs()
+	for id, l := range logs {
+		raw, err := hex.DecodeString(id) // what it has for an ID is the text
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		l.ID = raw
+	}
+	return logs
 }
 
 // attest signs a statement under an identity, as if at a time.
@@ -94,7 +92,7 @@ func (a authority) bundle(e *ca.TestEntity, log bool) []byte {
 		"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamps[0]}}},
 	}
 	if log {
-		material["tlogEntries"] = []any{a.entry(e)}
+		material["tlogEntries"] = []any{a.entry(a.logged(e))}
 	}
 	return mustJSON(a.t, map[string]any{
 		"mediaType":            bundleType + ".v0.3+json",
@@ -115,14 +113,20 @@ func (a authority) certificate(e verify.SignedEntity) []byte {
 	return content.Certificate().Raw
 }
 
-// entry returns the entry of the log as it stands in a bundle.
-func (a authority) entry(e verify.SignedEntity) map[string]any {
+// logged returns the entry of the log that comes with a signature.
+func (a authority) logged(e verify.SignedEntity) *tlog.Entry {
 	a.t.Helper()
 	entries, err := e.TlogEntries()
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	entry := entries[0].TransparencyLogEntry()
+	return entries[0]
+}
+
+// entry returns the entry of the log as it stands in a bundle.
+func (a authority) entry(of *tlog.Entry) map[string]any {
+	a.t.Helper()
+	entry := of.TransparencyLogEntry()
 	var kind map[string]any
 	if err := json.Unmarshal(entry.GetCanonicalizedBody(), &kind); err != nil {
 		a.t.Fatal(err)
@@ -132,7 +136,7 @@ func (a authority) entry(e verify.SignedEntity) map[string]any {
 		"logIndex": entry.GetLogIndex(), "logId": map[string]any{"keyId": entry.GetLogId().GetKeyId()},
 		"kindVersion":    map[string]any{"kind": kind["kind"], "version": kind["apiVersion"]},
 		"integratedTime": entry.GetIntegratedTime(), "canonicalizedBody": entry.GetCanonicalizedBody(),
-		"inclusionPromise": map[string]any{"signedEntryTimestamp": a.promise(entries[0])},
+		"inclusionPromise": map[string]any{"signedEntryTimestamp": a.promise(of)},
 		"inclusionProof": map[string]any{
 			"logIndex": proof.GetLogIndex(), "treeSize": proof.GetTreeSize(), "rootHash": proof.GetRootHash(),
 			"hashes": proof.GetHashes(), "checkpoint": map[string]any{"envelope": proof.GetCheckpoint().GetEnvelope()},
@@ -164,14 +168,11 @@ func (a authority) simple(who, vouching string, payload []byte, at time.Time) mu
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	entries, err := e.TlogEntries()
-	if err != nil {
-		a.t.Fatal(err)
+	logged := a.logged(e)
+	fields := map[string]any{
+		"body": logged.Body(), "integratedTime": at.Unix(), "logIndex": logged.LogIndex(), "logID": hex.EncodeToString([]byte(logged.LogKeyID())),
 	}
-	body := entries[0].Body().(string)
-	id := hex.EncodeToString([]byte(entries[0].LogKeyID()))
-	fields := map[string]any{"body": body, "integratedTime": at.Unix(), "logIndex": entries[0].LogIndex(), "logID": id}
-	promise := a.promise(entries[0])
+	promise := a.promise(logged)
 	stamps, err := e.Timestamps()
 	if err != nil {
 		a.t.Fatal(err)
@@ -260,13 +261,13 @@ func TestKeyless(t *testing.T) {
 			h.refer(image, test.bundle(image.DigestStr()))
 			text := doc("signed", "attestors:\n"+test.attestor)
 			if strings.Contains(text, "insecureIgnoreSCT: false") { // the root has no such log: said at load
-				_, err := Load(policy.File{Name: "trusted_root.json", Data: a.root(true, true)}, policy.File{Name: "p.yaml", Data: []byte(text)})
+				_, err := Load(policy.File{Name: "trusted_root.json", Data: a.root()}, policy.File{Name: "p.yaml", Data: []byte(text)})
 				if err == nil || !strings.Contains(err.Error(), test.want) {
 					t.Errorf("%v, want %s", err, test.want)
 				}
 				return
 			}
-			found := evaluate(t, a.load(a.root(true, true), Options{}, text), podOf(image.String()))
+			found := evaluate(t, a.load(a.root(), Options{}, text), podOf(image.String()))
 			if test.want == "" {
 				wantNone(t, found)
 			} else {
@@ -278,7 +279,7 @@ func TestKeyless(t *testing.T) {
 
 func TestKeylessOfCosign(t *testing.T) {
 	h, a := newHub(t, true), newAuthority(t)
-	set := a.load(a.root(true, true), Options{}, doc("signed", "attestors:\n"+keylessAttestor(fmt.Sprintf("{issuer: %q, subject: %q}", issuer, subject))))
+	set := a.load(a.root(), Options{}, doc("signed", "attestors:\n"+keylessAttestor(fmt.Sprintf("{issuer: %q, subject: %q}", issuer, subject))))
 	soon := time.Now().Add(5 * time.Minute)
 
 	image := h.push("shop/right:1")

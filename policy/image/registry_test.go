@@ -42,8 +42,9 @@ import (
 // A hub is a real registry on this machine. It counts requests, and hook may
 // answer one in its place.
 type hub struct {
-	t    *testing.T
-	host string
+	t     *testing.T
+	host  string
+	serve http.HandlerFunc
 
 	mu   sync.Mutex
 	seen map[string]int // by "METHOD /path"
@@ -54,7 +55,7 @@ func newHub(t *testing.T, referrers bool) *hub {
 	t.Helper()
 	h := &hub{t: t, seen: map[string]int{}}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers))
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.serve = func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		h.seen[r.Method+" "+r.URL.Path]++
 		hook := h.hook
@@ -62,7 +63,8 @@ func newHub(t *testing.T, referrers bool) *hub {
 		if hook == nil || !hook(w, r) {
 			inner.ServeHTTP(w, r)
 		}
-	}))
+	}
+	server := httptest.NewServer(h.serve)
 	t.Cleanup(server.Close)
 	h.host = strings.TrimPrefix(server.URL, "http://")
 	return h

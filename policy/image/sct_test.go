@@ -3,19 +3,20 @@ package image
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math/big"
 	"net/url"
 	"testing"
 	"time"
 
+	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/testing/ca"
 )
@@ -54,7 +55,7 @@ func (a transparent) trusted() []byte {
 	made, err := root.NewTrustedRoot(root.TrustedRootMediaType01, []root.CertificateAuthority{&root.FulcioCertificateAuthority{
 		Root: a.anchor, Intermediates: []*x509.Certificate{a.issuer}, URI: "https://ca.example.com",
 		ValidityPeriodStart: time.Now().Add(-time.Hour), ValidityPeriodEnd: time.Now().Add(time.Hour),
-	}}, map[string]*root.TransparencyLog{fmt.Sprintf("%x", id): log}, a.TimestampingAuthorities(), nil)
+	}}, map[string]*root.TransparencyLog{fmt.Sprintf("%x", id): log}, a.TimestampingAuthorities(), a.logs())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -70,16 +71,16 @@ func (a transparent) logID() [32]byte {
 }
 
 // certificate issues a certificate with the promise of a log, signed by it.
-func (a transparent) certificate(holder key, by key) []byte {
+func (a transparent) certificate(who, vouching string, holder, by key) *x509.Certificate {
 	a.t.Helper()
-	uri, err := url.Parse(subject)
+	uri, err := url.Parse(who)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(7), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(10 * time.Minute),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(issuer)}},
+		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(vouching)}},
 	}
 	before := a.issue(template, holder)
 	promise, err := asn1.Marshal(a.promiseOf(before.RawTBSCertificate, by))
@@ -87,7 +88,7 @@ func (a transparent) certificate(holder key, by key) []byte {
 		a.t.Fatal(err)
 	}
 	template.ExtraExtensions = append(template.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 11129, 2, 4, 2}, Value: promise})
-	return a.issue(template, holder).Raw
+	return a.issue(template, holder)
 }
 
 func (a transparent) issue(template *x509.Certificate, holder key) *x509.Certificate {
@@ -126,35 +127,52 @@ func (a transparent) promiseOf(certificate []byte, by key) []byte {
 	return append(be.AppendUint16(nil, uint16(len(list))), list...)
 }
 
-// TestCertificateTransparency wants certificates to be in a log, which it does
+// bundle returns a signed statement with all that the public authority gives: a
+// certificate that is in a log, an entry in a log of signatures, and a timestamp.
+func (a transparent) bundle(who, vouching string, by key, statement []byte) []byte {
+	a.t.Helper()
+	holder := newKey(a.t)
+	leaf := a.certificate(who, vouching, holder, by)
+	content := holder.envelope(statement)
+	var envelope bundle.Envelope
+	if err := json.Unmarshal(mustJSON(a.t, content), &envelope.Envelope); err != nil {
+		a.t.Fatal(err)
+	}
+	entry, err := a.GenerateTlogEntry(leaf, envelope.Envelope, envelope.Signature(), time.Now().Unix(), true)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	stamp, err := a.TimestampResponse(envelope.Signature())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return mustJSON(a.t, map[string]any{
+		"mediaType": bundleType + ".v0.3+json",
+		"verificationMaterial": map[string]any{
+			"certificate":               map[string]any{"rawBytes": leaf.Raw},
+			"tlogEntries":               []any{a.entry(entry)},
+			"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamp}}},
+		},
+		"dsseEnvelope": content,
+	})
+}
+
+// TestCertificateTransparency wants all that the public authority gives, as it is
 // unless told otherwise.
 func TestCertificateTransparency(t *testing.T) {
 	h, a := newHub(t, true), newTransparent(t)
 	set := a.load(a.trusted(), Options{}, doc("signed", fmt.Sprintf(
-		"attestors: [{name: release, keyless: {trustedRoot: {file: trusted_root.json}, insecureIgnoreTlog: true, identities: [{issuer: %q, subject: %q}]}}]", issuer, subject)))
+		"attestors: [{name: release, keyless: {trustedRoot: {file: trusted_root.json}, identities: [{issuer: %q, subject: %q}]}}]", issuer, subject)))
 	for name, test := range map[string]struct {
 		by   key
 		want string
 	}{
-		"promised by the log":     {a.log, ""},
-		"promised by another log": {newKeyOn(t, elliptic.P256()), "only able to verify 0 SCT entries"},
+		"promised-by-the-log":     {a.log, ""},
+		"promised-by-another-log": {newKey(t), "only able to verify 0 SCT entries"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			image, holder := h.push("shop/"+fmt.Sprint(test.want == "")+":1"), newKey(t)
-			envelope := holder.envelope(inToto(t, image.DigestStr(), cosignSign, map[string]any{}))
-			sig := envelope["signatures"].([]any)[0].(map[string]any)["sig"].([]byte)
-			stamp, err := a.TimestampResponse(sig)
-			if err != nil {
-				t.Fatal(err)
-			}
-			h.refer(image, mustJSON(t, map[string]any{
-				"mediaType": bundleType + ".v0.3+json",
-				"verificationMaterial": map[string]any{
-					"certificate":               map[string]any{"rawBytes": a.certificate(holder, test.by)},
-					"timestampVerificationData": map[string]any{"rfc3161Timestamps": []any{map[string]any{"signedTimestamp": stamp}}},
-				},
-				"dsseEnvelope": envelope,
-			}))
+			image := h.push("shop/" + name + ":1")
+			h.refer(image, a.bundle(subject, issuer, test.by, inToto(t, image.DigestStr(), cosignSign, map[string]any{})))
 			found := evaluate(t, set, podOf(image.String()))
 			if test.want == "" {
 				wantNone(t, found)
