@@ -16,6 +16,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
+	"golang.org/x/sync/errgroup"
 )
 
 // What registries call signatures and attestations: bundles of sigstore, which
@@ -108,16 +109,38 @@ func (r *reader) referrers(a *attached, image name.Digest, want wanted) error {
 	slices.SortStableFunc(list.Manifests, func(x, y v1.Descriptor) int { // newest first, as far as it is said
 		return cmp.Compare(y.Annotations[createdKey], x.Annotations[createdKey])
 	})
-	read := 0
-	for _, d := range list.Manifests {
-		if !strings.HasPrefix(d.ArtifactType, bundleType) || !want.holds(d.Annotations[predicateKey]) {
-			continue
+	found := slices.DeleteFunc(list.Manifests, func(d v1.Descriptor) bool {
+		return !strings.HasPrefix(d.ArtifactType, bundleType) || !want.holds(d.Annotations[predicateKey])
+	})
+	if len(found) > maxSignatures {
+		a.faults = append(a.faults, fmt.Sprintf("more than %d bundles refer to it, and the others were not read", maxSignatures))
+		found = found[:maxSignatures]
+	}
+	return a.read(len(found),
+		func(i int) ([]byte, error) { return r.bundle(image.Context().Digest(found[i].Digest.String())) },
+		func(_ int, text []byte) error { return a.addBundle(text) })
+}
+
+// read reads n things, several at a time, and adds them in their order.
+func (a *attached) read(n int, read func(i int) ([]byte, error), add func(i int, text []byte) error) error {
+	texts, errs := make([][]byte, n), make([]error, n)
+	var group errgroup.Group
+	group.SetLimit(maxReads)
+	for i := range n {
+		group.Go(func() error {
+			texts[i], errs[i] = read(i)
+			return nil // one that is missing leaves the others
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for i, text := range texts {
+		err := errs[i]
+		if err == nil {
+			err = add(i, text)
 		}
-		if read++; read > 2*maxSignatures {
-			a.faults = append(a.faults, fmt.Sprintf("more than %d bundles refer to it, and the rest was not read", 2*maxSignatures))
-			return nil
-		}
-		if err := a.fault(r.referrer(a, image.Context().Digest(d.Digest.String()))); err != nil {
+		if err := a.fault(err); err != nil {
 			return err
 		}
 	}
@@ -130,21 +153,17 @@ func (w wanted) holds(predicateType string) bool {
 	return predicateType == "" || w.signatures && predicateType == cosignSign || w.predicates[predicateType]
 }
 
-// referrer reads one bundle.
-func (r *reader) referrer(a *attached, at name.Digest) error {
+// bundle reads one bundle.
+func (r *reader) bundle(at name.Digest) ([]byte, error) {
 	image, err := remote.Image(at, r.options...)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	layers, err := image.Layers()
 	if err != nil || len(layers) != 1 {
-		return &brokenError{fmt.Errorf("bundle %s has %d layers, want 1", at.DigestStr(), len(layers))}
+		return nil, &brokenError{fmt.Errorf("bundle %s has %d layers, want 1", at.DigestStr(), len(layers))}
 	}
-	text, err := blob(layers[0])
-	if err != nil {
-		return err
-	}
-	return a.addBundle(text)
+	return blob(layers[0])
 }
 
 // layers reads the layers of one type of the image at a tag.
@@ -165,24 +184,15 @@ func (r *reader) layers(tag name.Tag, mediaType string, add func(layer v1.Descri
 		a.faults = append(a.faults, fmt.Sprintf("%s has more than %d layers, and the others were not read", tag.TagStr(), maxSignatures))
 		layers = layers[extra:]
 	}
-	for _, layer := range layers {
-		if err := a.fault(r.layer(image, layer, add)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *reader) layer(image v1.Image, layer v1.Descriptor, add func(v1.Descriptor, []byte) error) error {
-	found, err := image.LayerByDigest(layer.Digest)
-	if err != nil {
-		return &brokenError{err}
-	}
-	content, err := blob(found)
-	if err != nil {
-		return err
-	}
-	return add(layer, content)
+	return a.read(len(layers),
+		func(i int) ([]byte, error) {
+			found, err := image.LayerByDigest(layers[i].Digest)
+			if err != nil {
+				return nil, &brokenError{err}
+			}
+			return blob(found)
+		},
+		func(i int, content []byte) error { return add(layers[i], content) })
 }
 
 // addBundle adds a signature or a statement.

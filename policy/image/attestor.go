@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -40,8 +41,13 @@ type signed struct {
 	payload []byte
 }
 
-// verify checks that this attestor signed. The digest is of the image.
-func (a *attestor) verify(s signed, digest string) (*verify.VerificationResult, error) {
+// verify checks that this attestor signed. The digest is of the image. So many
+// signatures that there is no time for them are a fault of the image: an error
+// like others.
+func (a *attestor) verify(ctx context.Context, s signed, digest string) (*verify.VerificationResult, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("no time is left to verify it: %w", err)
+	}
 	var errs []error
 	for _, v := range a.verifiers {
 		artifact := verify.WithArtifact(bytes.NewReader(s.payload))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -255,6 +256,97 @@ func TestRate(t *testing.T) {
 	wantOne(t, evaluate(t, set, podOf(image.String())), "warn: ", "wait for a turn at "+h.host)
 	if total, _ := h.requests(); total > 1 {
 		t.Errorf("%d requests at a rate of one", total)
+	}
+}
+
+// TestSlowNeighbour hangs all that may be asked of one registry, and still gets an
+// answer of another. That a registry hangs is remembered for tags too.
+func TestSlowNeighbour(t *testing.T) {
+	slow, h, release := newHub(t, true), newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	slow.answer(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })
+	set := load(t, Options{Timeout: 2 * time.Second}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	var wait sync.WaitGroup
+	for i := range 2 * maxParallel {
+		wait.Go(func() {
+			if _, err := set.Mutate(t.Context(), podOf(fmt.Sprintf("%s/shop/web:%d", slow.host, i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	within(t, time.Minute, func() { wantNone(t, evaluate(t, set, podOf(image.String()))) })
+	within(t, time.Minute, wait.Wait)
+	slow.forget()
+	wantOne(t, evaluate(t, set, podOf(slow.host+"/shop/web:1")), "it could not be verified: ask registry "+slow.host)
+	if total, _ := slow.requests(); total > 0 {
+		t.Errorf("%d requests to a registry that hangs", total)
+	}
+}
+
+// TestPanic makes the code over an image panic, which no test knows how to do from
+// outside: the image is refused, and the program lives.
+func TestPanic(t *testing.T) {
+	var log strings.Builder
+	v := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	o := v.within("r.example.com", func(context.Context) outcome { panic("oh") })
+	if len(o.problems) != 1 || o.problems[0] != "internal error" || !strings.Contains(log.String(), "panic=oh") {
+		t.Errorf("%+v, log %s", o, log.String())
+	}
+}
+
+// TestForget fills the memory of a verifier, which then forgets what is over.
+func TestForget(t *testing.T) {
+	now := time.Now()
+	v := New(Options{Now: func() time.Time { return now }})
+	for i := range maxCached {
+		v.keep(fmt.Sprint("bad ", i), outcome{problems: []string{"x"}})
+	}
+	now = now.Add(31 * time.Second)
+	v.keep("good", outcome{})
+	if _, ok := v.recall("good"); !ok || len(v.cached) != 1 {
+		t.Errorf("%d outcomes are remembered", len(v.cached))
+	}
+	for i := range 2 * maxCached {
+		v.keep(fmt.Sprint("good ", i), outcome{})
+	}
+	if n := len(v.cached); n > maxCached || n < maxCached/2 {
+		t.Errorf("%d outcomes are remembered, at most %d", n, maxCached)
+	}
+}
+
+// BenchmarkEvaluate judges a pod of two images that are known.
+func BenchmarkEvaluate(b *testing.B) {
+	h, release := newHub(b, true), newKey(b)
+	var images []string
+	for _, at := range []string{"shop/web:1", "shop/log:1"} {
+		image := h.push(at)
+		h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+		images = append(images, image.String())
+	}
+	set := load(b, Options{}, doc("signed", "attestors:\n"+keyAttestor("release", release)), doc("allowed", "rules: {allowedImages: ['"+h.host+"/**']}"))
+	req := podOf(images...)
+	b.ReportAllocs()
+	for b.Loop() {
+		if found, err := set.Evaluate(b.Context(), req); err != nil || len(found) > 0 {
+			b.Fatal(lines(found), err)
+		}
+	}
+}
+
+// BenchmarkVerify verifies one image anew each time, over loopback.
+func BenchmarkVerify(b *testing.B) {
+	h, release := newHub(b, true), newKey(b)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	now := time.Now()
+	set := load(b, Options{RequestsPerSecond: 1e6, Now: func() time.Time { return now }}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	req := podOf(image.String())
+	for b.Loop() {
+		now = now.Add(2 * time.Hour)
+		if found, err := set.Evaluate(b.Context(), req); err != nil || len(found) > 0 {
+			b.Fatal(lines(found), err)
+		}
 	}
 }
 

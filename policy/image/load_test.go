@@ -278,12 +278,12 @@ func FuzzAttached(f *testing.F) {
 			}
 		}
 		for _, s := range a.signatures {
-			if stranger.signs(s, digest) == nil {
+			if stranger.signs(t.Context(), s, digest) == nil {
 				t.Error("a signature of nobody is verified")
 			}
 		}
 		for _, s := range a.statements {
-			if _, err := stranger.verify(s.signed, digest); err == nil {
+			if _, err := stranger.verify(t.Context(), s.signed, digest); err == nil {
 				t.Error("a statement of nobody is verified")
 			}
 			readPredicate(s.predicate)

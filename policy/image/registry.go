@@ -19,6 +19,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 )
 
@@ -27,7 +28,8 @@ const (
 	maxAnswerBytes = 16 << 20 // one manifest or blob
 	maxTotalBytes  = 64 << 20
 	maxRequests    = 400
-	maxSignatures  = 50 // of one image, and as many attestations
+	maxSignatures  = 50 // at each place where they may be
+	maxReads       = 8  // at a time
 )
 
 // Registries are asked for digests, signatures and attestations. It is safe for
@@ -36,28 +38,38 @@ type registries struct {
 	transport http.RoundTripper
 	keys      authn.Keychain
 	perSecond rate.Limit
-	burst     int
 
-	mu     sync.Mutex
-	limits map[string]*rate.Limiter // by host
+	mu    sync.Mutex
+	hosts map[string]*host
 }
 
-// maxLimits bounds the hosts for which a rate is remembered.
-const maxLimits = 1000
+// A host has its own bounds, so that a slow registry does not keep others from
+// being asked.
+type host struct {
+	rate     *rate.Limiter
+	parallel *semaphore.Weighted
+}
 
-// limit returns the limiter of a host.
-func (r *registries) limit(host string) *rate.Limiter {
+// Bounds of hosts: how many are remembered, and how many images of one are looked
+// at together.
+const (
+	maxHosts    = 1000
+	maxParallel = 16
+)
+
+// host returns the bounds of a host.
+func (r *registries) host(name string) *host {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := r.limits[host]
-	if l == nil {
-		if len(r.limits) >= maxLimits {
-			clear(r.limits)
+	h := r.hosts[name]
+	if h == nil {
+		if len(r.hosts) >= maxHosts {
+			clear(r.hosts)
 		}
-		l = rate.NewLimiter(r.perSecond, r.burst)
-		r.limits[host] = l
+		h = &host{rate.NewLimiter(r.perSecond, max(1, int(2*r.perSecond))), semaphore.NewWeighted(maxParallel)}
+		r.hosts[name] = h
 	}
-	return l
+	return h
 }
 
 // dialer connects to registries only: an image reference is written by whoever
@@ -135,7 +147,7 @@ func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.requests.Add(1) > maxRequests {
 		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
 	}
-	if err := r.limit(req.URL.Host).Wait(req.Context()); err != nil {
+	if err := r.host(req.URL.Host).rate.Wait(req.Context()); err != nil {
 		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
 	}
 	resp, err := r.transport.RoundTrip(req)

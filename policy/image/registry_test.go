@@ -42,7 +42,7 @@ import (
 // A hub is a real registry on this machine. It counts requests, and hook may
 // answer one in its place.
 type hub struct {
-	t     *testing.T
+	t     testing.TB
 	host  string
 	serve http.HandlerFunc
 
@@ -51,7 +51,7 @@ type hub struct {
 	hook func(w http.ResponseWriter, r *http.Request) bool
 }
 
-func newHub(t *testing.T, referrers bool) *hub {
+func newHub(t testing.TB, referrers bool) *hub {
 	t.Helper()
 	h := &hub{t: t, seen: map[string]int{}}
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)), registry.WithReferrersSupport(referrers))
@@ -214,7 +214,7 @@ func (k key) bundle(statement []byte) []byte {
 }
 
 // inToto returns an in-toto statement of an image.
-func inToto(t *testing.T, digest, predicateType string, predicate any) []byte {
+func inToto(t testing.TB, digest, predicateType string, predicate any) []byte {
 	t.Helper()
 	return mustJSON(t, map[string]any{
 		"_type":         "https://in-toto.io/Statement/v1",
@@ -234,7 +234,7 @@ func mustJSON(t testing.TB, value any) []byte {
 }
 
 // load loads policies with a verifier of its own that talks to this machine.
-func load(t *testing.T, options Options, texts ...string) *Set {
+func load(t testing.TB, options Options, texts ...string) *Set {
 	t.Helper()
 	options.AllowLoopback = true
 	var files []policy.File

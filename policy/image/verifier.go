@@ -2,8 +2,8 @@ package image
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 )
@@ -39,13 +38,12 @@ type Options struct {
 	Transport http.RoundTripper
 	// Now is the time; nil is the clock.
 	Now func() time.Time
+	// Log receives what went wrong in the program itself; nil is nobody.
+	Log *slog.Logger
 }
 
-// Bounds of the work of a verifier.
-const (
-	maxCached   = 10_000
-	maxParallel = 16 // images looked at
-)
+// maxCached bounds what a verifier remembers.
+const maxCached = 10_000
 
 // A Verifier looks at images for policies, and remembers what it saw. Sets that
 // are loaded one after the other share it, so that a change of one policy does
@@ -53,7 +51,6 @@ const (
 type Verifier struct {
 	options    Options
 	registries *registries
-	parallel   *semaphore.Weighted
 	flights    singleflight.Group
 
 	mu     sync.Mutex
@@ -76,6 +73,9 @@ func New(options Options) *Verifier {
 	if options.Now == nil {
 		options.Now = time.Now
 	}
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
 	if options.Transport == nil {
 		options.Transport = newTransport(options.AllowLoopback)
 	}
@@ -86,11 +86,9 @@ func New(options Options) *Verifier {
 	return &Verifier{
 		options: options,
 		registries: &registries{
-			transport: options.Transport, keys: keys, limits: map[string]*rate.Limiter{},
-			perSecond: rate.Limit(options.RequestsPerSecond), burst: max(1, int(2*options.RequestsPerSecond)),
+			transport: options.Transport, keys: keys, perSecond: rate.Limit(options.RequestsPerSecond), hosts: map[string]*host{},
 		},
-		parallel: semaphore.NewWeighted(maxParallel),
-		cached:   map[string]kept{},
+		cached: map[string]kept{},
 	}
 }
 
@@ -104,7 +102,7 @@ func orDefault[T time.Duration | float64](value *T, usual T) {
 // both, and from memory if that is fresh.
 func (v *Verifier) verify(ctx context.Context, p *Policy, image name.Digest) outcome {
 	done := v.begin(p, image)
-	select {
+	select { // what is known already is known in no time
 	case o := <-done:
 		return o
 	default:
@@ -130,7 +128,7 @@ func (v *Verifier) begin(p *Policy, image name.Digest) <-chan outcome {
 		if known, ok := v.recall(key); ok { // of a flight that ended just now
 			return known, nil
 		}
-		o := v.within(func(ctx context.Context) outcome {
+		o := v.within(image.RegistryStr(), func(ctx context.Context) outcome {
 			return p.verify(ctx, v.registries, image, v.options.Now())
 		})
 		v.keep(key, o)
@@ -141,15 +139,20 @@ func (v *Verifier) begin(p *Policy, image name.Digest) <-chan outcome {
 }
 
 // resolve returns the digest of a tag, at most once at a time. It is not
-// remembered: the tag may move.
+// remembered, because the tag may move; only that a registry did not tell is, for
+// a short time.
 func (v *Verifier) resolve(ctx context.Context, tag name.Tag) (string, outcome) {
 	type answer struct {
 		digest  string
 		outcome outcome
 	}
-	flight := v.flights.DoChan("tag "+tag.Name(), func() (any, error) {
+	key := "tag " + tag.Name()
+	if known, ok := v.recall(key); ok {
+		return "", known
+	}
+	flight := v.flights.DoChan(key, func() (any, error) {
 		var a answer
-		a.outcome = v.within(func(ctx context.Context) outcome {
+		a.outcome = v.within(tag.RegistryStr(), func(ctx context.Context) outcome {
 			var err error
 			if a.digest, err = v.registries.reader(ctx).resolve(tag); err != nil {
 				return failed(tag.RegistryStr(), err)
@@ -159,6 +162,9 @@ func (v *Verifier) resolve(ctx context.Context, tag name.Tag) (string, outcome) 
 			}
 			return outcome{}
 		})
+		if a.outcome.failure != nil {
+			v.keep(key, a.outcome)
+		}
 		return a, nil
 	})
 	select {
@@ -172,19 +178,20 @@ func (v *Verifier) resolve(ctx context.Context, tag name.Tag) (string, outcome) 
 
 // within does a piece of work in its time, when it is its turn. What an image
 // holds is foreign: a panic over it is an outcome, not the end of the program.
-func (v *Verifier) within(work func(context.Context) outcome) (o outcome) {
+func (v *Verifier) within(registry string, work func(context.Context) outcome) (o outcome) {
 	ctx, cancel := context.WithTimeout(context.Background(), v.options.Timeout)
 	defer cancel()
 	defer func() {
 		if cause := recover(); cause != nil {
-			o = outcome{problems: []string{fmt.Sprintf("internal error: %v", cause)}}
-			debug.PrintStack()
+			v.options.Log.Error("panic over an image", "registry", registry, "panic", cause, "stack", string(debug.Stack()))
+			o = outcome{problems: []string{"internal error"}}
 		}
 	}()
-	if err := v.parallel.Acquire(ctx, 1); err != nil {
-		return outcome{failure: errors.New("too many images are being verified")}
+	parallel := v.registries.host(registry).parallel
+	if err := parallel.Acquire(ctx, 1); err != nil {
+		return outcome{failure: fmt.Errorf("ask registry %s: too many images of it are looked at already", registry)}
 	}
-	defer v.parallel.Release(1)
+	defer parallel.Release(1)
 	return work(ctx)
 }
 

@@ -33,11 +33,11 @@ func (p *Policy) verify(ctx context.Context, r *registries, image name.Digest, n
 		return failed(image.RegistryStr(), err)
 	}
 	var out outcome
-	if problem := p.signed(found, image.DigestStr()); problem != "" {
+	if problem := p.signed(ctx, found, image.DigestStr()); problem != "" {
 		out.problems = append(out.problems, problem)
 	}
 	for _, a := range p.attestations {
-		problem, until := a.check(found, image.DigestStr(), now)
+		problem, until := a.check(ctx, found, image.DigestStr(), now)
 		if problem != "" {
 			out.problems = append(out.problems, problem)
 		} else if !until.IsZero() && (out.until.IsZero() || until.Before(out.until)) {
@@ -61,7 +61,7 @@ func failed(host string, err error) outcome {
 }
 
 // signed checks that enough attestors signed.
-func (p *Policy) signed(found *attached, digest string) string {
+func (p *Policy) signed(ctx context.Context, found *attached, digest string) string {
 	if p.signatures == 0 {
 		return ""
 	}
@@ -69,7 +69,7 @@ func (p *Policy) signed(found *attached, digest string) string {
 	var reasons []string
 	for _, a := range p.attestors {
 		ok := slices.ContainsFunc(found.signatures, func(s signed) bool {
-			err := a.signs(s, digest)
+			err := a.signs(ctx, s, digest)
 			if err != nil {
 				reasons = append(reasons, oneLine(err))
 			}
@@ -90,8 +90,8 @@ func (p *Policy) signed(found *attached, digest string) string {
 }
 
 // signs checks one signature, and that it is of this image.
-func (a *attestor) signs(s signed, digest string) error {
-	if _, err := a.verify(s, digest); err != nil || s.payload == nil {
+func (a *attestor) signs(ctx context.Context, s signed, digest string) error {
+	if _, err := a.verify(ctx, s, digest); err != nil || s.payload == nil {
 		return err
 	}
 	var claim struct {
@@ -115,7 +115,7 @@ func (a *attestor) signs(s signed, digest string) error {
 }
 
 // check looks for verified statements of the type, and judges them.
-func (a *attestation) check(found *attached, digest string, now time.Time) (problem string, until time.Time) {
+func (a *attestation) check(ctx context.Context, found *attached, digest string, now time.Time) (problem string, until time.Time) {
 	var verified []statement
 	var reasons []string
 	count := 0
@@ -128,7 +128,7 @@ func (a *attestation) check(found *attached, digest string, now time.Time) (prob
 			break
 		}
 		for _, by := range a.attestors {
-			result, err := by.verify(s.signed, digest)
+			result, err := by.verify(ctx, s.signed, digest)
 			if err != nil {
 				reasons = append(reasons, oneLine(err))
 				continue

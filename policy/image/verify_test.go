@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/static"
@@ -66,6 +67,18 @@ func TestSignedByKey(t *testing.T) {
 			wantOne(t, evaluate(t, set, podOf(absent.String())), "it is not signed by release")
 		})
 	}
+}
+
+// TestLoggedKey verifies what cosign writes by default: signed by a key, and in a
+// log nevertheless.
+func TestLoggedKey(t *testing.T) {
+	h, release, a := newHub(t, true), newKey(t), newAuthority(t)
+	set := load(t, Options{}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	image := h.push("shop/web:1")
+	add := release.simple(claim(image.DigestStr()))
+	add.Annotations[logEntryKey] = a.simple(subject, issuer, claim(image.DigestStr()), time.Now()).Annotations[logEntryKey]
+	h.cosign(image, ".sig", add)
+	wantNone(t, evaluate(t, set, podOf(image.String())))
 }
 
 // TestLongKey signs with a longer key, as cosign did at first (SHA-256) and does
