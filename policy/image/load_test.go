@@ -172,6 +172,7 @@ func TestReferences(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
+		"r.example.com//web", "r.example.com/web/", "r..example.com/web", "-r.example.com/web", "r.example.com:/web", "r.example.com/-web", "r.example.com/we..b",
 		"", " nginx", "nginx ", "Nginx", "r.example.com./web", "r.example.com/web@md5:0", "r.example.com/web@sha256:0", "r.example.com/web:a b",
 		"r.example.com/web@sha512:" + strings.Repeat("0", 128), "https://r.example.com/web", "web" + digest + digest, "r.example.com/" + strings.Repeat("a", maxReference),
 	} {

@@ -33,29 +33,38 @@ func parseReference(text string) (reference, error) {
 	if len(text) > maxReference {
 		return reference{}, fmt.Errorf("reference has %d characters, more than the limit of %d", len(text), maxReference)
 	}
-	parsed, err := name.ParseReference(text)
+	var r reference
+	var err error
+	if strings.Contains(text, "@") {
+		var parsed name.Digest
+		parsed, err = name.NewDigest(text)
+		r.repo, r.digest = parsed.Repository, parsed.DigestStr()
+	} else {
+		var parsed name.Tag
+		parsed, err = name.NewTag(text)
+		r.repo, r.tag = parsed.Repository, parsed.TagStr()
+	}
 	if err != nil {
 		return reference{}, errors.New("not an image reference")
 	}
-	host := canonicalHost(parsed.Context().RegistryStr())
-	if strings.HasSuffix(host, ".") || strings.HasPrefix(host, ".") {
-		return reference{}, fmt.Errorf("registry %q is not a host name", host)
+	if r.digest != "" && !digestForm.MatchString(r.digest) {
+		return reference{}, fmt.Errorf("digest %s is not supported: want sha256", r.digest)
 	}
-	repo, err := name.NewRepository(host + "/" + parsed.Context().RepositoryStr())
-	if err != nil {
+	host := canonicalHost(r.repo.RegistryStr())
+	if r.name = host + "/" + r.repo.RepositoryStr(); !nameForm.MatchString(r.name) {
 		return reference{}, errors.New("not an image reference")
 	}
-	r := reference{name: host + "/" + repo.RepositoryStr(), repo: repo}
-	switch parsed := parsed.(type) {
-	case name.Digest:
-		if r.digest = parsed.DigestStr(); !digestForm.MatchString(r.digest) {
-			return reference{}, fmt.Errorf("digest %s is not supported: want sha256", r.digest)
+	if host != r.repo.RegistryStr() {
+		if r.repo, err = name.NewRepository(r.name); err != nil {
+			return reference{}, errors.New("not an image reference")
 		}
-	case name.Tag:
-		r.tag = parsed.TagStr()
 	}
 	return r, nil
 }
+
+// nameForm is the grammar of names, which the library does not check in full: a
+// host and components of a path.
+var nameForm = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+$`)
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 
