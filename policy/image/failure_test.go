@@ -2,11 +2,14 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -155,6 +158,9 @@ func TestOnce(t *testing.T) {
 	wantNone(t, evaluate(t, set, podOf(image.String())))
 	if after, _ := h.requests(); after != total {
 		t.Errorf("%d more requests for what is known", after-total)
+	}
+	if stats := set.verifier.Stats(); stats.Verified != 1 || stats.Remembered == 0 || stats.Failed != 0 {
+		t.Errorf("%+v", stats)
 	}
 }
 
@@ -349,6 +355,47 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// TestTLS asks a registry by HTTPS, whose authority must be known.
+func TestTLS(t *testing.T) {
+	h, release := newHub(t, true), newKey(t)
+	image := h.push("shop/web:1")
+	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
+	front := httptest.NewTLSServer(h.serve)
+	defer front.Close()
+	front.Config.ErrorLog = log.New(io.Discard, "", 0)
+	at := strings.Replace(image.String(), h.host, strings.TrimPrefix(front.URL, "https://"), 1)
+	signed := doc("signed", "attestors:\n"+keyAttestor("release", release))
+	wantOne(t, evaluate(t, load(t, Options{}, signed), podOf(at)), "it could not be verified: ask registry ")
+	roots := front.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	wantNone(t, evaluate(t, load(t, Options{RootCAs: roots}, signed), podOf(at)))
+}
+
+// TestNoPlainHTTP does not turn to HTTP when HTTPS fails, nor when sent there.
+func TestNoPlainHTTP(t *testing.T) {
+	for _, host := range []string{"10.1.2.3:5000", "registry.example.com"} {
+		sent := false
+		transport := roundTripper(func(r *http.Request) (*http.Response, error) {
+			if r.URL.Scheme == "http" {
+				t.Errorf("%s is asked", r.URL)
+			}
+			if host != "registry.example.com" {
+				return nil, errors.New("no HTTPS here")
+			}
+			sent = true
+			return &http.Response{StatusCode: http.StatusFound, Header: http.Header{"Location": {"http://registry.example.com/"}}, Body: http.NoBody, Request: r}, nil
+		})
+		set := load(t, Options{Transport: transport}, doc("signed", "attestors:\n"+keyAttestor("release", newKey(t))))
+		wantOne(t, evaluate(t, set, podOf(host+"/shop/web@sha256:"+strings.Repeat("0", 64))), "it could not be verified: ask registry "+host)
+		if host == "registry.example.com" && !sent {
+			t.Error("the registry was not asked")
+		}
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // TestForbiddenAddresses does not let the author of a pod choose whom we talk to.
 func TestForbiddenAddresses(t *testing.T) {

@@ -150,6 +150,24 @@ func TestLoadTogether(t *testing.T) {
 	}
 }
 
+func TestHolds(t *testing.T) {
+	for text, want := range map[string]bool{
+		doc("p", ""):                        true,
+		"# nothing\n---\n" + doc("p", ""):   true,
+		`{"kind": "ImagePolicy"}`:           true,
+		newKey(t).public():                  true,
+		`{"mediaType": "x"}`:                true,
+		"kind: ValidatingAdmissionPolicy\n": false,
+		"kind: [ImagePolicy]\n":             false,
+		"{":                                 false,
+		"":                                  false,
+	} {
+		if have := Holds(policy.File{Name: "f", Data: []byte(text)}); have != want {
+			t.Errorf("%q: %v, want %v", text, have, want)
+		}
+	}
+}
+
 func TestReferences(t *testing.T) {
 	const digest = "@sha256:0123456789012345678901234567890123456789012345678901234567890123"
 	for text, want := range map[string]string{
@@ -229,6 +247,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("{\"mediaType\": \"x\"}"))
 	f.Add([]byte("-----BEGIN PUBLIC KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		Holds(policy.File{Name: "f", Data: data})
 		set, err := Load(policy.File{Name: "f", Data: data})
 		if err == nil && set == nil || err != nil && !strings.HasPrefix(err.Error(), "f:") {
 			t.Errorf("%v, %v", set, err)

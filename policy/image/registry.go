@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -100,8 +102,9 @@ func (e *forbiddenError) Error() string {
 }
 
 // newTransport returns the usual transport to registries.
-func newTransport(loopback bool) *http.Transport {
+func newTransport(roots *x509.CertPool, loopback bool) *http.Transport {
 	return &http.Transport{
+		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer(loopback).DialContext,
 		ForceAttemptHTTP2:      true,
@@ -147,6 +150,9 @@ func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.requests.Add(1) > maxRequests {
 		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
 	}
+	if req.URL.Scheme != "https" && !onThisMachine(req.URL.Hostname()) {
+		return nil, errPlain
+	}
 	if err := r.host(req.URL.Host).rate.Wait(req.Context()); err != nil {
 		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
 	}
@@ -156,6 +162,15 @@ func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &boundedBody{ReadCloser: resp.Body, total: &r.left, left: maxAnswerBytes}
 	return resp, nil
+}
+
+// errPlain keeps passwords and answers from those who listen: the library would
+// try HTTP for private addresses, and follow where it is sent.
+var errPlain = errors.New("registries are asked by HTTPS only")
+
+func onThisMachine(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // A boundedBody fails when it has passed on as much as it may.

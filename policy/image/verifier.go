@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -33,6 +34,8 @@ type Options struct {
 	KeepInvalid, KeepFailure time.Duration
 	// AllowLoopback lets images come from a registry on this machine.
 	AllowLoopback bool
+	// RootCAs are those that vouch for registries; nil is those of the system.
+	RootCAs *x509.CertPool
 	// Transport reaches registries; nil is one that refuses addresses which are
 	// those of no registry.
 	Transport http.RoundTripper
@@ -55,6 +58,21 @@ type Verifier struct {
 
 	mu     sync.Mutex
 	cached map[string]kept
+	stats  Stats
+}
+
+// Stats count what a verifier did.
+type Stats struct {
+	Verified   uint64 // images looked at for a policy
+	Remembered uint64 // answers that were known
+	Failed     uint64 // answers that no registry gave, for images and tags
+}
+
+// Stats returns what the verifier did so far.
+func (v *Verifier) Stats() Stats {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stats
 }
 
 // A kept outcome is good until a time.
@@ -77,7 +95,7 @@ func New(options Options) *Verifier {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 	if options.Transport == nil {
-		options.Transport = newTransport(options.AllowLoopback)
+		options.Transport = newTransport(options.RootCAs, options.AllowLoopback)
 	}
 	keys := authn.Keychain(authn.NewMultiKeychain())
 	if options.Credentials != nil {
@@ -132,6 +150,9 @@ func (v *Verifier) begin(p *Policy, image name.Digest) <-chan outcome {
 			return p.verify(ctx, v.registries, image, v.options.Now())
 		})
 		v.keep(key, o)
+		v.mu.Lock()
+		v.stats.Verified++
+		v.mu.Unlock()
 		return o, nil
 	})
 	go func() { out <- (<-flight).Val.(outcome) }()
@@ -199,7 +220,10 @@ func (v *Verifier) recall(key string) (outcome, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k, ok := v.cached[key]
-	return k.outcome, ok && v.options.Now().Before(k.until)
+	if ok = ok && v.options.Now().Before(k.until); ok {
+		v.stats.Remembered++
+	}
+	return k.outcome, ok
 }
 
 // keep remembers an outcome for as long as it is good.
@@ -216,6 +240,9 @@ func (v *Verifier) keep(key string, o outcome) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if o.failure != nil {
+		v.stats.Failed++
+	}
 	if len(v.cached) >= maxCached {
 		v.evict(now)
 	}
