@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -352,9 +353,14 @@ func within(t *testing.T, most time.Duration, work func()) {
 	}
 }
 
-// repeated is text without end.
-type repeated struct{ text []byte }
+// repeated is text without end, which counts what was read of it.
+type repeated struct {
+	text []byte
+	sent *atomic.Int64
+}
 
 func (r repeated) Read(p []byte) (int, error) {
-	return copy(p, bytes.Repeat(r.text, len(p)/len(r.text)+1)), nil
+	n := copy(p, bytes.Repeat(r.text, len(p)/len(r.text)+1))
+	r.sent.Add(int64(n))
+	return n, nil
 }
