@@ -21,6 +21,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+	"github.com/kubeguardian/kubeguardian/policy/image"
 )
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
@@ -36,16 +37,18 @@ type mutator interface {
 // An engine is a way to judge: the kinds of objects that say how, and their
 // loader.
 type engine struct {
-	kinds string // what it judges by, for who gives something else
-	owns  func(schema.GroupVersionKind) bool
-	load  func(files ...policy.File) (evaluator, error)
+	kinds  string // what it judges by, for who gives something else
+	owns   func(schema.GroupVersionKind) bool
+	load   func(files ...policy.File) (evaluator, error)
+	beside func(policy.File) bool // a file that its policies name; nil: none
 }
 
 // engines returns all of them in the order in which they judge.
 func engines() []engine {
 	return []engine{
-		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load)},
-		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load)},
+		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
+		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load), nil},
+		{"ImagePolicy", image.Handles, loader(image.Load), image.IsMaterial},
 	}
 }
 

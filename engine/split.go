@@ -108,9 +108,17 @@ func assort(engines []engine, files []policy.File) assortment {
 	return out
 }
 
-func (a *assortment) add(engines []engine, f policy.File) {
+// whole returns the engine that gets a file in one piece, or -1.
+func whole(engines []engine, f policy.File) int {
 	if len(f.Data) > maxBytes {
-		a.byEngine[0] = append(a.byEngine[0], f)
+		return 0
+	}
+	return slices.IndexFunc(engines, func(e engine) bool { return e.beside != nil && e.beside(f) })
+}
+
+func (a *assortment) add(engines []engine, f policy.File) {
+	if i := whole(engines, f); i >= 0 {
+		a.byEngine[i] = append(a.byEngine[i], f)
 		return
 	}
 	docs, err := documents(f.Data)

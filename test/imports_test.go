@@ -35,7 +35,7 @@ var arrows = map[string][]string{
 	"policy":        {"finding", "policy/memory"},
 	"policy/source": {"policy"},
 	"policy/memory": {},
-	"engine":        {"policy", "policy/gatekeeper", "finding"},
+	"engine":        {"policy", "policy/gatekeeper", "policy/image", "finding"},
 	"vap":           {"engine", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},

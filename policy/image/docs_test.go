@@ -124,7 +124,7 @@ func answer(t *testing.T, out *strings.Builder, set *Set, image string) {
 	req.Namespaces = policy.NamespacesFunc(func(_ context.Context, name string) (*corev1.Namespace, error) {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"stage": "production"}}}, nil
 	})
-	object, err := set.Mutate(t.Context(), req)
+	object, _, err := set.Mutate(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,8 @@ import (
 
 // The kind of the documents that [Load] reads.
 const (
-	APIVersion = "kubeguardian.dev/v1alpha1"
+	apiGroup   = "kubeguardian.dev"
+	APIVersion = apiGroup + "/v1alpha1"
 	Kind       = "ImagePolicy"
 )
 

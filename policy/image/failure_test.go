@@ -69,7 +69,7 @@ func TestFailurePolicy(t *testing.T) {
 				within(t, 10*time.Second, func() {
 					wantOne(t, evaluate(t, set, podOf(image)), want+"image "+image+" (spec.containers[0].image): it could not be verified: ask registry ")
 					tag := strings.Split(image, "@")[0] + ":1"
-					object, err := set.Mutate(t.Context(), podOf(tag))
+					object, _, err := set.Mutate(t.Context(), podOf(tag))
 					if err != nil {
 						t.Error(err)
 					}
@@ -281,7 +281,7 @@ func TestSlowNeighbour(t *testing.T) {
 	var wait sync.WaitGroup
 	for i := range 2 * maxParallel {
 		wait.Go(func() {
-			if _, err := set.Mutate(t.Context(), podOf(fmt.Sprintf("%s/shop/web:%d", slow.host, i))); err != nil {
+			if _, _, err := set.Mutate(t.Context(), podOf(fmt.Sprintf("%s/shop/web:%d", slow.host, i))); err != nil {
 				t.Error(err)
 			}
 		})

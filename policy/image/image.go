@@ -23,6 +23,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -65,6 +66,11 @@ func (s *Set) Policies() []*Policy { return slices.Clone(s.policies) }
 
 // Len returns the number of policies.
 func (s *Set) Len() int { return len(s.policies) }
+
+// Handles reports whether [Load] takes documents of a kind: ImagePolicy.
+func Handles(kind schema.GroupVersionKind) bool {
+	return kind.Kind == Kind && kind.Group == apiGroup
+}
 
 // A named image is one that an object names, at one or more places.
 type named struct {
@@ -137,32 +143,45 @@ func brought(req *policy.Request) ([]*named, error) {
 // Mutate returns the object of a request with its tags pinned to digests, where a
 // policy with mutateDigest matches: "web:1" becomes "web:1@sha256:…". The object
 // of the request is not changed; it is returned itself if there is nothing to
-// pin. A tag that cannot be resolved stays as it is, for Evaluate to judge.
-func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, error) {
+// pin. A tag that cannot be resolved stays as it is, for Evaluate to judge. The
+// changes name the policies that pinned something, each once.
+func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error) {
 	images, err := brought(&req)
 	if err != nil || len(images) == 0 || len(images) > maxImages {
-		return req.Object, err
+		return req.Object, nil, err
 	}
 	var wait sync.WaitGroup
-	pins := make([]string, len(images))
+	pins, by := make([]string, len(images)), make([][]*Policy, len(images))
 	for i, n := range images {
 		if n.err != nil {
 			continue
 		}
-		matching := s.pinning(ctx, &req, n)
-		if len(matching) == 0 {
-			continue
+		if by[i] = s.pinning(ctx, &req, n); len(by[i]) > 0 {
+			wait.Go(func() { pins[i] = s.pin(ctx, n, by[i]) })
 		}
-		wait.Go(func() { pins[i] = s.pin(ctx, n, matching) })
 	}
 	wait.Wait()
-	digests := map[string]string{}
+	digests, used := map[string]string{}, map[*Policy]bool{}
 	for i, n := range images {
 		if n.digest == "" && pins[i] != "" {
 			digests[n.text] = pins[i]
+			for _, p := range by[i] {
+				used[p] = true
+			}
 		}
 	}
-	return pinned(&req, digests)
+	object, err := pinned(&req, digests)
+	return object, s.changes(used), err
+}
+
+// changes names the policies that changed an object, in their order.
+func (s *Set) changes(used map[*Policy]bool) (out []policy.Change) {
+	for _, p := range s.policies {
+		if used[p] {
+			out = append(out, policy.Change{Policy: p.name})
+		}
+	}
+	return out
 }
 
 // pinning returns the policies that pin an image and let it be looked at.

@@ -217,7 +217,7 @@ func TestPinned(t *testing.T) {
 
 	req := podOf(tag, tag+"@"+signed.DigestStr(), tag)
 	before := req.Object.DeepCopy()
-	object, err := set.Mutate(t.Context(), req)
+	object, _, err := set.Mutate(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestPinned(t *testing.T) {
 	wantNone(t, evaluate(t, set, req))
 
 	again := podOf(tag) // after the verification of the image before
-	if again.Object, err = set.Mutate(t.Context(), again); err != nil {
+	if again.Object, _, err = set.Mutate(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
 	if have := imagesIn(again.Object)[0]; have != tag+"@"+moved.DigestStr() {
@@ -282,7 +282,7 @@ func TestMutate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			set := load(t, Options{}, test.doc)
-			object, err := set.Mutate(t.Context(), test.req)
+			object, _, err := set.Mutate(t.Context(), test.req)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -300,9 +300,9 @@ func TestMutate(t *testing.T) {
 	t.Run("without HEAD", func(t *testing.T) {
 		h.answer(refuse("HEAD", 405))
 		defer h.answer(nil)
-		object, err := load(t, Options{}, mutating).Mutate(t.Context(), podOf(tag))
-		if err != nil || imagesIn(object)[0] != tag+"@"+digest.DigestStr() {
-			t.Errorf("have %v, %v", object, err)
+		object, changes, err := load(t, Options{}, mutating).Mutate(t.Context(), podOf(tag))
+		if err != nil || imagesIn(object)[0] != tag+"@"+digest.DigestStr() || len(changes) != 1 {
+			t.Errorf("have %v, %v, %v", object, changes, err)
 		}
 	})
 }
@@ -363,7 +363,7 @@ func TestIndex(t *testing.T) {
 	h.check(err)
 	h.cosign(tag.Context().Digest(hash.String()), ".sig", release.simple(claim(hash.String())))
 	req := podOf(tag.String())
-	if req.Object, err = set.Mutate(t.Context(), req); err != nil {
+	if req.Object, _, err = set.Mutate(t.Context(), req); err != nil {
 		t.Fatal(err)
 	}
 	wantNone(t, evaluate(t, set, req))

@@ -11,8 +11,6 @@ import (
 	"path"
 	"slices"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
@@ -60,22 +58,9 @@ func (v *Verifier) Load(files ...policy.File) (*Set, error) {
 	return &Set{verifier: v, policies: l.policies}, nil
 }
 
-// Holds reports whether a file is one for this package: image policies, a public
-// key or a trusted root.
-func Holds(f policy.File) bool {
-	if len(f.Data) > maxFileBytes || isMaterial(f.Data) {
-		return isMaterial(f.Data)
-	}
-	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
-		var head struct{ Kind yaml.Node }
-		if err := decoder.Decode(&head); err != nil {
-			return false
-		}
-		if head.Kind.Value != "" {
-			return head.Kind.Value == Kind
-		}
-	}
-}
+// IsMaterial reports whether a file is what policies name beside themselves: a
+// public key, a certificate or a trusted root.
+func IsMaterial(f policy.File) bool { return isMaterial(f.Data) }
 
 // A loader collects the policies of a load and what is wrong with them.
 type loader struct {

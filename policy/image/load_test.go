@@ -14,6 +14,8 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
@@ -150,20 +152,30 @@ func TestLoadTogether(t *testing.T) {
 	}
 }
 
-func TestHolds(t *testing.T) {
+func TestHandled(t *testing.T) {
 	for text, want := range map[string]bool{
-		doc("p", ""):                        true,
-		"# nothing\n---\n" + doc("p", ""):   true,
-		`{"kind": "ImagePolicy"}`:           true,
-		newKey(t).public():                  true,
-		`{"mediaType": "x"}`:                true,
-		"kind: ValidatingAdmissionPolicy\n": false,
-		"kind: [ImagePolicy]\n":             false,
-		"{":                                 false,
-		"":                                  false,
+		newKey(t).public():       true,
+		`{"mediaType": "x"}`:     true,
+		doc("p", ""):             false,
+		"-----BEGIN":             false,
+		`{"kind": "ImagePolicy"`: false,
+		"":                       false,
 	} {
-		if have := Holds(policy.File{Name: "f", Data: []byte(text)}); have != want {
+		if have := IsMaterial(policy.File{Name: "f", Data: []byte(text)}); have != want {
 			t.Errorf("%q: %v, want %v", text, have, want)
+		}
+	}
+	for text, want := range map[string]bool{
+		"kubeguardian.dev/v1alpha1 ImagePolicy":          true,
+		"kubeguardian.dev/v9 ImagePolicy":                true,
+		"kubeguardian.dev/v1alpha1 SecurityException":    false,
+		"policy.sigstore.dev/v1beta1 ClusterImagePolicy": false,
+		"example.com/v1 ImagePolicy":                     false,
+		"v1 ImagePolicy":                                 false,
+	} {
+		version, kind, _ := strings.Cut(text, " ")
+		if have := Handles(schema.FromAPIVersionAndKind(version, kind)); have != want {
+			t.Errorf("%s: %v, want %v", text, have, want)
 		}
 	}
 }
@@ -247,7 +259,6 @@ func FuzzLoad(f *testing.F) {
 	f.Add([]byte("{\"mediaType\": \"x\"}"))
 	f.Add([]byte("-----BEGIN PUBLIC KEY-----\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		Holds(policy.File{Name: "f", Data: data})
 		set, err := Load(policy.File{Name: "f", Data: data})
 		if err == nil && set == nil || err != nil && !strings.HasPrefix(err.Error(), "f:") {
 			t.Errorf("%v, %v", set, err)
