@@ -79,7 +79,7 @@ func TestBreakGlass(t *testing.T) {
 	var r recorder
 	var causes causes
 	h := newMutator(&r, &causes)
-	h.Policies, h.BreakGlass, h.Namespaces = func() *policy.Set { return set }, glass, policy.NamespacesFunc(everywhere)
+	h.Policies, h.BreakGlass, h.Namespaces = func() Policies { return set }, glass, policy.NamespacesFunc(everywhere)
 	server := httptest.NewServer(h)
 	defer server.Close()
 	check := func(want bool) {

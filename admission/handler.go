@@ -65,15 +65,25 @@ const (
 	maxTimeout     = 30 * time.Second
 )
 
+// Policies judge requests. Where the time ends first, the error is a
+// [*policy.IncompleteError].
+type Policies interface {
+	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
+}
+
 // Options are what a handler needs.
 type Options struct {
 	// Policies returns the policies in force. It is called once for each
 	// request, so that they can be exchanged while the handler runs.
-	Policies func() *policy.Set
+	Policies func() Policies
 	// Mutator changes objects before they are judged; nil changes nothing.
 	Mutator Mutator
 	// Namespaces finds the namespaces that policies ask for.
 	Namespaces policy.Namespaces
+	// Params and Authorizer are what policies ask for besides; without them, such
+	// policies fail.
+	Params     policy.Params
+	Authorizer policy.Authorizer
 	// FailurePolicy is that of the registration for [ValidatePath]: what becomes
 	// of a request that could not be judged. Empty means Ignore.
 	FailurePolicy admissionregistrationv1.FailurePolicyType
@@ -312,7 +322,7 @@ func (h *handler) violations(ctx context.Context, review *review) (violations []
 	}
 	defer h.evaluations.Release(1)
 	defer h.recover(review, &err)
-	violations, err = h.Policies().Evaluate(ctx, review.Request.policyRequest(h.Namespaces))
+	violations, err = h.Policies().Evaluate(ctx, h.request(review))
 	var incomplete *policy.IncompleteError
 	if !errors.As(err, &incomplete) || errors.Is(ctx.Err(), context.Canceled) {
 		return violations, err

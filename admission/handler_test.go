@@ -99,7 +99,7 @@ func everywhere(_ context.Context, name string) (*corev1.Namespace, error) {
 
 func newHandler(set *policy.Set, r *recorder) http.Handler {
 	return NewHandler(Options{
-		Policies:   func() *policy.Set { return set },
+		Policies:   func() Policies { return set },
 		Namespaces: policy.NamespacesFunc(everywhere),
 		Record:     r.record,
 		Namespace:  "kubeguardian",
@@ -313,7 +313,7 @@ func TestPanic(t *testing.T) {
 	set := failing(t, "Deny", "no")
 	var causes causes
 	server := httptest.NewServer(NewHandler(Options{
-		Policies: func() *policy.Set {
+		Policies: func() Policies {
 			if broken.Load() {
 				panic("boom")
 			}
@@ -382,7 +382,7 @@ func TestPoliciesAreExchanged(t *testing.T) {
 	set := failing(t, "Deny", "no")
 	var r recorder
 	server := httptest.NewServer(NewHandler(Options{
-		Policies: func() *policy.Set { return set }, Record: r.record, Log: slog.New(slog.DiscardHandler),
+		Policies: func() Policies { return set }, Record: r.record, Log: slog.New(slog.DiscardHandler),
 	}))
 	defer server.Close()
 	if post(t, server.URL+ValidatePath, podReview("shop", goodSpec)).Allowed {
@@ -420,7 +420,7 @@ spec: {policyName: strict, validationActions: [Deny], matchResources: {namespace
 		}
 		var r recorder
 		server := httptest.NewServer(NewHandler(Options{
-			Policies: func() *policy.Set { return set },
+			Policies: func() Policies { return set },
 			Namespaces: policy.NamespacesFunc(func(context.Context, string) (*corev1.Namespace, error) {
 				return nil, errors.New("API server is away")
 			}),
@@ -518,7 +518,7 @@ func TestOutOfTime(t *testing.T) {
 			var r recorder
 			set := bound(t, test.actions...)
 			handler := NewHandler(Options{
-				Policies: func() *policy.Set { return set },
+				Policies: func() Policies { return set },
 				Namespaces: policy.NamespacesFunc(func(ctx context.Context, name string) (*corev1.Namespace, error) {
 					<-ctx.Done()
 					return everywhere(ctx, name)
@@ -626,7 +626,7 @@ func BenchmarkReview(b *testing.B) {
 	other.Request.Kind.Kind, other.Request.Resource.Resource = "ConfigMap", "configmaps"
 	set := builtIn(b)
 	handler := NewHandler(Options{
-		Policies:   func() *policy.Set { return set },
+		Policies:   func() Policies { return set },
 		Namespaces: policy.NamespacesFunc(everywhere),
 		Record:     func(finding.Decision) {},
 		Log:        slog.New(slog.DiscardHandler),

@@ -174,7 +174,7 @@ func TestOverload(t *testing.T) {
 	var causes causes
 	var r recorder
 	h := NewHandler(Options{
-		Policies: func() *policy.Set { return set }, Record: r.record, Unjudged: causes.add, Log: slog.New(slog.DiscardHandler),
+		Policies: func() Policies { return set }, Record: r.record, Unjudged: causes.add, Log: slog.New(slog.DiscardHandler),
 	}).(*handler)
 	server := httptest.NewServer(h)
 	defer server.Close()

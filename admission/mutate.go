@@ -70,7 +70,7 @@ func (h *handler) patch(ctx context.Context, review *review) (_ *admissionv1.Adm
 	}
 	defer h.evaluations.Release(1)
 	defer h.recover(review, &err)
-	changed, notes, err := h.Mutator.Mutate(ctx, review.Request.policyRequest(h.Namespaces))
+	changed, notes, err := h.Mutator.Mutate(ctx, h.request(review))
 	switch {
 	case ctx.Err() != nil:
 		return nil, &unjudgedError{OutOfTime, ctx.Err()}

@@ -43,7 +43,7 @@ func setDefaults(_ context.Context, req policy.Request) (*unstructured.Unstructu
 
 func newMutator(r *recorder, causes *causes) *handler {
 	return NewHandler(Options{
-		Policies: func() *policy.Set { return nil }, Mutator: MutatorFunc(setDefaults),
+		Policies: func() Policies { return nil }, Mutator: MutatorFunc(setDefaults),
 		Record: r.record, Unjudged: causes.add, Exempt: []string{"kubeguardian"}, Log: slog.New(slog.DiscardHandler),
 	}).(*handler)
 }

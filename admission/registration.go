@@ -18,8 +18,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
-
-	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 // Names in the cluster.
@@ -35,9 +33,8 @@ const (
 // asks.
 type RegistrationOptions struct {
 	Client kubernetes.Interface
-	// Policies returns the policies in force; their rules become those of the
-	// webhook.
-	Policies func() *policy.Set
+	// Rules returns what the policies in force match.
+	Rules func() []admissionregistrationv1.RuleWithOperations
 	// MutatingRules returns what mutating policies match; nil or no rules means
 	// that nothing is changed, and no webhook is registered for it.
 	MutatingRules func() []admissionregistrationv1.RuleWithOperations
@@ -111,7 +108,7 @@ func metadata() metav1.ObjectMeta {
 // policies match is split between two webhooks, so that each request is sent
 // once; a webhook without rules is not valid and left out.
 func (r *Registration) Validating() *admissionregistrationv1.ValidatingWebhookConfiguration {
-	rules := r.opts.Policies().WebhookRules()
+	rules := r.opts.Rules()
 	closed := restrict(rules, r.opts.FailClosed)
 	config := &admissionregistrationv1.ValidatingWebhookConfiguration{ObjectMeta: metadata()}
 	config.Webhooks = append(config.Webhooks, r.heartbeat())

@@ -19,8 +19,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/client-go/kubernetes/fake"
-
-	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 // registered returns a registration, with the changes of edit.
@@ -29,7 +27,7 @@ func registered(t *testing.T, edit func(*RegistrationOptions)) (*Registration, e
 	set := failing(t, "Deny", "no")
 	opts := RegistrationOptions{
 		Client:    fake.NewClientset(),
-		Policies:  func() *policy.Set { return set },
+		Rules:     set.WebhookRules,
 		URL:       "https://127.0.0.1:9443",
 		CABundle:  func() []byte { return []byte("pem") },
 		Timeout:   3 * time.Second,
@@ -114,7 +112,7 @@ func TestConfiguration(t *testing.T) {
 	}
 	none := mustRegister(t, func(o *RegistrationOptions) {
 		empty := failing(t, "Deny")
-		o.Policies = func() *policy.Set { return empty }
+		o.Rules = empty.WebhookRules
 	})
 	if config := none.Validating(); len(config.Webhooks) != 1 || config.Webhooks[0].Name != HeartbeatName {
 		t.Errorf("without policies: webhooks = %+v", config.Webhooks)

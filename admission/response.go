@@ -117,12 +117,16 @@ func fitting(messages []string, n int) int {
 	return len(messages)
 }
 
+// noted reports whether a violation is only written down; Gatekeeper calls that
+// a dry run.
+func noted(v finding.Violation) bool { return v.Enforcement == "audit" || v.Enforcement == "dryrun" }
+
 // auditAnnotations returns the violations that are only audited, by policy.
 func auditAnnotations(violations []finding.Violation) map[string]string {
 	var out map[string]string
 	size, omitted := 0, 0
 	for _, v := range violations {
-		if v.Enforcement != "audit" || strings.Contains(out[v.Policy], v.Message) {
+		if !noted(v) || strings.Contains(out[v.Policy], v.Message) {
 			continue
 		}
 		text := v.Message

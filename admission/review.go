@@ -32,14 +32,19 @@ type request struct {
 	Kind        metav1.GroupVersionKind     `json:"kind"`
 	Resource    metav1.GroupVersionResource `json:"resource"`
 	Subresource string                      `json:"subResource"`
-	Name        string                      `json:"name"`
-	Namespace   string                      `json:"namespace"`
-	Operation   admissionv1.Operation       `json:"operation"`
-	User        authenticationv1.UserInfo   `json:"userInfo"`
-	Object      map[string]any              `json:"object"`
-	OldObject   map[string]any              `json:"oldObject"`
-	Options     map[string]any              `json:"options"`
-	DryRun      bool                        `json:"dryRun"`
+
+	// What the user asked for, when the API server has converted the object.
+	RequestKind     metav1.GroupVersionKind     `json:"requestKind"`
+	RequestResource metav1.GroupVersionResource `json:"requestResource"`
+
+	Name      string                    `json:"name"`
+	Namespace string                    `json:"namespace"`
+	Operation admissionv1.Operation     `json:"operation"`
+	User      authenticationv1.UserInfo `json:"userInfo"`
+	Object    map[string]any            `json:"object"`
+	OldObject map[string]any            `json:"oldObject"`
+	Options   map[string]any            `json:"options"`
+	DryRun    bool                      `json:"dryRun"`
 }
 
 func parseReview(body []byte) (*review, error) {
@@ -123,7 +128,9 @@ func stringEnd(body []byte, i int) int {
 	}
 }
 
-func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {
+// request returns what policies judge of a review.
+func (h *handler) request(review *review) policy.Request {
+	r := review.Request
 	return policy.Request{
 		Operation:   r.Operation,
 		Kind:        schema.GroupVersionKind(r.Kind),
@@ -136,7 +143,12 @@ func (r *request) policyRequest(namespaces policy.Namespaces) policy.Request {
 		Options:     object(r.Options),
 		User:        r.User,
 		DryRun:      r.DryRun,
-		Namespaces:  namespaces,
+		Namespaces:  h.Namespaces,
+		Params:      h.Params,
+		Authorizer:  h.Authorizer,
+
+		RequestKind:     schema.GroupVersionKind(r.RequestKind),
+		RequestResource: schema.GroupVersionResource(r.RequestResource),
 	}
 }
 

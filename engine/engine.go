@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -26,11 +27,14 @@ import (
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
 type evaluator interface {
+	Len() int
+	WebhookRules() []admissionregistrationv1.RuleWithOperations
 	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
 }
 
 // A mutator changes the objects of requests. An evaluator may be one.
 type mutator interface {
+	MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations
 	Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error)
 }
 
@@ -104,6 +108,63 @@ func Load(files ...policy.File) (*Set, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// New returns the set of native policies that are loaded already.
+func New(native *policy.Set) *Set { return &Set{evaluators: []evaluator{native}} }
+
+// Len returns the number of policies and constraints that judge.
+func (s *Set) Len() (n int) {
+	for _, e := range s.evaluators {
+		n += e.Len()
+	}
+	return n
+}
+
+// Served returns the set that a webhook judges by, which is registered by
+// [Set.WebhookRules]: a Gatekeeper template that names no operations is not asked
+// about deletions that are sent because of another policy.
+func (s *Set) Served() *Set { return s.with((*gatekeeper.Set).Served) }
+
+// WebhookRules returns the union of what all policies that judge match, for the
+// registration of a webhook that serves the set.
+func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
+	var lists [][]admissionregistrationv1.RuleWithOperations
+	for _, e := range s.evaluators {
+		lists = append(lists, e.WebhookRules())
+	}
+	return policy.JoinRules(lists...)
+}
+
+// MutatingWebhookRules returns the same of the policies that change objects.
+func (s *Set) MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations {
+	var lists [][]admissionregistrationv1.RuleWithOperations
+	for _, e := range s.evaluators {
+		if m, ok := e.(mutator); ok {
+			lists = append(lists, m.MutatingWebhookRules())
+		}
+	}
+	return policy.JoinRules(lists...)
+}
+
+// ReadsInventory reports whether a policy reads data.inventory, which is empty
+// without [Set.WithInventory].
+func (s *Set) ReadsInventory() bool {
+	return slices.ContainsFunc(s.evaluators, func(e evaluator) bool {
+		g, ok := e.(*gatekeeper.Set)
+		return ok && g.ReadsInventory()
+	})
+}
+
+// Synced returns the kinds that Gatekeeper's Config and SyncSet documents want in
+// data.inventory; none means all.
+func (s *Set) Synced() (kinds []schema.GroupVersionKind) {
+	for _, e := range s.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			kinds = append(kinds, g.Synced()...)
+		}
+	}
+	return kinds
 }
 
 // Points returns Gatekeeper's enforcement points: that of the webhook, at which

@@ -27,14 +27,23 @@ func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
 	return webhookRules(all)
 }
 
-// MutatingWebhookRules returns the same of all mutating policies. There is
-// nothing to mutate about a deletion.
+// MutatingWebhookRules is the same of mutating policies. A deletion mutates nothing.
 func (s *Set) MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations {
 	all := map[covered]bool{}
 	for _, p := range s.mutating {
 		p.criteria.cover(all)
 	}
 	maps.DeleteFunc(all, func(c covered, _ bool) bool { return c.operation == admissionregistrationv1.Delete })
+	return webhookRules(all)
+}
+
+// JoinRules returns the union of the rules of several engines, merged and in a
+// fixed order. All have a scope.
+func JoinRules(lists ...[]admissionregistrationv1.RuleWithOperations) []admissionregistrationv1.RuleWithOperations {
+	all := map[covered]bool{}
+	for _, rule := range slices.Concat(lists...) {
+		cover(all, &rule)
+	}
 	return webhookRules(all)
 }
 
@@ -71,12 +80,17 @@ func webhookRules(all map[covered]bool) []admissionregistrationv1.RuleWithOperat
 // cover adds the flattened rules.
 func (c *criteria) cover(all map[covered]bool) {
 	for _, rule := range c.resources.ResourceRules {
-		for _, group := range rule.APIGroups {
-			for _, version := range rule.APIVersions {
-				for _, resource := range rule.Resources {
-					for _, op := range spellOut(rule.Operations) {
-						all[covered{group, version, resource, *rule.Scope, op}] = true
-					}
+		cover(all, &rule.RuleWithOperations)
+	}
+}
+
+// cover adds one rule, flattened.
+func cover(all map[covered]bool, rule *admissionregistrationv1.RuleWithOperations) {
+	for _, group := range rule.APIGroups {
+		for _, version := range rule.APIVersions {
+			for _, resource := range rule.Resources {
+				for _, op := range spellOut(rule.Operations) {
+					all[covered{group, version, resource, *rule.Scope, op}] = true
 				}
 			}
 		}
@@ -86,10 +100,7 @@ func (c *criteria) cover(all map[covered]bool) {
 func webhookRule(c covered, resources []string) admissionregistrationv1.RuleWithOperations {
 	rule := admissionregistrationv1.RuleWithOperations{
 		Rule: admissionregistrationv1.Rule{
-			APIGroups:   []string{c.group},
-			APIVersions: []string{c.version},
-			Resources:   resources,
-			Scope:       &c.scope,
+			APIGroups: []string{c.group}, APIVersions: []string{c.version}, Resources: resources, Scope: &c.scope,
 		},
 	}
 	for op := range strings.FieldsSeq(string(c.operation)) {

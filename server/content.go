@@ -2,11 +2,11 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
@@ -14,15 +14,16 @@ import (
 // loadContent compiles the policies, rules and controls, built in or the
 // user's.
 func (s *Server) loadContent(context.Context) (err error) {
-	if s.policies, err = loadPolicies(s.cfg.Admission.Policies); err != nil {
+	// The score is always that of the built-in policies: they define controls.
+	if s.defining, err = loadPolicies(policy.Load); err != nil {
 		return err
 	}
-	// The score is always that of the built-in policies: they define controls.
-	s.defining = s.policies
+	s.policies = engine.New(s.defining)
 	if len(s.cfg.Admission.Policies) > 0 {
-		if s.defining, err = loadPolicies(nil); err != nil {
+		if s.policies, err = loadPolicies(engine.Load, s.cfg.Admission.Policies...); err != nil {
 			return err
 		}
+		s.policies = s.policies.Served()
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {
@@ -37,33 +38,14 @@ func (s *Server) loadContent(context.Context) (err error) {
 	return nil
 }
 
-func loadPolicies(paths []string) (*policy.Set, error) {
+// loadPolicies loads the policies that paths name, or the built-in ones.
+func loadPolicies[S any](load func(...policy.File) (S, error), paths ...string) (set S, err error) {
 	files, err := content.Read[policy.File](content.Policies(), paths...)
-	if err != nil {
-		return nil, fmt.Errorf("load policies: %w", err)
+	if err == nil {
+		set, err = load(files...)
 	}
-	set, err := policy.Load(files...)
 	if err != nil {
-		return nil, fmt.Errorf("load policies: %w", err)
-	}
-	if err := answerable(set); err != nil {
-		return nil, fmt.Errorf("load policies: %w", err)
+		return set, fmt.Errorf("load policies: %w", err)
 	}
 	return set, nil
-}
-
-// answerable refuses policies that ask for what the server has no source of:
-// they would fail for every request that they match.
-func answerable(set *policy.Set) error {
-	params, authorizer := set.Asks()
-	if len(params) > 0 {
-		return fmt.Errorf("parameters (paramKind %s) are not supported by serve yet", params[0].Kind)
-	}
-	if authorizer {
-		return errors.New("the authorizer is not supported by serve yet")
-	}
-	if names := set.Mutating(); len(names) > 0 {
-		return fmt.Errorf("mutating policies (%s) are not supported by serve yet", names[0])
-	}
-	return nil
 }

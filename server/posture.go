@@ -12,6 +12,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -29,6 +30,7 @@ type state struct {
 	mu         sync.RWMutex
 	posture    posture
 	inventory  *inventory.Inventory // nil until the watch is synced
+	informed   *engine.Set          // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
 	contact    time.Time            // when the API server answered last
@@ -73,7 +75,7 @@ func (s *Server) watch(ctx context.Context) error {
 	failed := make(chan error, 1)
 	go func() {
 		failed <- inventory.Watch(ctx, s.rest, func(inv *inventory.Inventory) {
-			s.state.update(func(st *state) { st.inventory, st.contact = inv, time.Now() })
+			s.read(inv)
 			replace(changes, inv)
 		})
 	}()
@@ -102,6 +104,20 @@ func (s *Server) watch(ctx context.Context) error {
 		case <-time.After(time.Duration(float64(time.Since(start)) * (1/scanShare - 1))):
 		}
 	}
+}
+
+// read makes an inventory what the cluster is now.
+func (s *Server) read(inv *inventory.Inventory) {
+	informed, err := s.inform(inv)
+	if err != nil { // policies go on with what was seen before
+		s.log.Error("policies do not see what has changed in the cluster", "error", err)
+	}
+	s.state.update(func(st *state) {
+		st.inventory, st.contact = inv, time.Now()
+		if err == nil {
+			st.informed = informed
+		}
+	})
 }
 
 // replace puts inv into a channel of one, in place of an older one.

@@ -25,6 +25,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -50,7 +51,8 @@ type Server struct {
 	rest   *rest.Config
 	client kubernetes.Interface
 
-	policies  *policy.Set // what admission enforces
+	policies  *engine.Set // what admission enforces
+	sources   sources     // what policies ask for besides the object
 	defining  *policy.Set // the built-in policies, which define controls
 	rules     *rule.Set
 	catalogue *control.Catalogue

@@ -63,6 +63,9 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
 		return fmt.Errorf("connect to cluster: %w", err)
 	}
+	if s.sources, err = newSources(s.rest); err != nil {
+		return err
+	}
 	if s.authority, err = openAuthority(ctx, s.cfg, s.rest); err != nil {
 		return err
 	}
@@ -74,7 +77,8 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
-		Policies:      s.enforced,
+		Rules:         s.policies.WebhookRules,
+		MutatingRules: s.policies.MutatingWebhookRules,
 		CABundle:      s.authority.CABundle,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		Timeout:       s.cfg.Admission.Timeout,
@@ -94,8 +98,6 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *Server) enforced() *policy.Set { return s.policies }
-
 func (s *Server) failClosed() []schema.GroupResource {
 	var out []schema.GroupResource
 	for _, resource := range s.cfg.Admission.FailClosed {
@@ -114,7 +116,10 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	}()
 	admit := admission.NewHandler(admission.Options{
 		Policies:      s.enforced,
+		Mutator:       admission.MutatorFunc(s.mutate),
 		Namespaces:    policy.NamespacesFunc(s.namespace),
+		Params:        s.sources.params,
+		Authorizer:    s.sources.authorizer,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		BreakGlass:    s.breakGlass,
 		Namespace:     ownNamespace(s.cfg),

@@ -63,7 +63,7 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "control", "check/*",
+		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
@@ -98,7 +98,7 @@ func TestArrows(t *testing.T) {
 
 // pattern returns the row of the table that a folder belongs to.
 func pattern(folder string) string {
-	for _, parent := range []string{"check", "evidence", "examples", "notify", "policy", "respond", "test"} {
+	for _, parent := range []string{"check", "evidence", "examples", "notify", "respond", "test"} {
 		if strings.HasPrefix(folder, parent+"/") {
 			return parent + "/*"
 		}

@@ -115,7 +115,7 @@ type group struct {
 // first.
 func (e *evaluation) match() {
 	for _, c := range e.set.index.candidates(e.review) {
-		if c.actions[e.set.point] == nil || !c.template.at(e.set.point, string(e.req.Operation)) {
+		if c.actions[e.set.point] == nil || !e.set.serves(c.template, string(e.req.Operation)) {
 			continue
 		}
 		matches, err := c.match.matches(e.review)

@@ -84,6 +84,7 @@ type Set struct {
 	*compiled
 	point     Point
 	inventory *Inventory
+	served    bool // operations are those of WebhookRules
 }
 
 // compiled is what a set has in common with its variants.

@@ -176,3 +176,13 @@ func newEngine(d *policy.Document, spec *targetSpec) (engine, error) {
 func (t *template) at(point Point, operation string) bool {
 	return point != Webhook || len(t.operations) == 0 || t.operations[0] == "*" || slices.Contains(t.operations, operation)
 }
+
+// registered are the operations for which a webhook is asked. Where none are
+// named they are those of Gatekeeper's own webhook: few templates are about what
+// is deleted.
+func (t *template) registered() []string {
+	if len(t.operations) == 0 {
+		return []string{"CREATE", "UPDATE"}
+	}
+	return t.operations
+}

@@ -51,9 +51,24 @@ func workloadOf(req *policy.Request) *workload {
 	return nil
 }
 
-// WebhookRules returns the rules for the registration of a webhook that serves a
-// set: all that can name an image.
-func WebhookRules() []admissionregistrationv1.RuleWithOperations {
+// WebhookRules returns the rules for the registration of a webhook that serves
+// the set: all that can name an image.
+func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
+	if len(s.policies) == 0 {
+		return nil
+	}
+	return imageRules()
+}
+
+// MutatingWebhookRules returns the same for what pins tags.
+func (s *Set) MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations {
+	if !slices.ContainsFunc(s.policies, func(p *Policy) bool { return p.mutate }) {
+		return nil
+	}
+	return imageRules()
+}
+
+func imageRules() []admissionregistrationv1.RuleWithOperations {
 	var rules []admissionregistrationv1.RuleWithOperations
 	for _, w := range workloads() {
 		resource := strings.TrimSuffix(w.resource+"/"+w.subresource, "/")

@@ -75,13 +75,13 @@ func (d *deployment) mutateWith(t *testing.T, m admission.Mutator) *admission.Re
 	}
 	quiet := slog.New(slog.DiscardHandler)
 	handler := admission.NewHandler(admission.Options{
-		Policies: func() *policy.Set { return none }, Mutator: m, Namespace: "kubeguardian", Record: func(finding.Decision) {}, Log: quiet,
+		Policies: func() admission.Policies { return none }, Mutator: m, Namespace: "kubeguardian", Record: func(finding.Decision) {}, Log: quiet,
 	})
 	srv := &http.Server{Handler: handler, TLSConfig: authority.ServerTLS("127.0.0.1"), HTTP2: admission.HTTP2(), ErrorLog: log.New(io.Discard, "", 0)}
 	go srv.ServeTLS(ln, "", "")
 	t.Cleanup(func() { srv.Close() })
 	r, err := admission.NewRegistration(admission.RegistrationOptions{
-		Client: d.client, Policies: func() *policy.Set { return none }, URL: "https://" + ln.Addr().String(), CABundle: authority.CABundle,
+		Client: d.client, Rules: none.WebhookRules, URL: "https://" + ln.Addr().String(), CABundle: authority.CABundle,
 		Timeout: 5 * time.Second, Namespace: "kubeguardian", Log: quiet,
 		MutatingRules: func() []admissionregistrationv1.RuleWithOperations {
 			return []admissionregistrationv1.RuleWithOperations{{

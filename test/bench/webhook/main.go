@@ -103,7 +103,7 @@ func newBench() (*bench, error) {
 	}
 	b := &bench{}
 	b.handler = admission.NewHandler(admission.Options{
-		Policies: func() *policy.Set { return set },
+		Policies: func() admission.Policies { return set },
 		Namespaces: policy.NamespacesFunc(func(_ context.Context, name string) (*corev1.Namespace, error) {
 			return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}, nil
 		}),

@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+
+	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/source"
+)
+
+// sources are what policies ask for besides the object and its namespace. They
+// speak to the API server when they are asked.
+type sources struct {
+	params     policy.Params
+	authorizer policy.Authorizer
+}
+
+// newSources makes clients of their own: a request waits for their answers, so
+// that they are held back by nothing but the API server.
+func newSources(config *rest.Config) (sources, error) {
+	config = rest.CopyConfig(config)
+	config.QPS = -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return sources{}, fmt.Errorf("connect to cluster: %w", err)
+	}
+	objects, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return sources{}, fmt.Errorf("connect to cluster: %w", err)
+	}
+	kinds, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return sources{}, fmt.Errorf("connect to cluster: %w", err)
+	}
+	return sources{
+		params:     source.NewClusterParams(objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))),
+		authorizer: source.NewAccessReviews(client.AuthorizationV1().SubjectAccessReviews()),
+	}, nil
+}
+
+// enforced returns what admission judges by now: the policies with the cluster
+// as they see it.
+func (s *Server) enforced() admission.Policies {
+	if !s.policies.ReadsInventory() {
+		return s.policies
+	}
+	s.state.mu.RLock()
+	defer s.state.mu.RUnlock()
+	if s.state.informed == nil {
+		return unread{}
+	}
+	return s.state.informed
+}
+
+// unread stands for policies that read the cluster until it was read.
+type unread struct{}
+
+// Evaluate implements [admission.Policies].
+func (unread) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
+	return nil, errors.New("read data.inventory: the cluster has not been read yet")
+}
+
+// mutate implements [admission.Mutator].
+func (s *Server) mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []string, error) {
+	object, _, err := s.policies.Mutate(ctx, req)
+	return object, nil, err
+}
+
+// inform returns the policies in force with an inventory as data.inventory, if
+// they read it.
+func (s *Server) inform(inv *inventory.Inventory) (*engine.Set, error) {
+	if !s.policies.ReadsInventory() {
+		return s.policies, nil
+	}
+	synced := s.policies.Synced()
+	return s.policies.WithInventory(func(yield func(*unstructured.Unstructured) bool) {
+		for _, o := range inv.Objects() {
+			if len(synced) > 0 && !slices.Contains(synced, o.GroupVersionKind()) {
+				continue
+			}
+			if !yield(o.Unstructured) {
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/inventory"
+)
+
+// small answers like an API server that has one ConfigMap and whose only user
+// with rights is alice. What else is asked waits.
+func small(t *testing.T) *rest.Config {
+	t.Helper()
+	answers := map[string]string{
+		"/api":    `{"kind":"APIVersions","versions":["v1"]}`,
+		"/apis":   `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`,
+		"/api/v1": `{"kind":"APIResourceList","groupVersion":"v1","resources":[{"name":"configmaps","namespaced":true,"kind":"ConfigMap","verbs":["get","list"]}]}`,
+		"/api/v1/namespaces/shop/configmaps/limits": `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"limits","namespace":"shop"},"data":{"team":"red"}}`,
+	}
+	stop := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path == "/apis/authorization.k8s.io/v1/subjectaccessreviews" {
+			var asked struct{ Spec struct{ User string } }
+			if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+				t.Error(err)
+			}
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprintf(w, `{"kind":"SubjectAccessReview","apiVersion":"authorization.k8s.io/v1","status":{"allowed":%v}}`, asked.Spec.User == "alice")
+			return
+		}
+		if answer, ok := answers[r.URL.Path]; ok {
+			fmt.Fprint(w, answer)
+			return
+		}
+		select {
+		case <-stop:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(srv.Close)
+	t.Cleanup(func() { close(stop) })
+	return &rest.Config{Host: srv.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+}
+
+// startWith starts a server with policies of its own.
+func startWith(t *testing.T, text string) *running {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q]}\n", file))
+	opts.Cluster = small(t)
+	return start(t, opts)
+}
+
+// podReview is the review of a pod in the namespace shop.
+func podReview(user, metadata, image string) string {
+	return fmt.Sprintf(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-1","operation":"CREATE",
+		"kind":{"version":"v1","kind":"Pod"},"resource":{"version":"v1","resource":"pods"},"namespace":"shop","name":"web","userInfo":{"username":%q},
+		"object":{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web","namespace":"shop",%s},"spec":{"containers":[{"name":"main","image":%q}]}}}}`, user, metadata, image)
+}
+
+const template = `apiVersion: templates.gatekeeper.sh/v1
+kind: ConstraintTemplate
+metadata: {name: ownedpod}
+spec:
+  crd: {spec: {names: {kind: OwnedPod}}}
+  targets:
+  - target: admission.k8s.gatekeeper.sh
+    rego: |
+      package ownedpod
+      violation[{"msg": "say whose it is"}] { not input.review.object.metadata.labels.owner }
+---
+apiVersion: constraints.gatekeeper.sh/v1beta1
+kind: OwnedPod
+metadata: {name: all}
+spec: {match: {kinds: [{apiGroups: [""], kinds: [Pod]}]}}
+---
+`
+
+// native returns a policy on pods and its binding.
+func native(kind, name, spec, binding string) string {
+	return fmt.Sprintf(`apiVersion: admissionregistration.k8s.io/v1
+kind: %[1]sAdmissionPolicy
+metadata: {name: %[2]s}
+spec:
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [pods]}]}
+  %[3]s
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: %[1]sAdmissionPolicyBinding
+metadata: {name: %[2]s}
+spec: {policyName: %[2]s, %[4]s}
+---
+`, kind, name, spec, binding)
+}
+
+// TestPoliciesOfAllKinds: each kind of policy is answered for by the webhook.
+func TestPoliciesOfAllKinds(t *testing.T) {
+	r := startWith(t, template+
+		native("Validating", "team", "paramKind: {apiVersion: v1, kind: ConfigMap}\n  validations: [{expression: \"object.metadata.labels.team == params.data.team\", message: another team}]",
+			"paramRef: {name: limits, parameterNotFoundAction: Deny}, validationActions: [Deny]")+
+		native("Validating", "allowed", `validations: [{expression: "authorizer.group('').resource('pods').namespace('shop').check('delete').allowed()", message: may not delete}]`,
+			"validationActions: [Deny]")+
+		native("Mutating", "tier", `reinvocationPolicy: Never
+  mutations: [{patchType: ApplyConfiguration, applyConfiguration: {expression: "Object{metadata: Object.metadata{labels: {'tier': 'web'}}}"}}]`, "matchResources: {}")+
+		"apiVersion: kubeguardian.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {name: ours}\n"+
+		"spec: {validationActions: [Deny], mutateDigest: false, match: {images: ['**']}, rules: {requireDigest: false, allowedImages: ['registry.example.com/**']}}\n")
+	const good, ours = `"labels":{"owner":"shop","team":"red"}`, "registry.example.com/web:1"
+	for name, test := range map[string]struct{ review, want string }{
+		"good":       {podReview("alice", good, ours), `"allowed":true`},
+		"constraint": {podReview("alice", `"labels":{"team":"red"}`, ours), "[OwnedPod] say whose it is"},
+		"parameters": {podReview("alice", `"labels":{"owner":"shop","team":"blue"}`, ours), "[team] another team"},
+		"authorizer": {podReview("mallory", good, ours), "[allowed] may not delete"},
+		"image":      {podReview("alice", good, "nginx"), "[ours] image nginx"},
+	} {
+		if _, body := r.webhook("/admit", test.review); !strings.Contains(body, test.want) {
+			t.Errorf("%s: %s, want %s", name, body, test.want)
+		}
+	}
+	if _, body := r.webhook("/mutate", podReview("alice", good, ours)); !strings.Contains(body, `"patchType":"JSONPatch"`) {
+		t.Errorf("mutate: %s", body)
+	}
+	mutating := r.registration.Mutating()
+	if mutating == nil || len(mutating.Webhooks[0].Rules) != 1 || mutating.Webhooks[0].Rules[0].Resources[0] != "pods" {
+		t.Errorf("registration = %+v", mutating)
+	}
+}
+
+// TestPoliciesThatReadTheCluster are not answered before it was read.
+func TestPoliciesThatReadTheCluster(t *testing.T) {
+	r := startWith(t, strings.Replace(template, "not input.review.object.metadata.labels.owner", `data.inventory.namespace[_]["v1"]["Pod"][other]; other != input.review.object.metadata.name`, 1))
+	review := podReview("alice", `"labels":{}`, "nginx")
+	if _, body := r.webhook("/admit", review); !strings.Contains(body, "not judged (failed)") {
+		t.Errorf("before: %s", body)
+	}
+	pod := &inventory.Object{Unstructured: &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "other", "namespace": "shop"},
+	}}}
+	inv, err := inventory.New(inventory.Cluster, []*inventory.Object{pod}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.read(inv)
+	if _, body := r.webhook("/admit", review); !strings.Contains(body, "[OwnedPod] say whose it is") {
+		t.Errorf("after: %s", body)
+	}
+}
