@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
@@ -34,6 +35,9 @@ type metrics struct {
 
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
+
+	violations    *prometheus.GaugeVec
+	auditFailures prometheus.Gauge
 }
 
 func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time) *metrics {
@@ -71,10 +75,12 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
 	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
+	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
+	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -93,6 +99,22 @@ func (m *metrics) alerted(alerts []alert.Alert) {
 	for _, a := range alerts {
 		m.alerts.WithLabelValues(a.Rule, a.Priority.String()).Inc()
 	}
+}
+
+// audited counts objects: one that violates a policy by two bindings, or in two
+// ways, counts once. The violations of an object follow each other.
+func (m *metrics) audited(result audit.Result) {
+	type violated struct{ policy, enforcement string }
+	last := map[violated]finding.Subject{}
+	m.violations.Reset()
+	for _, v := range result.Violations {
+		key := violated{v.Policy, v.Enforcement}
+		if seen, ok := last[key]; !ok || seen != v.Subject {
+			m.violations.WithLabelValues(v.Policy, v.Enforcement).Inc()
+			last[key] = v.Subject
+		}
+	}
+	m.auditFailures.Set(float64(len(result.Failures)))
 }
 
 func (m *metrics) scanned(score control.Score, findings []finding.Finding, at time.Time) {

@@ -10,10 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
-
-	"github.com/kubeguardian/kubeguardian/inventory"
 )
 
 // small answers like an API server that has one ConfigMap and whose only user
@@ -140,19 +137,12 @@ func TestPoliciesOfAllKinds(t *testing.T) {
 
 // TestPoliciesThatReadTheCluster are not answered before it was read.
 func TestPoliciesThatReadTheCluster(t *testing.T) {
-	r := startWith(t, strings.Replace(template, "not input.review.object.metadata.labels.owner", `data.inventory.namespace[_]["v1"]["Pod"][other]; other != input.review.object.metadata.name`, 1))
+	r := startWith(t, strings.Replace(template, "not input.review.object.metadata.labels.owner", `data.inventory.namespace[_]["v1"]["Pod"][other]; other == "web"`, 1))
 	review := podReview("alice", `"labels":{}`, "nginx")
 	if _, body := r.webhook("/admit", review); !strings.Contains(body, "not judged (failed)") {
 		t.Errorf("before: %s", body)
 	}
-	pod := &inventory.Object{Unstructured: &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "other", "namespace": "shop"},
-	}}}
-	inv, err := inventory.New(inventory.Cluster, []*inventory.Object{pod}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.read(inv)
+	r.read(podsIn(t, "bank"))
 	if _, body := r.webhook("/admit", review); !strings.Contains(body, "[OwnedPod] say whose it is") {
 		t.Errorf("after: %s", body)
 	}

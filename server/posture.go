@@ -29,6 +29,7 @@ type posture struct {
 type state struct {
 	mu         sync.RWMutex
 	posture    posture
+	audited    audited
 	inventory  *inventory.Inventory // nil until the watch is synced
 	informed   *engine.Set          // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
@@ -82,6 +83,7 @@ func (s *Server) watch(ctx context.Context) error {
 	tick := time.NewTicker(s.cfg.Scan.Interval)
 	defer tick.Stop()
 	var inv *inventory.Inventory
+	full := true // judge all, whether or not it has changed
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,10 +95,13 @@ func (s *Server) watch(ctx context.Context) error {
 			return fmt.Errorf("watch cluster: %w", err)
 		case inv = <-changes:
 		case <-tick.C:
+			full = true
 		}
 		start := time.Now()
 		if inv != nil {
 			s.scan(ctx, inv)
+			s.audit(ctx, inv, full)
+			full = false
 		}
 		select {
 		case <-ctx.Done():

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
@@ -53,6 +54,7 @@ type Server struct {
 
 	policies  *engine.Set // what admission enforces
 	sources   sources     // what policies ask for besides the object
+	auditor   *audit.Auditor
 	defining  *policy.Set // the built-in policies, which define controls
 	rules     *rule.Set
 	catalogue *control.Catalogue
@@ -83,6 +85,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
+	s.auditor = audit.New(standing{s})
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Stop())

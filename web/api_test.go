@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -69,7 +71,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams,
+		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams,
 	} {
 		var named []string
 		for _, p := range doc.Paths[path]["get"].Parameters {
@@ -105,6 +107,11 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Level":     {*score.Properties["levels"].Items, control.LevelScore{}},
 		"Fix":       {*schemas["Posture"].Properties["fixes"].Items, control.Fix{}},
 		"Health":    {schemas["Health"], Health{}},
+
+		"Audit":          {schemas["Audit"], auditPage{}},
+		"AuditViolation": {*schemas["Audit"].Properties["items"].Items, audit.Violation{}},
+		"AuditSummary":   {*schemas["Audit"].Properties["summaries"].Items, audit.Summary{}},
+		"AuditFailure":   {*schemas["Audit"].Properties["failures"].Items, audit.Failure{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var all, required, documented []string
@@ -188,6 +195,48 @@ func TestAPIAnswers(t *testing.T) {
 	}
 	if code, body := s.member(t).get("/api/v1/openapi.yaml"); code != 200 || !strings.HasPrefix(body, "openapi: 3.1") {
 		t.Errorf("document: %d", code)
+	}
+}
+
+// TestAPIAudit pages through the violations of an audit, and selects some.
+func TestAPIAudit(t *testing.T) {
+	s := newSite(t)
+	if code, a := s.bearer(t, "/api/v1/audit", testToken); code != 200 || a["observedAt"] != nil || len(a["items"].([]any)) != 0 || len(a["summaries"].([]any)) != 0 {
+		t.Errorf("before the first audit: %d %v", code, a)
+	}
+	s = newSite(t, func(s *site) {
+		s.seen = time.Now()
+		s.audited.Objects, s.audited.Summaries = 40, []audit.Summary{{Policy: "a", Enforcement: "deny", Objects: 30}}
+		for i := range 30 {
+			s.audited.Violations = append(s.audited.Violations, audit.Violation{
+				Subject:   finding.Subject{Kind: "Pod", Name: fmt.Sprint("pod-", i), Namespace: []string{"shop", "bank"}[i%2]},
+				Violation: finding.Violation{Policy: "a", Enforcement: "deny", Message: "no"},
+			})
+			s.audited.Failures = append(s.audited.Failures, audit.Failure{Reason: "broken"})
+		}
+	})
+	seen, pages := map[string]bool{}, 0
+	for path := "/api/v1/audit?limit=7&namespace=shop"; path != ""; pages++ {
+		code, page := s.bearer(t, path, testToken)
+		if code != 200 || page["failed"] != 30.0 || len(page["failures"].([]any)) != 7 || page["objects"] != 40.0 {
+			t.Fatalf("%d: %v", code, page)
+		}
+		for _, item := range page["items"].([]any) {
+			seen[item.(map[string]any)["subject"].(map[string]any)["name"].(string)] = true
+		}
+		path = ""
+		if next, ok := page["next"].(string); ok {
+			path = "/api/v1/audit?limit=7&namespace=shop&after=" + next
+		}
+	}
+	if len(seen) != 15 || pages != 3 {
+		t.Errorf("%d violations on %d pages", len(seen), pages)
+	}
+	if _, a := s.bearer(t, "/api/v1/audit?enforcement=warn&after=99999", testToken); len(a["items"].([]any)) != 0 {
+		t.Errorf("warnings: %v", a)
+	}
+	if code, _ := s.bearer(t, "/api/v1/audit?after=x", testToken); code != http.StatusBadRequest {
+		t.Errorf("a cursor that is none: %d", code)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/store"
@@ -26,14 +27,15 @@ const testToken = "test-token-0123456789"
 // A site is a server with a real store, on a port of its own.
 type site struct {
 	*Server
-	store  *store.Store
-	url    string
-	log    *lockedBuffer
-	mu     sync.Mutex
-	health Health // guarded by mu
-	score  control.Score
-	fixes  []control.Fix
-	seen   time.Time
+	store   *store.Store
+	url     string
+	log     *lockedBuffer
+	mu      sync.Mutex
+	health  Health // guarded by mu
+	score   control.Score
+	audited audit.Result
+	fixes   []control.Fix
+	seen    time.Time
 }
 
 // lockedBuffer takes the log of a server while a test reads it.
@@ -69,6 +71,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		Cluster: "test-cluster", Version: "v0", Token: testToken,
 		Alerts: db, Decisions: db, Findings: db,
 		Posture: func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
+		Audit:   func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Health: func() Health {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -78,6 +79,9 @@ type Options struct {
 	// zero time before the first scan. It is called for each page, and must be
 	// quick.
 	Posture func() (control.Score, []control.Fix, time.Time)
+	// Audit returns what the last audit said and when it ended; the zero time
+	// before the first. It is called for each page, and must be quick.
+	Audit func() (audit.Result, time.Time)
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -178,6 +182,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/alerts/{id}", s.api(s.getAlert)},
 		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
 		{"GET", "/api/v1/findings", s.api(s.listFindings)},
+		{"GET", "/api/v1/audit", s.api(s.getAudit)},
 		{"GET", "/api/v1/posture", s.api(s.getPosture)},
 		{"GET", "/api/v1/health", s.api(s.getHealth)},
 		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},
