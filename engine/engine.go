@@ -192,6 +192,25 @@ func (s *Set) WithInventory(objects iter.Seq[*unstructured.Unstructured]) (*Set,
 	return s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithInventory(inventory) }), nil
 }
 
+// WithChanges returns the set whose policies see what this one's see, but for the
+// objects of changed, which are new or have replaced those of the same kind,
+// namespace and name, and those of removed. Its cost grows with what changes.
+func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured]) (*Set, error) {
+	out := &Set{evaluators: slices.Clone(s.evaluators)}
+	for i, e := range out.evaluators {
+		g, ok := e.(*gatekeeper.Set)
+		if !ok {
+			continue
+		}
+		next, err := g.WithChanges(changed, removed)
+		if err != nil {
+			return nil, err
+		}
+		out.evaluators[i] = next
+	}
+	return out, nil
+}
+
 // with returns the set in which Gatekeeper's policies are a variant.
 func (s *Set) with(variant func(*gatekeeper.Set) *gatekeeper.Set) *Set {
 	out := &Set{evaluators: slices.Clone(s.evaluators)}

@@ -33,12 +33,12 @@ func (a standing) Evaluate(ctx context.Context, req policy.Request) ([]finding.V
 		return nil, nil
 	}
 	a.s.state.mu.RLock()
-	set := a.s.state.informed
+	known := a.s.state.informed
 	a.s.state.mu.RUnlock()
-	if set == nil {
+	if known == nil {
 		return nil, errors.New("the cluster has not been read yet")
 	}
-	set, err := set.At(auditPoint)
+	set, err := known.At(auditPoint)
 	if err != nil {
 		return nil, err
 	}

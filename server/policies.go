@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -80,21 +81,43 @@ func (s *Server) mutate(ctx context.Context, req policy.Request) (*unstructured.
 	return object, nil, err
 }
 
-// inform returns the policies in force with an inventory as data.inventory, if
+// An informed set is the policies in force, with the cluster as data.inventory if
 // they read it.
-func (s *Server) inform(inv *inventory.Inventory) (*engine.Set, error) {
-	if !s.policies.ReadsInventory() {
-		return s.policies, nil
+type informed struct {
+	*engine.Set
+	objects map[place]*unstructured.Unstructured // what they see
+}
+
+// A place is where data.inventory has an object.
+type place struct {
+	kind            schema.GroupVersionKind
+	namespace, name string
+}
+
+// with returns the policies with another inventory. An object that is the same
+// value in memory is the same, as it is from one snapshot of a watch to the next.
+func (i *informed) with(inv *inventory.Inventory) (*informed, error) {
+	if !i.ReadsInventory() {
+		return i, nil
 	}
-	synced := s.policies.Synced()
-	return s.policies.WithInventory(func(yield func(*unstructured.Unstructured) bool) {
-		for _, o := range inv.Objects() {
-			if len(synced) > 0 && !slices.Contains(synced, o.GroupVersionKind()) {
-				continue
-			}
-			if !yield(o.Unstructured) {
-				return
-			}
+	now := map[place]*unstructured.Unstructured{}
+	var changed, removed []*unstructured.Unstructured
+	synced := i.Synced()
+	for _, o := range inv.Objects() {
+		at := place{o.GroupVersionKind(), o.GetNamespace(), o.GetName()}
+		if len(synced) > 0 && !slices.Contains(synced, at.kind) {
+			continue
 		}
-	})
+		now[at] = o.Unstructured
+		if i.objects[at] != o.Unstructured {
+			changed = append(changed, o.Unstructured)
+		}
+	}
+	for at, o := range i.objects {
+		if now[at] == nil {
+			removed = append(removed, o)
+		}
+	}
+	set, err := i.WithChanges(slices.Values(changed), slices.Values(removed))
+	return &informed{set, now}, err
 }

@@ -146,4 +146,8 @@ func TestPoliciesThatReadTheCluster(t *testing.T) {
 	if _, body := r.webhook("/admit", review); !strings.Contains(body, "[OwnedPod] say whose it is") {
 		t.Errorf("after: %s", body)
 	}
+	r.read(podsIn(t))
+	if _, body := r.webhook("/admit", review); !strings.Contains(body, `"allowed":true`) || strings.Contains(body, "not judged") {
+		t.Errorf("after the other is gone: %s", body)
+	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/control"
-	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -31,7 +31,7 @@ type state struct {
 	posture    posture
 	audited    audited
 	inventory  *inventory.Inventory // nil until the watch is synced
-	informed   *engine.Set          // the policies in force, which see it; nil until then
+	informed   *informed            // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
 	contact    time.Time            // when the API server answered last
@@ -111,16 +111,19 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
-// read makes an inventory what the cluster is now.
+// read makes an inventory what the cluster is now. It is called once at a time.
 func (s *Server) read(inv *inventory.Inventory) {
-	informed, err := s.inform(inv)
+	s.state.mu.RLock()
+	before := cmp.Or(s.state.informed, &informed{Set: s.policies})
+	s.state.mu.RUnlock()
+	now, err := before.with(inv)
 	if err != nil { // policies go on with what was seen before
 		s.log.Error("policies do not see what has changed in the cluster", "error", err)
 	}
 	s.state.update(func(st *state) {
 		st.inventory, st.contact = inv, time.Now()
 		if err == nil {
-			st.informed = informed
+			st.informed = now
 		}
 	})
 }

@@ -30,8 +30,10 @@
 package gatekeeper
 
 import (
+	"iter"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -112,6 +114,20 @@ func (s *Set) WithInventory(inventory *Inventory) *Set {
 	variant := *s
 	variant.inventory = inventory
 	return &variant
+}
+
+// WithChanges returns a set whose policies see the inventory of this one with
+// changes, see [Inventory.With].
+func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured]) (*Set, error) {
+	before := s.inventory
+	if before == nil {
+		before = &Inventory{root: &branch{}}
+	}
+	inventory, err := before.With(changed, removed)
+	if err != nil {
+		return nil, err
+	}
+	return s.WithInventory(inventory), nil
 }
 
 // Len returns the number of constraints.
