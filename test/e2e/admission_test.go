@@ -20,6 +20,7 @@ import (
 func TestReplicas(t *testing.T) {
 	d := deploy(t)
 	t.Run("nothing is lost by restarts and rotations", d.testRollingRestart)
+	t.Run("policies of all kinds", d.testKinds)
 	t.Run("break-glass", d.testBreakGlass)
 	t.Run("ways around", d.testBypass)
 	t.Run("a webhook that is not reached is noticed", d.testBlind)
