@@ -108,6 +108,7 @@ var attempts = map[string]attempt{
 		if err != nil {
 			t.Fatal(err)
 		}
+		scale.ResourceVersion = "" // a controller may write meanwhile
 		scale.Spec.Replicas = 1000
 		_, err = d.client.AppsV1().Deployments("default").UpdateScale(ctx, "scaled", scale, metav1.UpdateOptions{})
 		return err
