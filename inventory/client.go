@@ -18,6 +18,8 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
 
 // maxExpired is how often a list may start anew because its pages are gone.
@@ -167,7 +169,7 @@ func (r resource) normal(obj runtime.Object) (*unstructured.Unstructured, error)
 	if err != nil {
 		return nil, fmt.Errorf("convert %s: %w", r.kind, err)
 	}
-	dropNulls(content)
+	normal.DropNulls(content)
 	content["apiVersion"], content["kind"] = r.GroupVersion().String(), r.kind // a list says it once, for all
 	return &unstructured.Unstructured{Object: content}, nil
 }
@@ -192,25 +194,6 @@ func complete(obj runtime.Object) {
 	if set, ok := obj.(*appsv1.StatefulSet); ok {
 		for i := range set.Spec.VolumeClaimTemplates {
 			set.Spec.VolumeClaimTemplates[i].SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PersistentVolumeClaim"))
-		}
-	}
-}
-
-// dropNulls removes what Go types without omitempty leave behind for an absent
-// list.
-func dropNulls(value any) {
-	switch v := value.(type) {
-	case map[string]any:
-		for key, item := range v {
-			if item == nil {
-				delete(v, key)
-			} else {
-				dropNulls(item)
-			}
-		}
-	case []any:
-		for _, item := range v {
-			dropNulls(item)
 		}
 	}
 }

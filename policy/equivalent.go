@@ -12,6 +12,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission"
+
+	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
 
 // A match says in which version of its kind a policy wants to see an object.
@@ -251,6 +253,6 @@ func convert(u *unstructured.Unstructured, to schema.GroupVersionKind) (*unstruc
 		}
 	}
 	converted.SetGroupVersionKind(to)
-	out, _, err := normalize(converted, to)
+	out, _, err := normal.Object(converted, to)
 	return out, err
 }

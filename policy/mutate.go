@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+
+	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
 
 // A Change says which policy changed an object, and by which binding.
@@ -326,7 +328,7 @@ func wellFormed(object, before *unstructured.Unstructured) (*unstructured.Unstru
 		return nil, err
 	}
 	if len(unknown) == 0 {
-		normal, _, err := normalize(object, kind)
+		normal, _, err := normal.Object(object, kind)
 		return normal, err
 	}
 	known, err := unknownFields(before, kind)

@@ -3,17 +3,16 @@ package policy
 import (
 	"context"
 	"fmt"
-	"reflect"
-	"slices"
 
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
 
 // A Request is what policies judge: one admission request. The objects are
@@ -85,11 +84,11 @@ func NewCreateRequest(obj *unstructured.Unstructured) (Request, error) {
 	if kind.Kind == "" || kind.Version == "" {
 		return Request{}, fmt.Errorf("read object %q: apiVersion and kind are required", obj.GetName())
 	}
-	normal, builtin, err := normalize(obj, kind)
+	object, builtin, err := normal.Object(obj, kind)
 	if err != nil {
 		return Request{}, err
 	}
-	return createRequest(normal, kind, builtin), nil
+	return createRequest(object, kind, builtin), nil
 }
 
 // NewNormalCreateRequest is [NewCreateRequest] for an object that is in the form
@@ -100,101 +99,33 @@ func NewNormalCreateRequest(obj *unstructured.Unstructured) Request {
 	return createRequest(obj, kind, scheme.Scheme.Recognizes(kind))
 }
 
-func createRequest(normal *unstructured.Unstructured, kind schema.GroupVersionKind, builtin bool) Request {
+func createRequest(object *unstructured.Unstructured, kind schema.GroupVersionKind, builtin bool) Request {
 	resource, _ := meta.UnsafeGuessKindToResource(kind)
 	req := Request{
 		Operation: admissionv1.Create,
 		Kind:      kind,
 		Resource:  resource,
-		Namespace: normal.GetNamespace(),
-		Name:      normal.GetName(),
-		Object:    normal,
+		Namespace: object.GetNamespace(),
+		Name:      object.GetName(),
+		Object:    object,
 	}
 	switch {
 	case kind.Group == "" && kind.Kind == "Namespace": // it is in itself
 		req.Namespace = req.Name
-		labels := normal.GetLabels()
+		labels := object.GetLabels()
+		if labels[corev1.LabelMetadataName] == req.Name {
+			break // one of a cluster has it, and may be shared
+		}
 		if labels == nil {
 			labels = map[string]string{}
 		}
 		labels[corev1.LabelMetadataName] = req.Name // as the API server does
-		normal.SetLabels(labels)
-	case builtin && clusterScoped(kind.Kind):
+		object.SetLabels(labels)
+	case builtin && normal.ClusterScoped(kind.Kind):
 		req.Namespace = ""
 	case builtin && req.Namespace == "":
 		req.Namespace = corev1.NamespaceDefault
-		normal.SetNamespace(corev1.NamespaceDefault)
+		object.SetNamespace(corev1.NamespaceDefault)
 	}
 	return req
-}
-
-// normalize returns a built-in kind as it is after a conversion to its Go type
-// and back.
-func normalize(obj *unstructured.Unstructured, kind schema.GroupVersionKind) (_ *unstructured.Unstructured, builtin bool, err error) {
-	typed, err := scheme.Scheme.New(kind)
-	if runtime.IsNotRegisteredError(err) {
-		return obj, false, nil
-	}
-	if err != nil {
-		return nil, false, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
-	}
-	if content := normalContent(reflect.TypeOf(typed).Elem(), obj.Object); content != nil {
-		return &unstructured.Unstructured{Object: content}, true, nil
-	}
-	content, err := converted(obj.Object, typed)
-	if err != nil {
-		return nil, true, fmt.Errorf("read %s %q: %w", kind.Kind, obj.GetName(), err)
-	}
-	return &unstructured.Unstructured{Object: content}, true, nil
-}
-
-// converted returns content as the converter writes it, without nulls, by way of
-// the Go type.
-func converted(content map[string]any, typed runtime.Object) (map[string]any, error) {
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, typed); err != nil {
-		return nil, err
-	}
-	out, err := runtime.DefaultUnstructuredConverter.ToUnstructured(typed)
-	if err != nil {
-		return nil, err
-	}
-	dropNulls(out)
-	return out, nil
-}
-
-// dropNulls removes what Go types without omitempty leave behind for a list
-// that a file does not have.
-func dropNulls(value any) {
-	switch v := value.(type) {
-	case map[string]any:
-		for key, item := range v {
-			if item == nil {
-				delete(v, key)
-			} else {
-				dropNulls(item)
-			}
-		}
-	case []any:
-		for _, item := range v {
-			dropNulls(item)
-		}
-	}
-}
-
-// ClusterScoped reports whether a built-in kind has no namespace.
-func ClusterScoped(kind schema.GroupVersionKind) bool { return clusterScoped(kind.Kind) }
-
-// clusterScoped reports whether a built-in kind has no namespace. The Go types
-// do not say so.
-func clusterScoped(kind string) bool {
-	return slices.Contains([]string{
-		"APIService", "CSIDriver", "CSINode", "CertificateSigningRequest", "ClusterRole", "ClusterRoleBinding",
-		"ClusterTrustBundle", "ComponentStatus", "CustomResourceDefinition", "DeviceClass", "DeviceTaintRule", "FlowSchema", "IPAddress",
-		"IngressClass", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "MutatingWebhookConfiguration",
-		"Namespace", "Node", "PersistentVolume", "PriorityClass", "PriorityLevelConfiguration", "ResourceSlice",
-		"RuntimeClass", "SelfSubjectAccessReview", "SelfSubjectReview", "SelfSubjectRulesReview", "ServiceCIDR",
-		"StorageClass", "StorageVersion", "StorageVersionMigration", "SubjectAccessReview", "TokenReview",
-		"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ValidatingWebhookConfiguration",
-		"VolumeAttachment", "VolumeAttributesClass",
-	}, kind)
 }

@@ -19,6 +19,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
 
 // Objects are what is known of a cluster when all that there is are objects,
@@ -167,7 +168,7 @@ func (o *Objects) Namespace(_ context.Context, name string) (*corev1.Namespace, 
 // Namespaced implements [policy.Params].
 func (o *Objects) Namespaced(_ context.Context, kind schema.GroupVersionKind) (bool, error) {
 	if scheme.Scheme.Recognizes(kind) {
-		return !policy.ClusterScoped(kind), nil
+		return !normal.ClusterScoped(kind.Kind), nil
 	}
 	if namespaced, ok := o.namespaced[kind]; ok {
 		return namespaced, nil

@@ -1,4 +1,4 @@
-package policy
+package normal
 
 import (
 	"maps"
@@ -97,7 +97,7 @@ func (s *shape) structure(t reflect.Type, known map[reflect.Type]*shape) {
 	if err != nil {
 		return
 	}
-	dropNulls(zero)
+	DropNulls(zero)
 	s.kind, s.zero, s.fields = reflect.Struct, zero, map[string]*field{}
 	for i := range t.NumField() {
 		f := t.Field(i)
