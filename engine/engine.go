@@ -23,6 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 	"github.com/kubeguardian/kubeguardian/policy/image"
+	"github.com/kubeguardian/kubeguardian/policy/mutator"
 )
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
@@ -32,8 +33,8 @@ type evaluator interface {
 	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
 }
 
-// A mutator changes the objects of requests. An evaluator may be one.
-type mutator interface {
+// A changer changes the objects of requests. An evaluator may be one.
+type changer interface {
 	MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations
 	Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error)
 }
@@ -52,6 +53,7 @@ func engines() []engine {
 	return []engine{
 		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
 		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load), nil},
+		{"Gatekeeper's mutators", mutator.Handles, mutators(mutator.Load), nil},
 		{"ImagePolicy", image.Handles, loader(image.Load), image.IsMaterial},
 	}
 }
@@ -59,6 +61,29 @@ func engines() []engine {
 // loader lets the Load function of an engine return any evaluator.
 func loader[E evaluator](load func(...policy.File) (E, error)) func(...policy.File) (evaluator, error) {
 	return func(files ...policy.File) (evaluator, error) { return load(files...) }
+}
+
+// mutators lets the Load function of an engine that only changes objects return
+// an evaluator.
+func mutators[M changer](load func(...policy.File) (M, error)) func(...policy.File) (evaluator, error) {
+	return func(files ...policy.File) (evaluator, error) {
+		loaded, err := load(files...)
+		return changes{loaded}, err
+	}
+}
+
+// Changes are policies that only change objects: they find nothing wrong, and
+// are asked for nothing but changes.
+type changes struct{ changer }
+
+// WebhookRules implements evaluator.
+func (changes) WebhookRules() []admissionregistrationv1.RuleWithOperations { return nil }
+
+// Len implements evaluator: none of them judges.
+func (changes) Len() int { return 0 }
+
+func (changes) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
+	return nil, nil
 }
 
 // native reports whether a kind is one of Kubernetes' own policies, or a
@@ -140,7 +165,7 @@ func (s *Set) WebhookRules() []admissionregistrationv1.RuleWithOperations {
 func (s *Set) MutatingWebhookRules() []admissionregistrationv1.RuleWithOperations {
 	var lists [][]admissionregistrationv1.RuleWithOperations
 	for _, e := range s.evaluators {
-		if m, ok := e.(mutator); ok {
+		if m, ok := e.(changer); ok {
 			lists = append(lists, m.MutatingWebhookRules())
 		}
 	}
@@ -272,11 +297,11 @@ func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Viola
 func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error) {
 	var all []policy.Change
 	for _, e := range s.evaluators {
-		m, ok := e.(mutator)
+		c, ok := e.(changer)
 		if !ok {
 			continue
 		}
-		object, changes, err := m.Mutate(ctx, req)
+		object, changes, err := c.Mutate(ctx, req)
 		if err != nil {
 			return nil, nil, err
 		}

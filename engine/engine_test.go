@@ -379,3 +379,35 @@ spec: {policyName: owner}
 		t.Errorf("error = %v, want a DeniedError", err)
 	}
 }
+
+// TestMutators applies those of Gatekeeper beside policies of other kinds, whose
+// verdict they have no part in.
+func TestMutators(t *testing.T) {
+	const tag = `---
+apiVersion: mutations.gatekeeper.sh/v1
+kind: Assign
+metadata: {name: no-token}
+spec:
+  applyTo: [{groups: [""], versions: [v1], kinds: [Pod]}]
+  location: spec.automountServiceAccountToken
+  parameters: {assign: {value: false}}
+`
+	set, err := Load(file(text("deny", "[Deny]", "false") + tag))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := pod(t)
+	object, changes, err := set.Mutate(t.Context(), req)
+	if err != nil || !slices.Equal(changes, []policy.Change{{Policy: "Assign", Binding: "no-token"}}) {
+		t.Errorf("object %v, changes %v, error %v", object, changes, err)
+	}
+	if v, found, err := unstructured.NestedBool(object.Object, "spec", "automountServiceAccountToken"); v || !found || err != nil {
+		t.Errorf("object is %v", object)
+	}
+	if found, err := set.Evaluate(t.Context(), req); err != nil || len(found) != 1 {
+		t.Errorf("Evaluate = %v, %v", found, err)
+	}
+	if _, err := Load(file(strings.Replace(tag, "Token\n", "Token.\n", 1))); err == nil || !strings.Contains(err.Error(), ":7: spec.location:") {
+		t.Errorf("error = %v", err)
+	}
+}

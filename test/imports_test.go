@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"policy/source": {"policy", "policy/normal"},
 	"policy/memory": {},
 	"policy/normal": {},
-	"engine":        {"policy", "policy/gatekeeper", "policy/image", "finding"},
+	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"vap":           {"engine", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
@@ -47,6 +47,7 @@ var arrows = map[string][]string{
 
 	"policy/gatekeeper": {"policy", "finding"},
 	"policy/image":      {"policy", "finding", "yamldoc"},
+	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
 	"fix/edit":    {},

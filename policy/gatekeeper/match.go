@@ -1,6 +1,7 @@
 package gatekeeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 // A wildcard is a text that may start and end in *.
@@ -220,4 +223,47 @@ func (r *review) namespace() (*corev1.Namespace, error) {
 		r.lookup = fmt.Errorf("look up namespace %q: not found", name)
 	}
 	return r.found, r.lookup
+}
+
+// A Match is spec.match of a constraint, for the other kinds of Gatekeeper that
+// have the same criteria. It can be decoded as part of a document; Check makes
+// it ready.
+type Match struct{ match }
+
+// Check checks the criteria, which stand in spec.match of a document, and makes
+// them ready to be matched.
+func (m *Match) Check(d *policy.Document) error {
+	c := constraintChecker{d: d}
+	c.match(&m.match)
+	return errors.Join(c.errs...)
+}
+
+// A Candidate is the object of a request, for what matches it. It belongs to one
+// goroutine, and looks up the namespace when the first match asks for it.
+type Candidate struct{ review review }
+
+// NewCandidate returns the object of a request, which has one, as a candidate.
+func NewCandidate(ctx context.Context, req *policy.Request) *Candidate {
+	c := &Candidate{review{Context: ctx, req: req, source: original}}
+	c.Become(req.Object)
+	return c
+}
+
+// Become replaces the object by what a change made of it.
+func (c *Candidate) Become(o *unstructured.Unstructured) {
+	c.review.object = newSubject(o, c.review.requestNamespace())
+	c.review.namespaceName = c.review.object.namespace
+}
+
+// Namespace returns the name of the namespace that the object is in.
+func (c *Candidate) Namespace() string { return c.review.namespaceName }
+
+// Selects reports whether all criteria hold for an object. An error says why the
+// namespace, whose labels are asked for, is not known.
+func (m *Match) Selects(c *Candidate) (bool, error) {
+	found, err := m.matches(&c.review)
+	if err != nil && c.review.lookup != nil {
+		err = c.review.lookup
+	}
+	return found, err
 }

@@ -75,6 +75,13 @@ func (c *constraint) webhookRules() []admissionregistrationv1.RuleWithOperations
 	return rules
 }
 
+// KindRule returns the rule for objects of a kind, which may be "*" in a group,
+// or in all groups: of a kind that Kubernetes does not have, all resources of the
+// group.
+func KindRule(kind schema.GroupKind, operations ...string) admissionregistrationv1.RuleWithOperations {
+	return webhookRule([]string{kind.Group}, resources(kind), operations)
+}
+
 func webhookRule(groups, resources, operations []string) admissionregistrationv1.RuleWithOperations {
 	rule := admissionregistrationv1.RuleWithOperations{
 		Rule: admissionregistrationv1.Rule{
