@@ -3,7 +3,8 @@
 //
 // It reads JSON, one value on a line: first what requests are judged by, then
 // admission requests. For each request it writes one line with the violations,
-// or, with -measure, the processor time that judging takes.
+// or, with -measure, the processor time that judging takes. With -mutate each
+// line has mutators and requests, and each answer what becomes of the objects.
 package main
 
 import (
@@ -33,8 +34,13 @@ import (
 func main() {
 	round := flag.Duration("measure", 0, "judge each request for three rounds of this processor `time` and write that of one")
 	profile := flag.String("cpuprofile", "", "write a profile to this `file`")
+	mutates := flag.Bool("mutate", false, "apply mutators")
 	flag.Parse()
-	if err := profiled(*profile, func() error { return run(os.Stdin, os.Stdout, *round) }); err != nil {
+	work := func() error { return run(os.Stdin, os.Stdout, *round) }
+	if *mutates {
+		work = func() error { return mutate(os.Stdin, os.Stdout) }
+	}
+	if err := profiled(*profile, work); err != nil {
 		fmt.Fprintln(os.Stderr, "judge: error:", err)
 		os.Exit(1)
 	}
@@ -165,9 +171,20 @@ func processorTime() time.Duration {
 
 // review judges one request from its JSON, as a webhook does.
 func (j *judge) review(line []byte) ([]finding.Violation, error) {
+	req, err := j.request(line)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return j.set.Evaluate(ctx, req)
+}
+
+// request reads a request.
+func (j *judge) request(line []byte) (policy.Request, error) {
 	var in admissionv1.AdmissionRequest
 	if err := json.Unmarshal(line, &in); err != nil {
-		return nil, fmt.Errorf("read request: %w", err)
+		return policy.Request{}, fmt.Errorf("read request: %w", err)
 	}
 	req := policy.Request{
 		Operation:   in.Operation,
@@ -188,10 +205,8 @@ func (j *judge) review(line []byte) ([]finding.Violation, error) {
 		}
 		*part.into = &unstructured.Unstructured{}
 		if err := (*part.into).UnmarshalJSON(part.raw.Raw); err != nil {
-			return nil, fmt.Errorf("read object: %w", err)
+			return policy.Request{}, fmt.Errorf("read object: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	return j.set.Evaluate(ctx, req)
+	return req, nil
 }
