@@ -298,7 +298,7 @@ func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Uns
 	var all []policy.Change
 	for _, e := range s.evaluators {
 		c, ok := e.(changer)
-		if !ok {
+		if _, mutators := e.(changes); !ok || mutators && s.exempt(&req) {
 			continue
 		}
 		object, changes, err := c.Mutate(ctx, req)
@@ -308,6 +308,14 @@ func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Uns
 		req.Object, all = object, append(all, changes...)
 	}
 	return req.Object, all, nil
+}
+
+// exempt reports whether Gatekeeper's Config exempts a request from mutators.
+func (s *Set) exempt(req *policy.Request) bool {
+	return slices.ContainsFunc(s.evaluators, func(e evaluator) bool {
+		g, ok := e.(*gatekeeper.Set)
+		return ok && g.ExemptsFromMutation(req)
+	})
 }
 
 // join makes one error of those of all engines. What is denied by one is

@@ -407,6 +407,19 @@ spec:
 	if found, err := set.Evaluate(t.Context(), req); err != nil || len(found) != 1 {
 		t.Errorf("Evaluate = %v, %v", found, err)
 	}
+	set, err = Load(file(tag + "---\napiVersion: config.gatekeeper.sh/v1alpha1\nkind: Config\nmetadata: {name: config}\nspec: {match: [{processes: [mutation-webhook], excludedNamespaces: [" + req.Namespace + "]}]}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if object, changes, err := set.Mutate(t.Context(), req); object != req.Object || changes != nil || err != nil {
+		t.Errorf("in an exempt namespace: object %v, changes %v, error %v", object, changes, err)
+	}
+	if set, err = set.At("gator.gatekeeper.sh"); err != nil {
+		t.Fatal(err)
+	}
+	if _, changes, err := set.Mutate(t.Context(), req); len(changes) != 1 || err != nil {
+		t.Errorf("where no namespace is exempt: changes %v, error %v", changes, err)
+	}
 	if _, err := Load(file(strings.Replace(tag, "Token\n", "Token.\n", 1))); err == nil || !strings.Contains(err.Error(), ":7: spec.location:") {
 		t.Errorf("error = %v", err)
 	}

@@ -96,6 +96,13 @@ func (s *Set) exempt(r *review) bool {
 	return subject != nil && anyMatches(list, subject.namespaceName())
 }
 
+// ExemptsFromMutation reports whether Config exempts the namespace of a request
+// from mutators. It does at the webhook alone.
+func (s *Set) ExemptsFromMutation(req *policy.Request) bool {
+	subject := newSubject(req.Object, req.Namespace)
+	return s.point == Webhook && subject != nil && anyMatches(s.excluded[mutation], subject.namespaceName())
+}
+
 // An evaluation is the judging of one review.
 type evaluation struct {
 	*review

@@ -77,6 +77,9 @@ const (
 	Gator   Point = "gator.gatekeeper.sh" // tests of policies
 )
 
+// mutation is what Config calls the webhook that mutates; nothing is judged there.
+const mutation Point = "mutation-webhook"
+
 // points lists the enforcement points.
 func points() []Point { return []Point{Webhook, Audit, Gator} }
 

@@ -150,7 +150,7 @@ func (c *compiled) addConfig(d *policy.Document) error {
 		return err
 	}
 	processes := map[string][]Point{
-		"webhook": {Webhook}, "audit": {Audit}, "*": {Webhook, Audit}, "sync": nil, "mutation-webhook": nil,
+		"webhook": {Webhook}, "audit": {Audit}, "*": {Webhook, Audit, mutation}, "sync": nil, "mutation-webhook": {mutation},
 	}
 	var errs []error
 	for i, m := range doc.Spec.Match {

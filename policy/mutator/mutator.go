@@ -18,8 +18,7 @@
 // must not. Path tests are held against each other by their paths, whatever
 // their order. A key of a list that is a number is that of an object to assign
 // which has the same number. External data is refused. What a mutator makes of a
-// Namespace, by another kind, is in no namespace. Namespaces that a Config
-// excludes from mutation are not known here.
+// Namespace, by another kind, is in no namespace.
 package mutator
 
 import (
