@@ -104,6 +104,9 @@ type Admission struct {
 	ExemptNamespaces []string `yaml:"exemptNamespaces"`
 	// Policies are files or folders; none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// Defaults adds the built-in mutating policies: they set what pods leave
+	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
+	Defaults bool `yaml:"defaults"`
 }
 
 // Detection configures the rules that read the audit log.

@@ -15,15 +15,11 @@ import (
 // user's.
 func (s *Server) loadContent(context.Context) (err error) {
 	// The score is always that of the built-in policies: they define controls.
-	if s.defining, err = loadPolicies(policy.Load); err != nil {
+	if s.defining, err = loadPolicies(); err != nil {
 		return err
 	}
-	s.policies = engine.New(s.defining)
-	if len(s.cfg.Admission.Policies) > 0 {
-		if s.policies, err = loadPolicies(engine.Load, s.cfg.Admission.Policies...); err != nil {
-			return err
-		}
-		s.policies = s.policies.Served()
+	if s.policies, err = s.enforcing(); err != nil {
+		return fmt.Errorf("load policies: %w", err)
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {
@@ -38,14 +34,37 @@ func (s *Server) loadContent(context.Context) (err error) {
 	return nil
 }
 
-// loadPolicies loads the policies that paths name, or the built-in ones.
-func loadPolicies[S any](load func(...policy.File) (S, error), paths ...string) (set S, err error) {
-	files, err := content.Read[policy.File](content.Policies(), paths...)
-	if err == nil {
-		set, err = load(files...)
+// enforcing returns the policies that admission enforces.
+func (s *Server) enforcing() (*engine.Set, error) {
+	cfg := s.cfg.Admission
+	if len(cfg.Policies) == 0 && !cfg.Defaults {
+		return engine.New(s.defining), nil
+	}
+	files, err := content.Read[policy.File](content.Policies(), cfg.Policies...)
+	if err == nil && cfg.Defaults {
+		var defaults []policy.File
+		defaults, err = content.Read[policy.File](content.Defaults())
+		files = append(files, defaults...)
 	}
 	if err != nil {
-		return set, fmt.Errorf("load policies: %w", err)
+		return nil, err
+	}
+	set, err := engine.Load(files...)
+	if err != nil {
+		return nil, err
+	}
+	return set.Served(), nil
+}
+
+// loadPolicies loads the built-in policies.
+func loadPolicies() (*policy.Set, error) {
+	files, err := content.Read[policy.File](content.Policies())
+	if err != nil {
+		return nil, fmt.Errorf("load policies: %w", err)
+	}
+	set, err := policy.Load(files...)
+	if err != nil {
+		return nil, fmt.Errorf("load policies: %w", err)
 	}
 	return set, nil
 }
