@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -19,7 +18,6 @@ import (
 const (
 	maxFileBytes = 3 << 20
 	maxPolicies  = 1000 // of one file
-	maxErrors    = 100
 )
 
 // Load parses and checks policy files into a set that uses a [Verifier] with
@@ -37,7 +35,7 @@ func (v *Verifier) Load(files ...policy.File) (*Set, error) {
 	for _, f := range files {
 		switch {
 		case len(f.Data) > maxFileBytes:
-			l.fail(fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes))
+			l.mistakes.Add(fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes))
 		case isMaterial(f.Data):
 			l.keep(f)
 		default:
@@ -46,12 +44,12 @@ func (v *Verifier) Load(files ...policy.File) (*Set, error) {
 	}
 	for _, f := range texts {
 		items, err := yamldoc.All[document](f.Name, f.Data, maxPolicies)
-		l.fail(err)
+		l.mistakes.Add(err)
 		for _, item := range items {
 			l.add(&checker{document: item.Value, file: f.Name, root: item.Root})
 		}
 	}
-	if err := l.err(); err != nil {
+	if err := l.mistakes.Err(); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(l.policies, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
@@ -67,25 +65,7 @@ type loader struct {
 	beside   map[string][]byte // keys and trusted roots, by file name
 	defined  map[string]string // where each policy is
 	policies []*Policy
-	errs     []error
-}
-
-// fail keeps an error; a joined error counts as its parts.
-func (l *loader) fail(err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, part := range joined.Unwrap() {
-			l.fail(part)
-		}
-	} else if err != nil {
-		l.errs = append(l.errs, err)
-	}
-}
-
-func (l *loader) err() error {
-	if extra := len(l.errs) - maxErrors; extra > 0 {
-		l.errs = append(l.errs[:maxErrors], fmt.Errorf("and %d more errors", extra))
-	}
-	return errors.Join(l.errs...)
+	mistakes policy.Mistakes
 }
 
 // isMaterial reports whether a file is a key or a trusted root.
@@ -103,7 +83,7 @@ func isMaterial(data []byte) bool {
 func (l *loader) keep(f policy.File) {
 	base := path.Base(f.Name)
 	if before, ok := l.beside[base]; ok && !bytes.Equal(before, f.Data) {
-		l.fail(fmt.Errorf("%s: another file is called %s, and policies could mean either", f.Name, base))
+		l.mistakes.Add(fmt.Errorf("%s: another file is called %s, and policies could mean either", f.Name, base))
 	}
 	l.beside[base] = f.Data
 }
@@ -115,7 +95,7 @@ func (l *loader) add(c *checker) {
 		c.bad("metadata.name", "policy %q is already defined at %s", p.name, first)
 	}
 	l.defined[p.name] = at
-	l.fail(c.err())
+	l.mistakes.Add(c.err())
 	l.policies = append(l.policies, p)
 }
 

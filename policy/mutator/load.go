@@ -1,7 +1,6 @@
 package mutator
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -13,8 +12,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
 
-const maxErrors = 100 // reported of one load
-
 // Load reads and checks files with mutators. The error holds one line for each
 // mistake found, with file and line, at most 100 of them. Documents of other
 // kinds are mistakes: see [Handles]. Mutators that contradict each other are
@@ -23,7 +20,7 @@ func Load(files ...policy.File) (*Set, error) {
 	l := loader{first: map[string]*mutator{}}
 	for _, f := range files {
 		docs, err := policy.Documents(f)
-		l.fail(err)
+		l.mistakes.Add(err)
 		for _, d := range docs {
 			l.add(d)
 		}
@@ -31,11 +28,11 @@ func Load(files ...policy.File) (*Set, error) {
 	schemas := schemaSet{roots: map[schemaKey]*node{}}
 	for _, m := range l.mutators {
 		if err := schemas.add(m); err != nil {
-			l.fail(err)
+			l.mistakes.Add(err)
 			break
 		}
 	}
-	if err := l.err(); err != nil {
+	if err := l.mistakes.Err(); err != nil {
 		return nil, err
 	}
 	schemas.disable()
@@ -47,35 +44,17 @@ func Load(files ...policy.File) (*Set, error) {
 type loader struct {
 	mutators []*mutator
 	first    map[string]*mutator // by kind and name
-	errs     []error
-}
-
-// fail keeps an error; a joined error counts as its parts.
-func (l *loader) fail(err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, part := range joined.Unwrap() {
-			l.fail(part)
-		}
-	} else if err != nil {
-		l.errs = append(l.errs, err)
-	}
-}
-
-func (l *loader) err() error {
-	if extra := len(l.errs) - maxErrors; extra > 0 {
-		l.errs = append(l.errs[:maxErrors], fmt.Errorf("and %d more errors", extra))
-	}
-	return errors.Join(l.errs...)
+	mistakes policy.Mistakes
 }
 
 func (l *loader) add(d *policy.Document) {
 	m, err := newMutator(d)
-	l.fail(err)
+	l.mistakes.Add(err)
 	if err != nil {
 		return
 	}
 	if first := l.first[m.String()]; first != nil {
-		l.fail(d.At("metadata.name", "%s is already defined at %s", m, first.document.Place("metadata.name")))
+		l.mistakes.Add(d.At("metadata.name", "%s is already defined at %s", m, first.document.Place("metadata.name")))
 		return
 	}
 	l.first[m.String()] = m
@@ -150,32 +129,26 @@ func read[P any](d *policy.Document, parameters func(*checker, *P)) (*mutator, e
 	c.name()
 	c.applyTo()
 	if c.m.match != nil {
-		c.keep(c.m.match.Check(d))
+		c.mistakes.Add(c.m.match.Check(d))
 	}
 	if c.location(doc.Spec.Location) {
 		parameters(&c, &doc.Spec.Parameters)
 	}
-	if len(c.errs) > 0 {
-		return nil, errors.Join(c.errs...)
+	if err := c.mistakes.Err(); err != nil {
+		return nil, err
 	}
 	return c.m, nil
 }
 
 // A checker collects what is wrong with a mutator.
 type checker struct {
-	d    *policy.Document
-	m    *mutator
-	errs []error
-}
-
-func (c *checker) keep(err error) {
-	if err != nil {
-		c.errs = append(c.errs, err)
-	}
+	d        *policy.Document
+	m        *mutator
+	mistakes policy.Mistakes
 }
 
 func (c *checker) bad(path, format string, args ...any) {
-	c.keep(c.d.At(path, "%s: %s", path, fmt.Sprintf(format, args...)))
+	c.mistakes.Add(c.d.At(path, "%s: %s", path, fmt.Sprintf(format, args...)))
 }
 
 func (c *checker) name() {
