@@ -291,7 +291,7 @@ func TestKeylessOfCosign(t *testing.T) {
 	wantOne(t, evaluate(t, set, podOf(image.String())), "no matching CertificateIdentity")
 
 	image = h.push("shop/expired:1")
-	h.cosign(image, ".sig", a.simple(subject, issuer, claim(image.DigestStr()), time.Now().Add(time.Hour)))
+	h.cosign(image, ".sig", a.simple(subject, issuer, claim(image.DigestStr()), time.Now().Add(30*time.Minute)))
 	wantOne(t, evaluate(t, set, podOf(image.String())), "integrated time outside certificate validity")
 
 	image = h.push("shop/unlogged:1")
