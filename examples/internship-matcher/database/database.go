@@ -69,8 +69,16 @@ func (c Config) dsn() string {
 // Migrate brings the schema up to date. Replicas that start together take
 // turns. It waits for the database until the context ends.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
-	if err := again(ctx, pool.Ping); err != nil {
+	err := again(ctx, func(ctx context.Context) error { return migrate(ctx, pool, migrations) })
+	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+func migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
+	if err := pool.Ping(ctx); err != nil {
+		return err
 	}
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {
@@ -80,12 +88,10 @@ func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations, goose.WithSessionLocker(locker))
 	if err != nil {
-		return fmt.Errorf("migrate: %w", err)
+		return err
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		return fmt.Errorf("migrate: %w", err)
-	}
-	return nil
+	_, err = provider.Up(ctx)
+	return err
 }
 
 // Do runs a transaction, again if the database went away, was not yet ready, or
@@ -112,19 +118,21 @@ func again(ctx context.Context, f func(context.Context) error) error {
 // passes reports whether an error says something about the moment and not about
 // what was asked. Codes: PostgreSQL's manual, appendix A.
 func passes(err error) bool {
-	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+	e, said := errors.AsType[*pgconn.PgError](err)
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return !said || !strings.HasPrefix(e.Code, "28") && !strings.HasPrefix(e.Code, "3D") // wrong password, no such database
+	}
+	if said {
 		switch {
 		case strings.HasPrefix(e.Code, "08"), // connection lost
 			strings.HasPrefix(e.Code, "40"),                         // serialization failure, deadlock
 			strings.HasPrefix(e.Code, "53"),                         // too many connections
 			e.Code == "57P01", e.Code == "57P02", e.Code == "57P03", // shutting down, crashed, starting up
-			e.Code == "25006": // read-only: a standby, or a primary that was just demoted
+			e.Code == "25006",                                  // read-only: a standby, or a primary that was just demoted
+			e.Code == "XX000", strings.HasPrefix(e.Code, "58"): // Pgpool-II lost its node
 			return true
 		}
 		return false
-	}
-	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return true
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
 		return true

@@ -30,13 +30,25 @@ type Options struct {
 	WAF    string // block, detect or off
 	Rate   int    // requests of one client per second
 	Log    *slog.Logger
+
+	Databases Databases // nil for a new [Postgres]
+}
+
+// Databases are where services keep what they know.
+type Databases interface {
+	// Create makes the database of a service, with a role of the same name, and
+	// returns how to reach it. dir is for a file with the password.
+	Create(ctx context.Context, name, dir string) (database.Config, error)
+
+	// Stop ends the servers.
+	Stop() error
 }
 
 // An App is the running application.
 type App struct {
 	URL       string // of the gateway
 	Services  map[string]string
-	Postgres  *Postgres
+	Databases Databases
 	Authority *identity.Authority
 
 	dir    string
@@ -56,8 +68,10 @@ func Start(ctx context.Context, o Options) (*App, error) {
 	if a.Authority, err = identity.NewAuthority(); err != nil {
 		return nil, err
 	}
-	if a.Postgres, err = StartPostgres(ctx, o.Dir, a.Authority); err != nil {
-		return nil, err
+	if a.Databases = o.Databases; a.Databases == nil {
+		if a.Databases, err = StartPostgres(ctx, o.Dir, a.Authority); err != nil {
+			return nil, err
+		}
 	}
 	running, cancel := context.WithCancel(ctx)
 	a.cancel = cancel
@@ -75,7 +89,7 @@ func (a *App) start(ctx context.Context, o Options) error {
 		return err
 	}
 	for _, s := range []service.Service{auth.New(), offer.New(), application.New()} {
-		db, err := a.Postgres.Create(ctx, s.Name, a.dir)
+		db, err := a.Databases.Create(ctx, s.Name, a.dir)
 		if err != nil {
 			return err
 		}
@@ -158,12 +172,12 @@ func (a *App) Wait(ctx context.Context) error {
 	}
 }
 
-// Stop ends the services, then the database.
+// Stop ends the services, then the databases.
 func (a *App) Stop() error {
 	a.cancel()
 	var errs []error
 	for ; a.count > 0; a.count-- {
 		errs = append(errs, <-a.ended)
 	}
-	return errors.Join(append(errs, a.Postgres.Stop())...)
+	return errors.Join(append(errs, a.Databases.Stop())...)
 }

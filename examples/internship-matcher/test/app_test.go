@@ -221,7 +221,7 @@ func TestRateLimit(t *testing.T) {
 // account makes a person and logs in.
 func account(t *testing.T, app *local.App, role string) traffic.Client {
 	t.Helper()
-	ctx, c := within(t, time.Minute), client(app)
+	ctx, c := within(t, 2*time.Minute), client(app) // a cluster is made meanwhile
 	email, password := uuid.NewString()+"@example.com", "correct horse battery"
 	if err := c.Again(ctx, http.MethodPost, "/v1/users", map[string]any{"email": email, "password": password, "name": "Ada", "role": role}, nil); err != nil {
 		t.Fatal(err)
