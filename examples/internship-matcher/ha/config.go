@@ -59,13 +59,14 @@ type Config struct {
 	BinDir       string            // of PostgreSQL
 }
 
-func (c Config) data() string       { return filepath.Join(c.Dir, "data") }
-func (c Config) repmgrConf() string { return filepath.Join(c.Dir, "repmgr.conf") }
-func (c Config) passFile() string   { return filepath.Join(c.Dir, "pgpass") }
+func (c Config) data() string         { return filepath.Join(c.Dir, "data") }
+func (c Config) repmgrConf() string   { return filepath.Join(c.Dir, "repmgr.conf") }
+func (c Config) postgresConf() string { return filepath.Join(c.Dir, "postgresql.conf") }
+func (c Config) passFile() string     { return filepath.Join(c.Dir, "pgpass") }
 
 // conninfo is how a node is reached by the others.
 func (c Config) conninfo(host, database string) string {
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s passfile=%s connect_timeout=2 application_name=%s", host, c.Port, admin, database, c.passFile(), c.Name)
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=2 application_name=%s", host, c.Port, admin, database, c.Name)
 }
 
 // local is how the node reaches itself, over a socket that only its own user
@@ -91,8 +92,8 @@ func ReadPeers(text string) ([]Peer, error) {
 	return peers, nil
 }
 
-// write writes the configuration of the node. PostgreSQL's own settings are on
-// its command line, where a rewound data folder cannot change them.
+// write writes the configuration of the node. That of PostgreSQL is not in the
+// data folder, where a copy of another node's would replace it.
 func (c Config) write() error {
 	password, err := os.ReadFile(c.PasswordFile)
 	if err != nil {
@@ -115,6 +116,7 @@ log_level='NOTICE'
 	pass := fmt.Sprintf("*:%d:*:%s:%s\n", c.Port, admin, strings.TrimSpace(string(password)))
 	return errors.Join(
 		os.WriteFile(c.repmgrConf(), []byte(repmgr), 0o600),
+		os.WriteFile(c.postgresConf(), []byte(c.postgres()), 0o600),
 		os.WriteFile(c.passFile(), []byte(pass), 0o600))
 }
 
@@ -124,29 +126,37 @@ host  all         all  all      scram-sha-256
 host  replication all  all      scram-sha-256
 `
 
-// arguments start PostgreSQL.
-func (c Config) arguments() []string {
+// postgres returns the settings of PostgreSQL. A commit waits for one other
+// node; WAL is kept for the time that a node is away.
+func (c Config) postgres() string {
 	var names []string
 	for _, p := range append([]Peer{c.Peer}, c.Peers...) {
 		names = append(names, strconv.Quote(p.Name))
 	}
-	args := []string{"-D", c.data()}
-	for _, setting := range []string{
-		"listen_addresses=" + c.Host,
-		"port=" + strconv.Itoa(c.Port),
-		"unix_socket_directories=" + c.Dir,
-		"shared_preload_libraries=repmgr",
-		"wal_level=replica", "wal_log_hints=on", "hot_standby=on",
-		"max_wal_senders=10", "wal_keep_size=512MB",
-		"synchronous_commit=on",
-		"synchronous_standby_names=ANY 1 (" + strings.Join(names, ",") + ")",
-		"wal_receiver_timeout=5s", "wal_sender_timeout=5s", "wal_receiver_status_interval=1s", "wal_retrieve_retry_interval=1s",
-		"tcp_keepalives_idle=5", "tcp_keepalives_interval=2", "tcp_keepalives_count=3",
-	} {
-		args = append(args, "-c", setting)
-	}
-	return args
+	return fmt.Sprintf(`listen_addresses = '%s'
+port = %d
+unix_socket_directories = '%s'
+shared_preload_libraries = 'repmgr'
+wal_level = replica
+wal_log_hints = on
+hot_standby = on
+max_wal_senders = 10
+wal_keep_size = 512MB
+synchronous_commit = on
+synchronous_standby_names = 'ANY 1 (%s)'
+wal_receiver_timeout = 5s
+wal_sender_timeout = 5s
+wal_receiver_status_interval = 1s
+wal_retrieve_retry_interval = 1s
+tcp_keepalives_idle = 5
+tcp_keepalives_interval = 2
+tcp_keepalives_count = 3
+`, c.Host, c.Port, c.Dir, strings.Join(names, ", "))
 }
+
+// environment lets programs of PostgreSQL find the password, also where repmgr
+// tells a standby whom to follow and leaves out the file.
+func (c Config) environment() []string { return append(os.Environ(), "PGPASSFILE="+c.passFile()) }
 
 func (c Config) statusAddress(host string) string {
 	return net.JoinHostPort(host, strconv.Itoa(c.StatusPort))

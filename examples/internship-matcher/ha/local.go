@@ -39,6 +39,9 @@ const (
 	poolPort = 9999
 )
 
+// startLimit is for three nodes to find each other.
+const startLimit = 3 * time.Minute
+
 // StartLocal starts three nodes and Pgpool-II, with databases of these names.
 // pgnode is the program that runs a node; dir must be reachable by the user
 // postgres.
@@ -56,6 +59,12 @@ func StartLocal(ctx context.Context, dir, pgnode string, databases ...string) (*
 	err := l.connect(ctx)
 	for _, n := range l.nodes {
 		err = errors.Join(err, l.StartNode(n.Name))
+	}
+	if err == nil {
+		// Pgpool-II that finds no node at all when it starts never takes one back.
+		starting, cancel := context.WithTimeout(ctx, startLimit)
+		defer cancel()
+		err = l.Healthy(starting)
 	}
 	if err == nil {
 		err = l.StartPool()

@@ -20,7 +20,15 @@ type Node struct {
 	Config
 	log   *slog.Logger
 	began time.Time // when this node began to look for a primary
+	short int       // how often PostgreSQL ended soon, one time after the other
 }
+
+// A standby that cannot follow, since its data has gone another way, ends as
+// soon as it is started. After a few times it is rewound as an old primary is.
+const (
+	soon     = 10 * time.Second
+	mostSoon = 3
+)
 
 // Run keeps the node a member of the cluster, until the context ends.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
@@ -43,10 +51,15 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 		case err != nil && ctx.Err() == nil:
 			n.log.Error("cannot join the cluster yet", "error", err)
 		case ready:
+			start := time.Now()
 			if err := n.run(ctx); err != nil && ctx.Err() == nil {
 				n.log.Error("PostgreSQL ended", "error", err)
 			}
-			n.began = time.Now()
+			if n.began = time.Now(); n.began.Sub(start) < soon {
+				n.short++
+			} else {
+				n.short = 0
+			}
 		}
 		pause(ctx, time.Second)
 	}
@@ -69,7 +82,8 @@ func (n *Node) prepare(ctx context.Context) (ready bool, err error) {
 	switch {
 	case primary != nil && empty:
 		return true, n.clone(ctx, *primary)
-	case primary != nil && !standby:
+	case primary != nil && (!standby || n.short >= mostSoon):
+		n.short = 0
 		return true, n.rewind(ctx, *primary)
 	case primary != nil:
 		return true, n.follow(*primary)
@@ -114,8 +128,7 @@ func (n *Node) create(ctx context.Context) error {
 		return err
 	}
 	// Commits wait for nobody yet, and nobody but this node can connect.
-	server := exec.CommandContext(ctx, filepath.Join(n.BinDir, "postgres"), append(n.arguments(), "-c", "synchronous_standby_names=", "-c", "listen_addresses=")...)
-	server.Cancel = func() error { return server.Process.Signal(syscall.SIGINT) }
+	server := n.server("-c", "synchronous_standby_names=", "-c", "listen_addresses=")
 	if err := server.Start(); err != nil {
 		return err
 	}
@@ -184,14 +197,28 @@ func (n *Node) clone(ctx context.Context, primary Peer) error {
 }
 
 // rewind turns an old primary into a standby: what it wrote and nobody else
-// has, and no client saw, is undone.
+// has, and no client saw, is undone. When that cannot be, the primary is copied,
+// and the old data kept beside.
 func (n *Node) rewind(ctx context.Context, primary Peer) error {
 	n.log.Info("coming back as a standby", "primary", primary.Name)
-	err := n.command(ctx, "pg_rewind", "-D", n.data(), "--source-server", n.conninfo(primary.Host, "postgres"))
-	if err != nil {
+	// Until its next checkpoint a promoted server looks like the one that it was,
+	// and there seems to be nothing to undo.
+	if err := n.command(ctx, "psql", "-X", "-d", n.conninfo(primary.Host, "postgres"), "-c", "CHECKPOINT"); err != nil {
 		return err
 	}
-	return n.follow(primary)
+	err := n.command(ctx, "pg_rewind", "-D", n.data(), "--config-file", n.postgresConf(), "--source-server", n.conninfo(primary.Host, "postgres"))
+	if err == nil {
+		return n.follow(primary)
+	}
+	if s, unknown := n.ask(ctx, primary); unknown != nil || !s.Primary || ctx.Err() != nil {
+		return err
+	}
+	n.log.Error("the data cannot be rewound; it is kept as data.old", "error", err)
+	old := n.data() + ".old"
+	if err := errors.Join(os.RemoveAll(old), os.Rename(n.data(), old)); err != nil {
+		return err
+	}
+	return n.clone(ctx, primary)
 }
 
 // follow makes the data folder one of a standby of a primary.
@@ -218,8 +245,7 @@ func (n *Node) follow(primary Peer) error {
 // the context ends.
 func (n *Node) run(ctx context.Context) error {
 	os.Remove(filepath.Join(n.data(), "postmaster.pid")) // of a server that was killed; a live one is in another process namespace or our own child
-	server := exec.Command(filepath.Join(n.BinDir, "postgres"), n.arguments()...)
-	server.Stderr = os.Stderr
+	server := n.server()
 	if err := server.Start(); err != nil {
 		return err
 	}
@@ -243,6 +269,13 @@ func (n *Node) run(ctx context.Context) error {
 			return n.end(server, ended, syscall.SIGQUIT)
 		}
 	}
+}
+
+// server returns PostgreSQL, ready to start.
+func (n *Node) server(settings ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(n.BinDir, "postgres"), append([]string{"-D", n.data(), "-c", "config_file=" + n.postgresConf()}, settings...)...)
+	cmd.Env, cmd.Stderr = n.environment(), os.Stderr
+	return cmd
 }
 
 func (n *Node) end(server *exec.Cmd, ended <-chan error, how os.Signal) error {
@@ -328,7 +361,7 @@ func (n *Node) command(ctx context.Context, name string, args ...string) error {
 
 func (n *Node) wait(ctx context.Context, path string, args ...string) error {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir = n.Dir
+	cmd.Dir, cmd.Env = n.Dir, n.environment()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.CombinedOutput()

@@ -46,6 +46,12 @@ func (l *logbook) String() string {
 	return l.text.String()
 }
 
+// end returns the last lines.
+func (l *logbook) end() string {
+	text := l.String()
+	return text[max(0, len(text)-20_000):]
+}
+
 // one is the application that most tests share: they make their own people.
 var one struct {
 	once sync.Once
@@ -78,7 +84,7 @@ func shared(t *testing.T) (*local.App, *logbook) {
 	usable(t, one.err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(one.book)
+			t.Log(one.book.end())
 		}
 	})
 	return one.app, one.book
@@ -95,7 +101,7 @@ func start(t *testing.T, o local.Options) (*local.App, *logbook) {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Log(book)
+			t.Log(book.end())
 		}
 	})
 	return app, book
