@@ -49,11 +49,10 @@ func (e *IncompleteError) Error() string {
 func (e *IncompleteError) Unwrap() error { return e.cause }
 
 // Evaluate judges a request: first by the policies with a binding that denies,
-// all of them, then by those that can only warn or audit. Once the request is
-// denied the latter are skipped: it is refused, nothing else matters, and they
-// may cost far more than the denial did. A policy that cannot be evaluated
-// violates according to its failurePolicy, as in the API server, whatever its
-// bindings. Within each of the two groups the violations are ordered by policy
+// which matter most should the time run out, then by those that can only warn or
+// audit. Whoever is denied hears all warnings, as from the API server. A policy
+// that cannot be evaluated violates according to its failurePolicy, as in the
+// API server, whatever its bindings. Within each of the two groups the violations are ordered by policy
 // name, then binding, then validation; there is one for each action of the
 // binding.
 //
@@ -68,9 +67,6 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 	var out []finding.Violation
 	denied := false
 	for i, p := range candidates {
-		if denied && !p.denies {
-			break
-		}
 		found := p.violations(in)
 		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
 			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}

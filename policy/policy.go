@@ -20,12 +20,11 @@
 //
 // # Where it differs from the API server
 //
-// All denials are reported, not only the first. Evaluate skips policies that can
-// only warn or audit for a request that is denied anyway. An object of another
-// version than a policy names is converted where the fields of both have the
-// same meaning; for other kinds that is a failure of the policy, because only
-// the API server can convert them, which it does before it calls a webhook. What
-// a mutation adds gets no defaults here.
+// All denials are reported, not only the first. An object of another version
+// than a policy names is converted where the fields of both have the same
+// meaning; for other kinds that is a failure of the policy, because only the API
+// server can convert them, which it does before it calls a webhook. What a
+// mutation adds gets no defaults here.
 package policy
 
 import (
