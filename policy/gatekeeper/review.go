@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/plan"
 )
 
 // A review is one request that constraints judge. It belongs to one goroutine.
@@ -36,6 +37,8 @@ type review struct {
 	values [2]*ast.Term   // input.review, without and with it
 	caches map[*program]*layer
 	native *nativeReview // for CEL
+
+	sessions map[*regoEngine]*plan.Run
 }
 
 // newReview reads what constraints match. As in Gatekeeper, the object of a
