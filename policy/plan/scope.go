@@ -148,14 +148,17 @@ func (c *scope) equality(a, b *ast.Term, after tail) (step, error) {
 	if _, ok := a.Value.(ast.Ref); !ok { // one of them has to be
 		a, b = b, a
 	}
-	if ref, ok := a.Value.(ast.Ref); ok && c.knows(ref) {
-		return c.walk(ref, func() (pattern, error) { return c.pattern(b) }, after)
+	ref, ok := a.Value.(ast.Ref)
+	if !ok {
+		return nil, fmt.Errorf("%v = %v has no plan", a, b)
 	}
-	return nil, fmt.Errorf("%v = %v has no plan", a, b)
+	if other, ok := b.Value.(ast.Ref); ok { // find the value of the one, and then want it of the other
+		value := ast.VarTerm(fmt.Sprintf("__value%d__", c.out.slots))
+		matches := func() (pattern, error) { return c.pattern(value) }
+		return c.walk(ref, matches, func() (step, error) { return c.walk(other, matches, after) })
+	}
+	return c.walk(ref, func() (pattern, error) { return c.pattern(b) }, after)
 }
-
-// knows reports whether the head of a reference has a value.
-func (c *scope) knows(ref ast.Ref) bool { return c.ready(ref[0]) }
 
 // notFalse plans that a reference has a value that is not false.
 func notFalse() (pattern, error) { return notFalseValue{}, nil }
