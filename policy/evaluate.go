@@ -27,8 +27,8 @@ import (
 // maxAnnotationBytes is where the API server cuts an audit annotation.
 const maxAnnotationBytes = 10 << 10
 
-// An IncompleteError says that the time ran out before all policies that matter
-// were judged.
+// An IncompleteError says that the time ran out, or that there was no turn, before
+// all policies that matter were judged.
 type IncompleteError struct {
 	// Policies are the names of those that were not judged, in their order.
 	Policies []string
@@ -37,7 +37,7 @@ type IncompleteError struct {
 	// binding that denies.
 	Decided bool
 
-	cause error // of the context
+	cause error // of the context, or why there is no turn
 }
 
 // Error names the first policy that was not judged.
@@ -45,7 +45,7 @@ func (e *IncompleteError) Error() string {
 	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.cause)
 }
 
-// Unwrap returns the error of the context.
+// Unwrap returns the error of the context, or why the policies got no turn.
 func (e *IncompleteError) Unwrap() error { return e.cause }
 
 // Evaluate judges a request: first by the policies with a binding that denies,

@@ -21,7 +21,7 @@ func Load(files ...policy.File) (*Set, error) {
 	l := loader{
 		templates:   map[string]*template{},
 		constraints: map[string]*policy.Document{},
-		out:         &compiled{excluded: map[Point][]wildcard{}, workers: workers{make(chan func())}},
+		out:         &compiled{excluded: map[Point][]wildcard{}, workers: workers{jobs: make(chan func())}},
 	}
 	var constraints []*policy.Document
 	for _, f := range files {
