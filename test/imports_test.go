@@ -45,7 +45,8 @@ var arrows = map[string][]string{
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
-	"policy/gatekeeper": {"policy", "finding"},
+	"policy/gatekeeper": {"policy", "policy/plan", "finding"},
+	"policy/plan":       {},
 	"policy/image":      {"policy", "finding", "yamldoc"},
 	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
 
