@@ -185,8 +185,8 @@ func (s *Set) ReadsInventory() bool {
 // be stopped.
 func (s *Set) Runaways() (n int) {
 	for _, e := range s.evaluators {
-		if g, ok := e.(*gatekeeper.Set); ok {
-			n += g.Runaways()
+		if r, ok := e.(interface{ Runaways() int }); ok {
+			n += r.Runaways()
 		}
 	}
 	return n

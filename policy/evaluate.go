@@ -21,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -57,7 +58,10 @@ func (e *IncompleteError) Unwrap() error { return e.cause }
 // binding.
 //
 // When ctx ends first, Evaluate returns the violations of the policies that were
-// judged and an [*IncompleteError] that wraps the error of ctx.
+// judged and an [*IncompleteError] that wraps the error of ctx. The request must
+// then not be changed any more: a function that cannot be stopped may read it for
+// a while. While too many of these run, nothing is judged, and the error wraps
+// [deadline.ErrRunaways].
 func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, error) {
 	candidates := s.candidates(&req)
 	if len(candidates) == 0 {
@@ -66,20 +70,31 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 	in := newInput(ctx, &req)
 	var out []finding.Violation
 	denied := false
-	for i, p := range candidates {
-		found := p.violations(in)
-		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
-			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}
-			for _, p := range candidates[i:] {
-				incomplete.Policies = append(incomplete.Policies, p.name)
-			}
-			return out, incomplete
-		}
-		out = append(out, found...)
-		denied = denied || slices.ContainsFunc(found, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+	judged, err := deadline.Run(ctx, s.pool, deadline.Work[[]finding.Violation]{
+		Items: len(candidates),
+		Do: func(i int) ([]finding.Violation, error) {
+			found := candidates[i].violations(in)
+			return found, ctx.Err() // found may be of an evaluation that was cut
+		},
+		Take: func(_ int, found []finding.Violation) {
+			out = append(out, found...)
+			denied = denied || slices.ContainsFunc(found, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+		},
+	})
+	if err == nil {
+		return out, nil
 	}
-	return out, nil
+	incomplete := &IncompleteError{Decided: denied || !candidates[judged].denies, cause: err}
+	for _, p := range candidates[judged:] {
+		incomplete.Policies = append(incomplete.Policies, p.name)
+	}
+	return out, incomplete
 }
+
+// Runaways returns how many evaluations go on, though nobody waits for them any
+// more: one function of CEL cannot be stopped. While they are as many as may be,
+// nothing is judged.
+func (s *Set) Runaways() int { return s.pool.Runaways() }
 
 // A Case is one request that several policies judge, one after the other. What
 // their expressions have in common is evaluated once. It belongs to one

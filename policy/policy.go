@@ -37,6 +37,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -54,6 +55,7 @@ type Set struct {
 	index    map[target][]*Policy                // without wildcards; holds wildcard policies too, in the order of judging
 	wildcard map[admissionv1.Operation][]*Policy // for resources that no rule names
 	mutating []*mutatingPolicy                   // by name
+	pool     *deadline.Pool
 }
 
 // A target is what the index finds policies by. The subresource is left to the
@@ -133,6 +135,7 @@ func newSet(policies []*Policy, mutating []*mutatingPolicy) *Set {
 	slices.SortFunc(mutating, func(a, b *mutatingPolicy) int { return cmp.Compare(a.name, b.name) })
 	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
 	s := &Set{
+		pool:     deadline.NewPool(),
 		policies: policies,
 		mutating: mutating,
 		byName:   map[string]*Policy{},

@@ -74,7 +74,7 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	}, func() float64 { return float64(authorityEnds().Unix()) })
 	stuck := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "kubeguardian", Name: "admission_runaway_evaluations",
-		Help: "Evaluations of Rego that go on after their time, because a built-in cannot be stopped.",
+		Help: "Evaluations that go on after their time, because a function of Rego or CEL cannot be stopped.",
 	}, func() float64 { return float64(runaways()) })
 	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
 	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()

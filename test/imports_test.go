@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"evidence/*":    {"fact", "tool"},
 	"exception":     {"finding", "yamldoc"},
 	"node":          {"evidence"},
-	"policy":        {"finding", "policy/memory", "policy/normal"},
+	"policy":        {"finding", "policy/deadline", "policy/memory", "policy/normal"},
 	"policy/source": {"policy", "policy/normal"},
 	"policy/memory": {},
 	"policy/normal": {},
@@ -45,8 +45,9 @@ var arrows = map[string][]string{
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
-	"policy/gatekeeper": {"policy", "policy/plan", "finding"},
+	"policy/gatekeeper": {"policy", "policy/deadline", "policy/plan", "finding"},
 	"policy/plan":       {},
+	"policy/deadline":   {},
 	"policy/image":      {"policy", "finding", "yamldoc"},
 	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"sync/atomic"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -31,7 +30,7 @@ import (
 // were judged and a [*policy.IncompleteError] that wraps the error of ctx. The
 // request must then not be changed any more: a built-in of Rego that cannot be
 // stopped may read it for a while. While too many of these run, nothing is judged,
-// and the error wraps none of ctx.
+// and the error wraps [deadline.ErrRunaways].
 func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error) {
 	children, err := s.expand(&req)
 	if err != nil {
@@ -111,7 +110,6 @@ type evaluation struct {
 	set    *Set
 	groups []group
 	out    []finding.Violation
-	job    atomic.Int32
 }
 
 // A group is the matching constraints of one template.
