@@ -13,7 +13,7 @@
 //
 // # What it does not do
 //
-// Rules that need more than this, such as "with", "every", partial objects or
+// Rules that need more than this, such as "with", partial objects or
 // data that no rule gives, have no plan: [New] says so. A plan may also fail
 // while it runs, with an error that says nothing of the request: a rule has two
 // values, or the steps are too many. In each of these cases, the caller asks the

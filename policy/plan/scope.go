@@ -89,8 +89,31 @@ func (c *scope) expression(e *ast.Expr, after tail) (step, error) {
 			return c.equality(terms[1], terms[2], after)
 		}
 		return c.call(terms, after)
+	case *ast.Every:
+		return c.every(terms, after)
 	}
 	return nil, fmt.Errorf("%T has no plan", e.Terms)
+}
+
+// every plans that a body has a solution for all that a value holds.
+func (c *scope) every(e *ast.Every, after tail) (step, error) {
+	if e.Key == nil {
+		return nil, fmt.Errorf("every without a key has no plan")
+	}
+	in := c.inner()
+	each, err := in.walk(ast.Ref{e.Domain, e.Key}, func() (pattern, error) { return in.pattern(e.Value) }, func() (step, error) {
+		body, err := in.body(e.Body, func() (step, error) { return found{}, nil })
+		return &unless{body}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	domain, err := c.value(e.Domain)
+	if err != nil {
+		return nil, err
+	}
+	next, err := after()
+	return &match{domain, collection{}, &negation{each, next}}, err // none for which there is no solution
 }
 
 // not plans that an expression has no solution.

@@ -62,6 +62,19 @@ type found struct{}
 
 func (found) run(*Run) signal { return enough }
 
+// An unless ends what is negated when a body has no solution.
+type unless struct{ body step }
+
+func (s *unless) run(r *Run) signal {
+	switch s.body.run(r) {
+	case failed:
+		return failed
+	case enough:
+		return more
+	}
+	return enough
+}
+
 // A walk follows a reference, with all that its operands may be.
 type walk struct {
 	base     value

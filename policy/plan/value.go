@@ -202,6 +202,7 @@ type pattern interface {
 // The patterns.
 type (
 	notFalseValue struct{}
+	collection    struct{}
 	bind          struct{ slot int }
 	equal         struct{ to value }
 	array         struct{ items []pattern }
@@ -255,6 +256,14 @@ func (c *scope) objectPattern(o ast.Object) (pattern, error) {
 func (notFalseValue) match(_ *Run, t *ast.Term) bool {
 	b, ok := t.Value.(ast.Boolean)
 	return !ok || bool(b)
+}
+
+func (collection) match(_ *Run, t *ast.Term) bool {
+	switch t.Value.(type) {
+	case *ast.Array, ast.Object, ast.Set:
+		return true
+	}
+	return false
 }
 
 func (b bind) match(r *Run, t *ast.Term) bool {
