@@ -581,10 +581,15 @@ func TestRunaways(t *testing.T) {
 		handler.ServeHTTP(answer, req)
 		return answer.Body.String()
 	}
-	for range deadline.MaxRunaways {
-		if got := ask("20ms"); !strings.Contains(got, "too large to be judged in time") {
-			t.Fatalf("answer is %s", got)
+	blamed := false
+	for i := 0; set.Runaways() < deadline.MaxRunaways; i++ {
+		blamed = strings.Contains(ask("100ms"), "too large to be judged in time") || blamed // under load it may get no turn
+		if i == 200 {
+			t.Fatalf("there are %d runaways only", set.Runaways())
 		}
+	}
+	if !blamed {
+		t.Error("no large object is blamed for what it takes")
 	}
 	if got := ask("30s"); !strings.Contains(got, "not judged (overloaded)") || strings.Contains(got, "too large") {
 		t.Errorf("with %d runaways the answer is %s", set.Runaways(), got)
