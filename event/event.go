@@ -8,6 +8,7 @@ import "time"
 // The sources of events, by the names that Falco rules use.
 const (
 	K8sAudit = "k8s_audit"
+	Syscall  = "syscall"
 )
 
 // An Event is one thing that happened. It is not safe for concurrent use: its
@@ -16,6 +17,7 @@ type Event struct {
 	Source   string    // [K8sAudit]
 	ID       string    // opaque; the same for each delivery and each stage of one action, and for no other action
 	Time     time.Time // when it happened
+	Num      uint64    // its number among the events of the source, from 1; 0 counts as 1
 	Hostname string    // where it happened; empty if the source does not say
 	Record   Record    // the source's own form of the event
 }
@@ -40,6 +42,8 @@ type Subject struct {
 // have it.
 func (e *Event) Value(ref Ref) Value {
 	switch ref.Name {
+	case "evt.num":
+		return Uint(max(e.Num, 1))
 	case "evt.time":
 		return Text(e.Time.Local().Format(timeLayout))
 	case "evt.time.s":
