@@ -24,7 +24,11 @@ var arrows = map[string][]string{
 
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
-	"rule":     {"event", "alert"},
+	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
+
+	"rule/condition": {"event"},
+	"rule/plain":     {"event", "rule/condition"},
+	"rule/match":     {"event", "rule/condition", "rule/plain"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},

@@ -1,10 +1,10 @@
-package rule
+package condition
 
 import "fmt"
 
-// didYouMean returns a hint with the name that is most like s, or "" if none
+// DidYouMean returns a hint with the name that is most like s, or "" if none
 // is alike.
-func didYouMean(s string, names []string) string {
+func DidYouMean(s string, names []string) string {
 	best, least := "", len(s)/3+2
 	for _, name := range names {
 		if d := distance(s, name, least); d < least {

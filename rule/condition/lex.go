@@ -1,4 +1,4 @@
-package rule
+package condition
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 // what a word is depends on where it stands, so the parser asks for what may
 // come next.
 type lexer struct {
-	text *text
+	text *Text
 	s    string
 	i    int
 }
@@ -30,7 +30,7 @@ var (
 func (l *lexer) fail(format string, args ...any) *Error { return l.failAt(l.i, format, args...) }
 
 func (l *lexer) failAt(offset int, format string, args ...any) *Error {
-	return l.text.errorAt(offset, fmt.Sprintf(format, args...))
+	return &Error{Place{l.text, offset}, fmt.Sprintf(format, args...)}
 }
 
 func isBlank(c byte) bool { return strings.IndexByte(" \t\b\r\n", c) >= 0 }
