@@ -4,7 +4,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule/condition"
-	"github.com/kubeguardian/kubeguardian/rule/plain"
+	"github.com/kubeguardian/kubeguardian/rule/match"
 )
 
 // A Rule is what a rule file says of a rule.
@@ -32,7 +32,8 @@ const (
 // use.
 type Set struct {
 	rules    []*compiledRule
-	spec     *spec // for the places of checks
+	programs map[string]program // by source
+	spec     *spec              // for the places of checks
 	warnings Errors
 }
 
@@ -51,7 +52,25 @@ type extra struct {
 	format []segment
 }
 
-func (s *Set) build() {}
+// A program is the rules of one source that can match.
+type program struct {
+	conditions *match.Set
+	rules      []*compiledRule
+}
+
+func (s *Set) build() {
+	rules, conditions := map[string][]*compiledRule{}, map[string][]condition.Expr{}
+	for _, r := range s.rules {
+		if r.live {
+			rules[r.Source] = append(rules[r.Source], r)
+			conditions[r.Source] = append(conditions[r.Source], r.condition)
+		}
+	}
+	s.programs = map[string]program{}
+	for source, of := range rules {
+		s.programs[source] = program{match.New(conditions[source]), of}
+	}
+}
 
 // Rules lists the rules in the order of their first definition, disabled ones
 // too.
@@ -69,16 +88,18 @@ func (s *Set) Warnings() Errors { return s.warnings }
 // Match returns the alerts that the rules raise for an event, in the order of
 // the rules.
 func (s *Set) Match(e *event.Event, mode Mode) []alert.Alert {
+	p, ok := s.programs[e.Source]
+	if !ok {
+		return nil
+	}
 	var alerts []alert.Alert
-	values := plain.Values{Event: e}
-	for _, r := range s.rules {
-		if !r.live || r.Source != e.Source || !plain.Eval(r.condition, values) {
-			continue
-		}
-		alerts = append(alerts, r.alert(e, values))
+	run := p.conditions.Begin(e)
+	for i := run.Next(); i >= 0; i = run.Next() {
+		alerts = append(alerts, p.rules[i].alert(e, run))
 		if mode == First {
 			break
 		}
 	}
+	run.End()
 	return alerts
 }
