@@ -13,6 +13,7 @@ type automaton struct {
 	class     [256]uint16 // of each byte; those in no constant share one
 	width     int         // classes
 	next      []int32     // by state and class; 0 is the begin
+	steps     []uint32    // next, for the walk: twice the place of the state's row, and 1 if something ends there
 	hits      [][]int32   // by state
 	shorter   []int32     // by state: the next one that has hits, of the constants that end there too
 	anywhere  bool
@@ -41,6 +42,13 @@ func newAutomaton(s structure, entries []entry) *automaton {
 	a.shorter = make([]int32, len(a.hits))
 	if a.anywhere {
 		a.link()
+	}
+	a.steps = make([]uint32, len(a.next))
+	for i, state := range a.next {
+		a.steps[i] = uint32(int(state)*a.width) << 1
+		if state != 0 && (len(a.hits[state]) > 0 || a.shorter[state] != 0) {
+			a.steps[i] |= 1
+		}
 	}
 	return a
 }
@@ -107,18 +115,17 @@ func (a *automaton) link() {
 
 func (a *automaton) find(v *event.Value, hit bitset) {
 	a.hit(0, hit)
-	state := int32(0)
+	step := uint32(0)
 	for i := range len(v.Text) {
 		c := v.Text[i]
 		if a.backwards {
 			c = v.Text[len(v.Text)-1-i]
 		}
-		state = a.next[int(state)*a.width+int(a.class[c])]
-		if state == 0 && !a.anywhere {
+		step = a.steps[step>>1+uint32(a.class[c])]
+		if step&1 != 0 {
+			a.hit(int32(int(step>>1)/a.width), hit)
+		} else if step == 0 && !a.anywhere {
 			return
-		}
-		if state != 0 && (len(a.hits[state]) > 0 || a.shorter[state] != 0) {
-			a.hit(state, hit)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"math/bits"
 	"slices"
 
 	"github.com/kubeguardian/kubeguardian/event"
@@ -26,8 +27,11 @@ type discriminator struct {
 	missing bitset
 }
 
-// narrow leaves the candidates that can be true, and reports whether there are
-// any.
+// few is how many candidates are evaluated rather than narrowed further.
+const few = 3
+
+// narrow leaves the candidates that can be true, and reports whether it is worth
+// it to go on.
 func (d *discriminator) narrow(r *Run) bool {
 	v, can := r.value(d.slot), d.missing
 	if !v.Missing() {
@@ -37,12 +41,12 @@ func (d *discriminator) narrow(r *Run) bool {
 			}
 		}
 	}
-	left := uint64(0)
+	left := 0
 	for i := range r.candidates {
 		r.candidates[i] &= can[i]
-		left |= r.candidates[i]
+		left += bits.OnesCount64(r.candidates[i])
 	}
-	return left != 0
+	return left > few
 }
 
 // discriminate makes the index of a set.

@@ -131,8 +131,9 @@ func (r *Run) compute(in *condition.Input) event.Value {
 // value returns the value of a slot.
 func (r *Run) value(i int32) *event.Value {
 	if !r.known[i] {
-		r.values[i], r.known[i] = r.compute(r.set.inputs[i].input), true
+		r.known[i] = true
 		r.taken = append(r.taken, i)
+		r.values[i] = r.compute(r.set.inputs[i].input)
 	}
 	return &r.values[i]
 }
