@@ -49,6 +49,16 @@ func (s *Set) Explain(name string, e *event.Event) (x Explanation, ok bool) {
 	return x, false
 }
 
+// Hint returns the name of the rule that is most like a name, as "; did you mean
+// …?", or "".
+func (s *Set) Hint(name string) string {
+	names := make([]string, len(s.rules))
+	for i, r := range s.rules {
+		names[i] = r.Name
+	}
+	return condition.DidYouMean(name, names)
+}
+
 func (s *Set) steps(to *[]Step, t *plain.Trace, depth int) {
 	step := Step{Depth: depth, Result: t.Result, Decided: t.Decided}
 	switch e := t.Expr.(type) {

@@ -8,7 +8,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/policy"
-	"github.com/kubeguardian/kubeguardian/rule"
 )
 
 // loadContent compiles the policies, rules and controls, built in or the
@@ -21,12 +20,8 @@ func (s *Server) loadContent(context.Context) (err error) {
 	if s.policies, err = s.enforcing(); err != nil {
 		return fmt.Errorf("load policies: %w", err)
 	}
-	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
-	if err == nil {
-		s.rules, err = rule.Load(files...)
-	}
-	if err != nil {
-		return fmt.Errorf("load rules: %w", err)
+	if err := s.loadRules(); err != nil {
+		return err
 	}
 	if s.catalogue, err = control.LoadCatalogue(content.Controls()); err != nil {
 		return fmt.Errorf("load controls: %w", err)

@@ -22,8 +22,9 @@ const auditInFlight = 4
 func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest := time.Time{}
+	rules := s.rules.Load() // a batch sees one set
 	for _, e := range events {
-		alerts = append(alerts, s.rules.Match(e, rule.First)...)
+		alerts = append(alerts, rules.Match(e, rule.First)...)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}

@@ -36,6 +36,9 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 
+	reloads     *prometheus.CounterVec
+	rulesFailed prometheus.Gauge
+
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
 }
@@ -81,6 +84,11 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
+	m.reloads = counter("rules_reloads_total", "Times that changed rule files were loaded, by result.", "result")
+	m.reloads.WithLabelValues("loaded")
+	m.reloads.WithLabelValues("refused")
+	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
+	m.registry.MustRegister(m.reloads, m.rulesFailed)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,

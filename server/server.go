@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -55,8 +56,9 @@ type Server struct {
 	policies  *engine.Set // what admission enforces
 	sources   sources     // what policies ask for besides the object
 	auditor   *audit.Auditor
-	defining  *policy.Set // the built-in policies, which define controls
-	rules     *rule.Set
+	defining  *policy.Set              // the built-in policies, which define controls
+	rules     atomic.Pointer[rule.Set] // replaced when its files change
+	rulesSeen [32]byte                 // what its files were when New loaded them
 	catalogue *control.Catalogue
 
 	store        *store.Store
@@ -209,9 +211,10 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.register(parts) })
 	group.Go(func() error { return s.guard(parts) })
 	group.Go(func() error { return s.prune(parts) })
+	group.Go(func() error { return s.watchRules(parts) })
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),
 		"webhooks", s.webhookListener.Addr().String(),
-		"policies", s.policies.Len(), "rules", len(s.rules.Rules()))
+		"policies", s.policies.Len(), "rules", len(s.rules.Load().Rules()))
 	err := group.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return nil

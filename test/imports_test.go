@@ -76,7 +76,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

@@ -53,6 +53,8 @@ func commands() []command {
 		{"fix", "change manifests so that controls pass, with proof", fixManifests},
 		{"policy", "export policies as native ValidatingAdmissionPolicies", policies},
 		{"replay", "run recorded audit events through detection rules", replay},
+		{"explain", "show check by check why a rule matches an event or does not", explainRule},
+		{"rules", "validate files of detection rules", rules},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},
 		{"uninstall", "remove the webhook registration from the cluster", uninstall},

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
@@ -26,6 +26,10 @@ the server.
                        be given several times
   --match first|all    alerts of an event: of the first rule that matches, as
                        the server does, or of all (default first)
+  --priority LEVEL     leave out rules that are less urgent, as warning leaves out
+                       notice (default debug: none)
+
+What is suspect in a rule file is a note on standard error, with Falco's code.
 
 Exit codes: 0 no alert, 1 alerts, 2 the replay could not be done.
 
@@ -40,6 +44,12 @@ func replay(ctx context.Context, args []string, std streams) error {
 	flags := newFlags("replay")
 	flags.Func("rules", "", func(s string) error { paths = append(paths, s); return nil })
 	flags.Func("match", "", choice(&all, "first", "all"))
+	var opts rule.Options
+	flags.Func("priority", "", func(s string) error {
+		p, err := alert.ParsePriority(s)
+		opts.Minimum = &p
+		return err
+	})
 	events, err := parse(flags, args, replayUsage, std.out)
 	if err != nil {
 		return err
@@ -47,16 +57,12 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if len(events) == 0 {
 		return wrongUsage("replay", errors.New("replay: name files with events, or - for standard input"))
 	}
-	files, err := content.Read[rule.File](content.Rules(), paths...)
-	if err != nil {
-		return fmt.Errorf("read rules: %w", err)
-	}
 	r := replayer{mode: rule.First, out: json.NewEncoder(std.out), raised: map[string]bool{}}
 	r.out.SetEscapeHTML(false)
 	if all {
 		r.mode = rule.All
 	}
-	if r.rules, err = rule.Load(files...); err != nil {
+	if r.rules, err = loadRules(paths, opts, std); err != nil {
 		return err
 	}
 	for _, name := range events {
