@@ -140,12 +140,12 @@ func newCompiler(s *spec, o Options) *compiler {
 		sizes: map[macroOf]int{}, reported: map[string]bool{}, checked: map[*macro]bool{},
 	}
 	for _, m := range s.macros.order {
-		c.parse(m.condition)
+		c.parse(m.condition, m.from)
 	}
 	for _, r := range s.rules.order {
 		r.condition = r.withExceptions()
 		c.skip, c.unknown = r.skipUnknown, nil
-		c.parse(r.condition)
+		c.parse(r.condition, r.from)
 		c.skip = false
 	}
 	for _, m := range s.macros.order {
@@ -155,16 +155,24 @@ func newCompiler(s *spec, o Options) *compiler {
 }
 
 // parse puts the lists into a condition and parses it.
-func (c *compiler) parse(t *condition.Text) {
+func (c *compiler) parse(t *condition.Text, of *item) {
 	c.trees[t] = nil
 	for _, l := range c.lists.order {
-		before := len(t.S)
-		old := t.S
-		if !t.Replace(l.name, c.listText(l)) {
+		if !c.spend(of, len(t.S)+10) {
+			return
+		}
+		if !strings.Contains(t.S, l.name) {
+			continue
+		}
+		before, items := t.S, c.listText(l)
+		if !c.spend(of, 10*(len(before)+len(items))) {
+			return
+		}
+		if !t.Replace(l.name, items) {
 			c.fail("LOAD_ERR_COMPILE_CONDITION", condition.Place{Text: t}, fmt.Sprintf("condition is longer than %d bytes with its lists", condition.MaxText))
 			return
 		}
-		l.used = l.used || len(t.S) != before || t.S != old
+		l.used = l.used || t.S != before
 	}
 	tree, err := condition.Parse(t)
 	if err != nil {
@@ -181,7 +189,6 @@ func (c *compiler) listText(l *list) string {
 	for _, item := range l.items {
 		if o := c.lists.byName[item]; o != nil && o != l && o.index < l.visible {
 			items = append(items, o.items...)
-			o.used = true
 			continue
 		}
 		items = append(items, item)
@@ -362,6 +369,13 @@ func (c *compiler) resolveMacro(ref *condition.Macro) condition.Expr {
 
 // unused warns of macros and lists that nothing refers to.
 func (c *compiler) unused() {
+	for _, l := range c.lists.order {
+		for _, item := range l.items {
+			if o := c.lists.byName[item]; o != nil && o != l && o.index < l.visible {
+				o.used = true
+			}
+		}
+	}
 	for _, m := range c.macros.order {
 		if !m.used {
 			m.from.warn("LOAD_UNUSED_MACRO", m.from.node, "Macro not referred to by any other rule/macro")

@@ -30,7 +30,10 @@ type File struct {
 	Data []byte
 }
 
-const maxFile = 1 << 20 // bytes of a rule file
+const (
+	maxFile = 1 << 20 // bytes of a rule file
+	maxWork = 1 << 30 // what a load may cost: bytes that are looked through for one list
+)
 
 // A spec is what the rule files of one load say, before conditions are parsed.
 type spec struct {
@@ -38,6 +41,7 @@ type spec struct {
 	macros   named[macro]
 	rules    named[ruleItem]
 	count    int // items read
+	work     int // see maxWork
 	parts    []part
 	skipped  map[string]bool // rules of unknown sources
 	errs     Errors
@@ -95,6 +99,19 @@ func (s *spec) add(to *Errors, e *Error) {
 	if len(*to) < maxErrors {
 		*to = append(*to, e)
 	}
+}
+
+// spend counts work, and reports false when there was too much: then a mistake
+// is reported for the item, once.
+func (s *spec) spend(it *item, n int) bool {
+	if s.work > maxWork {
+		return false
+	}
+	if s.work += n; s.work <= maxWork {
+		return true
+	}
+	it.wrong(it.node, "rules, lists and macros up to here are too large to be loaded")
+	return false
 }
 
 // sorted puts mistakes in the order of the files.
@@ -166,6 +183,9 @@ func (s *spec) readDocument(file *sourceFile, root *yaml.Node) {
 	}
 	for _, n := range root.Content {
 		n = resolve(n)
+		if !s.spend(it, 1000) {
+			return
+		}
 		switch {
 		case isNull(n):
 		case n.Kind != yaml.MappingNode:

@@ -167,7 +167,7 @@ func (it *item) readList() {
 	case adds && old == nil:
 		it.wrong(it.node, "List uses 'append' or 'override.items: append' but no list by that name already exists")
 	case adds:
-		old.items, old.visible = append(old.items[:len(old.items):len(old.items)], l.items...), n
+		old.items, old.visible = append(old.items, l.items...), n
 	default:
 		it.spec.lists.define(l.name, l, func(old *list) { old.items, old.visible, old.from = l.items, n, it })
 	}
@@ -187,8 +187,9 @@ func (it *item) readMacro() {
 	switch {
 	case adds && old == nil:
 		it.wrong(it.node, "Macro uses 'append' or 'override.condition: append' but no macro by that name already exists")
-	case adds:
+	case adds && it.spec.spend(it, 10*len(old.condition.S)):
 		old.condition, old.visible = old.condition.Join(" ", m.condition), n
+	case adds:
 	default:
 		it.spec.macros.define(m.name, m, func(old *macro) { old.condition, old.visible, old.from = m.condition, n, it })
 	}

@@ -161,7 +161,7 @@ func (it *item) appendKey(old *ruleItem, key string) {
 func (it *item) appendText(old *ruleItem, key string) {
 	t := it.text(key, "rule "+key)
 	switch {
-	case t == nil:
+	case t == nil || !it.spec.spend(it, 10*len(old.condition.S)+10*len(old.output.S)):
 	case key == "condition":
 		old.condition = old.condition.Join(" ", t)
 	default:

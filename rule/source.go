@@ -55,7 +55,8 @@ type part struct {
 // text returns the text of a scalar.
 func (it *item) text(key, kind string) *condition.Text {
 	n := it.scalarNode(key)
-	if n == nil {
+	if n == nil || !it.spec.spend(it, 100*len(n.Value)) {
+		it.failed = true
 		return nil
 	}
 	return it.spec.newText(part{it, n, kind})

@@ -2,9 +2,14 @@ package condition
 
 import "fmt"
 
+const maxSuggested = 100 // bytes of a name that is compared with others
+
 // DidYouMean returns a hint with the name that is most like s, or "" if none
 // is alike.
 func DidYouMean(s string, names []string) string {
+	if len(s) > maxSuggested {
+		return ""
+	}
 	best, least := "", len(s)/3+2
 	for _, name := range names {
 		if d := distance(s, name, least); d < least {
