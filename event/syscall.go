@@ -12,9 +12,6 @@ var syscallTable string
 //go:embed syscall_fields.txt
 var syscallFieldTable string
 
-// A parameter is one that an event of the source syscall has.
-type parameter struct{ name, kind string }
-
 // lines yields the words of each line of a table, at most n.
 func lines(table string, n int) func(yield func([]string) bool) {
 	return func(yield func([]string) bool) {

@@ -22,7 +22,6 @@ var (
 	argToken    = regexp.MustCompile(`^[^\]\["'\s]+`)
 	bareToken   = regexp.MustCompile(`^[^()"'\s=,]+`)
 	numberToken = regexp.MustCompile(`^(0[xX][0-9a-fA-F]+|[+-]?[0-9]+[.]?[0-9]*([eE][+-][0-9]+)?)`)
-	digitsToken = regexp.MustCompile(`^[0-9]+`)
 	symbolToken = regexp.MustCompile(`^(==|!=|<=|>=|[^\s\w])`)
 )
 

@@ -16,6 +16,7 @@ type automaton struct {
 	steps     []uint32    // next, for the walk: twice the place of the state's row, and 1 if something ends there
 	hits      [][]int32   // by state
 	shorter   []int32     // by state: the next one that has hits, of the constants that end there too
+	begins    [256]bool   // bytes that a constant begins with
 	anywhere  bool
 	backwards bool
 }
@@ -73,7 +74,12 @@ func (a *automaton) add(e entry) {
 		slices.Reverse(s)
 	}
 	state := int32(0)
-	for _, c := range s {
+	for i, c := range s {
+		if i == 0 {
+			for b := range a.begins {
+				a.begins[b] = a.begins[b] || a.class[b] == a.class[c]
+			}
+		}
 		at := int(state)*a.width + int(a.class[c])
 		if a.next[at] == 0 {
 			a.next[at] = int32(len(a.hits))
@@ -115,17 +121,41 @@ func (a *automaton) link() {
 
 func (a *automaton) find(v *event.Value, hit bitset) {
 	a.hit(0, hit)
+	if a.anywhere {
+		a.search(v.Text, hit)
+		return
+	}
 	step := uint32(0)
 	for i := range len(v.Text) {
 		c := v.Text[i]
 		if a.backwards {
 			c = v.Text[len(v.Text)-1-i]
 		}
-		step = a.steps[step>>1+uint32(a.class[c])]
+		if step = a.steps[step>>1+uint32(a.class[c])]; step == 0 {
+			return
+		}
 		if step&1 != 0 {
 			a.hit(int32(int(step>>1)/a.width), hit)
-		} else if step == 0 && !a.anywhere {
-			return
+		}
+	}
+}
+
+// search finds constants anywhere. Between them it only looks for a byte that
+// one begins with.
+func (a *automaton) search(text string, hit bitset) {
+	step := uint32(0)
+	for i := 0; i < len(text); i++ {
+		if step == 0 {
+			for i < len(text) && !a.begins[text[i]] {
+				i++
+			}
+			if i == len(text) {
+				return
+			}
+		}
+		step = a.steps[step>>1+uint32(a.class[text[i]])]
+		if step&1 != 0 {
+			a.hit(int32(int(step>>1)/a.width), hit)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package match
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/event"
@@ -283,7 +284,7 @@ func single(l *condition.Leaf) func(*event.Value) bool {
 		return func(*event.Value) bool { return true }
 	case l.Right != nil || l.Modifier != "" || l.Left.Ref.Ancestors():
 		return nil
-	case l.Left.Type == event.TypeList && l.Op == "in" && len(l.Consts) > 4:
+	case l.Left.Type == event.TypeList && l.Op == "in":
 		return allAmong(l)
 	case l.Left.Type == event.TypeNumber, l.Left.Type == event.TypeUint, l.Left.Type == event.TypePort:
 		if l.Op == "in" || l.Op == "intersects" {
@@ -310,13 +311,14 @@ func single(l *condition.Leaf) func(*event.Value) bool {
 }
 
 func allAmong(l *condition.Leaf) func(*event.Value) bool {
+	constants := make([]string, len(l.Consts))
 	set := make(map[string]bool, len(l.Consts))
-	for _, c := range l.Consts {
-		set[c.S] = true
+	for i, c := range l.Consts {
+		constants[i], set[c.S] = c.S, true
 	}
 	return func(v *event.Value) bool {
 		for _, item := range v.List {
-			if !set[item] {
+			if len(constants) <= 4 && !slices.Contains(constants, item) || len(constants) > 4 && !set[item] {
 				return false
 			}
 		}

@@ -133,7 +133,11 @@ func (r *Run) value(i int32) *event.Value {
 	if !r.known[i] {
 		r.known[i] = true
 		r.taken = append(r.taken, i)
-		r.values[i] = r.compute(r.set.inputs[i].input)
+		if in := r.set.inputs[i].input; in.Ref.Name != "" {
+			r.values[i] = plain.Field(r.event, in.Ref)
+		} else {
+			r.values[i] = r.compute(in)
+		}
 	}
 	return &r.values[i]
 }
