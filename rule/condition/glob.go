@@ -55,6 +55,14 @@ func globSet(pattern string, c byte) (size int, ok, closed bool) {
 		if pattern[i] == ']' && i > first {
 			return i + 1, ok != negative, true
 		}
+		if size, in := globClass(pattern[i:], c); size > 0 {
+			ok = ok || in
+			i += size - 1
+			continue
+		}
+		if pattern[i] == '\\' && i+1 < len(pattern) {
+			i++
+		}
 		low, high := pattern[i], pattern[i]
 		if i+2 < len(pattern) && pattern[i+1] == '-' && pattern[i+2] != ']' {
 			high = pattern[i+2]
@@ -63,6 +71,40 @@ func globSet(pattern string, c byte) (size int, ok, closed bool) {
 		ok = ok || low <= c && c <= high
 	}
 	return 0, false, false
+}
+
+// globClass matches a class like [:digit:] in a set. size is 0 if none comes next.
+func globClass(pattern string, c byte) (size int, ok bool) {
+	name, ok := strings.CutPrefix(pattern, "[:")
+	if !ok {
+		return 0, false
+	}
+	name, _, ok = strings.Cut(name, ":]")
+	class, known := globClasses[name]
+	if !ok || !known {
+		return 0, false
+	}
+	return len("[:") + len(name) + len(":]"), class(c)
+}
+
+func between(low, c, high byte) bool { return low <= c && c <= high }
+
+func isLetter(c byte) bool { return between('a', c, 'z') || between('A', c, 'Z') }
+
+// globClasses are the classes of the locale C.
+var globClasses = map[string]func(byte) bool{
+	"alnum":  func(c byte) bool { return isLetter(c) || between('0', c, '9') },
+	"alpha":  isLetter,
+	"blank":  func(c byte) bool { return c == ' ' || c == '\t' },
+	"cntrl":  func(c byte) bool { return c < ' ' || c == 127 },
+	"digit":  func(c byte) bool { return between('0', c, '9') },
+	"graph":  func(c byte) bool { return between('!', c, '~') },
+	"lower":  func(c byte) bool { return between('a', c, 'z') },
+	"print":  func(c byte) bool { return between(' ', c, '~') },
+	"punct":  func(c byte) bool { return between('!', c, '~') && !isLetter(c) && !between('0', c, '9') },
+	"space":  func(c byte) bool { return c == ' ' || between('\t', c, '\r') },
+	"upper":  func(c byte) bool { return between('A', c, 'Z') },
+	"xdigit": func(c byte) bool { return between('0', c, '9') || between('a', c, 'f') || between('A', c, 'F') },
 }
 
 // Components splits a path at its slashes; empty components do not count.
