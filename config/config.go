@@ -113,6 +113,10 @@ type Admission struct {
 type Detection struct {
 	// Rules are files or folders; none means the built-in rules.
 	Rules []string `yaml:"rules"`
+	// Match says which rules alert for an event: the first that matches, or all.
+	Match string `yaml:"match"`
+	// Priority is the least urgent one at which rules alert, for example notice.
+	Priority string `yaml:"priority"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
 }
@@ -140,7 +144,7 @@ func Default() *Config {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
 		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
-		Detection: Detection{RespondWithin: 24 * time.Hour},
+		Detection: Detection{Match: "first", Priority: "debug", RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
 	}

@@ -22,6 +22,8 @@ func (d *decoder) validate(c *Config) {
 	d.webhook(c)
 	d.admission(&c.Admission)
 	d.paths("detection.rules", c.Detection.Rules)
+	d.oneOf("detection.match", c.Detection.Match, "first", "all")
+	d.oneOf("detection.priority", c.Detection.Priority, "emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)

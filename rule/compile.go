@@ -38,12 +38,8 @@ type Selection struct {
 // [Options]. The error is of type [Errors] and has all mistakes.
 func Load(files ...File) (*Set, error) {
 	set, results := Options{}.Load(files...)
-	var errs Errors
-	for _, r := range results {
-		errs = append(errs, r.Errors...)
-	}
-	if len(errs) > 0 {
-		return nil, errs[:min(len(errs), maxErrors)]
+	if set == nil {
+		return nil, Mistakes(results)
 	}
 	return set, nil
 }

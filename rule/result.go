@@ -83,6 +83,15 @@ type Result struct {
 	Warnings Errors
 }
 
+// Mistakes returns the errors of all results, in the order of the files.
+func Mistakes(results []Result) Errors {
+	var errs Errors
+	for _, r := range results {
+		errs = append(errs, r.Errors...)
+	}
+	return errs
+}
+
 // descriptions are Falco's short texts, by code.
 var descriptions = map[string]string{
 	"LOAD_ERR_FILE_READ":             "File read error",

@@ -22,9 +22,12 @@ const auditInFlight = 4
 func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest := time.Time{}
-	rules := s.rules.Load() // a batch sees one set
+	rules, mode := s.rules.Load(), rule.First // a batch sees one set
+	if s.cfg.Detection.Match == "all" {
+		mode = rule.All
+	}
 	for _, e := range events {
-		alerts = append(alerts, rules.Match(e, rule.First)...)
+		alerts = append(alerts, rules.Match(e, mode)...)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}

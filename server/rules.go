@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -23,7 +24,7 @@ func (s *Server) loadRules() error {
 		return fmt.Errorf("load rules: %w", err)
 	}
 	s.rulesSeen = fingerprint(files, nil)
-	set, err := rule.Load(files...)
+	set, err := s.compileRules(files)
 	if err != nil {
 		return fmt.Errorf("load rules: %w", err)
 	}
@@ -33,6 +34,18 @@ func (s *Server) loadRules() error {
 
 func (s *Server) ruleFiles() ([]rule.File, error) {
 	return content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
+}
+
+func (s *Server) compileRules(files []rule.File) (*rule.Set, error) {
+	least, err := alert.ParsePriority(s.cfg.Detection.Priority)
+	if err != nil {
+		return nil, err
+	}
+	set, results := rule.Options{Minimum: &least}.Load(files...)
+	if set == nil {
+		return nil, rule.Mistakes(results)
+	}
+	return set, nil
 }
 
 // useRules puts rules in force, and says what is suspect in them.
@@ -92,7 +105,7 @@ func fingerprint(files []rule.File, err error) [sha256.Size]byte {
 func (s *Server) reloadRules(files []rule.File, err error) {
 	var set *rule.Set
 	if err == nil {
-		set, err = rule.Load(files...)
+		set, err = s.compileRules(files)
 	}
 	if err != nil {
 		s.metrics.reloads.WithLabelValues("refused").Inc()

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -14,8 +16,11 @@ const watchedRule = `- rule: Watched
   source: k8s_audit
   condition: ka.verb in (list, watch, deletecollection)
   output: o
-  priority: info
+  priority: notice
 `
+
+// quietRule always matches and is not urgent enough to alert.
+const quietRule = "- {rule: Quiet, desc: d, source: k8s_audit, condition: ka.verb exists, output: o, priority: info}\n"
 
 // A change of the rule files takes effect; one that is wrong does not, and the
 // rules before it stay in force.
@@ -28,8 +33,8 @@ func TestRulesAreReloaded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(strings.Replace(watchedRule, "ka.verb in", "ka.user.name in", 1))
-	r := start(t, options(t, dir, "detection: {rules: ["+file+"]}"))
+	write(strings.Replace(watchedRule, "ka.verb in", "ka.user.name in", 1) + quietRule)
+	r := start(t, options(t, dir, "detection: {rules: ["+file+"], priority: notice, match: all}"))
 	metric := func(want string) {
 		t.Helper()
 		for range 100 {
@@ -50,7 +55,7 @@ func TestRulesAreReloaded(t *testing.T) {
 	if got := send(); got != 0 {
 		t.Fatalf("%d alerts of a rule that cannot match", got)
 	}
-	write(watchedRule)
+	write(watchedRule + quietRule)
 	metric(`kubeguardian_rules_reloads_total{result="loaded"} 1`)
 	raised := send()
 	if raised == 0 {
@@ -69,5 +74,29 @@ func TestRulesAreReloaded(t *testing.T) {
 	metric("kubeguardian_rules_refused 0")
 	if got := send(); got != 2*raised {
 		t.Errorf("%d alerts, want %d of two rules", got, 2*raised)
+	}
+}
+
+// What no sensor feeds is said, not passed over.
+func TestUnfedRulesAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "own.yaml")
+	if err := os.WriteFile(file, []byte("- {rule: A, desc: d, condition: evt.type = open, output: o, priority: notice, colour: red}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts := options(t, dir, "detection: {rules: ["+file+"]}")
+	var log bytes.Buffer
+	opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+	s, err := New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"no sensor feeds the rules for system calls: they are loaded and stay silent", "rules=1", "LOAD_UNKNOWN_KEY"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, &log)
+		}
 	}
 }

@@ -90,15 +90,13 @@ func loadRules(paths []string, opts rule.Options, std streams) (*rule.Set, error
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
 	set, results := opts.Load(files...)
-	var errs rule.Errors
 	for _, r := range results {
-		errs = append(errs, r.Errors...)
 		for _, w := range r.Warnings {
 			fmt.Fprintf(std.err, "kubeguardian: note: %s\n", report.Plain(fmt.Sprintf("%s (%s)", w, w.Code)))
 		}
 	}
 	if set == nil {
-		return nil, errs
+		return nil, rule.Mistakes(results)
 	}
 	return set, nil
 }
