@@ -128,7 +128,7 @@ func (v Value) String() string {
 }
 
 // JSON returns the value as it stands in the output fields of an alert: nil if
-// it is missing.
+// it is missing. It is a copy, which outlives the event.
 func (v Value) JSON() any {
 	switch v.Type {
 	case None:
@@ -142,7 +142,11 @@ func (v Value) JSON() any {
 	case TypeDouble:
 		return v.Double()
 	case TypeList:
-		return v.List
+		list := make([]string, len(v.List))
+		for i, s := range v.List {
+			list[i] = strings.Clone(s)
+		}
+		return list
 	}
-	return v.String()
+	return strings.Clone(v.String())
 }
