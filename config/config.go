@@ -117,8 +117,48 @@ type Detection struct {
 	Match string `yaml:"match"`
 	// Priority is the least urgent one at which rules alert, for example notice.
 	Priority string `yaml:"priority"`
+	// Select switches rules on and off, in order, after they are loaded.
+	Select []RuleSelection `yaml:"select"`
+	// Append adds to the outputs of rules, in order.
+	Append []OutputAppend `yaml:"append"`
+	// Static has the values of the fields static.<name>.
+	Static []StaticField `yaml:"static"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
+}
+
+// A RuleSelection switches rules on or off: those whose name matches a pattern
+// with *, or those with a tag.
+type RuleSelection struct {
+	Rule    string `yaml:"rule"`
+	Tag     string `yaml:"tag"`
+	Enabled bool   `yaml:"enabled"`
+}
+
+// An OutputAppend adds to the output of rules of a source, of one rule, or with
+// all of some tags; what is not given does not matter.
+type OutputAppend struct {
+	Source string   `yaml:"source"`
+	Rule   string   `yaml:"rule"`
+	Tags   []string `yaml:"tags"`
+	// Output is added after a blank.
+	Output string `yaml:"output"`
+	// Fields are added to the output fields: as they are, or a format by a name
+	// of its own.
+	Fields []OutputField `yaml:"fields"`
+}
+
+// An OutputField is an output field: Name is a field, or the name of what Format
+// makes.
+type OutputField struct {
+	Name   string `yaml:"name"`
+	Format string `yaml:"format"`
+}
+
+// A StaticField is the value of the field static.<name>.
+type StaticField struct {
+	Name  string `yaml:"name"`
+	Value string `yaml:"value"`
 }
 
 // Scan configures the posture scan.

@@ -75,7 +75,10 @@ func TestFullFile(t *testing.T) {
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
 		},
-		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, Match: "all", Priority: "notice", RespondWithin: 4 * time.Hour},
+		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, Match: "all", Priority: "notice",
+			Select: []RuleSelection{{Rule: "Pod*"}, {Tag: "k8s", Enabled: true}},
+			Append: []OutputAppend{{Source: "k8s_audit", Rule: "Listing", Tags: []string{"a", "b"}, Output: "on %static.region", Fields: []OutputField{{Name: "ka.uri"}, {Name: "who", Format: "%ka.user.name"}}}},
+			Static: []StaticField{{Name: "region", Value: "eu"}}, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
 	}

@@ -24,11 +24,38 @@ func (d *decoder) validate(c *Config) {
 	d.paths("detection.rules", c.Detection.Rules)
 	d.oneOf("detection.match", c.Detection.Match, "first", "all")
 	d.oneOf("detection.priority", c.Detection.Priority, "emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+	d.rules(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
 }
+
+// rules checks what shapes detection rules.
+func (d *decoder) rules(c *Detection) {
+	for i, s := range c.Select {
+		if (s.Rule == "") == (s.Tag == "") {
+			d.bad(index("detection.select", i), "give one of rule and tag")
+		}
+	}
+	for i, a := range c.Append {
+		if a.Output == "" && len(a.Fields) == 0 {
+			d.bad(index("detection.append", i), "give output, fields or both")
+		}
+		for j, f := range a.Fields {
+			if f.Name == "" {
+				d.bad(index(index("detection.append", i)+".fields", j), "name is missing")
+			}
+		}
+	}
+	for i, f := range c.Static {
+		if !staticName.MatchString(f.Name) {
+			d.bad(index("detection.static", i), "want a name of letters, digits and _, have %q", clip(f.Name))
+		}
+	}
+}
+
+var staticName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
 
 func (d *decoder) web(c *Config) {
 	w := &c.Web

@@ -36,12 +36,28 @@ func (s *Server) ruleFiles() ([]rule.File, error) {
 	return content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 }
 
+// compileRules loads rule files as the configuration says.
 func (s *Server) compileRules(files []rule.File) (*rule.Set, error) {
-	least, err := alert.ParsePriority(s.cfg.Detection.Priority)
+	cfg := s.cfg.Detection
+	least, err := alert.ParsePriority(cfg.Priority)
 	if err != nil {
 		return nil, err
 	}
-	set, results := rule.Options{Minimum: &least}.Load(files...)
+	opts := rule.Options{Minimum: &least, Static: map[string]string{}}
+	for _, r := range cfg.Select {
+		opts.Select = append(opts.Select, rule.Selection{Rule: r.Rule, Tag: r.Tag, On: r.Enabled})
+	}
+	for _, f := range cfg.Static {
+		opts.Static[f.Name] = f.Value
+	}
+	for _, a := range cfg.Append {
+		add := rule.Append{Source: a.Source, Rule: a.Rule, Tags: a.Tags, Output: a.Output}
+		for _, f := range a.Fields {
+			add.Fields = append(add.Fields, rule.Extra{Name: f.Name, Format: f.Format})
+		}
+		opts.Append = append(opts.Append, add)
+	}
+	set, results := opts.Load(files...)
 	if set == nil {
 		return nil, rule.Mistakes(results)
 	}

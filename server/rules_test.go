@@ -100,3 +100,30 @@ func TestUnfedRulesAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// What the configuration says of rules is in their alerts.
+func TestRulesAreShaped(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "own.yaml")
+	if err := os.WriteFile(file, []byte(watchedRule+strings.Replace(watchedRule, "Watched", "Off", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, options(t, dir, "detection:\n  rules: ["+file+`]
+  match: all
+  select: [{rule: "O*", enabled: false}]
+  static: [{name: region, value: eu-1}]
+  append: [{rule: Watched, output: "in %static.region", fields: [{name: by, format: "<%ka.user.name>"}]}]
+`))
+	if code, body := r.webhook("/audit", eventList(t)); code != http.StatusOK {
+		t.Fatalf("audit: %d %s", code, body)
+	}
+	_, body := r.page("/api/v1/alerts")
+	for _, want := range []string{`"rule":"Watched"`, "Notice o in eu-1", `"static.region":"eu-1"`, `"by":"<`} {
+		if !strings.Contains(strings.ReplaceAll(body, `\u003c`, "<"), want) {
+			t.Errorf("alerts have no %s: %.1000s", want, body)
+		}
+	}
+	if strings.Contains(body, `"rule":"Off"`) {
+		t.Error("a rule that is switched off alerts")
+	}
+}
