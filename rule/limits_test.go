@@ -27,6 +27,9 @@ func TestLimits(t *testing.T) {
 		{"many constants", auditRule("A", "ka.verb in ("+strings.Repeat("a, ", 100_000)+"a)", ""), ""},
 		{"long substrings", auditRule("A", "ka.uri contains anyof ("+strings.TrimSuffix(strings.Repeat(strings.Repeat("ab", 120)+", ", 1500), ", ")+")", ""), ""},
 	} {
+		if testing.Short() && strings.Contains(tc.want, "too large") {
+			continue // they take seconds
+		}
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := rule.Load(rule.File{Name: "f.yaml", Data: []byte(tc.file)})
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
