@@ -197,7 +197,7 @@ func (c *compiler) knows(name string) bool {
 func (r *compiledRule) alert(e *event.Event, values condition.Getter) alert.Alert {
 	a := alert.Alert{
 		ID: alert.NewID(e.Source, e.ID, r.Name), Time: e.Time, Rule: r.Name, Priority: r.Priority,
-		Source: e.Source, Hostname: e.Hostname, Tags: r.Tags, Tactics: alert.Tactics(r.Tags),
+		Source: e.Source, Hostname: strings.Clone(e.Hostname), Tags: r.Tags, Tactics: alert.Tactics(r.Tags),
 		Output:       e.Clock() + ": " + r.Priority.String() + " " + message(r.output, values),
 		OutputFields: map[string]any{"evt.time": e.Time.UnixNano()},
 	}

@@ -171,7 +171,7 @@ func (r Result) MarshalJSON() ([]byte, error) {
 func problems(es Errors) []problemJSON {
 	out := []problemJSON{}
 	for _, e := range es {
-		context := contextJSON{Snippet: e.Excerpt()}
+		context := contextJSON{Snippet: e.Excerpt(), Locations: []locationJSON{}}
 		for _, l := range e.at {
 			context.Locations = append(context.Locations, locationJSON{l.kind, l.name, positionJSON{e.File, l.line, l.column, l.offset}})
 		}

@@ -323,6 +323,7 @@ func TestFileErrors(t *testing.T) {
 		{"field in macro", "- {macro: a, condition: ka.vreb exists}\n" + strings.Replace(valid, "ka.verb exists", "a and a", 1), []string{`f.yaml:1:25: macro "a": filter_check called with nonexistent field ka.vreb`}},
 		{"macro bomb", bomb.String(), []string{`more than 100000 checks with their macros`}},
 		{"list bomb", lists.String(), []string{`condition is longer than 1048576 bytes with its lists`}},
+		{"nothing left", valid + "- {list: l, items: []}\n- {macro: m, condition: l}\n", []string{`f.yaml:8:25: macro "m": filter input string is empty`}},
 		{"output field", strings.Replace(valid, "output: o", "output: by %ka.usr.name", 1), []string{`f.yaml:5:15: rule "A": unknown filter: ka.usr.name; did you mean "ka.user.name"?`}},
 		{"output end", strings.Replace(valid, "output: o", "output: 100%", 1), []string{`f.yaml:5:14: rule "A": invalid formatting token: the output ends in %`}},
 		{"output width", strings.Replace(valid, "output: o", "output: x %99999ka.verb", 1), []string{`f.yaml:5:13: rule "A": width 99999 is over the limit of 1024`}},

@@ -173,7 +173,11 @@ func explainEvent(set *rule.Set, name string, e *event.Event, w io.Writer) error
 	if _, err := fmt.Fprintf(w, "event of %s\n", e.Time.UTC().Format("2006-01-02T15:04:05.000000Z")); err != nil {
 		return err
 	}
-	for line := range strings.Lines(x.String()) {
+	text := x.String()
+	if first := set.Match(e, rule.First); x.Matches && len(first) > 0 && first[0].Rule != name {
+		text += fmt.Sprintf("an earlier rule matches too, %q: unless all may alert, only that one does\n", first[0].Rule)
+	}
+	for line := range strings.Lines(text) {
 		if _, err := fmt.Fprintln(w, report.Plain(strings.TrimSuffix(line, "\n"))); err != nil {
 			return err
 		}

@@ -14,11 +14,12 @@ type Origin struct{ Part, Offset int32 }
 type Text struct {
 	S      string
 	origin []Origin
+	home   Origin // of a text that has become empty
 }
 
 // NewText returns the text of one part.
 func NewText(s string, part int) *Text {
-	t := &Text{S: s, origin: make([]Origin, len(s))}
+	t := &Text{S: s, origin: make([]Origin, len(s)), home: Origin{Part: int32(part)}}
 	for i := range t.origin {
 		t.origin[i] = Origin{int32(part), int32(i)}
 	}
@@ -32,7 +33,7 @@ func (t *Text) Origin(offset int) Origin {
 	case offset < len(t.origin):
 		return t.origin[offset]
 	case len(t.origin) == 0:
-		return Origin{}
+		return t.home
 	}
 	last := t.origin[len(t.origin)-1]
 	return Origin{last.Part, last.Offset + 1}
@@ -40,7 +41,7 @@ func (t *Text) Origin(offset int) Origin {
 
 // Join returns a text of t, what stands between, and o.
 func (t *Text) Join(between string, o *Text) *Text {
-	out := &Text{S: t.S, origin: append([]Origin(nil), t.origin...)}
+	out := &Text{S: t.S, origin: append([]Origin(nil), t.origin...), home: o.home}
 	out.Add(between, t.Origin(len(t.S)))
 	out.S += o.S
 	out.origin = append(out.origin, o.origin...)
@@ -127,4 +128,4 @@ func (b *builder) drop(c byte) bool {
 }
 
 // Truncate returns the first n bytes of a text.
-func (t *Text) Truncate(n int) *Text { return &Text{S: t.S[:n], origin: t.origin[:n:n]} }
+func (t *Text) Truncate(n int) *Text { return &Text{S: t.S[:n], origin: t.origin[:n:n], home: t.home} }
