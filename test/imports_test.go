@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"policy/source": {"policy", "policy/normal"},
 	"policy/memory": {},
 	"policy/normal": {},
-	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
+	"engine":        {"policy", "policy/externaldata", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"vap":           {"engine", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
@@ -45,9 +45,12 @@ var arrows = map[string][]string{
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
-	"policy/gatekeeper": {"policy", "finding"},
-	"policy/image":      {"policy", "finding", "yamldoc"},
-	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
+	"policy/externaldata": {"policy"},
+	"policy/gatekeeper":   {"policy", "policy/externaldata", "finding"},
+	"policy/image":        {"policy", "finding", "yamldoc"},
+	"policy/mutator":      {"policy", "policy/externaldata", "policy/gatekeeper", "finding"},
+
+	"policy/externaldata/providertest": {},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
 	"fix/edit":    {},
@@ -65,7 +68,7 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
