@@ -20,13 +20,11 @@
 //
 // Mistakes are found at load: an unknown enforcement action, a CEL expression
 // that does not compile, a default that its schema refuses. Built-ins of Rego
-// that reach the network, the file system or the environment do not compile,
-// nor does external_data. A message that is not text is a violation of its
-// constraint, not an error of the whole review. An object is in the namespace
-// that the request names, also when nobody knows that namespace. input.review
-// has neither the uid of the request nor what it was converted from. On DELETE,
-// Rego sees the object whether or not there are templates in CEL. Expanded objects
-// are not mutated before they are judged.
+// that reach the network, the file system or the environment do not compile;
+// external_data does, see package externaldata. A message that is not text is a
+// violation of its constraint, not an error of the whole review. An object is in
+// the namespace that the request names, also when nobody knows that namespace. On
+// DELETE, Rego sees the object whether or not there are templates in CEL.
 package gatekeeper
 
 import (
@@ -35,6 +33,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
 // The API groups of the documents.
@@ -90,6 +90,8 @@ type Set struct {
 	point     Point
 	inventory *Inventory
 	served    bool // operations are those of WebhookRules
+	providers *externaldata.Client
+	mutator   Mutator // of what others make; nil changes nothing
 }
 
 // compiled is what a set has in common with its variants.

@@ -30,6 +30,7 @@ type regoEngine struct {
 	split     *program // gives the same with less work, or fails; may be nil
 	namespace bool     // the code may read input.review.namespaceObject
 	inventory bool     // the code reads data.inventory
+	external  bool     // the code calls external_data
 }
 
 // A program is compiled Rego with the query for violations.
@@ -78,7 +79,7 @@ func newRegoEngine(d *policy.Document, source regoSource) (engine, error) {
 		m.fail(list)
 		return nil, errors.Join(m.errs...)
 	}
-	return &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory}, nil
+	return &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory, external: asksProviders(plain.compiler)}, nil
 }
 
 // newProgram compiles linked modules, which stay as they are.
@@ -96,13 +97,14 @@ func newProgram(modules map[string]*ast.Module) (*program, error) {
 	return &program{compiler: compiler, query: query, shared: shared, places: places}, nil
 }
 
-// capabilities are the built-ins of Rego but those that reach out of the
-// request: to the network, the file system (a schema may refer to a file) or
-// the environment.
+// capabilities are external_data and the built-ins of Rego but those that reach
+// out of the request: to the network, the file system (a schema may refer to a
+// file) or the environment.
 func capabilities() *ast.Capabilities {
 	forbidden := []string{"http.send", "net.lookup_ip_addr", "opa.runtime", "json.match_schema", "json.verify_schema"}
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return slices.Contains(forbidden, b.Name) })
+	c.Builtins = append(c.Builtins, externalDataBuiltin())
 	c.AllowNet = []string{}
 	return c
 }
@@ -253,6 +255,7 @@ func (p *program) run(r *review, input *ast.Term) ([]verdict, error) {
 		WithCancel(&r.stop).
 		WithTime(r.time).
 		WithMetrics(metrics.NoOp()).
+		WithBuiltins(r.builtins()).
 		WithVirtualCache(cache)
 	var out []verdict
 	err := query.Iter(r, func(result topdown.QueryResult) error {

@@ -52,7 +52,18 @@ func New(t testing.TB, handler http.Handler) *Provider {
 // Until is New for a server whose certificate expires.
 func Until(t testing.TB, end time.Time, handler http.Handler) *Provider {
 	t.Helper()
-	p := &Provider{authority: NewAuthority(t)}
+	return start(t, NewAuthority(t), end, handler)
+}
+
+// Beside starts another provider, for clients with the same certificate.
+func (p *Provider) Beside(t testing.TB, handler http.Handler) *Provider {
+	t.Helper()
+	return start(t, p.authority, time.Now().Add(time.Hour), handler)
+}
+
+func start(t testing.TB, authority *Authority, end time.Time, handler http.Handler) *Provider {
+	t.Helper()
+	p := &Provider{authority: authority}
 	clients := x509.NewCertPool()
 	clients.AddCert(p.authority.certificate)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
