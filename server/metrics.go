@@ -38,6 +38,8 @@ type metrics struct {
 
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
+
+	providerFailures *prometheus.CounterVec
 }
 
 func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time) *metrics {
@@ -77,10 +79,11 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
+	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, m.providerFailures, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"policy/normal": {},
 	"engine":        {"policy", "policy/externaldata", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"vap":           {"engine", "policy"},
-	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
+	"review":        {"inventory", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
@@ -73,7 +73,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "policy/externaldata", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

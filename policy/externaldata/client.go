@@ -123,6 +123,10 @@ func (e *Error) Unwrap() error { return e.Err }
 
 var errUnknown = errors.New("there is no such Provider")
 
+// ErrNotAsked is why a policy that asks providers cannot judge where nobody may be
+// asked.
+var ErrNotAsked = errors.New("no provider may be asked")
+
 // Ask returns what a provider says of keys, from what is kept or by one call. An
 // error is an [*Error]: there is no such provider, or it gives no answer before
 // ctx ends. That it has no answer to a key is no error, but part of the answer.

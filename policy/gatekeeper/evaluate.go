@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
 // Evaluate judges a request by all constraints that match it. In a violation,
@@ -162,7 +163,7 @@ func (e *evaluation) missing(c *constraint, matches bool, err error) error {
 	case rego.inventory && e.set.inventory == nil:
 		return errors.New("read data.inventory: no objects are given")
 	case rego.external && e.set.providers == nil:
-		return errors.New("call external_data: no provider may be asked")
+		return fmt.Errorf("call external_data: %w", externaldata.ErrNotAsked)
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package mutator
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -244,9 +243,6 @@ func (a *answers) value(key string) (string, error) {
 	}
 	return text, nil
 }
-
-// errNotAsked is for a mutator that is left out.
-var errNotAsked = errors.New("assign external data: no provider may be asked")
 
 // WithExternalData returns a set whose mutators ask providers by this client.
 // Without one there are no providers.

@@ -181,7 +181,7 @@ func (r *run) matches(m *mutator) (bool, error) {
 		return false, nil
 	}
 	if m.external != nil && r.providers == nil && r.req.Unjudged != nil {
-		r.tell(m, errNotAsked)
+		r.tell(m, fmt.Errorf("assign external data: %w", externaldata.ErrNotAsked))
 		return false, nil
 	}
 	return true, nil
