@@ -35,8 +35,9 @@ const (
 // A caller calls one provider.
 type caller struct {
 	*provider
-	http  *http.Client
-	turns *semaphore.Weighted
+	http    *http.Client
+	turns   *semaphore.Weighted
+	breaker breaker
 }
 
 func newCaller(p *provider, own *certificate) *caller {
@@ -110,12 +111,24 @@ type response struct {
 	} `json:"response"`
 }
 
-// call waits for its turn and asks the provider.
+// call waits for its turn and asks the provider, unless it hangs.
 func (p *caller) call(ctx context.Context, keys []string) (*Answer, error) {
 	if err := p.turns.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("%d calls of it are running: %w", MaxCalls, p.late(err))
 	}
 	defer p.turns.Release(1)
+	if err := p.breaker.allow(time.Now()); err != nil {
+		return nil, err
+	}
+	answer, err := p.ask(ctx, keys)
+	if !errors.Is(ctx.Err(), context.Canceled) {
+		p.breaker.note(err != nil && ctx.Err() != nil, time.Now())
+	}
+	return answer, err
+}
+
+// ask asks the provider.
+func (p *caller) ask(ctx context.Context, keys []string) (*Answer, error) {
 	body := request{APIVersion: protocol, Kind: requestKind}
 	body.Request.Keys = keys
 	text, err := json.Marshal(body)

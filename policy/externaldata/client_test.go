@@ -280,6 +280,29 @@ func TestParallel(t *testing.T) {
 	}
 }
 
+// TestHanging expects a provider that is late again and again not to hold up
+// those who ask next.
+func TestHanging(t *testing.T) {
+	p := providertest.New(t, http.HandlerFunc(hang))
+	c := newClient(t, strings.Replace(p.Document("p"), "timeout: 2", "timeout: 1", 1), externaldata.Options{CertFile: p.CertFile, KeyFile: p.KeyFile})
+	var group sync.WaitGroup
+	for i := range 4 {
+		group.Go(func() {
+			if _, err := c.Ask(t.Context(), "p", []string{fmt.Sprint(i)}); err == nil {
+				t.Error("an answer")
+			}
+		})
+	}
+	group.Wait()
+	before := p.Calls.Load()
+	if _, err := c.Ask(t.Context(), "p", []string{"a"}); err == nil || !strings.Contains(err.Error(), `about "a": not asked: it was late 4 times in a row`) {
+		t.Errorf("error %v", err)
+	}
+	if n := p.Calls.Load(); n != before {
+		t.Error("it was asked")
+	}
+}
+
 // TestTrust expects both sides to prove who they are.
 func TestTrust(t *testing.T) {
 	p := providertest.New(t, providertest.Answers(lengths))

@@ -12,7 +12,8 @@
 //
 // Equal questions are asked once at a time, and answers are kept for a while. A
 // provider gets at most [MaxCalls] calls at a time, a call has the timeout of
-// the Provider, and an answer at most 4 MiB. Who asked waits no longer than its
+// the Provider, and an answer at most 4 MiB. One that is late again and again is
+// left alone for a while. Who asked waits no longer than its
 // own context; the call then goes on, for whoever asks the same next.
 //
 // # Where it differs from Gatekeeper
