@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,6 +108,37 @@ func TestExternalDataDown(t *testing.T) {
 	}
 	if _, body := r.page("/metrics"); !strings.Contains(body, `kubeguardian_external_data_failures_total{provider="images"} 1`) {
 		t.Error("the failure is not counted")
+	}
+}
+
+// TestExternalDataHangs: a provider that hangs does not keep a thousand reviews
+// from an answer, each of which says what is wrong.
+func TestExternalDataHangs(t *testing.T) {
+	p := providertest.New(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err == nil {
+			<-r.Context().Done()
+		}
+	}))
+	r := startBeside(t, strings.Replace(p.Document("images"), "timeout: 2", "timeout: 1", 1)+"---\n"+asked,
+		fmt.Sprintf(", externalData: {certFile: %q, keyFile: %q}", p.CertFile, p.KeyFile))
+	var group sync.WaitGroup
+	var clear atomic.Int64
+	for i := range 1000 {
+		group.Go(func() {
+			code, body := r.webhook("/admit?timeout=30s", podReview("alice", `"labels":{}`, fmt.Sprintf("web:%d", i)))
+			switch {
+			case code != http.StatusOK:
+				t.Errorf("status %d: %s", code, body)
+			case strings.Contains(body, "no answer within its timeout of 1s"), strings.Contains(body, "not asked: it was late"):
+				clear.Add(1)
+			default:
+				t.Errorf("review: %s", body)
+			}
+		})
+	}
+	group.Wait()
+	if n := p.Calls.Load(); clear.Load() != 1000 || n > 200 {
+		t.Errorf("%d of 1000 reviews say why, after %d calls", clear.Load(), n)
 	}
 }
 
