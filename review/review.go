@@ -46,11 +46,26 @@ type Reviewer struct {
 	given    given
 }
 
-// New returns a reviewer whose policies may ask for the known objects.
+// New returns a reviewer whose policies may ask for the known objects. When there
+// are ProviderResponses among them, policies that ask for external data get these
+// answers, and nobody is asked.
 func New(policies *engine.Set, known *inventory.Inventory) (*Reviewer, error) {
 	objects, err := source.NewObjects(slices.Collect(Contents(known.Objects()))...)
 	if err != nil {
 		return nil, fmt.Errorf("read what policies may ask for: %w", err)
+	}
+	var responses []*unstructured.Unstructured
+	for _, o := range known.Objects() {
+		if externaldata.IsGiven(o.Unstructured) {
+			responses = append(responses, o.Unstructured)
+		}
+	}
+	if len(responses) > 0 {
+		answers, err := externaldata.NewGiven(responses...)
+		if err != nil {
+			return nil, err
+		}
+		policies = policies.WithExternalData(answers)
 	}
 	return &Reviewer{policies: policies, known: known, given: given{objects}}, nil
 }
@@ -106,7 +121,7 @@ func (e *UnjudgedError) Error() string {
 // Hint says how to give what is missing.
 func (e *UnjudgedError) Hint() string {
 	if errors.Is(e.Err, externaldata.ErrNotAsked) {
-		return "kubeguardian review --ask-providers asks the Providers among the policies; tests of policies ask nobody"
+		return "give answers as ProviderResponses, or let kubeguardian review --ask-providers ask the Providers among the policies"
 	}
 	return "give namespaces, parameters and other objects that policies ask for by --context"
 }

@@ -47,7 +47,8 @@ say.
                        audit.gatekeeper.sh
   --ask-providers      let templates and mutators ask the Providers of external
                        data among the policies; without it no connection is made,
-                       and a policy that would ask is refused by name
+                       and a policy that would ask is refused by name, unless
+                       the answers are given as ProviderResponses
   --provider-cert FILE the certificate (PEM) that providers know us by, and
   --provider-key FILE  its key
   --operation NAME     CREATE (default), UPDATE or DELETE

@@ -45,6 +45,7 @@ type Client struct {
 	opts    Options
 	flights singleflight.Group
 	kept    *cache.LRUExpireCache // entry by place
+	given   map[place]entry       // not nil: nobody is asked
 	base    context.Context       // of all calls
 	end     context.CancelFunc
 }
@@ -157,15 +158,25 @@ func (c *Client) recall(provider string, keys []string) (known map[string]entry,
 			continue
 		}
 		seen[key] = true
-		if kept, ok := c.kept.Get(place{provider, key}); ok {
-			if e, ok := kept.(entry); ok {
-				known[key] = e
-				continue
-			}
+		if e, ok := c.find(place{provider, key}); ok {
+			known[key] = e
+		} else {
+			missing = append(missing, key)
 		}
-		missing = append(missing, key)
 	}
 	return known, missing
+}
+
+// find returns what is given, or kept.
+func (c *Client) find(at place) (e entry, ok bool) {
+	if c.given != nil {
+		e, ok = c.given[at]
+		return e, ok
+	}
+	if kept, found := c.kept.Get(at); found {
+		e, ok = kept.(entry)
+	}
+	return e, ok
 }
 
 // arrange puts items into the order of the keys, a key that is given twice twice,
@@ -197,6 +208,9 @@ func arrange(keys []string, known map[string]entry, fresh []Item) []Item {
 func (c *Client) share(ctx context.Context, provider string, keys []string) (*Answer, error) {
 	failed := func(status int, err error) error {
 		return &Error{Provider: provider, Keys: keys, StatusCode: status, Err: err}
+	}
+	if c.given != nil {
+		return nil, failed(http.StatusBadRequest, fmt.Errorf("no answer is given, and %w", ErrNotAsked))
 	}
 	p := c.callers[provider]
 	if p == nil {

@@ -90,6 +90,9 @@ func (s *Set) evaluate(ctx context.Context, req *policy.Request, from source) ([
 	if len(e.groups) > 0 {
 		err = e.run(ctx)
 	}
+	if err == nil {
+		e.leaveOut()
+	}
 	return e.out, err
 }
 

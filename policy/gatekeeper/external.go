@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/topdown"
 	"github.com/open-policy-agent/opa/v1/types"
 
+	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
@@ -102,6 +104,9 @@ func (r *review) ask(question ast.Value) (*ast.Term, error) {
 		return newExternalAnswer(&externalAnswer{StatusCode: http.StatusBadRequest, SystemError: errNoProviders.Error()})
 	}
 	answer, err := r.providers.Ask(r, q.Provider, q.Keys)
+	if errors.Is(err, externaldata.ErrNotAsked) {
+		r.ungiven = err
+	}
 	if failed := (*externaldata.Error)(nil); errors.As(err, &failed) {
 		return newExternalAnswer(&externalAnswer{StatusCode: failed.StatusCode, SystemError: err.Error()})
 	}
@@ -117,6 +122,23 @@ func (r *review) ask(question ast.Value) (*ast.Term, error) {
 		}
 	}
 	return newExternalAnswer(out)
+}
+
+// leaveOut leaves out the constraints that ask providers, when an answer was not
+// given. Which of them it is for, nobody knows: they share answers.
+func (e *evaluation) leaveOut() {
+	if e.ungiven == nil || e.req.Unjudged == nil {
+		return
+	}
+	for _, g := range e.groups {
+		if rego, ok := g.template.engine.(*regoEngine); !ok || !rego.external {
+			continue
+		}
+		for _, c := range g.constraints {
+			e.req.Unjudged(c.template.kind+"/"+c.name, e.ungiven)
+		}
+		e.out = slices.DeleteFunc(e.out, func(v finding.Violation) bool { return v.Policy == g.template.kind })
+	}
 }
 
 // newExternalAnswer converts an answer by way of JSON, as Gatekeeper does:

@@ -39,6 +39,7 @@ type review struct {
 
 	providers *externaldata.Client // may be nil
 	answers   map[string]*ast.Term // of them, by question
+	ungiven   error                // of a question whose answer is to be given and is not
 
 	native *nativeReview // for CEL
 }

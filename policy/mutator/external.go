@@ -3,6 +3,7 @@ package mutator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -158,7 +159,11 @@ func (r *run) resolve() error {
 	denied := &policy.DeniedError{}
 	placeholders(r.object.Object, func(in map[string]any, field string, p *placeholder) {
 		value, err := answers[p.mutator.external.Provider].value(p.key)
-		if err != nil {
+		switch {
+		case errors.Is(err, externaldata.ErrNotAsked) && r.req.Unjudged != nil:
+			r.tell(p.mutator, err)
+			value, err = p.key, nil
+		case err != nil:
 			value, err = p.otherwise(err)
 		}
 		if err != nil {
