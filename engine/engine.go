@@ -201,6 +201,17 @@ func (s *Set) ReadsInventory() bool {
 	})
 }
 
+// Runaways returns how many evaluations nobody waits for any more, and that cannot
+// be stopped.
+func (s *Set) Runaways() (n int) {
+	for _, e := range s.evaluators {
+		if r, ok := e.(interface{ Runaways() int }); ok {
+			n += r.Runaways()
+		}
+	}
+	return n
+}
+
 // Synced returns the kinds that Gatekeeper's Config and SyncSet documents want in
 // data.inventory; none means all.
 func (s *Set) Synced() (kinds []schema.GroupVersionKind) {

@@ -74,7 +74,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
+	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter, s.policies.Runaways)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Rules:         s.policies.WebhookRules,

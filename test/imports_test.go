@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"evidence/*":    {"fact", "tool"},
 	"exception":     {"finding", "yamldoc"},
 	"node":          {"evidence"},
-	"policy":        {"finding", "policy/memory", "policy/normal"},
+	"policy":        {"finding", "policy/deadline", "policy/memory", "policy/normal"},
 	"policy/source": {"policy", "policy/normal"},
 	"policy/memory": {},
 	"policy/normal": {},
@@ -46,7 +46,9 @@ var arrows = map[string][]string{
 	"audit":         {"inventory", "policy", "finding"},
 
 	"policy/externaldata": {"policy"},
-	"policy/gatekeeper":   {"policy", "policy/externaldata", "finding"},
+	"policy/gatekeeper":   {"policy", "policy/deadline", "policy/externaldata", "policy/plan", "finding"},
+	"policy/plan":         {},
+	"policy/deadline":     {},
 	"policy/image":        {"policy", "finding", "yamldoc"},
 	"policy/mutator":      {"policy", "policy/externaldata", "policy/gatekeeper", "finding"},
 

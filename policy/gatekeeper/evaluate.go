@@ -32,7 +32,8 @@ import (
 // When ctx ends first, Evaluate returns the violations of the constraints that
 // were judged and a [*policy.IncompleteError] that wraps the error of ctx. The
 // request must then not be changed any more: a built-in of Rego that cannot be
-// stopped may read it for a while.
+// stopped may read it for a while. While too many of these run, nothing is judged,
+// and the error wraps [deadline.ErrRunaways].
 func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error) {
 	children, err := s.expand(ctx, &req)
 	if denied := (*policy.DeniedError)(nil); errors.As(err, &denied) {

@@ -14,7 +14,11 @@
 // constraints share it. What the rules of a template say of the request alone,
 // whatever the parameters, is evaluated once for all constraints of the template,
 // and so are constraints with equal parameters. Functions that depend on their
-// arguments alone, such as one that reads a quantity, are kept beyond the request.
+// arguments alone, such as one that reads a quantity, are kept beyond the request:
+// 4096 values of each template. Nothing else is remembered of a request.
+//
+// The rules themselves run by a plan (package plan). What has no plan, and what a
+// plan fails for, the Open Policy Agent decides.
 //
 // # Where it differs from Gatekeeper
 //
@@ -34,6 +38,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
@@ -102,7 +107,7 @@ type compiled struct {
 	excluded    map[Point][]wildcard // namespaces, by Config
 	synced      []schema.GroupVersionKind
 	expansions  []*expansion
-	workers     workers
+	pool        *deadline.Pool
 }
 
 // At returns a set that judges at another point. Load returns one that judges

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/plan"
 )
 
 // A review is one request that constraints judge. It belongs to one goroutine.
@@ -42,6 +43,8 @@ type review struct {
 	ungiven   error                // of a question whose answer is to be given and is not
 
 	native *nativeReview // for CEL
+
+	sessions map[*regoEngine]*plan.Run
 }
 
 // newReview reads what constraints match. As in Gatekeeper, the object of a

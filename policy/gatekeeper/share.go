@@ -247,7 +247,7 @@ func (c *layeredCache) at(place *ruleTree) *kept {
 // other.
 func (c *layeredCache) commit() {
 	for i, call := range c.calls {
-		c.memo.put(call, c.results[i])
+		c.memo.Put(call, c.results[i])
 	}
 }
 
@@ -270,7 +270,7 @@ func (c *layeredCache) Get(key ast.Ref) (*ast.Term, bool) {
 		return c.VirtualCache.Get(key)
 	}
 	if place.pure && len(c.own) == 1 {
-		if value := c.memo.get(memoKey(place, rest)); value != nil {
+		if value := c.memo.Get(memoKey(place, rest)); value != nil {
 			return value, false
 		}
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -35,10 +36,11 @@ import (
 
 func main() {
 	round := flag.Duration("measure", 0, "judge each request for three rounds of this processor `time` and write that of one")
+	vary := flag.String("vary", "", "with -measure: put another number for this `text` of the request each time")
 	profile := flag.String("cpuprofile", "", "write a profile to this `file`")
 	mutates := flag.Bool("mutate", false, "apply mutators")
 	flag.Parse()
-	work := func() error { return run(os.Stdin, os.Stdout, *round) }
+	work := func() error { return run(os.Stdin, os.Stdout, rounds{*round, []byte(*vary)}) }
 	if *mutates {
 		work = func() error { return mutate(os.Stdin, os.Stdout) }
 	}
@@ -94,6 +96,7 @@ type answer struct {
 	Violations  []finding.Violation `json:"violations,omitempty"`
 	Error       string              `json:"error,omitempty"`
 	Nanoseconds int64               `json:"nanoseconds,omitempty"`
+	Memory      int                 `json:"memory,omitempty"` // KiB at most so far
 }
 
 type judge struct {
@@ -101,7 +104,13 @@ type judge struct {
 	namespaces map[string]*corev1.Namespace
 }
 
-func run(in io.Reader, out io.Writer, round time.Duration) error {
+// Rounds are how requests are measured; none: they are not.
+type rounds struct {
+	time time.Duration
+	vary []byte // stands for a number; empty: requests stay the same
+}
+
+func run(in io.Reader, out io.Writer, r rounds) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<20)
 	if !lines.Scan() {
@@ -117,7 +126,7 @@ func run(in io.Reader, out io.Writer, round time.Duration) error {
 	}
 	encoder := json.NewEncoder(out)
 	for lines.Scan() {
-		if err := encoder.Encode(j.answer(lines.Bytes(), round)); err != nil {
+		if err := encoder.Encode(j.answer(lines.Bytes(), r)); err != nil {
 			return err
 		}
 	}
@@ -158,9 +167,9 @@ func newJudge(s setup) (*judge, error) {
 	return j, nil
 }
 
-func (j *judge) answer(line []byte, round time.Duration) answer {
-	if round > 0 {
-		return j.measure(line, round)
+func (j *judge) answer(line []byte, r rounds) answer {
+	if r.time > 0 {
+		return j.measure(line, r)
 	}
 	violations, err := j.review(line)
 	if err != nil {
@@ -170,13 +179,19 @@ func (j *judge) answer(line []byte, round time.Duration) answer {
 }
 
 // measure takes the best of three rounds: other processes only make it worse.
-func (j *judge) measure(line []byte, round time.Duration) answer {
+func (j *judge) measure(line []byte, r rounds) answer {
 	line = slices.Clone(line)
 	var best int64
+	serial := 0
 	for range 3 {
 		start, n := processorTime(), int64(0)
-		for processorTime()-start < round {
-			if _, err := j.review(line); err != nil {
+		for processorTime()-start < r.time {
+			request := line
+			if len(r.vary) > 0 {
+				serial++
+				request = bytes.ReplaceAll(line, r.vary, fmt.Appendf(nil, "%0*d", len(r.vary), serial))
+			}
+			if _, err := j.review(request); err != nil {
 				return answer{Error: err.Error()}
 			}
 			n++
@@ -185,7 +200,20 @@ func (j *judge) measure(line []byte, round time.Duration) answer {
 			best = took
 		}
 	}
-	return answer{Nanoseconds: best}
+	return answer{Nanoseconds: best, Memory: memory()}
+}
+
+// memory returns how many KiB the process had at most, of this program alone:
+// what getrusage says begins with the program that started it.
+func memory() (kib int) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	if _, rest, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
+		fmt.Sscan(string(rest), &kib) // 0 when it is no number
+	}
+	return kib
 }
 
 // processorTime is that of all threads, so that collecting garbage counts.
