@@ -41,6 +41,8 @@ type metrics struct {
 
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
+
+	providerFailures *prometheus.CounterVec
 }
 
 func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time, runaways func() int) *metrics {
@@ -89,10 +91,11 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.reloads.WithLabelValues("refused")
 	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
 	m.registry.MustRegister(m.reloads, m.rulesFailed)
+	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, stuck, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/source"
 )
 
@@ -51,6 +52,28 @@ func newSources(config *rest.Config) (sources, error) {
 		params:     source.NewClusterParams(objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))),
 		authorizer: source.NewAccessReviews(client.AuthorizationV1().SubjectAccessReviews()),
 	}, nil
+}
+
+// openProviders lets policies ask the providers of external data among them. It
+// does not connect to any yet.
+func (s *Server) openProviders(context.Context) error {
+	cfg := s.cfg.Admission.ExternalData
+	client, err := externaldata.NewClient(s.policies.Providers(), externaldata.Options{
+		CertFile: cfg.CertFile, KeyFile: cfg.KeyFile, TTL: cfg.CacheTTL, Failed: s.providerFailed,
+	})
+	if err != nil {
+		return err
+	}
+	s.onStop(client.Close)
+	s.policies = s.policies.WithExternalData(client)
+	return nil
+}
+
+// providerFailed counts a call that gave no answer, and logs some of them: a
+// provider that is down is asked again and again.
+func (s *Server) providerFailed(provider string, err error) {
+	s.metrics.providerFailures.WithLabelValues(provider).Inc()
+	s.silence.Do(func() { s.log.Warn("a provider of external data gives no answer", "provider", provider, "error", err) })
 }
 
 // enforced returns what admission judges by now: the policies with the cluster

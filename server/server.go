@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -53,8 +54,9 @@ type Server struct {
 	rest   *rest.Config
 	client kubernetes.Interface
 
-	policies  *engine.Set // what admission enforces
-	sources   sources     // what policies ask for besides the object
+	policies  *engine.Set    // what admission enforces
+	sources   sources        // what policies ask for besides the object
+	silence   rate.Sometimes // of what is said of providers
 	auditor   *audit.Auditor
 	defining  *policy.Set              // the built-in policies, which define controls
 	rules     atomic.Pointer[rule.Set] // replaced when its files change
@@ -85,7 +87,8 @@ type Server struct {
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
-		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
+		silence: rate.Sometimes{Interval: 10 * time.Second},
+		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
 	defer func() {
@@ -94,7 +97,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.buildPage, s.listen,
+		s.loadContent, s.openData, s.connect, s.openProviders, s.buildPage, s.listen,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

@@ -40,20 +40,23 @@ var arrows = map[string][]string{
 	"policy/source": {"policy", "policy/normal"},
 	"policy/memory": {},
 	"policy/normal": {},
-	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
+	"engine":        {"policy", "policy/externaldata", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"vap":           {"engine", "policy"},
-	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
+	"review":        {"inventory", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
-	"policy/gatekeeper": {"policy", "policy/deadline", "policy/plan", "finding"},
-	"policy/plan":       {},
-	"policy/deadline":   {},
-	"policy/image":      {"policy", "finding", "yamldoc"},
-	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
+	"policy/externaldata": {"policy"},
+	"policy/gatekeeper":   {"policy", "policy/deadline", "policy/externaldata", "policy/plan", "finding"},
+	"policy/plan":         {},
+	"policy/deadline":     {},
+	"policy/image":        {"policy", "finding", "yamldoc"},
+	"policy/mutator":      {"policy", "policy/externaldata", "policy/gatekeeper", "finding"},
+
+	"policy/externaldata/providertest": {},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
 	"fix/edit":    {},
@@ -71,12 +74,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "policy/externaldata", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

@@ -24,13 +24,11 @@
 //
 // Mistakes are found at load: an unknown enforcement action, a CEL expression
 // that does not compile, a default that its schema refuses. Built-ins of Rego
-// that reach the network, the file system or the environment do not compile,
-// nor does external_data. A message that is not text is a violation of its
-// constraint, not an error of the whole review. An object is in the namespace
-// that the request names, also when nobody knows that namespace. input.review
-// has neither the uid of the request nor what it was converted from. On DELETE,
-// Rego sees the object whether or not there are templates in CEL. Expanded objects
-// are not mutated before they are judged.
+// that reach the network, the file system or the environment do not compile;
+// external_data does, see package externaldata. A message that is not text is a
+// violation of its constraint, not an error of the whole review. An object is in
+// the namespace that the request names, also when nobody knows that namespace. On
+// DELETE, Rego sees the object whether or not there are templates in CEL.
 package gatekeeper
 
 import (
@@ -41,6 +39,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/policy/deadline"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
 // The API groups of the documents.
@@ -96,6 +95,8 @@ type Set struct {
 	point     Point
 	inventory *Inventory
 	served    bool // operations are those of WebhookRules
+	providers *externaldata.Client
+	mutator   Mutator // of what others make; nil changes nothing
 }
 
 // compiled is what a set has in common with its variants.

@@ -33,6 +33,7 @@ type regoEngine struct {
 	plan      *plan.Plan // gives the same with least work, or fails; may be nil
 	namespace bool       // the code may read input.review.namespaceObject
 	inventory bool       // the code reads data.inventory
+	external  bool       // the code calls external_data
 }
 
 // A program is compiled Rego with the query for violations.
@@ -81,7 +82,7 @@ func newRegoEngine(d *policy.Document, source regoSource) (engine, error) {
 		m.fail(list)
 		return nil, errors.Join(m.errs...)
 	}
-	e := &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory}
+	e := &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory, external: asksProviders(plain.compiler)}
 	e.plan = cmp.Or(e.split, plain).plan()
 	return e, nil
 }
@@ -120,13 +121,14 @@ func newProgram(modules map[string]*ast.Module) (*program, error) {
 	return &program{compiler: compiler, query: query, shared: shared, places: places}, nil
 }
 
-// capabilities are the built-ins of Rego but those that reach out of the
-// request: to the network, the file system (a schema may refer to a file) or
-// the environment.
+// capabilities are external_data and the built-ins of Rego but those that reach
+// out of the request: to the network, the file system (a schema may refer to a
+// file) or the environment.
 func capabilities() *ast.Capabilities {
 	forbidden := []string{"http.send", "net.lookup_ip_addr", "opa.runtime", "json.match_schema", "json.verify_schema"}
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return slices.Contains(forbidden, b.Name) })
+	c.Builtins = append(c.Builtins, externalDataBuiltin())
 	c.AllowNet = []string{}
 	return c
 }
@@ -305,6 +307,7 @@ func (p *program) run(r *review, input *ast.Term) ([]verdict, error) {
 		WithCancel(&r.stop).
 		WithTime(r.time).
 		WithMetrics(metrics.NoOp()).
+		WithBuiltins(r.builtins()).
 		WithVirtualCache(cache)
 	var out []verdict
 	err := query.Iter(r, func(result topdown.QueryResult) error {

@@ -29,7 +29,9 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+	"github.com/kubeguardian/kubeguardian/policy/mutator"
 )
 
 func main() {
@@ -70,6 +72,23 @@ type setup struct {
 	Namespaces []corev1.Namespace          `json:"namespaces"`
 	Inventory  []unstructured.Unstructured `json:"inventory"`
 	Point      gatekeeper.Point            `json:"point"`
+	Mutators   string                      `json:"mutators"` // YAML documents, for what is expanded
+	outer
+}
+
+// An outer says who is asked for external data.
+type outer struct {
+	Providers string `json:"providers"` // YAML documents
+	CertFile  string `json:"certFile"`
+	KeyFile   string `json:"keyFile"`
+}
+
+func (o *outer) client() (*externaldata.Client, error) {
+	set, err := externaldata.Load(policy.File{Name: "providers.yaml", Data: []byte(o.Providers)})
+	if err != nil {
+		return nil, err
+	}
+	return externaldata.NewClient(set, externaldata.Options{CertFile: o.CertFile, KeyFile: o.KeyFile, TTL: time.Hour})
 }
 
 // An answer is written for each request.
@@ -129,7 +148,16 @@ func newJudge(s setup) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &judge{set: set.WithInventory(inventory), namespaces: map[string]*corev1.Namespace{}}
+	mutators, err := mutator.Load(policy.File{Name: "mutators.yaml", Data: []byte(s.Mutators)})
+	if err != nil {
+		return nil, err
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	set = set.WithInventory(inventory).WithExternalData(client).WithMutator(mutators.WithExternalData(client))
+	j := &judge{set: set, namespaces: map[string]*corev1.Namespace{}}
 	if s.Point != "" {
 		j.set = j.set.At(s.Point)
 	}
@@ -205,7 +233,11 @@ func (j *judge) review(line []byte) ([]finding.Violation, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return j.set.Evaluate(ctx, req)
+	found, err := j.set.Evaluate(ctx, req)
+	if len(found) > 0 && slices.Contains([]string{"Assign", "AssignMetadata", "AssignImage", "ModifySet"}, found[0].Policy) {
+		return nil, fmt.Errorf("refused by a mutator: %s", found[0].Message) // as Gatekeeper says it
+	}
+	return found, err
 }
 
 // request reads a request.
@@ -215,14 +247,21 @@ func (j *judge) request(line []byte) (policy.Request, error) {
 		return policy.Request{}, fmt.Errorf("read request: %w", err)
 	}
 	req := policy.Request{
+		UID:         in.UID,
 		Operation:   in.Operation,
 		Kind:        schema.GroupVersionKind(in.Kind),
 		Resource:    schema.GroupVersionResource(in.Resource),
 		Subresource: in.SubResource, Namespace: in.Namespace, Name: in.Name,
-		User: in.UserInfo, DryRun: in.DryRun != nil && *in.DryRun,
+		User: in.UserInfo, DryRun: in.DryRun != nil && *in.DryRun, RequestSubresource: in.RequestSubResource,
 		Namespaces: policy.NamespacesFunc(func(_ context.Context, name string) (*corev1.Namespace, error) {
 			return j.namespaces[name], nil
 		}),
+	}
+	if in.RequestKind != nil {
+		req.RequestKind = schema.GroupVersionKind(*in.RequestKind)
+	}
+	if in.RequestResource != nil {
+		req.RequestResource = schema.GroupVersionResource(*in.RequestResource)
 	}
 	for _, part := range []struct {
 		raw  runtime.RawExtension
