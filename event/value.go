@@ -72,15 +72,19 @@ func (v Value) String() string {
 }
 
 // JSON returns the value as it stands in the output fields of an alert: nil if
-// it is missing.
+// it is missing. It is a copy, which outlives the event.
 func (v Value) JSON() any {
 	switch v.Type {
 	case TypeString:
-		return v.Text
+		return strings.Clone(v.Text)
 	case TypeNumber:
 		return v.Number
 	case TypeList:
-		return v.List
+		list := make([]string, len(v.List))
+		for i, s := range v.List {
+			list[i] = strings.Clone(s)
+		}
+		return list
 	}
 	return nil
 }

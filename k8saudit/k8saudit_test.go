@@ -41,18 +41,30 @@ const podEvent = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Reques
 
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "") }
 
+var errEnough = errors.New("enough")
+
 // decode returns the events of a document and fails on anything else in it.
+// Each event is of a reading of its own, which ends there, so that they stay
+// valid together.
 func decode(t *testing.T, doc string) []*event.Event {
 	t.Helper()
 	var events []*event.Event
-	stats, err := k8saudit.Decode(strings.NewReader(doc), func(e *event.Event) error {
-		events = append(events, e)
-		return nil
-	})
-	if err != nil || stats.Malformed != 0 {
-		t.Fatalf("Decode = %+v, %v", stats, err)
+	for {
+		n, got := 0, len(events)
+		stats, err := k8saudit.Decode(strings.NewReader(doc), func(e *event.Event) error {
+			if n++; n > got {
+				events = append(events, e)
+				return errEnough
+			}
+			return nil
+		})
+		if stats.Malformed != 0 || err != nil && !errors.Is(err, errEnough) {
+			t.Fatalf("Decode = %+v, %v", stats, err)
+		}
+		if err == nil {
+			return events
+		}
 	}
-	return events
 }
 
 func value(t *testing.T, e *event.Event, name string, arg *string) event.Value {
@@ -136,6 +148,11 @@ func TestFields(t *testing.T) {
 		"ka.req.pod.containers.run_as_user":                       "(0)",
 		"ka.req.pod.containers.run_as_group":                      "(9)",
 		"ka.req.pod.containers.proc_mount":                        "(Default)",
+		"ka.req.pod.containers.eff_run_as_user":                   "(0,0)",
+		"ka.req.pod.containers.eff_run_as_user[1]":                "(0)",
+		"ka.req.pod.initContainers.eff_run_as_group":              "(0)",
+		"ka.req.pod.ephemeralContainers.eff_run_as_user":          event.NA,
+		"ka.req.binding.subject.has_name[x]":                      "true",
 		"ka.req.pod.containers.add_capabilities":                  `(["SYS_ADMIN","NET_RAW"])`,
 		"ka.req.pod.containers.host_port":                         "(8080,81)",
 		"ka.req.pod.initContainers.name":                          "(i)",
@@ -287,7 +304,7 @@ func with(id, member string) string {
 }
 
 func auditID(e *event.Event) string {
-	return e.Value(event.Ref{Field: event.Field{Name: "ka.auditid"}, Index: -1}).Text
+	return strings.Clone(e.Value(event.Ref{Field: event.Field{Name: "ka.auditid"}, Index: -1}).Text)
 }
 
 // The client of the API server chooses the audit ID, so that a request of
@@ -354,11 +371,11 @@ func TestDecode(t *testing.T) {
 		{name: "bad line", in: minimal("a") + "\n{\"auditID\":\n" + minimal("b"), ids: "ab", problems: []string{"line 2: parse JSON: unexpected end"}},
 		{name: "first line is the end of another", in: "\"}}\n" + minimal("b"), ids: "b", problems: []string{"line 1: parse JSON"}},
 		{name: "bad items", in: `[` + minimal("a") + `,1,null,{"auditID":3},{"verb":"get"},` + minimal("b") + `]`, ids: "ab", problems: []string{
-			"line 1: want an audit event, got a JSON number", "line 1: event without auditID",
+			"line 1: want an audit event, got a JSON number", "line 1: want an audit event, got a JSON null",
 			"line 1: field auditID must not be a JSON number", "line 1: event without auditID",
 		}},
 		{name: "no time", in: `{"auditID":"a"}`, problems: []string{"line 1: event without stageTimestamp"}},
-		{name: "bad time", in: `{"auditID":"a","stageTimestamp":"now"}`, problems: []string{`line 1: parse JSON: parsing time`}},
+		{name: "bad time", in: `{"auditID":"a","stageTimestamp":"now"}`, problems: []string{`line 1: field stageTimestamp: parsing time`}},
 		{name: "another kind", in: `{"kind":"Pod","auditID":"a"}`, problems: []string{`line 1: kind "Pod": want Event or EventList`}},
 		{name: "another object", in: `{"a":1}`, problems: []string{`line 1: neither an Event nor an EventList`}},
 		{name: "another version", in: `{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","auditID":"a","stageTimestamp":"2026-03-04T05:06:07Z"}`, problems: []string{`line 1: apiVersion "audit.k8s.io/v1beta1": want audit.k8s.io/v1`}},
@@ -366,10 +383,10 @@ func TestDecode(t *testing.T) {
 		{name: "too deep body", in: minimal("a") + "\n" + with("b", `"requestObject":`+deep(200)) + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: JSON nested deeper than 200 levels"}},
 		{name: "too deep body first", in: with("a", `"requestObject":`+deep(20000)) + "\n" + minimal("b"), ids: "ab", problems: []string{"line 1: body left out: JSON nested deeper than 200 levels"}},
 		{name: "too deep body in a list", in: `{"kind":"EventList","items":[` + minimal("a") + "," + with("b", `"responseObject":`+deep(20000)) + "," + minimal("c") + `]}`, ids: "abc", problems: []string{"line 1: body left out: JSON nested deeper"}},
-		{name: "too deep elsewhere", in: "[" + minimal("a") + "," + with("b", `"user":`+deep(20000)) + "," + minimal("c") + "," + deep(201) + "]", ids: "ac", problems: []string{"line 1: JSON nested deeper", "line 1: parse JSON"}},
+		{name: "too deep elsewhere", in: "[" + minimal("a") + "," + with("b", `"user":`+deep(20000)) + "," + minimal("c") + "," + deep(201) + "]", ids: "ac", problems: []string{"line 1: JSON nested deeper", "line 1: JSON nested deeper"}},
 		{name: "wrong brackets in an item", in: "[" + minimal("a") + `,{"a":[}},` + minimal("b") + "]", ids: "ab", problems: []string{"line 1: parse JSON"}},
-		{name: "wrong brackets around the items", in: "[" + minimal("a") + "}\n" + minimal("b"), ids: "b", problems: []string{`line 1: parse JSON: unexpected character '}'`}},
-		{name: "more after the list", in: minimal("a") + "\n[" + minimal("b") + "]]\n" + minimal("c"), ids: "ac", problems: []string{`line 2: parse JSON: unexpected character ']'`}},
+		{name: "wrong brackets around the items", in: "[" + minimal("a") + "}\n" + minimal("b"), ids: "ab", problems: []string{`line 1: parse JSON: unexpected character '}'`}},
+		{name: "more after the list", in: minimal("a") + "\n[" + minimal("b") + "]]\n" + minimal("c"), ids: "abc", problems: []string{`line 2: parse JSON: unexpected character ']'`}},
 		{name: "brackets in text", in: strings.Replace(minimal("a"), "{", `{"verb":"`+strings.Repeat(`[\"`, 300)+`",`, 1), ids: "a"},
 		{name: "too large", in: minimal("a") + "\n" + huge + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: event of 67108938 bytes: the limit is 67108864"}},
 		{name: "too large without a body", in: with("a", `"userAgent":"`+long[:64<<20]+`"`) + "\n" + minimal("b"), ids: "b", problems: []string{"line 1: event of"}},
@@ -450,11 +467,11 @@ func TestReceiver(t *testing.T) {
 		ids                                 string
 		want                                k8saudit.Counters
 	}{
-		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Malformed: 1}},
-		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Malformed: 1}},
+		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Faults: k8saudit.Faults{Depth: 1}}},
+		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Faults: k8saudit.Faults{Event: 1}}},
 		{name: "method", method: "GET", code: 405, header: "Allow", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Method: 1}}},
 		{name: "media type", media: "text/plain", body: batch, code: 415, want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
 		{name: "encoding", encoding: "br", body: batch, code: 415, header: "Accept-Encoding", want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
@@ -478,7 +495,7 @@ func TestReceiver(t *testing.T) {
 					ids += auditID(e)
 				}
 				return tc.fail
-			}, 1)
+			}, k8saudit.Limits{})
 			server := httptest.NewServer(r)
 			defer server.Close()
 			res, body := send(t, server.URL, tc.method, tc.media, tc.encoding, tc.body)
@@ -533,7 +550,7 @@ func TestReceiverBusy(t *testing.T) {
 		entered <- struct{}{}
 		<-leave
 		return nil
-	}, 1)
+	}, k8saudit.Limits{Batches: 1})
 	server := httptest.NewServer(r)
 	defer server.Close()
 	done := make(chan int)

@@ -12,9 +12,9 @@ import (
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
-// auditInFlight bounds the batches of audit events in memory: each may have 256
-// MiB, and the API server sends a refused one again.
-const auditInFlight = 4
+// auditLimits bound the batches of audit events in memory: the API server sends
+// a refused one again.
+func auditLimits() k8saudit.Limits { return k8saudit.Limits{Batches: 8, Bytes: 64 << 20} }
 
 // detect runs a batch of audit events through the rules. It returns nil only
 // when the alerts are on disk: the API server sends the batch again otherwise,
@@ -63,7 +63,10 @@ func (c auditCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	emit("batches_total", "Batches of audit events handled.", n.Batches)
 	emit("events_total", "Audit events handled.", n.Events)
-	emit("events_malformed_total", "Items in batches that are no audit event, or lost a body over the limits.", n.Malformed)
+	malformed := prometheus.NewDesc("kubeguardian_audit_events_malformed_total", "Items that are no audit event, or lost a body, by cause; foreign ones are of another log.", []string{"cause"}, nil)
+	for cause, value := range n.Faults.ByCause() {
+		ch <- prometheus.MustNewConstMetric(malformed, prometheus.CounterValue, float64(value), cause)
+	}
 	rejected := prometheus.NewDesc("kubeguardian_audit_batches_rejected_total", "Batches of audit events refused, by cause.", []string{"cause"}, nil)
 	for cause, value := range map[string]uint64{
 		"method": n.Rejected.Method, "media_type": n.Rejected.MediaType, "too_large": n.Rejected.TooLarge,

@@ -73,7 +73,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.heartbeat, err = admission.NewHeartbeat(s.rest, ownNamespace(s.cfg)); err != nil {
 		return err
 	}
-	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
+	s.receiver = k8saudit.NewReceiver(s.detect, auditLimits())
 	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter, s.policies.Runaways)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
