@@ -89,7 +89,6 @@ func (p *parser) object(in *reader) error {
 	}
 	start := in.i
 	r, err := p.batch.add(in)
-	var limit *fault
 	switch {
 	case err == nil:
 		if err := in.end(); err != nil {
@@ -98,7 +97,7 @@ func (p *parser) object(in *reader) error {
 		}
 		p.noteCut(r)
 		return nil
-	case errors.As(err, &limit) && limit.cause != causeJSON:
+	case overLimit(err):
 		p.resume(in, start, err)
 		return in.end()
 	case in.err != nil:
@@ -188,11 +187,10 @@ func (p *parser) item(in *reader) {
 		return
 	}
 	r, err := p.batch.add(in)
-	var limit *fault
 	switch {
 	case err == nil:
 		p.noteCut(r)
-	case in.err != nil, errors.As(err, &limit):
+	case in.err != nil, overLimit(err):
 		p.resume(in, start, err)
 	case r.wrapper != noEnvelope && r.auditID.form == absent:
 		if err := p.unwrap(r); err != nil {
@@ -216,8 +214,7 @@ func (p *parser) resume(in *reader, start int, err error) {
 		return
 	}
 	in.i, in.err = s.pos, nil
-	var limit *fault
-	if !errors.As(err, &limit) || limit.cause == causeJSON || v.raw[0] != '{' {
+	if !overLimit(err) || v.raw[0] != '{' {
 		p.problem(err)
 		return
 	}

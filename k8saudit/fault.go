@@ -70,6 +70,12 @@ type fault struct {
 
 func (f *fault) Error() string { return f.text }
 
+// overLimit reports whether an event is too deep or too large.
+func overLimit(err error) bool {
+	var f *fault
+	return errors.As(err, &f) && (f.cause == causeDepth || f.cause == causeSize)
+}
+
 func badJSON(format string, args ...any) error {
 	return &fault{causeJSON, "parse JSON: " + fmt.Sprintf(format, args...)}
 }
