@@ -29,7 +29,7 @@ func addBodyFields(m map[string]extractor) {
 	}
 	m["ka.req.configmap.name"] = m["ka.target.name"]
 	m["ka.req.service.ports"] = servicePorts
-	m["ka.req.binding.subject.has_name"] = func(*record, *event.Ref) event.Value { return event.Text("true") }
+	m["ka.req.binding.subject.has_name"] = func(*record, event.Ref) event.Value { return event.Text("true") }
 	m["ka.req.binding.subjects"] = each([]string{"subjects"}, texts())
 	m["ka.req.binding.subjects.user_names"] = each([]string{"subjects"}, subjectNames("User"))
 	m["ka.req.binding.subjects.group_names"] = each([]string{"subjects"}, subjectNames("Group"))
@@ -79,11 +79,11 @@ func addContainerFields(m map[string]extractor) {
 }
 
 func requestAt(path ...string) extractor {
-	return func(r *record, _ *event.Ref) event.Value { return r.requestObject().at(path...).value() }
+	return func(r *record, _ event.Ref) event.Value { return r.requestObject().at(path...).value() }
 }
 
 func responseAt(path ...string) extractor {
-	return func(r *record, _ *event.Ref) event.Value { return r.responseObject().at(path...).value() }
+	return func(r *record, _ event.Ref) event.Value { return r.responseObject().at(path...).value() }
 }
 
 // A picker adds what one element contributes to a list to the texts of the
@@ -102,7 +102,7 @@ func (n node) addText() {
 // each lists what pick finds in each element of the request object's array at
 // path, or in the one that the reference selects.
 func each(path []string, pick picker) extractor {
-	return func(r *record, ref *event.Ref) event.Value {
+	return func(r *record, ref event.Ref) event.Value {
 		array, start := r.requestObject().at(path...), len(r.arena.texts)
 		for i := range array.list() {
 			if (ref.Index < 0 || ref.Index == i) && !pick(array.element(i)) {
@@ -223,7 +223,7 @@ func hostPorts(n node) bool {
 }
 
 // servicePorts is one element with all ports, as in the reference.
-func servicePorts(r *record, ref *event.Ref) event.Value {
+func servicePorts(r *record, ref event.Ref) event.Value {
 	start := len(r.arena.texts)
 	if ref.Index <= 0 {
 		r.requestObject().at("spec", "ports").addText()
@@ -231,13 +231,13 @@ func servicePorts(r *record, ref *event.Ref) event.Value {
 	return r.listed(start)
 }
 
-func firstRepository(r *record, _ *event.Ref) event.Value {
+func firstRepository(r *record, _ event.Ref) event.Value {
 	v := r.requestObject().at("spec", "containers", "0", "image").value()
 	v.Text = repository(v.Text)
 	return v
 }
 
-func anyPrivileged(r *record, _ *event.Ref) event.Value {
+func anyPrivileged(r *record, _ event.Ref) event.Value {
 	containers := r.requestObject().at("spec", "containers")
 	if containers.absent() {
 		return event.Value{}
@@ -250,7 +250,7 @@ func anyPrivileged(r *record, _ *event.Ref) event.Value {
 	return event.Text("false")
 }
 
-func hasHostPath(r *record, ref *event.Ref) event.Value {
+func hasHostPath(r *record, ref event.Ref) event.Value {
 	prefix, isPrefix := strings.CutSuffix(ref.Key, "*")
 	matches := func(p string) bool { return p == ref.Key || isPrefix && strings.HasPrefix(p, prefix) }
 	volumes := r.requestObject().at("spec", "volumes")
@@ -276,7 +276,7 @@ func hostPath(volume node) bool {
 // A JSON patch has them in what it adds. That matters because the client can
 // keep the object out of the response, where it would be in full, by asking for
 // a table.
-func hostPaths(r *record, ref *event.Ref) event.Value {
+func hostPaths(r *record, ref event.Ref) event.Value {
 	start := len(r.arena.texts)
 	for _, object := range [...]node{r.requestObject(), r.responseObject()} {
 		spec := object.at("spec")

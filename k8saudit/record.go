@@ -81,18 +81,18 @@ func (r *record) is(v span, s string) bool {
 func (r *record) Value(ref event.Ref) event.Value {
 	if int(ref.ID) < len(extractors.byID) && ref.ID > 0 {
 		if get := extractors.byID[ref.ID]; get != nil {
-			return get(r, &ref)
+			return get(r, ref)
 		}
 		return event.Value{}
 	}
 	if get, ok := extractors.byName[ref.Name]; ok {
-		return get(r, &ref)
+		return get(r, ref)
 	}
 	return event.Value{}
 }
 
 // An extractor returns the value of one field.
-type extractor func(*record, *event.Ref) event.Value
+type extractor func(*record, event.Ref) event.Value
 
 // extractors has how each field is had, by its number, and by its name for a
 // reference that was not made by [event.Resolve].
@@ -155,13 +155,13 @@ func present(s string) event.Value {
 
 // scalar is the extractor of a text.
 func scalar(at func(*record) span) extractor {
-	return func(r *record, _ *event.Ref) event.Value { return present(r.text(at(r))) }
+	return func(r *record, _ event.Ref) event.Value { return present(r.text(at(r))) }
 }
 
 // list is the extractor of an array, or of the one element that the reference
 // selects. What is no array is missing.
 func list(at func(*record) span) extractor {
-	return func(r *record, ref *event.Ref) event.Value {
+	return func(r *record, ref event.Ref) event.Value {
 		s := at(r)
 		if s.form != container || r.doc[s.start] != '[' {
 			return event.Value{}
@@ -185,7 +185,7 @@ func (r *record) listed(start int) event.Value {
 }
 
 func annotation(key string) extractor {
-	return func(r *record, _ *event.Ref) event.Value { return r.annotation(key) }
+	return func(r *record, _ event.Ref) event.Value { return r.annotation(key) }
 }
 
 // annotation returns an annotation; an empty one is there.
@@ -211,25 +211,25 @@ func (r *record) value(s span) event.Value {
 	return event.Text(r.arena.text(r.doc, s))
 }
 
-func responseCode(r *record, _ *event.Ref) event.Value {
+func responseCode(r *record, _ event.Ref) event.Value {
 	if r.is(r.code, "0") {
 		return event.Value{}
 	}
 	return present(r.text(r.code))
 }
 
-func clock(r *record, _ *event.Ref) event.Value {
+func clock(r *record, _ event.Ref) event.Value {
 	e := event.Event{Time: r.time}
 	return event.Text(e.Clock())
 }
 
-func rawTime(r *record, _ *event.Ref) event.Value {
+func rawTime(r *record, _ event.Ref) event.Value {
 	start := len(r.arena.bytes)
 	r.arena.bytes = strconv.AppendInt(r.arena.bytes, r.time.UnixNano(), 10)
 	return event.Text(r.arena.since(start))
 }
 
-func uriParam(r *record, ref *event.Ref) event.Value {
+func uriParam(r *record, ref event.Ref) event.Value {
 	_, query, _ := strings.Cut(r.text(r.uri), "?")
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
@@ -243,7 +243,7 @@ func uriParam(r *record, ref *event.Ref) event.Value {
 	return event.Value{}
 }
 
-func targetPod(r *record, _ *event.Ref) event.Value {
+func targetPod(r *record, _ event.Ref) event.Value {
 	if !r.is(r.resource, "pods") || r.text(r.subresource) != "" {
 		return event.Value{}
 	}
@@ -253,7 +253,7 @@ func targetPod(r *record, _ *event.Ref) event.Value {
 // pointerValue answers jevt.value. What rules ask for most is at hand, and the
 // bodies are shared with the other fields; only for the rest the event is taken
 // apart once more.
-func pointerValue(r *record, ref *event.Ref) event.Value {
+func pointerValue(r *record, ref event.Ref) event.Value {
 	path := ref.Pointer
 	switch {
 	case len(path) == 0:
@@ -297,7 +297,7 @@ func (r *record) member(name string) (s span, ok bool) {
 	return span{}, false
 }
 
-func wholeEvent(r *record, _ *event.Ref) event.Value {
+func wholeEvent(r *record, _ event.Ref) event.Value {
 	return event.Text(indent(r.doc[r.at.start:r.at.end]))
 }
 
