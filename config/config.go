@@ -113,6 +113,12 @@ type Admission struct {
 type Detection struct {
 	// Rules are files or folders; none means the built-in rules.
 	Rules []string `yaml:"rules"`
+	// AuditFiles are files that API servers write their audit log to, as given
+	// to --audit-log-path, besides the webhook.
+	AuditFiles []string `yaml:"auditFiles"`
+	// Heartbeat is how often a request of our own is sent that the audit log
+	// must show: 1s to 1h, or 0s to send none.
+	Heartbeat time.Duration `yaml:"heartbeat"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
 }
@@ -140,7 +146,7 @@ func Default() *Config {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
 		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
-		Detection: Detection{RespondWithin: 24 * time.Hour},
+		Detection: Detection{Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
 	}

@@ -22,6 +22,7 @@ func (d *decoder) validate(c *Config) {
 	d.webhook(c)
 	d.admission(&c.Admission)
 	d.paths("detection.rules", c.Detection.Rules)
+	d.detection(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
@@ -113,6 +114,21 @@ func (d *decoder) admission(a *Admission) {
 		d.dnsLabel(index("admission.exemptNamespaces", i), ns)
 	}
 	d.paths("admission.policies", a.Policies)
+}
+
+func (d *decoder) detection(c *Detection) {
+	d.paths("detection.auditFiles", c.AuditFiles)
+	for i, file := range c.AuditFiles {
+		if !filepath.IsAbs(file) && strings.TrimSpace(file) != "" {
+			d.bad(index("detection.auditFiles", i), "want the whole path, have %q", clip(file))
+		}
+		if slices.Contains(c.AuditFiles[:i], file) {
+			d.bad(index("detection.auditFiles", i), "%q is there twice", clip(file))
+		}
+	}
+	if h := c.Heartbeat; h != 0 && (h < time.Second || h > time.Hour) {
+		d.bad("detection.heartbeat", "want 1s to 1h, or 0s, have %s", h)
+	}
 }
 
 // bad reports an error at the line of a key, or of the nearest section above

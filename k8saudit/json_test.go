@@ -30,7 +30,9 @@ func checkAgainstStandard(t *testing.T, data []byte) {
 	compare(t, r.root(wholeRoot, root), data)
 }
 
-func tooDeep(data []byte) bool { return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) >= maxDepth }
+func tooDeep(data []byte) bool {
+	return bytes.Count(data, []byte("["))+bytes.Count(data, []byte("{")) >= maxDepth
+}
 
 // compare walks both forms of a value.
 func compare(t *testing.T, n node, data []byte) {

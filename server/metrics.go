@@ -12,7 +12,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -36,11 +35,15 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 
+	auditBlind prometheus.Gauge
+	auditBeat  prometheus.Gauge
+	auditDelay prometheus.Gauge
+
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time, runaways func() int) *metrics {
+func newMetrics(version string, auditLog auditCollector, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -81,11 +84,26 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
+	m.auditBlind = gauge("audit_blind", "1 when requests to the API server do not appear in the audit log.").WithLabelValues()
+	m.auditBeat = gauge("audit_heartbeat_timestamp_seconds", "When a request of our own was seen in the audit log last.").WithLabelValues()
+	m.auditDelay = gauge("audit_delay_seconds", "From that request until it was seen.").WithLabelValues()
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, stuck, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, stuck, build, auditLog, m.auditBlind, m.auditBeat, m.auditDelay, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// auditSeen notes what the last heartbeat in the audit log said.
+func (m *metrics) auditSeen(blind bool, last time.Time, delay time.Duration) {
+	m.auditBlind.Set(0)
+	if blind {
+		m.auditBlind.Set(1)
+	}
+	if !last.IsZero() {
+		m.auditBeat.Set(float64(last.UnixMilli()) / 1000)
+		m.auditDelay.Set(delay.Seconds())
+	}
 }
 
 // decided counts a decision. A denial of a dry run denied nothing: the label

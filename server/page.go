@@ -41,7 +41,7 @@ func (s *Server) health() web.Health {
 	defer s.state.mu.RUnlock()
 	h := web.Health{
 		LastAuditEvent: s.state.lastEvent,
-		AuditEvents:    int64(s.receiver.Counters().Events),
+		AuditEvents:    int64(s.auditEvents()),
 		Admission:      s.cfg.Admission.Enabled && s.state.registered == nil,
 		Problems:       []string{},
 	}
@@ -54,6 +54,7 @@ func (s *Server) health() web.Health {
 		h.Admission = h.Admission && s.state.blind.IsZero()
 		h.Problems = append(h.Problems, s.state.guarded()...)
 	}
+	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}

@@ -74,7 +74,8 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditLimits())
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter, s.policies.Runaways)
+	s.openTails()
+	s.metrics = newMetrics(s.version, auditCollector{s.receiver, s.tails, s.cfg.Detection.AuditFiles}, s.authority.NotAfter, s.policies.Runaways)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Rules:         s.policies.WebhookRules,
