@@ -365,6 +365,8 @@ func TestDecode(t *testing.T) {
 		{name: "line longer than any buffer", in: strings.Replace(minimal("a"), "{", "{"+strings.Repeat(" ", 1<<20), 1) + "\n" + minimal("b"), ids: "ab"},
 		{name: "list", in: `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + minimal("a") + "," + minimal("b") + `]}`, ids: "ab"},
 		{name: "lists in lines", in: `{"kind":"EventList","items":[` + minimal("a") + "]}\n" + `[` + minimal("b") + `]`, ids: "ab"},
+		{name: "packed", in: zip(minimal("a") + "\n" + minimal("b") + "\n"), ids: "ab"},
+		{name: "packed, cut short", in: zip(minimal("a") + "\n" + minimal("b") + "\n")[:40], err: "read audit events: line 1: unexpected EOF"},
 		{name: "empty list", in: `{"kind":"EventList","items":null}`},
 		{name: "over several lines", in: "\n{\n\"kind\":\n\"EventList\",\"items\":[" + minimal("a") + ",\n" + minimal("b") + "]}\n" + minimal("c"), ids: "abc"},
 		{name: "array over several lines", in: "[\n" + minimal("a") + ",\n" + minimal("b") + "\n]\n", ids: "ab"},

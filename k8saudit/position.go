@@ -84,15 +84,18 @@ func logFiles(live string) ([]logFile, error) {
 	}
 	var files []logFile
 	for _, e := range entries {
-		if !e.Type().IsRegular() || e.Name() != base && !formerly(e.Name(), base) {
+		if e.Name() != base && !formerly(e.Name(), base) {
 			continue
 		}
-		info, err := e.Info()
+		info, err := os.Stat(filepath.Join(dir, e.Name())) // the live one may be a link
 		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
 			continue
 		}
 		if err != nil {
 			return nil, err
+		}
+		if !info.Mode().IsRegular() {
+			continue
 		}
 		files = append(files, newLogFile(filepath.Join(dir, e.Name()), info))
 	}

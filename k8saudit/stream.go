@@ -3,6 +3,7 @@ package k8saudit
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,7 +24,7 @@ const maxProblems = 10
 
 // Decode reads events from a file of the audit log: JSON lines of an Event,
 // an EventList or an array of events each, or one such JSON value over several
-// lines; or the records that a cloud wraps them in. It calls
+// lines; or the records that a cloud wraps them in; each also packed by gzip. It calls
 // yield for each event in order and stops at its first error. An event is valid
 // until yield returns, or until Decode does if yield ended it; what must live
 // longer has to be copied.
@@ -32,7 +33,11 @@ const maxProblems = 10
 // An event that is over the limits is counted and given without its bodies.
 // Input that is not JSON lines and not JSON either ends in an error.
 func Decode(r io.Reader, yield func(*event.Event) error) (Stats, error) {
-	d := decoder{lines: newLines(r)}
+	plain, err := unpack(r)
+	if err != nil {
+		return Stats{}, fmt.Errorf("read audit events: %w", err)
+	}
+	d := decoder{lines: newLines(plain)}
 	d.parser = newParser(newBatch(), func(events []*event.Event) error {
 		for _, e := range events {
 			d.stats.Events++
@@ -42,8 +47,17 @@ func Decode(r io.Reader, yield func(*event.Event) error) (Stats, error) {
 		}
 		return nil
 	}, d.problem)
-	err := d.run()
+	err = d.run()
 	return d.stats, err
+}
+
+// unpack returns what a reader holds, which may be packed by gzip.
+func unpack(r io.Reader) (io.Reader, error) {
+	in := bufio.NewReaderSize(r, readSize)
+	if magic, _ := in.Peek(2); !bytes.Equal(magic, []byte{0x1f, 0x8b}) { // an error comes again
+		return in, nil
+	}
+	return gzip.NewReader(in)
 }
 
 type decoder struct {
@@ -142,7 +156,7 @@ type lines struct {
 	number int    // of the last line
 }
 
-func newLines(r io.Reader) *lines { return &lines{in: bufio.NewReaderSize(r, 256<<10)} }
+func newLines(r io.Reader) *lines { return &lines{in: bufio.NewReaderSize(r, readSize)} }
 
 // keepLine is what is kept for the next long line.
 const keepLine = 4 << 20
