@@ -66,7 +66,7 @@ func TestEnvelopes(t *testing.T) {
 		{name: "Pub/Sub", in: pushed, ids: "g-1"},
 		{name: "Pub/Sub without data", in: `{"message":{"data":""}}`, faults: k8saudit.Faults{Event: 1}, problem: "without data"},
 		{name: "envelopes without end", in: strings.Repeat(`{"records":[`, 40) + minimal("a") + strings.Repeat(`]}`, 40), faults: k8saudit.Faults{Event: 1}, problem: "more than 4 envelopes"},
-		{name: "bodies cut by the API server", in: with("a", `"level":"RequestResponse","annotations":{"audit.k8s.io/truncated":"true"}`), ids: "a", faults: k8saudit.Faults{Cut: 1}, problem: "cut the bodies off"},
+		{name: "bodies cut by the API server", in: with("a", `"level":"RequestResponse","annotations":{"audit.k8s.io/truncated":"true"}`), ids: "a", faults: k8saudit.Faults{Bodies: 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ids := ""

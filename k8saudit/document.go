@@ -230,6 +230,6 @@ func (p *parser) resume(in *reader, start int, err error) {
 // noteCut notes an event that was too large for the API server's backend.
 func (p *parser) noteCut(r *record) {
 	if r.bodiesCut() {
-		p.problem(errCut)
+		p.problem(errBodies)
 	}
 }

@@ -11,21 +11,22 @@ type Faults struct {
 	Event   uint64 // JSON, but no audit event
 	Depth   uint64 // nested too deep: without its bodies, or lost
 	Size    uint64 // too large: without its bodies, or lost
-	Cut     uint64 // cut short on the way: without its bodies, or lost
+	Cut     uint64 // cut short on the way, and lost
+	Bodies  uint64 // without its bodies since the API server left them out
 	Foreign uint64 // of another log that shares the transport; no loss
 }
 
 // ByCause returns the counts under the names that metrics have them by.
 func (f Faults) ByCause() map[string]uint64 {
-	return map[string]uint64{"json": f.JSON, "event": f.Event, "depth": f.Depth, "size": f.Size, "cut": f.Cut, "foreign": f.Foreign}
+	return map[string]uint64{"json": f.JSON, "event": f.Event, "depth": f.Depth, "size": f.Size, "cut": f.Cut, "bodies": f.Bodies, "foreign": f.Foreign}
 }
 
-// Malformed is how many items were lost, or lost something.
+// Malformed is how many items were lost, or lost something here or on the way.
 func (f Faults) Malformed() uint64 { return f.JSON + f.Event + f.Depth + f.Size + f.Cut }
 
 // Plus returns the sum of two counts.
 func (f Faults) Plus(g Faults) Faults {
-	return Faults{f.JSON + g.JSON, f.Event + g.Event, f.Depth + g.Depth, f.Size + g.Size, f.Cut + g.Cut, f.Foreign + g.Foreign}
+	return Faults{f.JSON + g.JSON, f.Event + g.Event, f.Depth + g.Depth, f.Size + g.Size, f.Cut + g.Cut, f.Bodies + g.Bodies, f.Foreign + g.Foreign}
 }
 
 func (f *Faults) count(err error) {
@@ -43,6 +44,8 @@ func (f *Faults) count(err error) {
 		f.Size++
 	case causeCut:
 		f.Cut++
+	case causeBodies:
+		f.Bodies++
 	case causeForeign:
 		f.Foreign++
 	default:
@@ -58,6 +61,7 @@ const (
 	causeDepth
 	causeSize
 	causeCut
+	causeBodies
 	causeForeign
 )
 
@@ -88,6 +92,6 @@ var (
 	errUnfinished       = badJSON("unexpected end")
 	errTooLong    error = &fault{causeSize, fmt.Sprintf("longer than %d bytes", maxDocument)}
 	errTooDeep    error = &fault{causeDepth, fmt.Sprintf("JSON nested deeper than %d levels", maxDepth)}
-	errCut        error = &fault{causeCut, "the API server cut the bodies off: event over the limit of its audit backend"}
+	errBodies     error = &fault{causeBodies, "the API server left the bodies out"}
 	errForeign    error = &fault{causeForeign, "record of another log"}
 )

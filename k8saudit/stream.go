@@ -16,7 +16,7 @@ import (
 type Stats struct {
 	Events    int
 	Malformed int     // items that are no audit event, and events that lost a body: the sum of the faults
-	Faults    Faults  // the same by cause, and what is of other logs
+	Faults    Faults  // the same by cause, and what is no fault of the input
 	Problems  []error // why the first malformed items are malformed, and where
 }
 
@@ -140,7 +140,7 @@ func lineOf(data []byte, begin int64, err error) int {
 }
 
 func (d *decoder) problem(err error) {
-	if d.stats.Faults.count(err); errors.Is(err, errForeign) {
+	if d.stats.Faults.count(err); errors.Is(err, errForeign) || errors.Is(err, errBodies) {
 		return
 	}
 	d.stats.Malformed++

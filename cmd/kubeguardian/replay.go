@@ -19,8 +19,8 @@ const replayUsage = `Usage: kubeguardian replay [FLAGS] EVENTS…
 Runs recorded audit events through detection rules and prints each alert as one
 line of JSON, with Falco's keys. EVENTS is a file as kube-apiserver writes it
 with --audit-log-path (one JSON event on a line; event lists and arrays are read
-too), or - for standard input. A request has at most one alert of a rule, as in
-the server.
+too), one that a cloud exports, also packed by gzip, or - for standard input. A
+request has at most one alert of a rule, as in the server.
 
   --rules PATH         a rule file or folder in place of the built-in rules; may
                        be given several times
@@ -102,6 +102,12 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 	}
 	if more := stats.Malformed - len(stats.Problems); more > 0 {
 		fmt.Fprintf(std.err, "kubeguardian: note: %s: and %d more\n", name, more)
+	}
+	if n := stats.Faults.Bodies; n > 0 {
+		fmt.Fprintf(std.err, "kubeguardian: note: %s: the API server left the bodies of %d events out, as they were too large for its audit log\n", name, n)
+	}
+	if n := stats.Faults.Foreign; n > 0 {
+		fmt.Fprintf(std.err, "kubeguardian: note: %s: %d records are of other logs\n", name, n)
 	}
 	if stats.Events == 0 {
 		return fmt.Errorf("read events of %s: no audit event in it", name)
