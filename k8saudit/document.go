@@ -39,7 +39,7 @@ func newParser(b *batch, handle func([]*event.Event) error, problem func(error))
 // Parse returns the one audit event that a JSON text holds. The event owns
 // its memory, and the text stays the caller's.
 func Parse(data []byte) (*event.Event, error) {
-	b, in := newBatch(), &reader{b: append([]byte(nil), data...)}
+	b, in := newBatch(1), &reader{b: append([]byte(nil), data...)}
 	if _, err := b.add(in); err != nil {
 		return nil, fmt.Errorf("parse audit event: %w", err)
 	}
@@ -96,9 +96,11 @@ func (p *parser) object(in *reader) error {
 			return err
 		}
 		p.noteCut(r)
+		p.makeRoom()
 		return nil
 	case overLimit(err):
 		p.resume(in, start, err)
+		p.makeRoom()
 		return in.end()
 	case in.err != nil:
 		return in.err
@@ -199,6 +201,11 @@ func (p *parser) item(in *reader) {
 	default:
 		p.problem(err)
 	}
+	p.makeRoom()
+}
+
+// makeRoom hands on the events of a batch that is full.
+func (p *parser) makeRoom() {
 	if p.batch.full() {
 		p.flush()
 	}

@@ -280,13 +280,14 @@ type batch struct {
 // a list. It is more than the API server sends at once by default.
 const maxBatch = 512
 
-func newBatch() *batch {
-	b := &batch{records: make([]record, 0, maxBatch), events: make([]event.Event, 0, maxBatch), list: make([]*event.Event, 0, maxBatch)}
+// newBatch returns a batch for so many events.
+func newBatch(size int) *batch {
+	b := &batch{records: make([]record, 0, size), events: make([]event.Event, 0, size), list: make([]*event.Event, 0, size)}
 	b.arena.reset()
 	return b
 }
 
-func (b *batch) full() bool { return len(b.list) == maxBatch }
+func (b *batch) full() bool { return len(b.list) == cap(b.list) }
 
 func (b *batch) reset() {
 	b.arena.reset()

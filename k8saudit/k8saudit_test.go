@@ -580,6 +580,43 @@ func TestReceiverBusy(t *testing.T) {
 	}
 }
 
+// Batches in flight are bounded by their bytes: a second one waits, and one
+// alone may be larger than the bound. A list of any length is handled in parts.
+func TestReceiverBytes(t *testing.T) {
+	const events = 2000
+	entered, leave, seen := make(chan struct{}, events), make(chan struct{}), 0
+	r := k8saudit.NewReceiver(func(_ context.Context, list []*event.Event) error {
+		entered <- struct{}{}
+		<-leave
+		seen += len(list)
+		return nil
+	}, k8saudit.Limits{Batches: 4, Bytes: 100 << 10})
+	server := httptest.NewServer(r)
+	defer server.Close()
+	large := "[" + strings.Repeat(minimal("a")+",", events-1) + minimal("b") + "]"
+	done := make(chan int)
+	go func() {
+		res, _ := send(t, server.URL, "", "", "", large)
+		done <- res.StatusCode
+	}()
+	<-entered
+	for _, second := range []string{minimal("c"), large} {
+		if res, _ := send(t, server.URL, "", "", "", second); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+			t.Errorf("second batch of %d bytes = %d %v, want 429 with Retry-After", len(second), res.StatusCode, res.Header)
+		}
+	}
+	close(leave)
+	if code := <-done; code != 200 || seen != events {
+		t.Errorf("large batch = %d, %d events handled, want %d", code, seen, events)
+	}
+	if res, _ := send(t, server.URL, "", "", "gzip", zip(large)); res.StatusCode != 200 || seen != 2*events {
+		t.Errorf("large batch afterwards = %d, %d events handled", res.StatusCode, seen)
+	}
+	if got := r.Counters(); got.Rejected.Busy != 2 || got.Batches != 2 || got.Events != 2*events {
+		t.Errorf("counters = %+v", got)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(oneLine(podEvent)))
 	f.Add([]byte(podEvent))

@@ -34,6 +34,7 @@ type record struct {
 	wrapped span
 
 	roots [3]uint32 // cells of the bodies and of the whole; 0: none yet
+	era   uint32    // of the arena that the roots are of
 }
 
 // The roots of a record.
@@ -47,7 +48,7 @@ func (r *record) root(which int, s span) node {
 	if s.form == absent {
 		return node{}
 	}
-	if r.roots[which] == 0 {
+	if r.arena.enter(r); r.roots[which] == 0 {
 		r.roots[which] = uint32(len(r.arena.cells))
 		r.arena.cells = append(r.arena.cells, cell{span: s})
 	}

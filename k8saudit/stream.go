@@ -38,7 +38,7 @@ func Decode(r io.Reader, yield func(*event.Event) error) (Stats, error) {
 		return Stats{}, fmt.Errorf("read audit events: %w", err)
 	}
 	d := decoder{lines: newLines(plain)}
-	d.parser = newParser(newBatch(), func(events []*event.Event) error {
+	d.parser = newParser(newBatch(maxBatch), func(events []*event.Event) error {
 		for _, e := range events {
 			d.stats.Events++
 			if err := yield(e); err != nil {

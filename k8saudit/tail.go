@@ -62,7 +62,7 @@ func NewTail(opts TailOptions) *Tail {
 		opts.Poll = 250 * time.Millisecond
 	}
 	t := &Tail{opts: opts}
-	t.parser = newParser(newBatch(), func(events []*event.Event) error {
+	t.parser = newParser(newBatch(maxBatch), func(events []*event.Event) error {
 		if err := opts.Handle(t.ctx, events); err != nil {
 			return err
 		}

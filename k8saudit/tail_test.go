@@ -169,6 +169,13 @@ func TestTail(t *testing.T) {
 		gaps uint64
 	}{
 		{name: "grows", do: func(f *follower) { f.write(3) }},
+		{name: "many at once", do: func(f *follower) {
+			var lines strings.Builder
+			for range 3000 {
+				lines.WriteString(f.line() + "\n")
+			}
+			f.append(lines.String())
+		}},
 		{name: "a line in pieces", do: func(f *follower) {
 			line := f.line()
 			f.append(line[:50])

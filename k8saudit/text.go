@@ -13,27 +13,51 @@ import (
 type arena struct {
 	bytes []byte
 	texts []string
+
 	cells []cell
+	owner *record // whose body is taken apart
+	era   uint32  // counts how often the cells were given back
+}
+
+// enter says whose body is taken apart next. After a large one its cells are
+// given back, so that memory is bounded by one event and not by a batch; should
+// it be asked again, it is taken apart again.
+func (a *arena) enter(r *record) {
+	if a.owner != r && len(a.cells) > keepCells {
+		a.resetCells()
+	}
+	a.owner = r
+	if r.era != a.era {
+		r.era, r.roots = a.era, [3]uint32{}
+	}
+}
+
+// resetCells gives the cells back. Cell 0 is nobody's: it stands for what is
+// absent.
+func (a *arena) resetCells() {
+	if a.cells = append(a.cells[:0], cell{}); cap(a.cells) > 4*keepCells {
+		a.cells = make([]cell, 1, keepCells)
+	}
+	a.owner = nil
+	a.era++
 }
 
 // What an arena keeps for the next use; a rare giant must not stay.
 const (
 	keepBytes = 4 << 20
 	keepTexts = 1 << 16
-	keepCells = 1 << 16
+	keepCells = 1 << 14
 )
 
-// reset gives all back. Cell 0 is nobody's: it stands for what is absent.
+// reset gives all back.
 func (a *arena) reset() {
-	a.bytes, a.texts, a.cells = a.bytes[:0], a.texts[:0], append(a.cells[:0], cell{})
+	a.bytes, a.texts = a.bytes[:0], a.texts[:0]
+	a.resetCells()
 	if cap(a.bytes) > keepBytes {
 		a.bytes = nil
 	}
 	if cap(a.texts) > keepTexts {
 		a.texts = nil
-	}
-	if cap(a.cells) > keepCells {
-		a.cells = make([]cell, 1)
 	}
 }
 

@@ -114,7 +114,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	d, ok := r.pool.Get().(*delivery)
 	if !ok {
-		d = &delivery{batch: newBatch()}
+		d = &delivery{batch: newBatch(maxBatch)}
 	}
 	defer r.release(d)
 	if r.readBody(w, req, d) {
