@@ -3,6 +3,7 @@
 package k8saudit
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -66,16 +67,36 @@ func (p *parser) flush() error {
 // a whole cannot be read; events before that are kept.
 func (p *parser) document(data []byte) error {
 	in := &reader{b: data}
+	err := p.value(in)
+	if end := in.end(); err == nil && p.failed == nil {
+		err = end
+	}
+	return err
+}
+
+// documents parses one JSON value after the other.
+func (p *parser) documents(data []byte) error {
+	in := &reader{b: data}
+	for {
+		if err := p.value(in); err != nil || in.err != nil || p.failed != nil {
+			return cmp.Or(err, in.err)
+		}
+		if in.peek(); in.i == len(data) {
+			return nil
+		}
+	}
+}
+
+func (p *parser) value(in *reader) error {
 	switch c := in.peek(); c {
 	case '[':
 		p.items(in)
-		return in.end()
+		return nil
 	case '{':
 		return p.object(in)
 	default:
-		in.value(maxDepth)
-		if err := in.end(); err != nil {
-			return err
+		if in.value(maxDepth); in.err != nil {
+			return in.err
 		}
 		return fmt.Errorf("want an audit event, got a JSON %s", typeName(c))
 	}
@@ -91,22 +112,15 @@ func (p *parser) object(in *reader) error {
 	r, err := p.batch.add(in)
 	switch {
 	case err == nil:
-		if err := in.end(); err != nil {
-			p.batch.drop()
-			return err
-		}
 		p.noteCut(r)
 		p.makeRoom()
 		return nil
 	case overLimit(err):
 		p.resume(in, start, err)
 		p.makeRoom()
-		return in.end()
+		return nil
 	case in.err != nil:
 		return in.err
-	}
-	if end := in.end(); end != nil {
-		return end
 	}
 	switch kind := r.text(r.kind); {
 	case kind == "EventList":
@@ -163,10 +177,7 @@ func (p *parser) list(in *reader) error {
 			in.value(maxDepth)
 		}
 	}
-	if p.failed != nil {
-		return nil
-	}
-	return in.end()
+	return nil
 }
 
 // items parses the elements of an array.

@@ -316,12 +316,6 @@ func (b *batch) add(in *reader) (*record, error) {
 	return r, nil
 }
 
-// drop takes back the event that was added last.
-func (b *batch) drop() {
-	n := len(b.list) - 1
-	b.records, b.events, b.list = b.records[:n], b.events[:n], b.list[:n]
-}
-
 // bodiesCut reports whether the API server left the bodies out because the
 // event was too large for its audit backend.
 func (r *record) bodiesCut() bool {

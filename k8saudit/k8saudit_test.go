@@ -473,6 +473,8 @@ func TestReceiver(t *testing.T) {
 		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
 		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
 		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Faults: k8saudit.Faults{Depth: 1}}},
+		{name: "lines", body: minimal("a") + "\n" + batch + "\n" + minimal("c") + "\n", code: 200, ids: "aabc", want: k8saudit.Counters{Batches: 1, Events: 4, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "a line that is cut", body: minimal("a") + "\n" + minimal("b")[:20], code: 400, ids: "a", want: k8saudit.Counters{Events: 1, Rejected: k8saudit.Rejected{Invalid: 1}}},
 		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Faults: k8saudit.Faults{Event: 1}}},
 		{name: "method", method: "GET", code: 405, header: "Allow", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Method: 1}}},
 		{name: "media type", media: "text/plain", body: batch, code: 415, want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},

@@ -222,7 +222,7 @@ func (r *Receiver) handleBatch(w http.ResponseWriter, req *http.Request, d *deli
 		events += len(list)
 		return r.handle(req.Context(), list)
 	}, func(err error) { faults.count(err) })
-	err := p.document(d.body)
+	err := p.documents(d.body)
 	// What was read before a fault is handled: the API server does not send a
 	// batch again that it cannot have refused for a while.
 	if p.flush() != nil {
