@@ -113,6 +113,9 @@ type Admission struct {
 type Detection struct {
 	// Rules are files or folders; none means the built-in rules.
 	Rules []string `yaml:"rules"`
+	// Compat is falco, for fields that give what Falco's do, defects included,
+	// or fixed, for what their names promise.
+	Compat string `yaml:"compat"`
 	// AuditFiles are files that API servers write their audit log to, as given
 	// to --audit-log-path, besides the webhook.
 	AuditFiles []string `yaml:"auditFiles"`
@@ -146,7 +149,7 @@ func Default() *Config {
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
 		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
-		Detection: Detection{Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour},
+		Detection: Detection{Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
 	}

@@ -75,7 +75,7 @@ func TestFullFile(t *testing.T) {
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
 		},
-		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
+		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, Compat: "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
 	}

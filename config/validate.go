@@ -117,6 +117,7 @@ func (d *decoder) admission(a *Admission) {
 }
 
 func (d *decoder) detection(c *Detection) {
+	d.oneOf("detection.compat", c.Compat, "falco", "fixed")
 	d.paths("detection.auditFiles", c.AuditFiles)
 	for i, file := range c.AuditFiles {
 		if !filepath.IsAbs(file) && strings.TrimSpace(file) != "" {

@@ -63,16 +63,13 @@ func addContainerFields(m map[string]extractor) {
 		} {
 			m[prefix+name] = each(path, texts("securityContext", key))
 		}
-		m[prefix+"name"] = each(path, required("name", nil))
-		m[prefix+"image"] = each(path, required("image", nil))
-		m[prefix+"image.repository"] = each(path, required("image", repository))
+		m[prefix+"name"] = each(path, required("name"))
+		m[prefix+"image"] = each(path, required("image"))
+		m[prefix+"image.repository"] = each(path, imageRepository)
 		m[prefix+"command"] = each(path, joined("command"))
 		m[prefix+"args"] = each(path, joined("args"))
-		// One JSON text for each container, so that only contains and alike see
-		// into it.
-		m[prefix+"add_capabilities"] = each(path, texts("securityContext", "capabilities", "add"))
+		m[prefix+"add_capabilities"] = each(path, addedCapabilities)
 		m[prefix+"host_port"] = each(path, hostPorts)
-		// Neither place exists in a pod, so that these are always 0.
 		m[prefix+"eff_run_as_user"] = each(path, effective("runAsUser"))
 		m[prefix+"eff_run_as_group"] = each(path, effective("runAsGroup"))
 	}
@@ -129,13 +126,10 @@ func elements(key string) picker {
 	}
 }
 
-// required picks the value under key, changed by edit, and is not ok without.
-func required(key string, edit func(string) string) picker {
+// required picks the value under key, and is not ok without.
+func required(key string) picker {
 	return func(n node) bool {
 		s, ok := n.at(key).text()
-		if ok && edit != nil {
-			s = edit(s)
-		}
 		n.add(s)
 		return ok
 	}
@@ -149,29 +143,6 @@ func joined(key string) picker {
 		s := strings.Join(n.r.arena.texts[start:], " ")
 		n.r.arena.texts = n.r.arena.texts[:start]
 		n.add(s)
-		return true
-	}
-}
-
-// repository cuts an image as the reference does: the port of a registry is
-// taken for a tag.
-func repository(image string) string {
-	image, _, _ = strings.Cut(image, ":")
-	image, _, _ = strings.Cut(image, "@")
-	return image
-}
-
-// effective picks a number as the reference does: from the container itself,
-// else from the spec, else 0.
-func effective(key string) picker {
-	return func(n node) bool {
-		for _, at := range []node{n.at(key), n.r.requestObject().at("spec", key)} {
-			if s, ok := at.text(); ok {
-				n.add(s)
-				return true
-			}
-		}
-		n.add("0")
 		return true
 	}
 }
@@ -232,8 +203,11 @@ func servicePorts(r *record, ref event.Ref) event.Value {
 }
 
 func firstRepository(r *record, _ event.Ref) event.Value {
-	v := r.requestObject().at("spec", "containers", "0", "image").value()
-	v.Text = repository(v.Text)
+	image := r.requestObject().at("spec", "containers", "0", "image")
+	v := image.value()
+	if !v.Missing() {
+		v.Text = image.repository(v.Text)
+	}
 	return v
 }
 

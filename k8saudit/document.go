@@ -40,7 +40,7 @@ func newParser(b *batch, handle func([]*event.Event) error, problem func(error))
 // Parse returns the one audit event that a JSON text holds. The event owns
 // its memory, and the text stays the caller's.
 func Parse(data []byte) (*event.Event, error) {
-	b, in := newBatch(1), &reader{b: append([]byte(nil), data...)}
+	b, in := newBatch(1, Falco), &reader{b: append([]byte(nil), data...)}
 	if _, err := b.add(in); err != nil {
 		return nil, fmt.Errorf("parse audit event: %w", err)
 	}

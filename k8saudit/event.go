@@ -281,8 +281,8 @@ type batch struct {
 const maxBatch = 512
 
 // newBatch returns a batch for so many events.
-func newBatch(size int) *batch {
-	b := &batch{records: make([]record, 0, size), events: make([]event.Event, 0, size), list: make([]*event.Event, 0, size)}
+func newBatch(size int, compat Compat) *batch {
+	b := &batch{arena: arena{compat: compat}, records: make([]record, 0, size), events: make([]event.Event, 0, size), list: make([]*event.Event, 0, size)}
 	b.arena.reset()
 	return b
 }

@@ -141,7 +141,7 @@ func ask(t *testing.T, e *event.Event, name, arg string) event.Value {
 func TestLargeBodies(t *testing.T) {
 	large := `{"kind":"Event","auditID":"large","stageTimestamp":"2026-03-04T05:06:07Z","responseObject":{"spec":{}},"requestObject":[` + strings.Repeat("0,", 1_500_000) + `{"op":"add","path":"/spec/volumes/-","value":{"hostPath":{"path":"/etc"}}}]}`
 	small := `{"kind":"Event","auditID":"small","stageTimestamp":"2026-03-04T05:06:07Z","requestObject":{"spec":{"volumes":[{"hostPath":{"path":"/root"}}]}}}`
-	b := newBatch(3)
+	b := newBatch(3, Falco)
 	for _, doc := range []string{large, small, large} {
 		if _, err := b.add(&reader{b: []byte(doc)}); err != nil {
 			t.Fatal(err)

@@ -197,6 +197,44 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// The fields that depart from their names in the reference, and how they are
+// without that.
+func TestCompat(t *testing.T) {
+	doc := strings.Replace(oneLine(podEvent), `"apiVersion":"v1"}`, `"apiVersion":"v1","subresource":"exec"}`, 1)
+	for field, want := range map[string]struct{ falco, fixed string }{
+		"ka.req.pod.containers.add_capabilities": {`(["SYS_ADMIN","NET_RAW"])`, "(SYS_ADMIN,NET_RAW)"},
+		"ka.req.pod.containers.image.repository": {"(reg,busybox)", "(reg:5000/app,busybox)"},
+		"ka.req.container.image.repository":      {"reg", "reg:5000/app"},
+		"ka.req.pod.containers.eff_run_as_user":  {"(0,0)", "(0,1000)"},
+		"ka.req.pod.containers.eff_run_as_group": {"(0,0)", "(9)"},
+		"ka.uri.param[command]":                  {"ls", "ls -l"},
+		"ka.sourceips":                           {"(1.2.3.4,10.0.0.1)", "(1.2.3.4,10.0.0.1)"},
+	} {
+		for name, want := range map[string]string{"falco": want.falco, "fixed": want.fixed} {
+			compat, err := k8saudit.ParseCompat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := compat.Decode(strings.NewReader(doc), func(e *event.Event) error {
+				field, arg, ok := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+				key := &arg
+				if !ok {
+					key = nil
+				}
+				if got := value(t, e, field, key).String(); got != want {
+					t.Errorf("%s: %s = %s, want %s", name, field, got, want)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := k8saudit.ParseCompat("other"); err == nil || !strings.Contains(err.Error(), "want falco or fixed") {
+		t.Errorf("ParseCompat = %v", err)
+	}
+}
+
 func TestHostPaths(t *testing.T) {
 	spec := `{"volumes":[{"name":"a","emptyDir":{}},{"name":"v","hostPath":{"path":"PATH"}}]}`
 	for _, tc := range []struct{ name, members, want, requested string }{
@@ -494,12 +532,12 @@ func TestReceiver(t *testing.T) {
 				t.Skip("hundreds of MiB")
 			}
 			ids := ""
-			r := k8saudit.NewReceiver(func(_ context.Context, events []*event.Event) error {
+			r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: func(_ context.Context, events []*event.Event) error {
 				for _, e := range events {
 					ids += auditID(e)
 				}
 				return tc.fail
-			}, k8saudit.Limits{})
+			}})
 			server := httptest.NewServer(r)
 			defer server.Close()
 			res, body := send(t, server.URL, tc.method, tc.media, tc.encoding, tc.body)
@@ -550,11 +588,11 @@ func send(t *testing.T, url, method, media, encoding, body string) (*http.Respon
 // While a batch is in flight a second one is refused, and taken afterwards.
 func TestReceiverBusy(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	r := k8saudit.NewReceiver(func(context.Context, []*event.Event) error {
+	r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Batches: 1, Handle: func(context.Context, []*event.Event) error {
 		entered <- struct{}{}
 		<-leave
 		return nil
-	}, k8saudit.Limits{Batches: 1})
+	}})
 	server := httptest.NewServer(r)
 	defer server.Close()
 	done := make(chan int)
@@ -587,12 +625,12 @@ func TestReceiverBusy(t *testing.T) {
 func TestReceiverBytes(t *testing.T) {
 	const events = 2000
 	entered, leave, seen := make(chan struct{}, events), make(chan struct{}), 0
-	r := k8saudit.NewReceiver(func(_ context.Context, list []*event.Event) error {
+	r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Batches: 4, Bytes: 100 << 10, Handle: func(_ context.Context, list []*event.Event) error {
 		entered <- struct{}{}
 		<-leave
 		seen += len(list)
 		return nil
-	}, k8saudit.Limits{Batches: 4, Bytes: 100 << 10})
+	}})
 	server := httptest.NewServer(r)
 	defer server.Close()
 	large := "[" + strings.Repeat(minimal("a")+",", events-1) + minimal("b") + "]"

@@ -88,7 +88,7 @@ func logFiles(live string) ([]logFile, error) {
 			continue
 		}
 		info, err := os.Stat(filepath.Join(dir, e.Name())) // the live one may be a link
-		if errors.Is(err, fs.ErrNotExist) { // removed meanwhile
+		if errors.Is(err, fs.ErrNotExist) {                // removed meanwhile
 			continue
 		}
 		if err != nil {

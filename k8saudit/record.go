@@ -230,18 +230,29 @@ func rawTime(r *record, _ event.Ref) event.Value {
 	return event.Text(r.arena.since(start))
 }
 
+// uriParam returns the first value of a query parameter, as the reference does,
+// or all of them.
 func uriParam(r *record, ref event.Ref) event.Value {
 	_, query, _ := strings.Cut(r.text(r.uri), "?")
+	var all event.Value
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		if k, err := url.QueryUnescape(key); err != nil || k != ref.Key {
 			continue
 		}
-		if v, err := url.QueryUnescape(value); err == nil {
-			return event.Text(v)
+		v, err := url.QueryUnescape(value)
+		switch {
+		case err != nil:
+		case all.Missing():
+			all = event.Text(v)
+		default:
+			all.Text += " " + v
+		}
+		if r.arena.compat == Falco && !all.Missing() {
+			break
 		}
 	}
-	return event.Value{}
+	return all
 }
 
 func targetPod(r *record, _ event.Ref) event.Value {

@@ -33,12 +33,16 @@ const maxProblems = 10
 // An event that is over the limits is counted and given without its bodies.
 // Input that is not JSON lines and not JSON either ends in an error.
 func Decode(r io.Reader, yield func(*event.Event) error) (Stats, error) {
+	return decode(r, Falco, yield)
+}
+
+func decode(r io.Reader, compat Compat, yield func(*event.Event) error) (Stats, error) {
 	plain, err := unpack(r)
 	if err != nil {
 		return Stats{}, fmt.Errorf("read audit events: %w", err)
 	}
 	d := decoder{lines: newLines(plain)}
-	d.parser = newParser(newBatch(maxBatch), func(events []*event.Event) error {
+	d.parser = newParser(newBatch(maxBatch, compat), func(events []*event.Event) error {
 		for _, e := range events {
 			d.stats.Events++
 			if err := yield(e); err != nil {

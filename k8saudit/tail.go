@@ -20,6 +20,7 @@ type TailOptions struct {
 	Path      string // of the live file, as given to --audit-log-path
 	Handle    Handle
 	Positions Positions
+	Compat    Compat
 	Poll      time.Duration // how often to look for more; 0 means 250ms
 	Log       *slog.Logger
 }
@@ -62,7 +63,7 @@ func NewTail(opts TailOptions) *Tail {
 		opts.Poll = 250 * time.Millisecond
 	}
 	t := &Tail{opts: opts}
-	t.parser = newParser(newBatch(maxBatch), func(events []*event.Event) error {
+	t.parser = newParser(newBatch(maxBatch, opts.Compat), func(events []*event.Event) error {
 		if err := opts.Handle(t.ctx, events); err != nil {
 			return err
 		}

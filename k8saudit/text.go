@@ -14,6 +14,8 @@ type arena struct {
 	bytes []byte
 	texts []string
 
+	compat Compat // of the fields
+
 	cells []cell
 	owner *record // whose body is taken apart
 	era   uint32  // counts how often the cells were given back

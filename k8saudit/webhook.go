@@ -19,22 +19,23 @@ import (
 // are valid until it returns.
 type Handle func(ctx context.Context, events []*event.Event) error
 
-// Limits bound what a [Receiver] works on at a time. What is over them is
+// ReceiverOptions are what [NewReceiver] needs. What is over its limits is
 // refused for now, and the API server sends it again.
-type Limits struct {
-	Batches int   // batches; at least one
-	Bytes   int64 // bytes of batches, unpacked; one batch alone may be larger
+type ReceiverOptions struct {
+	Handle  Handle
+	Compat  Compat
+	Batches int   // that are worked on at a time; at least one
+	Bytes   int64 // of these batches, unpacked; one batch alone may be larger
 }
 
 // A Receiver is the HTTP handler for the audit webhook of API servers. It
 // answers 200 after the batch is handled, and an error that makes the API
 // server send the batch again otherwise. It is safe for concurrent use.
 type Receiver struct {
-	handle Handle
-	slots  chan struct{}
-	limit  int64
-	held   atomic.Int64 // bytes of batches
-	pool   sync.Pool    // of *delivery
+	opts  ReceiverOptions
+	slots chan struct{}
+	held  atomic.Int64 // bytes of batches
+	pool  sync.Pool    // of *delivery
 
 	batches, events                   atomic.Uint64
 	method, mediaType, tooLarge       atomic.Uint64
@@ -46,8 +47,8 @@ type Receiver struct {
 
 // NewReceiver returns a receiver. A batch has at most 256 MiB; the API server
 // does not bound them, and who may write large objects can make them.
-func NewReceiver(handle Handle, limits Limits) *Receiver {
-	return &Receiver{handle: handle, slots: make(chan struct{}, max(limits.Batches, 1)), limit: limits.Bytes}
+func NewReceiver(opts ReceiverOptions) *Receiver {
+	return &Receiver{opts: opts, slots: make(chan struct{}, max(opts.Batches, 1))}
 }
 
 // Counters says what a [Receiver] has seen since it was made.
@@ -114,7 +115,7 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	d, ok := r.pool.Get().(*delivery)
 	if !ok {
-		d = &delivery{batch: newBatch(maxBatch)}
+		d = &delivery{batch: newBatch(maxBatch, r.opts.Compat)}
 	}
 	defer r.release(d)
 	if r.readBody(w, req, d) {
@@ -143,7 +144,7 @@ var errBusy = errors.New("too many bytes in flight")
 func (r *Receiver) hold(d *delivery, n int64) error {
 	for {
 		held := r.held.Load()
-		if held+n > r.limit && held > d.held {
+		if held+n > r.opts.Bytes && held > d.held {
 			return errBusy
 		}
 		if r.held.CompareAndSwap(held, held+n) {
@@ -220,7 +221,7 @@ func (r *Receiver) handleBatch(w http.ResponseWriter, req *http.Request, d *deli
 	events, faults := 0, Faults{}
 	p := newParser(d.batch, func(list []*event.Event) error {
 		events += len(list)
-		return r.handle(req.Context(), list)
+		return r.opts.Handle(req.Context(), list)
 	}, func(err error) { faults.count(err) })
 	err := p.documents(d.body)
 	// What was read before a fault is handled: the API server does not send a

@@ -43,10 +43,10 @@ func (p positions) SavePosition(ctx context.Context, log string, pos k8saudit.Po
 }
 
 // openTails makes what follows the files of audit logs.
-func (s *Server) openTails() {
+func (s *Server) openTails(compat k8saudit.Compat) {
 	for _, file := range s.cfg.Detection.AuditFiles {
 		s.tails = append(s.tails, k8saudit.NewTail(k8saudit.TailOptions{
-			Path: file, Handle: s.detect, Positions: positions{s.store}, Log: s.log,
+			Path: file, Handle: s.detect, Compat: compat, Positions: positions{s.store}, Log: s.log,
 		}))
 	}
 }
@@ -229,4 +229,3 @@ func (s *Server) auditProblems(st *state) []string {
 	}
 	return out
 }
-

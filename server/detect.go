@@ -12,9 +12,12 @@ import (
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
-// auditLimits bound the batches of audit events in memory: the API server sends
-// a refused one again.
-func auditLimits() k8saudit.Limits { return k8saudit.Limits{Batches: 8, Bytes: 64 << 20} }
+// Bounds on the batches of audit events in memory. The API server sends a
+// refused one again.
+const (
+	auditBatches = 8
+	auditBytes   = 64 << 20
+)
 
 // detect runs a batch of audit events through the rules. It returns nil only
 // when the alerts are on disk: the API server sends the batch again otherwise,

@@ -24,6 +24,8 @@ request has at most one alert of a rule, as in the server.
 
   --rules PATH         a rule file or folder in place of the built-in rules; may
                        be given several times
+  --compat falco|fixed fields as Falco has them, defects included, or as their
+                       names promise (default falco)
   --match first|all    alerts of an event: of the first rule that matches, as
                        the server does, or of all (default first)
 
@@ -37,7 +39,9 @@ Example: try a rule of your own on yesterday's log:
 func replay(ctx context.Context, args []string, std streams) error {
 	var paths []string
 	var all bool
+	var compat k8saudit.Compat
 	flags := newFlags("replay")
+	flags.Func("compat", "", func(s string) (err error) { compat, err = k8saudit.ParseCompat(s); return err })
 	flags.Func("rules", "", func(s string) error { paths = append(paths, s); return nil })
 	flags.Func("match", "", choice(&all, "first", "all"))
 	events, err := parse(flags, args, replayUsage, std.out)
@@ -51,7 +55,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
-	r := replayer{mode: rule.First, out: json.NewEncoder(std.out), raised: map[string]bool{}}
+	r := replayer{mode: rule.First, compat: compat, out: json.NewEncoder(std.out), raised: map[string]bool{}}
 	r.out.SetEscapeHTML(false)
 	if all {
 		r.mode = rule.All
@@ -74,6 +78,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 type replayer struct {
 	rules  *rule.Set
 	mode   rule.Mode
+	compat k8saudit.Compat
 	out    *json.Encoder
 	raised map[string]bool // ids of alerts
 }
@@ -88,7 +93,7 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 		defer f.Close()
 		in = f
 	}
-	stats, err := k8saudit.Decode(in, func(e *event.Event) error {
+	stats, err := r.compat.Decode(in, func(e *event.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -44,14 +44,14 @@ func receive() error {
 		return err
 	}
 	defer db.Close()
-	receiver := k8saudit.NewReceiver(func(ctx context.Context, events []*event.Event) error {
+	receiver := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Batches: 8, Bytes: 64 << 20, Handle: func(ctx context.Context, events []*event.Event) error {
 		var alerts []alert.Alert
 		for _, e := range events {
 			alerts = append(alerts, rules.Match(e, rule.First)...)
 		}
 		_, err := db.AddAlerts(ctx, alerts)
 		return err
-	}, k8saudit.Limits{Batches: 8, Bytes: 64 << 20})
+	}})
 	mux := http.NewServeMux()
 	mux.Handle("/audit", receiver)
 	mux.HandleFunc("/seen", func(w http.ResponseWriter, _ *http.Request) {
