@@ -19,6 +19,23 @@ import (
 	"github.com/kubeguardian/kubeguardian/store"
 )
 
+// faultCauses says of which kinds faults are.
+func faultCauses(faults k8saudit.Faults) string {
+	var out []string
+	for _, cause := range []struct {
+		n    uint64
+		text string
+	}{
+		{faults.JSON, "are no JSON"}, {faults.Event, "are no audit events"}, {faults.Depth, "are nested too deep"},
+		{faults.Size, "are too large"}, {faults.Cut, "were cut by the log service"},
+	} {
+		if cause.n > 0 {
+			out = append(out, fmt.Sprint(cause.n, " ", cause.text))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
 // positions keeps how far the files of audit logs have been read.
 type positions struct{ store *store.Store }
 
@@ -51,13 +68,16 @@ func (s *Server) openTails(compat k8saudit.Compat) {
 	}
 }
 
-// auditEvents returns how many audit events have been handled.
-func (s *Server) auditEvents() uint64 {
-	n := s.receiver.Counters().Events
+// auditEvents returns how many audit events have been handled, and what was not
+// taken as it came.
+func (s *Server) auditEvents() (n uint64, faults k8saudit.Faults) {
+	c := s.receiver.Counters()
+	n, faults = c.Events, c.Faults
 	for _, t := range s.tails {
-		n += t.Counters().Events
+		c := t.Counters()
+		n, faults = n+c.Events, faults.Plus(c.Faults)
 	}
-	return n
+	return n, faults
 }
 
 // The rules of the alerts about the audit log itself.
@@ -221,6 +241,9 @@ func (s *Server) auditProblems(st *state) []string {
 	var out []string
 	if !st.auditBlind.IsZero() {
 		out = append(out, fmt.Sprintf("The audit log is blind since %s: requests to the API server do not appear in it, and no rule can see them.", st.auditBlind.UTC().Format(time.RFC3339)))
+	}
+	if _, faults := s.auditEvents(); faults.Malformed() > 0 {
+		out = append(out, fmt.Sprintf("Since the start %d audit events could not be read, or not with their bodies: %s.", faults.Malformed(), faultCauses(faults)))
 	}
 	for i, t := range s.tails {
 		if c := t.Counters(); c.Gaps > 0 {

@@ -39,9 +39,10 @@ func (s *Server) posture() (control.Score, []control.Fix, time.Time) {
 func (s *Server) health() web.Health {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
+	events, _ := s.auditEvents()
 	h := web.Health{
 		LastAuditEvent: s.state.lastEvent,
-		AuditEvents:    int64(s.auditEvents()),
+		AuditEvents:    int64(events),
 		Admission:      s.cfg.Admission.Enabled && s.state.registered == nil,
 		Problems:       []string{},
 	}
