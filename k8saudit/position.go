@@ -84,7 +84,7 @@ func logFiles(live string) ([]logFile, error) {
 	}
 	var files []logFile
 	for _, e := range entries {
-		if e.Name() != base && !formerly(e.Name(), base) {
+		if style, _ := formerName(e.Name(), base); style == other && e.Name() != base {
 			continue
 		}
 		info, err := os.Stat(filepath.Join(dir, e.Name())) // the live one may be a link
@@ -99,13 +99,27 @@ func logFiles(live string) ([]logFile, error) {
 		}
 		files = append(files, newLogFile(filepath.Join(dir, e.Name()), info))
 	}
-	slices.SortFunc(files, func(a, b logFile) int {
-		if last := cmp.Compare(bit(filepath.Base(a.path) == base), bit(filepath.Base(b.path) == base)); last != 0 {
-			return last
-		}
-		return cmp.Or(a.written.Compare(b.written), cmp.Compare(a.path, b.path))
-	})
+	slices.SortFunc(files, func(a, b logFile) int { return older(a, b, base) })
 	return files, nil
+}
+
+// older compares the age of files. Their names say more than the time of the
+// last write, which packing changes; between different ways of naming that is
+// all there is.
+func older(a, b logFile, base string) int {
+	nameA, nameB := filepath.Base(a.path), filepath.Base(b.path)
+	if nameA == base || nameB == base {
+		return cmp.Compare(bit(nameA == base), bit(nameB == base)) // the live one is the youngest
+	}
+	styleA, keyA := formerName(nameA, base)
+	styleB, keyB := formerName(nameB, base)
+	if styleA != styleB {
+		return cmp.Or(a.written.Compare(b.written), cmp.Compare(nameA, nameB))
+	}
+	if styleA == numbered {
+		return -cmp.Or(cmp.Compare(len(keyA), len(keyB)), cmp.Compare(keyA, keyB), cmp.Compare(nameA, nameB))
+	}
+	return cmp.Or(cmp.Compare(keyA, keyB), cmp.Compare(nameA, nameB))
 }
 
 func bit(b bool) int {
@@ -115,20 +129,33 @@ func bit(b bool) int {
 	return 0
 }
 
-// formerly reports whether name is that of a file which was the live one:
-// audit-2026-11-26T10-00-00.000.log, audit.log.1, each also with .gz.
-func formerly(name, base string) bool {
+// A nameStyle is how files are named that are no longer live.
+type nameStyle uint8
+
+const (
+	other    nameStyle = iota
+	numbered           // audit.log.1, the lower the younger
+	dated              // audit-2026-11-26T10-00-00.000.log, audit.log-20261126
+)
+
+// formerName returns the part of a name that tells files apart which were the
+// live one, without .gz; the style is other if it is none of them.
+func formerName(name, base string) (nameStyle, string) {
 	name = strings.TrimSuffix(name, ".gz")
 	ext := filepath.Ext(base)
-	stem := strings.TrimSuffix(base, ext)
-	if rest, ok := strings.CutPrefix(name, base); ok {
-		return len(rest) > 1 && strings.ContainsRune(".-", rune(rest[0])) && isDigit(rest[1])
+	if n, ok := strings.CutPrefix(name, base+"."); ok && strings.Trim(n, "0123456789") == "" && n != "" {
+		return numbered, n
 	}
-	rest, ok := strings.CutPrefix(name, stem+"-")
-	return ok && strings.HasSuffix(rest, ext) && isDigit(rest[0])
+	date, ok := strings.CutPrefix(name, base+"-")
+	if !ok {
+		date, ok = strings.CutPrefix(strings.TrimSuffix(name, ext), strings.TrimSuffix(base, ext)+"-")
+		ok = ok && strings.HasSuffix(name, ext)
+	}
+	if ok && date != "" && date[0] >= '0' && date[0] <= '9' {
+		return dated, date
+	}
+	return other, ""
 }
-
-func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // begins reports whether a file begins as a print says.
 func (f logFile) begins(p Print) (bool, error) {

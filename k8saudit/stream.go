@@ -22,6 +22,10 @@ type Stats struct {
 
 const maxProblems = 10
 
+// decodeBatch is how many events of a list are parsed at once; of lines it is
+// one at a time anyway.
+const decodeBatch = 64
+
 // Decode reads events from a file of the audit log: JSON lines of an Event,
 // an EventList or an array of events each, or one such JSON value over several
 // lines; or the records that a cloud wraps them in; each also packed by gzip. It calls
@@ -42,7 +46,7 @@ func decode(r io.Reader, compat Compat, yield func(*event.Event) error) (Stats, 
 		return Stats{}, fmt.Errorf("read audit events: %w", err)
 	}
 	d := decoder{lines: newLines(plain)}
-	d.parser = newParser(newBatch(maxBatch, compat), func(events []*event.Event) error {
+	d.parser = newParser(newBatch(decodeBatch, compat), func(events []*event.Event) error {
 		for _, e := range events {
 			d.stats.Events++
 			if err := yield(e); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -290,4 +291,66 @@ func TestTailWaits(t *testing.T) {
 	f.write(2)
 	f.await()
 	f.stop()
+}
+
+// A log that is written to and renamed all the time, read by a tail that is
+// stopped and killed again and again: each event is seen, and twice only if it
+// was read again after a kill.
+func TestTailUnderRotation(t *testing.T) {
+	f := newFollower(t)
+	f.start()
+	rnd := rand.New(rand.NewPCG(5, 6))
+	kills := 0
+	for i := range 60 {
+		f.write(1 + rnd.IntN(40))
+		switch rnd.IntN(6) {
+		case 0:
+			f.rename(fmt.Sprintf("audit-2026-11-26T10-%02d-00.000.log", i))
+			f.write(1)
+		case 1:
+			f.stop()
+			f.start()
+		case 2: // what a kill leaves: the position of some time ago
+			pos, known, err := f.positions.Position(t.Context(), f.log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.stop()
+			if known {
+				if err := f.positions.SavePosition(t.Context(), f.log, pos); err != nil {
+					t.Fatal(err)
+				}
+			}
+			kills++
+			f.start()
+		default:
+			time.Sleep(time.Duration(rnd.IntN(8)) * time.Millisecond)
+		}
+	}
+	seen := map[string]int{}
+	for end := time.Now().Add(30 * time.Second); len(seen) < f.next && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		clear(seen)
+		f.mu.Lock()
+		for _, id := range f.seen {
+			seen[id]++
+		}
+		f.mu.Unlock()
+	}
+	f.stop()
+	again := 0
+	for i := range f.next {
+		switch n := seen[fmt.Sprintf("e%d", i+1)]; {
+		case n == 0:
+			t.Errorf("event %d of %d is lost", i+1, f.next)
+		case n > 1:
+			again++
+		}
+	}
+	if kills == 0 || again > 0 && again == f.next {
+		t.Errorf("%d kills, %d of %d events twice", kills, again, f.next)
+	}
+	if c := f.tail.Counters(); c.Gaps != 0 || c.Faults != (k8saudit.Faults{}) {
+		t.Errorf("counters = %+v", c)
+	}
+	t.Logf("%d events, %d of them read again after %d kills", f.next, again, kills)
 }
