@@ -22,7 +22,7 @@ type TailOptions struct {
 	Positions Positions
 	Compat    Compat
 	Poll      time.Duration // how often to look for more; 0 means 250ms
-	Log       *slog.Logger
+	Log       *slog.Logger  // nil: nobody is told
 }
 
 // A Tail follows the audit log of an API server in its files, through renaming,
@@ -61,6 +61,9 @@ type TailCounters struct {
 func NewTail(opts TailOptions) *Tail {
 	if opts.Poll == 0 {
 		opts.Poll = 250 * time.Millisecond
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	t := &Tail{opts: opts}
 	t.parser = newParser(newBatch(maxBatch, opts.Compat), func(events []*event.Event) error {

@@ -95,29 +95,30 @@ const auditBlindAfter = 3
 // auditBeats are the requests that were sent so that they appear in the audit
 // log.
 type auditBeats struct {
-	mu    sync.Mutex
-	sent  map[string]time.Time // that were answered or may be, and have not been seen
-	last  time.Time            // when one was seen last; zero: never
-	delay time.Duration        // from its request until it was seen
+	mu   sync.Mutex
+	sent map[string]time.Time // that were answered or may be, and have not been seen
+	last time.Time            // when one was seen last; zero: never
 }
 
-// saw notes an event that is one of ours. An id that nobody knows was sent by
-// somebody else, or before a restart.
-func (b *auditBeats) saw(e *event.Event, now time.Time) {
+// saw notes an event that is one of ours, and returns how long it took to come.
+// An id that nobody knows was sent by somebody else, or before a restart.
+func (b *auditBeats) saw(e *event.Event, now time.Time) (delay time.Duration, ours bool) {
 	if !strings.HasPrefix(e.ID, beatPrefix) {
-		return
+		return 0, false
 	}
 	id, _, _ := strings.Cut(e.ID, "\x00")
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if sent, ok := b.sent[id]; ok {
-		b.last, b.delay = now, now.Sub(sent)
+	sent, ours := b.sent[id]
+	if ours {
+		b.last = now
 		for id, other := range b.sent { // what was sent before is of no more interest
 			if !other.After(sent) {
 				delete(b.sent, id)
 			}
 		}
 	}
+	return now.Sub(sent), ours
 }
 
 // missing returns how many still are to be seen, and when the oldest of them
@@ -201,7 +202,7 @@ func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
 	now := time.Now()
 	missing, n := s.beats.missing()
 	s.beats.mu.Lock()
-	last, delay := s.beats.last, s.beats.delay
+	last := s.beats.last
 	s.beats.mu.Unlock()
 	var before time.Time
 	blind := n >= auditBlindAfter && now.Sub(missing) >= limit
@@ -215,7 +216,7 @@ func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
 		}
 		blind = !st.auditBlind.IsZero()
 	})
-	s.metrics.auditSeen(blind, last, delay)
+	s.metrics.auditSeen(blind, last)
 	switch {
 	case blind && before.IsZero():
 		seen := "never"

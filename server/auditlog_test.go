@@ -70,7 +70,7 @@ func (r *running) awaitAlerts(want int) {
 func TestAuditBeats(t *testing.T) {
 	var b auditBeats
 	at := func(s int) time.Time { return time.Date(2026, 3, 4, 5, 6, s, 0, time.UTC) }
-	saw := func(id string, s int) { b.saw(&event.Event{ID: id + "\x00rest"}, at(s)) }
+	saw := func(id string, s int) (time.Duration, bool) { return b.saw(&event.Event{ID: id + "\x00rest"}, at(s)) }
 	if _, n := b.missing(); n != 0 {
 		t.Errorf("%d are missing before any was sent", n)
 	}
@@ -78,14 +78,19 @@ func TestAuditBeats(t *testing.T) {
 		b.add(id, at(10*i))
 	}
 	b.remove("kubeguardian-d") // there was no answer
-	saw("kubeguardian-forged", 21)
-	saw("somebody", 21)
+	for _, id := range []string{"kubeguardian-forged", "kubeguardian-d", "somebody"} {
+		if _, ours := saw(id, 21); ours {
+			t.Errorf("%s is taken for ours", id)
+		}
+	}
 	if oldest, n := b.missing(); n != 3 || !oldest.Equal(at(0)) || !b.last.IsZero() {
 		t.Errorf("%d are missing since %v, last seen %v", n, oldest, b.last)
 	}
-	saw("kubeguardian-b", 22)
-	if oldest, n := b.missing(); n != 1 || !oldest.Equal(at(20)) || !b.last.Equal(at(22)) || b.delay != 12*time.Second {
-		t.Errorf("%d are missing since %v, last seen %v after %v", n, oldest, b.last, b.delay)
+	if delay, ours := saw("kubeguardian-b", 22); !ours || delay != 12*time.Second {
+		t.Errorf("our own is seen after %v, %v; want 12 s", delay, ours)
+	}
+	if oldest, n := b.missing(); n != 1 || !oldest.Equal(at(20)) || !b.last.Equal(at(22)) {
+		t.Errorf("%d are missing since %v, last seen %v", n, oldest, b.last)
 	}
 	for i := range 100 {
 		b.forget()

@@ -26,7 +26,9 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest, now := time.Time{}, time.Now()
 	for _, e := range events {
-		s.beats.saw(e, now)
+		if delay, ours := s.beats.saw(e, now); ours {
+			s.metrics.auditDelay.Observe(delay.Seconds())
+		}
 		alerts = append(alerts, s.rules.Match(e, rule.First)...)
 		if e.Time.After(newest) {
 			newest = e.Time

@@ -37,7 +37,7 @@ type metrics struct {
 
 	auditBlind prometheus.Gauge
 	auditBeat  prometheus.Gauge
-	auditDelay prometheus.Gauge
+	auditDelay prometheus.Histogram
 
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
@@ -86,7 +86,10 @@ func newMetrics(version string, auditLog auditCollector, authorityEnds func() ti
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
 	m.auditBlind = gauge("audit_blind", "1 when requests to the API server do not appear in the audit log.").WithLabelValues()
 	m.auditBeat = gauge("audit_heartbeat_timestamp_seconds", "When a request of our own was seen in the audit log last.").WithLabelValues()
-	m.auditDelay = gauge("audit_delay_seconds", "From that request until it was seen.").WithLabelValues()
+	m.auditDelay = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "kubeguardian", Name: "audit_delay_seconds", Help: "From a request of our own until it was seen in the audit log.",
+		Buckets: prometheus.ExponentialBuckets(0.125, 2, 10),
+	})
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
@@ -94,15 +97,15 @@ func newMetrics(version string, auditLog auditCollector, authorityEnds func() ti
 	return m
 }
 
-// auditSeen notes what the last heartbeat in the audit log said.
-func (m *metrics) auditSeen(blind bool, last time.Time, delay time.Duration) {
+// auditSeen notes whether requests appear in the audit log, and when one did
+// last.
+func (m *metrics) auditSeen(blind bool, last time.Time) {
 	m.auditBlind.Set(0)
 	if blind {
 		m.auditBlind.Set(1)
 	}
 	if !last.IsZero() {
 		m.auditBeat.Set(float64(last.UnixMilli()) / 1000)
-		m.auditDelay.Set(delay.Seconds())
 	}
 }
 

@@ -230,7 +230,7 @@ func (r *logReader) testBlind(t *testing.T) {
 	r.point(t, r.auditLog)
 	r.awaitAlert(t, "Audit log is no longer blind")
 	r.awaitMetric(t, "kubeguardian_audit_blind 0")
-	r.awaitMetric(t, "kubeguardian_audit_delay_seconds")
+	r.awaitMetric(t, "kubeguardian_audit_delay_seconds_count")
 }
 
 func (r *logReader) awaitMetric(t *testing.T, line string) {
