@@ -99,6 +99,10 @@ func logFiles(live string) ([]logFile, error) {
 		}
 		files = append(files, newLogFile(filepath.Join(dir, e.Name()), info))
 	}
+	files = slices.DeleteFunc(files, func(f logFile) bool { // that is just being packed
+		plain := strings.TrimSuffix(f.path, ".gz")
+		return f.packed() && slices.ContainsFunc(files, func(g logFile) bool { return g.path == plain })
+	})
 	slices.SortFunc(files, func(a, b logFile) int { return older(a, b, base) })
 	return files, nil
 }
@@ -160,18 +164,36 @@ func formerName(name, base string) (nameStyle, string) {
 // begins reports whether a file begins as a print says.
 func (f logFile) begins(p Print) (bool, error) {
 	in, err := f.open(0)
+	if f.packed() && err != nil && !errors.Is(err, fs.ErrNotExist) { // damaged
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
 	defer in.Close()
 	start := make([]byte, p.Size)
 	if n, err := io.ReadFull(in, start); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if f.packed() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			return false, nil
 		}
 		return false, fmt.Errorf("read %d bytes of %s: %w", n, f.path, err)
 	}
 	return newPrint(start) == p, nil
+}
+
+// begin returns the first bytes of a file, unpacked; of a packed one that is
+// damaged later, those that there are.
+func (f logFile) begin() ([]byte, error) {
+	in, err := f.open(0)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	start, err := io.ReadAll(io.LimitReader(in, printSize))
+	if err != nil && (!f.packed() || len(start) == 0) {
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	return start, nil
 }
 
 // open opens a file at an offset, unpacked.
@@ -191,7 +213,7 @@ func (f logFile) open(offset int64) (io.ReadCloser, error) {
 	if err == nil {
 		_, err = io.CopyN(io.Discard, in, offset)
 	}
-	if err != nil && (!errors.Is(err, io.EOF) || in == nil) {
+	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("unpack %s: %w", f.path, err)
 	}

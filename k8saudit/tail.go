@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -197,23 +198,27 @@ func (t *Tail) openNewer(files []logFile, after time.Time) error {
 
 func (t *Tail) open(f logFile, offset int64) error {
 	t.close()
-	in, err := f.open(0)
-	if err != nil {
-		return err
-	}
-	start, err := io.ReadAll(io.LimitReader(in, printSize))
+	start, err := f.begin()
 	if err == nil {
-		err = in.Close()
+		t.in, err = f.open(offset)
+	}
+	if err != nil && f.packed() && !errors.Is(err, fs.ErrNotExist) {
+		t.damaged(f, err)
+		start, t.in, err = nil, io.NopCloser(strings.NewReader("")), nil
 	}
 	if err != nil {
-		return fmt.Errorf("read %s: %w", f.path, err)
-	}
-	if t.in, err = f.open(offset); err != nil {
 		return err
 	}
 	t.file, t.begin = f, start
 	t.pos = Position{Device: f.device, Inode: f.inode, Print: newPrint(start), Offset: offset, Time: f.written}
 	return nil
+}
+
+// damaged notes a packed file that cannot be read, or not to its end. It will
+// not get better, so the log goes on behind it.
+func (t *Tail) damaged(f logFile, err error) {
+	t.count(func(c *TailCounters) { c.Gaps++ })
+	t.opts.Log.Error("audit events are lost: a packed file is damaged", "file", f.path, "error", err)
 }
 
 // The sizes of what is read at once.
@@ -230,7 +235,12 @@ func (t *Tail) read() (more bool, err error) {
 	}
 	n, err := t.in.Read(t.buf[len(t.buf):cap(t.buf)])
 	if err != nil && !errors.Is(err, io.EOF) {
-		return false, fmt.Errorf("read %s: %w", t.file.path, err)
+		if !t.file.packed() {
+			return false, fmt.Errorf("read %s: %w", t.file.path, err)
+		}
+		t.damaged(t.file, err)
+		t.in.Close() // it was only read
+		t.in = io.NopCloser(strings.NewReader(""))
 	}
 	fresh := len(t.buf)
 	t.buf = t.buf[:fresh+n]

@@ -223,6 +223,37 @@ func TestTail(t *testing.T) {
 			f.write(2)
 			f.start()
 		}},
+		{name: "packed at this moment", do: func(f *follower) {
+			f.stop()
+			f.write(2)
+			f.rename("audit.log.1")
+			if err := os.WriteFile(f.log+".1.gz", []byte{0x1f, 0x8b, 8}, 0o600); err != nil {
+				f.t.Fatal(err)
+			}
+			f.write(2)
+			f.start()
+		}},
+		{name: "a packed file that is damaged", gaps: 1, do: func(f *follower) {
+			f.stop()
+			f.write(2)
+			f.rename("audit.log.2")
+			if err := os.WriteFile(f.log+".1.gz", []byte{0x1f, 0x8b, 8}, 0o600); err != nil {
+				f.t.Fatal(err)
+			}
+			f.write(2)
+			f.start()
+		}},
+		{name: "a packed file that is cut", gaps: 1, do: func(f *follower) {
+			f.stop()
+			f.write(2)
+			f.rename("audit.log.2")
+			lines := zip(f.line() + "\n" + f.line() + "\n")
+			if err := os.WriteFile(f.log+".1.gz", []byte(lines[:len(lines)-6]), 0o600); err != nil {
+				f.t.Fatal(err)
+			}
+			f.write(2)
+			f.start()
+		}},
 		{name: "copied and truncated while stopped, before the end was read", do: func(f *follower) {
 			f.stop()
 			f.write(2)

@@ -224,7 +224,7 @@ func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
 			seen = last.UTC().Format(time.RFC3339)
 		}
 		s.log.Error("the audit log is blind", "since", missing, "lastSeen", seen)
-		s.raiseAudit(ctx, alert.Critical, ruleAuditBlind, seen, "Requests to the API server do not appear in the audit log that arrives here, so that no detection rule can see them; last seen: "+seen)
+		s.raiseAudit(ctx, alert.Critical, ruleAuditBlind, missing.String(), "Requests to the API server do not appear in the audit log that arrives here, so that no detection rule can see them; last seen: "+seen)
 	case !blind && !before.IsZero():
 		s.log.Info("the audit log is no longer blind", "since", before)
 		s.raiseAudit(ctx, alert.Notice, ruleAuditSees, before.String(), "Requests appear in the audit log again; they did not from "+before.UTC().Format(time.RFC3339)+" on, until the log has been caught up with")
