@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -111,6 +112,22 @@ func TestEventsAgainstStandard(t *testing.T) {
 			}
 			if raw != nil && !strings.HasPrefix(strings.TrimSpace(string(raw)), `"`) {
 				sameJSON(t, got.Text, raw)
+			}
+		}
+		for _, path := range [][]string{{"user", "extra"}, {"user", "groups", "1"}, {"impersonatedUser", "username"}, {"objectRef", "uid"}, {"responseStatus", "metadata"}, {"annotations", "x"}, {"sourceIPs", "0"}, {"unknown", "a"}} {
+			parent, last := oracle(data, path[:len(path)-1]...), path[len(path)-1]
+			raw := oracle(parent, last)
+			var list []json.RawMessage
+			if i, err := strconv.Atoi(last); err == nil && json.Unmarshal(parent, &list) == nil && i < len(list) {
+				raw = list[i]
+			}
+			want := ""
+			if raw != nil && json.Unmarshal(raw, &want) != nil || string(raw) == "null" {
+				want = "" // compared below
+			}
+			got := ask(t, e, "jevt.value", "/"+strings.Join(path, "/"))
+			if got.Missing() != (raw == nil) || raw != nil && raw[0] == '"' && got.Text != want {
+				t.Fatalf("%s of %s = %q, want %s", path, data, got, raw)
 			}
 		}
 		var groups []string

@@ -55,6 +55,17 @@ func (r *record) root(which int, s span) node {
 	return node{r, r.roots[which]}
 }
 
+// part returns a part of the event that is not asked for so often that its node
+// is kept.
+func (r *record) part(s span) node {
+	if s.form == absent {
+		return node{}
+	}
+	r.arena.enter(r)
+	r.arena.cells = append(r.arena.cells, cell{span: s})
+	return node{r, uint32(len(r.arena.cells) - 1)}
+}
+
 func (r *record) requestObject() node  { return r.root(requestRoot, r.request) }
 func (r *record) responseObject() node { return r.root(responseRoot, r.response) }
 func (r *record) whole() node          { return r.root(wholeRoot, r.at) }
@@ -274,14 +285,17 @@ func pointerValue(r *record, ref event.Ref) event.Value {
 		return r.requestObject().at(path[1:]...).value()
 	case path[0] == "responseObject":
 		return r.responseObject().at(path[1:]...).value()
-	case len(path) == 1:
-		if s, ok := r.member(path[0]); ok {
-			return r.value(s)
-		}
 	case len(path) == 2 && path[0] == "annotations":
 		return r.annotation(path[1])
 	}
-	return r.whole().at(path...).value()
+	s, ok := r.member(path[0])
+	switch {
+	case !ok:
+		return r.whole().at(path...).value()
+	case len(path) == 1:
+		return r.value(s)
+	}
+	return r.part(s).at(path[1:]...).value()
 }
 
 // member returns the place of a member of the event that is at hand.
@@ -305,6 +319,12 @@ func (r *record) member(name string) (s span, ok bool) {
 		return r.objectRef, true
 	case "responseStatus":
 		return r.responseStatus, true
+	case "impersonatedUser":
+		return r.impersonated, true
+	case "sourceIPs":
+		return r.sourceIPs, true
+	case "annotations":
+		return r.annotations, true
 	}
 	return span{}, false
 }
