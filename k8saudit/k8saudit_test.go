@@ -663,6 +663,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"kind":"EventList","items":[` + minimal("a") + `,null,3]}` + "\n" + minimal("b")))
 	f.Add([]byte("[" + minimal("a") + "]\n{\"\n"))
 	f.Add([]byte("{\n\"auditID\": 1}"))
+	f.Add([]byte(google("io.k8s.core.v1.pods.create", "core/v1/namespaces/shop/pods/web", "")))
+	f.Add([]byte(`{"records":[{"category":"kube-audit","properties":{"log":` + quoted(minimal("a")) + `}}]}`))
+	f.Add([]byte(`{"logStream":"kube-apiserver-audit-1","logEvents":[{"message":` + quoted(minimal("a")) + `},{"message":"{\"auditID\":\"b[Truncated...]"}]}`))
 	fields := event.Fields(event.K8sAudit)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		events := 0
