@@ -135,6 +135,15 @@ type Detection struct {
 	Append []OutputAppend `yaml:"append"`
 	// Static has the values of the fields static.<name>.
 	Static []StaticField `yaml:"static"`
+	// Compat is falco, for fields that give what Falco's do, defects included,
+	// or fixed, for what their names promise.
+	Compat string `yaml:"compat"`
+	// AuditFiles are files that API servers write their audit log to, as given
+	// to --audit-log-path, besides the webhook.
+	AuditFiles []string `yaml:"auditFiles"`
+	// Heartbeat is how often a request of our own is sent that the audit log
+	// must show: 1s to 1h, or 0s to send none.
+	Heartbeat time.Duration `yaml:"heartbeat"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
 }
@@ -198,7 +207,9 @@ func Default() *Config {
 		Admission: Admission{
 			Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second, ExternalData: ExternalData{CacheTTL: 3 * time.Minute},
 		},
-		Detection: Detection{Match: "first", Priority: "debug", RespondWithin: 24 * time.Hour},
+		Detection: Detection{
+			Match: "first", Priority: "debug", Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour,
+		},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
 	}

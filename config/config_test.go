@@ -79,7 +79,8 @@ func TestFullFile(t *testing.T) {
 		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, Match: "all", Priority: "notice",
 			Select: []RuleSelection{{Rule: "Pod*"}, {Tag: "k8s", Enabled: true}},
 			Append: []OutputAppend{{Source: "k8s_audit", Rule: "Listing", Tags: []string{"a", "b"}, Output: "on %static.region", Fields: []OutputField{{Name: "ka.uri"}, {Name: "who", Format: "%ka.user.name"}}}},
-			Static: []StaticField{{Name: "region", Value: "eu"}}, RespondWithin: 4 * time.Hour},
+			Static: []StaticField{{Name: "region", Value: "eu"}},
+			Compat: "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
 	}

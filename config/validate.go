@@ -22,9 +22,7 @@ func (d *decoder) validate(c *Config) {
 	d.webhook(c)
 	d.admission(&c.Admission)
 	d.paths("detection.rules", c.Detection.Rules)
-	d.oneOf("detection.match", c.Detection.Match, "first", "all")
-	d.oneOf("detection.priority", c.Detection.Priority, "emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
-	d.rules(&c.Detection)
+	d.detection(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
@@ -154,6 +152,25 @@ func (d *decoder) externalData(e *ExternalData) {
 	}
 	if e.CacheTTL < 0 || e.CacheTTL > 24*time.Hour {
 		d.bad("admission.externalData.cacheTTL", "want 0s to 24h, have %s", e.CacheTTL)
+	}
+}
+
+func (d *decoder) detection(c *Detection) {
+	d.oneOf("detection.match", c.Match, "first", "all")
+	d.oneOf("detection.priority", c.Priority, "emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+	d.rules(c)
+	d.oneOf("detection.compat", c.Compat, "falco", "fixed")
+	d.paths("detection.auditFiles", c.AuditFiles)
+	for i, file := range c.AuditFiles {
+		if !filepath.IsAbs(file) && strings.TrimSpace(file) != "" {
+			d.bad(index("detection.auditFiles", i), "want the whole path, have %q", clip(file))
+		}
+		if slices.Contains(c.AuditFiles[:i], file) {
+			d.bad(index("detection.auditFiles", i), "%q is there twice", clip(file))
+		}
+	}
+	if h := c.Heartbeat; h != 0 && (h < time.Second || h > time.Hour) {
+		d.bad("detection.heartbeat", "want 1s to 1h, or 0s, have %s", h)
 	}
 }
 

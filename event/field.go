@@ -34,6 +34,7 @@ type Ref struct {
 	Key     string   // the argument as written
 	Index   int      // of an index argument; -1 without one
 	Pointer []string // the parts of a pointer argument, unescaped
+	ID      ID       // of the field, for a source that finds its fields by number
 }
 
 // Sources lists the sources that rules can be written for.
@@ -71,7 +72,7 @@ func AlertFields(source string) []Ref {
 	var refs []Ref
 	if source == K8sAudit {
 		for _, name := range auditAlertFields {
-			refs = append(refs, Ref{Field: Field{Name: name}, Text: name, Index: -1})
+			refs = append(refs, Ref{Field: Field{Name: name}, Text: name, Index: -1, ID: id(name)})
 		}
 	}
 	return refs
@@ -88,7 +89,7 @@ func Lookup(source, name string) (Field, bool) {
 
 // Resolve binds a field to an argument; arg is nil if the rule gives none.
 func Resolve(f Field, arg *string) (Ref, error) {
-	ref := Ref{Field: f, Text: f.Name, Index: -1}
+	ref := Ref{Field: f, Text: f.Name, Index: -1, ID: id(f.Name)}
 	if arg == nil {
 		if f.Arg == KeyArg || f.Arg == PointerArg {
 			return ref, fmt.Errorf("field %s needs an argument: %s[…]", f.Name, f.Name)

@@ -12,7 +12,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -36,6 +35,10 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 
+	auditBlind prometheus.Gauge
+	auditBeat  prometheus.Gauge
+	auditDelay prometheus.Histogram
+
 	reloads     *prometheus.CounterVec
 	rulesFailed prometheus.Gauge
 
@@ -45,7 +48,7 @@ type metrics struct {
 	providerFailures *prometheus.CounterVec
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time, runaways func() int) *metrics {
+func newMetrics(version string, auditLog auditCollector, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -92,11 +95,30 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
 	m.registry.MustRegister(m.reloads, m.rulesFailed)
 	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
+	m.auditBlind = gauge("audit_blind", "1 when requests to the API server do not appear in the audit log.").WithLabelValues()
+	m.auditBeat = gauge("audit_heartbeat_timestamp_seconds", "When a request of our own was seen in the audit log last.").WithLabelValues()
+	m.auditDelay = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "kubeguardian", Name: "audit_delay_seconds", Help: "From a request of our own until it was seen in the audit log.",
+		Buckets: prometheus.ExponentialBuckets(0.125, 2, 10),
+	})
+	m.registry.MustRegister(auditLog, m.auditBlind, m.auditBeat, m.auditDelay)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// auditSeen notes whether requests appear in the audit log, and when one did
+// last.
+func (m *metrics) auditSeen(blind bool, last time.Time) {
+	m.auditBlind.Set(0)
+	if blind {
+		m.auditBlind.Set(1)
+	}
+	if !last.IsZero() {
+		m.auditBeat.Set(float64(last.UnixMilli()) / 1000)
+	}
 }
 
 // decided counts a decision. A denial of a dry run denied nothing: the label

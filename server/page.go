@@ -39,9 +39,10 @@ func (s *Server) posture() (control.Score, []control.Fix, time.Time) {
 func (s *Server) health() web.Health {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
+	events, _ := s.auditEvents()
 	h := web.Health{
 		LastAuditEvent: s.state.lastEvent,
-		AuditEvents:    int64(s.receiver.Counters().Events),
+		AuditEvents:    int64(events),
 		Admission:      s.cfg.Admission.Enabled && s.state.registered == nil,
 		Problems:       []string{},
 	}
@@ -54,6 +55,7 @@ func (s *Server) health() web.Health {
 		h.Admission = h.Admission && s.state.blind.IsZero()
 		h.Problems = append(h.Problems, s.state.guarded()...)
 	}
+	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}

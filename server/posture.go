@@ -34,6 +34,7 @@ type state struct {
 	informed   *informed            // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
+	auditBlind time.Time            // since when requests do not appear in the audit log; zero: they do
 	contact    time.Time            // when the API server answered last
 	storing    error                // why alerts or findings could not be stored the last time
 	started    bool                 // scanned and registered, once

@@ -69,6 +69,9 @@ type Server struct {
 	heartbeat    *admission.Heartbeat
 	breakGlass   *admission.BreakGlass
 	receiver     *k8saudit.Receiver
+	tails        []*k8saudit.Tail
+	beats        auditBeats
+	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
 	metrics      *metrics
 	state        *state
@@ -215,6 +218,10 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.guard(parts) })
 	group.Go(func() error { return s.prune(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
+	group.Go(func() error { return s.watchAudit(parts) })
+	for _, t := range s.tails {
+		group.Go(func() error { return t.Run(parts) })
+	}
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),
 		"webhooks", s.webhookListener.Addr().String(),
 		"policies", s.policies.Len(), "rules", len(s.rules.Load().Rules()))

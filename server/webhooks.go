@@ -73,8 +73,13 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.heartbeat, err = admission.NewHeartbeat(s.rest, ownNamespace(s.cfg)); err != nil {
 		return err
 	}
-	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter, s.policies.Runaways)
+	compat, err := k8saudit.ParseCompat(s.cfg.Detection.Compat)
+	if err != nil {
+		return fmt.Errorf("read audit log: %w", err)
+	}
+	s.receiver = k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: s.detect, Compat: compat, Batches: auditBatches, Bytes: auditBytes})
+	s.openTails(compat)
+	s.metrics = newMetrics(s.version, auditCollector{s.receiver, s.tails, s.cfg.Detection.AuditFiles}, s.authority.NotAfter, s.policies.Runaways)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Rules:         s.policies.WebhookRules,

@@ -79,6 +79,11 @@ CREATE TABLE findings (
 );
 CREATE INDEX findings_status  ON findings (status, place);
 CREATE INDEX findings_control ON findings (control, place);
+`, `
+CREATE TABLE checkpoints (
+	name TEXT PRIMARY KEY, -- of what is read
+	body TEXT NOT NULL     -- how far
+);
 `}
 
 // Open opens the database in a file, which it creates with mode 0600 when there

@@ -143,6 +143,11 @@ func matchesTranscript(got, want string) bool {
 // TestConfigurationPage compares the page with the configuration: the example
 // must be valid and have every key.
 func TestConfigurationPage(t *testing.T) {
+	for _, b := range blocks(t, "../docs/audit-log.md") {
+		if _, err := config.Parse("docs/audit-log.md", []byte(b.text)); b.info != "yaml config" || err != nil {
+			t.Errorf("docs/audit-log.md:%d: block of %q: %v", b.line, b.info, err)
+		}
+	}
 	for _, b := range blocks(t, "../docs/configuration.md") {
 		if b.info != "yaml config" {
 			continue
