@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
 	"rule":     {"event", "alert"},
+	"ruletest": {"event", "alert", "k8saudit", "rule", "content", "yamldoc"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},
@@ -41,7 +42,7 @@ var arrows = map[string][]string{
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
-	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
+	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc", "ruletest"},
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
