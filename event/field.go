@@ -44,7 +44,7 @@ func Fields(source string) []Field {
 	if source != K8sAudit {
 		return nil
 	}
-	return slices.Concat(auditFields, commonFields)
+	return slices.Concat(auditFields, enrichmentFields, commonFields)
 }
 
 // AlertFields lists the fields that every alert of a source carries, whatever

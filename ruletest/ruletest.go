@@ -126,27 +126,33 @@ func (t *ruleTest) check(fail func(line int, format string, args ...any)) {
 	case t.Rule == "" && len(t.Alerts) > 0:
 		fail(t.line, "test has alerts, but does not say of which rule")
 	}
-	names := map[string]bool{}
-	for i, c := range t.cases() {
-		if c == nil {
-			fail(t.line, "a case is empty")
-			continue
-		}
-		if c.Name == "" || names[c.Name] {
-			fail(c.line, "case needs a name that no other case of the test has, not %q", c.Name)
-		}
-		names[c.Name] = true
-		if c.File != "" && c.Event != nil {
-			fail(c.line, "case has both event and file")
-		}
-		if i >= len(t.Alerts) && c.Priority+c.Output != "" || i >= len(t.Alerts) && c.Fields != nil {
-			fail(c.line, "a quiet case has no alert with priority, output or fields")
-		}
-		if c.Priority != "" {
-			var err error
-			if c.priority, err = alert.ParsePriority(c.Priority); err != nil {
-				fail(c.line, "%v", err)
+	for i, cases := range [][]*testCase{t.Alerts, t.Quiet} {
+		names := map[string]bool{}
+		for _, c := range cases {
+			if c == nil {
+				fail(t.line, "a case is empty")
+				continue
 			}
+			if c.Name == "" || names[c.Name] {
+				fail(c.line, "case needs a name that no other one has, not %q", c.Name)
+			}
+			names[c.Name] = true
+			c.check(i == 0, fail)
+		}
+	}
+}
+
+func (c *testCase) check(alerts bool, fail func(line int, format string, args ...any)) {
+	if c.File != "" && c.Event != nil {
+		fail(c.line, "case has both event and file")
+	}
+	if !alerts && (c.Priority != "" || c.Output != "" || c.Fields != nil) {
+		fail(c.line, "a quiet case has no alert with priority, output or fields")
+	}
+	if c.Priority != "" {
+		var err error
+		if c.priority, err = alert.ParsePriority(c.Priority); err != nil {
+			fail(c.line, "%v", err)
 		}
 	}
 }

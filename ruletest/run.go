@@ -13,14 +13,18 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
 // A Result is one case: Err says how it differs from what it should be, or nil.
 type Result struct {
-	Name string // file, line, rule and case
-	Err  error
+	Name   string // file, line, rule and case
+	Rule   string // that the case is about; empty for all
+	Alert  bool   // it must raise the rule
+	Raised []alert.Alert
+	Err    error
 }
 
 // Run runs the cases of the file in order. The error is for what keeps them from
@@ -41,7 +45,9 @@ func (f *File) Run(ctx context.Context) ([]Result, error) {
 			if err := ctx.Err(); err != nil {
 				return results, err
 			}
-			results = append(results, Result{f.title(t, c), r.run(t, c, i < len(t.Alerts))})
+			result := Result{Name: f.title(t, c), Rule: t.Rule, Alert: i < len(t.Alerts)}
+			result.Err = r.run(t, c, &result)
+			results = append(results, result)
 		}
 	}
 	return results, errors.Join(errs...)
@@ -52,6 +58,7 @@ type runner struct {
 	*File
 	rules  *rule.Set
 	policy *recorder // nil to take events as they are given
+	enrich *enrichment.Enricher
 }
 
 func (f *File) runner() (*runner, error) {
@@ -88,7 +95,8 @@ func (r *runner) has(name string) bool {
 }
 
 // run judges one case.
-func (r *runner) run(t *ruleTest, c *testCase, alerts bool) error {
+func (r *runner) run(t *ruleTest, c *testCase, result *Result) error {
+	r.enrich = enrichment.New()
 	for i, e := range c.Before {
 		data, err := inline(i, r.Event, t.Event, e)
 		if err == nil {
@@ -106,8 +114,9 @@ func (r *runner) run(t *ruleTest, c *testCase, alerts bool) error {
 	err = r.each(data, func(e *event.Event) error {
 		n++
 		raised := slices.DeleteFunc(r.rules.Match(e, rule.All), func(a alert.Alert) bool { return t.Rule != "" && a.Rule != t.Rule })
+		result.Raised = append(result.Raised, raised...)
 		err := silent(raised)
-		if alerts {
+		if result.Alert {
 			err = c.wants(raised)
 		}
 		if err != nil && c.File != "" {
@@ -115,7 +124,7 @@ func (r *runner) run(t *ruleTest, c *testCase, alerts bool) error {
 		}
 		return err
 	})
-	if !alerts && errors.Is(err, errNotRecorded) {
+	if !result.Alert && errors.Is(err, errNotRecorded) {
 		return nil
 	}
 	return err
@@ -129,11 +138,15 @@ func (r *runner) events(t *ruleTest, c *testCase) ([]byte, error) {
 	return inline(len(c.Before), r.Event, t.Event, c.Event)
 }
 
-// each calls see with each event as it is recorded. Those that are not are an
-// error, after all others have been seen.
+// each enriches each event as it is recorded, and calls see with it. Those that
+// are not recorded are an error, after all others have been seen.
 func (r *runner) each(data []byte, see func(*event.Event) error) error {
+	enriched := func(e *event.Event) error {
+		r.enrich.Enrich(e)
+		return see(e)
+	}
 	if r.policy == nil {
-		return decode(data, see)
+		return decode(data, enriched)
 	}
 	missing := error(nil)
 	for line := range bytes.Lines(data) {
@@ -146,7 +159,7 @@ func (r *runner) each(data []byte, see func(*event.Event) error) error {
 			continue
 		}
 		if err == nil {
-			err = decode(cut, see)
+			err = decode(cut, enriched)
 		}
 		if err != nil {
 			return err

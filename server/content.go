@@ -7,6 +7,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
@@ -23,6 +24,7 @@ func (s *Server) loadContent(context.Context) (err error) {
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {
+		s.enrich = enrichment.New()
 		s.rules, err = rule.Load(files...)
 	}
 	if err != nil {

@@ -23,6 +23,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest := time.Time{}
 	for _, e := range events {
+		s.enrich.Enrich(e)
 		alerts = append(alerts, s.rules.Match(e, rule.First)...)
 		if e.Time.After(newest) {
 			newest = e.Time

@@ -27,6 +27,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -57,6 +58,7 @@ type Server struct {
 	auditor   *audit.Auditor
 	defining  *policy.Set // the built-in policies, which define controls
 	rules     *rule.Set
+	enrich    *enrichment.Enricher // of audit events, for the rules
 	catalogue *control.Catalogue
 
 	store        *store.Store

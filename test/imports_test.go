@@ -25,7 +25,9 @@ var arrows = map[string][]string{
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
 	"rule":     {"event", "alert"},
-	"ruletest": {"event", "alert", "k8saudit", "rule", "content", "yamldoc"},
+	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
+
+	"enrichment": {"event"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},
@@ -66,12 +68,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "enrichment", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

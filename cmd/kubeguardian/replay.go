@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
@@ -51,7 +52,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
-	r := replayer{mode: rule.First, out: json.NewEncoder(std.out), raised: map[string]bool{}}
+	r := replayer{mode: rule.First, enrich: enrichment.New(), out: json.NewEncoder(std.out), raised: map[string]bool{}}
 	r.out.SetEscapeHTML(false)
 	if all {
 		r.mode = rule.All
@@ -73,6 +74,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 // A replayer prints the alerts of events.
 type replayer struct {
 	rules  *rule.Set
+	enrich *enrichment.Enricher
 	mode   rule.Mode
 	out    *json.Encoder
 	raised map[string]bool // ids of alerts
@@ -110,6 +112,7 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 }
 
 func (r *replayer) match(e *event.Event) error {
+	r.enrich.Enrich(e)
 	for _, a := range r.rules.Match(e, r.mode) {
 		if r.raised[a.ID] {
 			continue
