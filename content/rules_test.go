@@ -212,7 +212,6 @@ func TestAuditPolicyIsQuiet(t *testing.T) {
 		{"system:kube-scheduler", "update", "coordination.k8s.io", "leases", "", "kube-system"},
 		{"system:node:a", "update", "coordination.k8s.io", "leases", "", "kube-node-lease"},
 		{"system:node:a", "patch", "", "nodes", "status", ""},
-		{"system:node:a", "patch", "", "pods", "status", "shop"},
 		{"system:node:a", "create", "", "events", "", "shop"},
 		{"system:kube-controller-manager", "watch", "apps", "deployments", "", ""},
 		{"system:serviceaccount:kube-system:endpointslice-controller", "update", "discovery.k8s.io", "endpointslices", "", "shop"},

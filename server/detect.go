@@ -24,7 +24,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	newest := time.Time{}
 	for _, e := range events {
 		s.enrich.Enrich(e)
-		alerts = append(alerts, s.rules.Match(e, rule.First)...)
+		alerts = append(alerts, s.enrich.Attribute(e, s.rules.Match(e, rule.First))...)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}

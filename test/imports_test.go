@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"rule":     {"event", "alert"},
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
 
-	"enrichment": {"event"},
+	"enrichment": {"event", "alert"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},
