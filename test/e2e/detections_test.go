@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -48,6 +49,7 @@ var untriggered = map[string]string{
 	"Stale token used":                      "the API server warns an hour after a token is made",
 	"Audit event cut":                       "the lab does not cut events",
 	"Config map with credentials":           "the audit policy does not log them",
+	"Token of a removed pod used":           "the API server refuses it at once",
 	"Pod certificate requested by a person": "its request is signed with the key of a running pod",
 }
 
@@ -172,9 +174,10 @@ func startBattle(t *testing.T) *battle {
 	b.enlist(t, "admin", admin)
 	b.enlist(t, "developer", developer)
 	b.enlist(t, "anonymous", rest.AnonymousClientConfig(admin))
-	b.token(t, "nobody", admin, "none")
+	b.token(t, "nobody", admin, "none", home)
 	b.accounts(t, admin)
 	b.node(t, admin)
+	b.pods(t, admin)
 	return b
 }
 
@@ -189,10 +192,12 @@ func (b *battle) enlist(t *testing.T, name string, cfg *rest.Config) {
 	b.users[name] = client
 }
 
-func (b *battle) token(t *testing.T, name string, admin *rest.Config, token string) {
+// token has somebody send a token, from an address of this machine.
+func (b *battle) token(t *testing.T, name string, admin *rest.Config, token, from string) {
 	t.Helper()
 	cfg := rest.AnonymousClientConfig(admin)
 	cfg.BearerToken = token
+	cfg.Dial = (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext
 	b.enlist(t, name, cfg)
 }
 
@@ -216,7 +221,10 @@ func (b *battle) accounts(t *testing.T, admin *rest.Config) {
 	}, metav1.CreateOptions{}))
 	request, err := core.ServiceAccounts("shop").CreateToken(ctx, "web", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	must(nil, err)
-	b.token(t, "application", admin, request.Status.Token)
+	b.token(t, "application", admin, request.Status.Token, home)
+	request, err = core.ServiceAccounts("shop").CreateToken(ctx, "web", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	must(nil, err)
+	b.token(t, "fresh", admin, request.Status.Token, home)
 	must(core.Secrets("shop").Create(ctx, &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: "lasting", Annotations: map[string]string{corev1.ServiceAccountNameKey: "web"}},
 		Type:       corev1.SecretTypeServiceAccountToken,
@@ -226,7 +234,7 @@ func (b *battle) accounts(t *testing.T, admin *rest.Config) {
 		if err != nil || len(secret.Data["token"]) == 0 {
 			return false
 		}
-		b.token(t, "lasting", admin, string(secret.Data["token"]))
+		b.token(t, "lasting", admin, string(secret.Data["token"]), home)
 		_, err = core.ServiceAccounts("shop").Get(ctx, "default", metav1.GetOptions{}) // which pods need
 		return err == nil
 	})
@@ -270,6 +278,38 @@ func (b *battle) node(t *testing.T, admin *rest.Config) {
 	b.pem = authority(t)
 }
 
+// pods makes two pods on the node, of which it says where one is, and has their
+// tokens sent from there and from elsewhere.
+func (b *battle) pods(t *testing.T, admin *rest.Config) {
+	t.Helper()
+	b.send(t, "node", &attackCall{As: "node", Path: "/api/v1/nodes", Body: map[string]any{"metadata": map[string]any{"name": "node-1"}}})
+	core := kubernetes.NewForConfigOrDie(admin).CoreV1()
+	for _, name := range []string{"located", "unknown"} {
+		pod, err := core.Pods("shop").Create(t.Context(), &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec:       corev1.PodSpec{ServiceAccountName: "web", NodeName: "node-1", Containers: []corev1.Container{{Name: "c", Image: "ghcr.io/x/y:1"}}},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bound := &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: name, UID: pod.UID}
+		request, err := core.ServiceAccounts("shop").CreateToken(t.Context(), "web", &authenticationv1.TokenRequest{
+			Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.token(t, name, admin, request.Status.Token, home)
+		b.token(t, name+"-thief", admin, request.Status.Token, elsewhere)
+		if name == "located" {
+			b.send(t, "status", &attackCall{
+				As: "node", Method: "PATCH", Path: "/api/v1/namespaces/shop/pods/located/status", Type: "application/strategic-merge-patch+json",
+				Body: map[string]any{"metadata": map[string]any{"uid": string(pod.UID)}, "status": map[string]any{"podIP": home, "podIPs": []any{map[string]any{"ip": home}}}},
+			})
+		}
+	}
+}
+
 // authority returns the certificate of an authority that nobody knows.
 func authority(t *testing.T) []byte {
 	t.Helper()
@@ -300,6 +340,12 @@ func signingRequest(t *testing.T, name pkix.Name) (*ecdsa.PrivateKey, []byte) {
 	}
 	return key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 }
+
+// Two addresses of this machine.
+const (
+	home      = "127.0.0.1"
+	elsewhere = "127.0.0.2"
+)
 
 const requestsPath = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 
