@@ -111,7 +111,7 @@ type Admission struct {
 
 // Detection configures the rules that read the audit log.
 type Detection struct {
-	// Rules are files or folders; none means the built-in rules.
+	// Rules are files or folders, or "builtin"; none means the built-in rules.
 	Rules []string `yaml:"rules"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`

@@ -84,7 +84,7 @@ func (f *File) runner() (*runner, error) {
 
 // path returns a path as written in the file, which is relative to its folder.
 func (f *File) path(path string) string {
-	if filepath.IsAbs(path) {
+	if filepath.IsAbs(path) || path == content.Builtin {
 		return path
 	}
 	return filepath.Join(filepath.Dir(f.name), path)

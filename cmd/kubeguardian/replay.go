@@ -23,8 +23,8 @@ with --audit-log-path (one JSON event on a line; event lists and arrays are read
 too), or - for standard input. A request has at most one alert of a rule, as in
 the server.
 
-  --rules PATH         a rule file or folder in place of the built-in rules; may
-                       be given several times
+  --rules PATH         a rule file or folder in place of the built-in rules, or
+                       builtin for these; may be given several times
   --match first|all    alerts of an event: of the first rule that matches, as
                        the server does, or of all (default first)
 
