@@ -11,9 +11,9 @@ import (
 
 // Limits of what is remembered.
 const (
-	maxObjects = 50_000 // objects whose owners are known, in each generation
+	maxObjects = 20_000 // objects whose owners are known, in each generation
 	maxChain   = 8      // owners above an object
-	maxName    = 512    // bytes of a user name or the like
+	maxName    = 256    // bytes of a user name or the like
 )
 
 // An owned is an object in a chain of owners.

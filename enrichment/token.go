@@ -1,6 +1,7 @@
 package enrichment
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"net/netip"
 	"slices"
@@ -12,7 +13,7 @@ import (
 
 // Limits of what is remembered of tokens, pods and nodes.
 const (
-	maxTokens    = 50_000
+	maxTokens    = 20_000
 	maxAddresses = 16 // of one token, pod or node
 	graceOfDead  = time.Minute
 )
@@ -45,11 +46,11 @@ func first(values []string) string {
 	return clip(values[0])
 }
 
-// A use is the first request from an address. It is remembered by its id, so that
-// an event that comes again says the same again.
+// A use is the first request from an address. It is remembered by a hash of its
+// id, so that an event that comes again says the same again.
 type use struct {
 	address netip.Addr
-	id      string
+	request [sha256.Size]byte
 }
 
 // A token is what is known of one credential.
@@ -215,13 +216,14 @@ func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFac
 
 // see takes in an address, and reports whether this is the first event from it.
 func (t *token) see(address netip.Addr, id string) bool {
+	request := sha256.Sum256([]byte(id))
 	for _, u := range t.uses {
 		if u.address == address {
-			return u.id == id
+			return u.request == request
 		}
 	}
 	if len(t.uses) < maxAddresses {
-		t.uses = append(slices.Clone(t.uses), use{address, clip(id)})
+		t.uses = append(slices.Clone(t.uses), use{address, request})
 	}
 	return true
 }
