@@ -123,7 +123,7 @@ type ExternalData struct {
 
 // Detection configures the rules that read the audit log.
 type Detection struct {
-	// Rules are files or folders; none means the built-in rules.
+	// Rules are files or folders, or "builtin"; none means the built-in rules.
 	Rules []string `yaml:"rules"`
 	// Match says which rules alert for an event: the first that matches, or all.
 	Match string `yaml:"match"`

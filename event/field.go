@@ -45,7 +45,7 @@ func Sources() []string { return []string{K8sAudit, Syscall} }
 func Fields(source string) []Field {
 	switch source {
 	case K8sAudit:
-		return slices.Concat(auditFields, commonFields)
+		return slices.Concat(auditFields, enrichmentFields, commonFields)
 	case Syscall:
 		return slices.Concat(syscallFields, commonFields)
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
@@ -20,6 +21,7 @@ func (s *Server) loadContent(context.Context) (err error) {
 	if s.policies, err = s.enforcing(); err != nil {
 		return fmt.Errorf("load policies: %w", err)
 	}
+	s.enrich = enrichment.New()
 	if err := s.loadRules(); err != nil {
 		return err
 	}

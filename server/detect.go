@@ -34,7 +34,8 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 		if delay, ours := s.beats.saw(e, now); ours {
 			s.metrics.auditDelay.Observe(delay.Seconds())
 		}
-		alerts = append(alerts, rules.Match(e, mode)...)
+		s.enrich.Enrich(e)
+		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}

@@ -29,6 +29,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -61,6 +62,7 @@ type Server struct {
 	defining  *policy.Set              // the built-in policies, which define controls
 	rules     atomic.Pointer[rule.Set] // replaced when its files change
 	rulesSeen [32]byte                 // what its files were when New loaded them
+	enrich    *enrichment.Enricher     // of audit events, for the rules
 	catalogue *control.Catalogue
 
 	store        *store.Store

@@ -19,6 +19,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/review"
+	"github.com/kubeguardian/kubeguardian/ruletest"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
@@ -108,8 +109,8 @@ func (c *policyCase) own() string {
 	return ""
 }
 
-// suites runs the policy suites in a file, or in the files of a folder at any
-// depth. The error joins what could not be run.
+// suites runs the suites of policies and the tests of rules in a file, or in the
+// files of a folder at any depth. The error joins what could not be run.
 func suites(ctx context.Context, root string) ([]Result, error) {
 	var results []Result
 	var errs []error
@@ -120,21 +121,47 @@ func suites(ctx context.Context, root string) ([]Result, error) {
 		if err != nil || d.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
 			return err
 		}
-		found, err := suiteFile(path, path == root)
-		if err != nil || found == nil {
-			errs = append(errs, err)
-			return nil
-		}
-		ran, err := found.run(ctx, path)
+		ran, err := suite(ctx, path, path == root)
 		results, errs = append(results, ran...), append(errs, err)
 		return ctx.Err()
 	})
 	return results, errors.Join(append(errs, err)...)
 }
 
-// suiteFile reads a suite, or returns nil for another file, which is an error if
-// the user named it.
-func suiteFile(path string, named bool) (*document, error) {
+// suite runs what a file holds. One that holds nothing to run is an error if the
+// user named it.
+func suite(ctx context.Context, path string, named bool) ([]Result, error) {
+	data, err := suiteFile(path, named)
+	if err != nil {
+		return nil, err
+	}
+	if ruletest.Is(data) {
+		return ruleTests(ctx, path, data)
+	}
+	found, err := parseSuite(path, data, named)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	return found.run(ctx, path)
+}
+
+// ruleTests runs tests of detection rules.
+func ruleTests(ctx context.Context, path string, data []byte) ([]Result, error) {
+	tests, err := ruletest.Read(path, data)
+	if err != nil {
+		return nil, err
+	}
+	ran, err := tests.Run(ctx)
+	var results []Result
+	for _, r := range ran {
+		results = append(results, Result{Example: r.Name, Err: r.Err})
+	}
+	return results, err
+}
+
+// suiteFile reads a file, or returns nil for one that is too large for a suite,
+// which is an error if the user named it.
+func suiteFile(path string, named bool) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -145,17 +172,14 @@ func suiteFile(path string, named bool) (*document, error) {
 		}
 		return nil, nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return parseSuite(path, data, named)
+	return os.ReadFile(path)
 }
 
+// parseSuite reads a suite, or returns nil for another file.
 func parseSuite(path string, data []byte, named bool) (*document, error) {
 	if !bytes.Contains(data, []byte(suiteKind)) || !bytes.Contains(data, []byte(gatekeeperVersion)) && !bytes.Contains(data, []byte(ownVersion)) {
 		if named {
-			return nil, fmt.Errorf("%s: not a suite: want apiVersion %s or %s and kind %s", path, gatekeeperVersion, ownVersion, suiteKind)
+			return nil, fmt.Errorf("%s: not a suite: want apiVersion %s or %s and kind %s, or kind RuleTest", path, gatekeeperVersion, ownVersion, suiteKind)
 		}
 		return nil, nil
 	}

@@ -1,5 +1,6 @@
-// Package suite runs labelled examples of controls, and suites of policies. They
-// are how a control or a policy is specified, and anybody can write one.
+// Package suite runs labelled examples of controls, suites of policies, and tests
+// of detection rules (package ruletest). They are how a control, a policy or a
+// rule is specified, and anybody can write one.
 //
 // # Examples of controls
 //
@@ -95,7 +96,7 @@ func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 	examples, failed := r.examples(ctx, root)
 	results = append(results, examples...)
 	if err = errors.Join(err, failed); err == nil && len(results) == 0 {
-		err = fmt.Errorf("%s: nothing to test: want files of kind Suite, or folders with the id of a control, or the name of its policy, that hold examples", root)
+		err = fmt.Errorf("%s: nothing to test: want files of kind Suite or RuleTest, or folders with the id of a control, or the name of its policy, that hold examples", root)
 	}
 	return results, err
 }

@@ -25,10 +25,13 @@ var arrows = map[string][]string{
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
+	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
 
 	"rule/condition": {"event"},
 	"rule/plain":     {"event", "rule/condition"},
 	"rule/match":     {"event", "rule/condition", "rule/plain"},
+
+	"enrichment": {"event", "alert"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},
@@ -45,7 +48,7 @@ var arrows = map[string][]string{
 	"review":        {"inventory", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
-	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
+	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc", "ruletest"},
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
@@ -74,12 +77,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
 
-	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "policy/externaldata", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "policy/externaldata", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "enrichment", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

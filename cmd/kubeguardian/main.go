@@ -49,7 +49,7 @@ func commands() []command {
 	return []command{
 		{"scan", "judge manifests or a cluster and print the score", scan},
 		{"review", "judge objects by admission policies", reviewObjects},
-		{"test", "run suites of policies and labelled examples of controls", runTests},
+		{"test", "run suites of policies, tests of rules and examples of controls", runTests},
 		{"fix", "change manifests so that controls pass, with proof", fixManifests},
 		{"policy", "export policies as native ValidatingAdmissionPolicies", policies},
 		{"replay", "run recorded audit events through detection rules", replay},

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
@@ -22,8 +23,8 @@ with --audit-log-path (one JSON event on a line; event lists and arrays are read
 too), one that a cloud exports, also packed by gzip, or - for standard input. A
 request has at most one alert of a rule, as in the server.
 
-  --rules PATH         a rule file or folder in place of the built-in rules; may
-                       be given several times
+  --rules PATH         a rule file or folder in place of the built-in rules, or
+                       builtin for these; may be given several times
   --compat falco|fixed fields as Falco has them, defects included, or as their
                        names promise (default falco)
   --match first|all    alerts of an event: of the first rule that matches, as
@@ -61,7 +62,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if len(events) == 0 {
 		return wrongUsage("replay", errors.New("replay: name files with events, or - for standard input"))
 	}
-	r := replayer{mode: rule.First, compat: compat, out: json.NewEncoder(std.out), raised: map[string]bool{}}
+	r := replayer{mode: rule.First, enrich: enrichment.New(), compat: compat, out: json.NewEncoder(std.out), raised: map[string]bool{}}
 	r.out.SetEscapeHTML(false)
 	if all {
 		r.mode = rule.All
@@ -83,6 +84,7 @@ func replay(ctx context.Context, args []string, std streams) error {
 // A replayer prints the alerts of events.
 type replayer struct {
 	rules  *rule.Set
+	enrich *enrichment.Enricher
 	mode   rule.Mode
 	compat k8saudit.Compat
 	out    *json.Encoder
@@ -127,7 +129,8 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 }
 
 func (r *replayer) match(e *event.Event) error {
-	for _, a := range r.rules.Match(e, r.mode) {
+	r.enrich.Enrich(e)
+	for _, a := range r.enrich.Attribute(e, r.rules.Match(e, r.mode)) {
 		if r.raised[a.ID] {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
@@ -19,7 +20,8 @@ import (
 const rulesUsage = `Usage: kubeguardian rules validate [FLAGS] PATH…
 
 Loads files or folders of detection rules, in order, as one set, and says of each
-file whether it is valid, with Falco's codes.
+file whether it is valid, with Falco's codes. The path builtin stands for the
+built-in rules, for files that build on them.
 
   --format text|json   as Falco prints it, or its JSON (default text)
   --verbose            in text: the place, the line and the message of each
@@ -48,7 +50,7 @@ func rules(_ context.Context, args []string, std streams) error {
 	case len(rest) == 1:
 		return wrongUsage("rules", errors.New("rules validate: name files or folders with rules"))
 	}
-	files, err := content.Read[rule.File](nil, rest[1:]...)
+	files, err := content.Read[rule.File](content.Rules(), rest[1:]...)
 	if err != nil {
 		return fmt.Errorf("read rules: %w", err)
 	}
@@ -109,8 +111,8 @@ for what is true, - for what is false, and * for what decided.
 
   --event FILE    audit events, as 'kubeguardian replay' reads them; - is
                   standard input
-  --rules PATH    a rule file or folder in place of the built-in rules; may be
-                  given several times
+  --rules PATH    a rule file or folder in place of the built-in rules, or
+                  builtin for these; may be given several times
 
 Exit codes: 0 explained, 2 there is no such rule or event.
 
@@ -148,10 +150,12 @@ func explainRule(ctx context.Context, args []string, std streams) error {
 		defer f.Close()
 		in = f
 	}
+	enrich := enrichment.New()
 	stats, err := k8saudit.Decode(in, func(e *event.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		enrich.Enrich(e)
 		return explainEvent(set, names[0], e, std.out)
 	})
 	switch {

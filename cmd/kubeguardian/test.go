@@ -14,11 +14,14 @@ import (
 
 const testUsage = `Usage: kubeguardian test [FLAGS] PATH…
 
-Runs suites of policies and labelled examples of controls, and prints what does
-not come out as they say. PATH is a suite, or a folder in which, at any depth,
+Runs suites of policies, tests of detection rules and labelled examples of
+controls, and prints what does not come out as they say. PATH is a suite or a file
+of tests, or a folder in which, at any depth,
 
   - a file is a suite: kind Suite of test.gatekeeper.sh/v1alpha1, as gator has it,
     or of kubeguardian.dev/v1alpha1, which has more words (docs/review.md);
+  - a file has tests of rules: kind RuleTest of kubeguardian.dev/v1alpha1
+    (docs/rule-tests.md);
   - a folder with the id of a control, or with the name of its policy, holds
     examples: files or folders whose names begin with pass-, fail-, unknown- or
     na-, the state that the control must have for them.
@@ -29,10 +32,11 @@ not come out as they say. PATH is a suite, or a folder in which, at any depth,
 
 Exit codes: 0 all passed, 1 some did not, 2 not all could be run.
 
-Examples: run the suites of your policies, and the examples of the built-in
-controls:
+Examples: run the suites of your policies, the tests of your rules, and all that
+is built in:
 
   kubeguardian test ./policies
+  kubeguardian test ./rules
   kubeguardian test --now 2026-11-26T12:00:00Z content
 `
 

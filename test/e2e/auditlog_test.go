@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -44,8 +45,9 @@ func impliedAlerts(t *testing.T, file string, since time.Time) map[string]bool {
 		t.Fatal(err)
 	}
 	defer log.Close()
-	rules, ids := builtinRules(t), map[string]bool{}
+	rules, enrich, ids := builtinRules(t), enrichment.New(), map[string]bool{}
 	_, err = k8saudit.Decode(log, func(e *event.Event) error {
+		enrich.Enrich(e)
 		if e.Time.After(since) {
 			for _, a := range rules.Match(e, rule.First) {
 				ids[a.ID] = true
