@@ -1,5 +1,6 @@
 // Command detection measures the way of audit events from bytes to alerts: how
-// many a core takes each second, which share parsing, matching and output have,
+// many a core takes each second, which share parsing, enrichment, matching and
+// output have,
 // what is allocated, how two cores help, and what happens to a receiver that is
 // sent more than it can take. Times are of the processor, so that others on the
 // machine disturb less.
@@ -23,6 +24,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -75,17 +77,17 @@ func profiled(file string, f func() error) error {
 // A result is what one process measured.
 type result struct {
 	Rules, Events, Bytes, Alerts int
-	Parse, Match, Output         time.Duration    // of the processor
+	Parse, Enrich, Match, Output time.Duration    // of the processor
 	Allocations                  float64          // for each event without an alert
 	Wall, CPU                    [2]time.Duration // of the same work on one core and on two
 	Memory                       int              // KiB, at most; the log is in it once
 }
 
-func (r result) total() time.Duration { return r.Parse + r.Match + r.Output }
+func (r result) total() time.Duration { return r.Parse + r.Enrich + r.Match + r.Output }
 
 // all measures each set of rules in a process of its own.
 func all(events, rounds int) error {
-	fmt.Printf("%6s %8s %7s %8s %9s %9s %7s %7s %7s %7s %7s %7s %7s %9s\n", "rules", "events", "mean", "alerts", "µs/event", "events/s", "parse", "match", "output", "parse", "allocs", "2 cores", "of cpu", "memory")
+	fmt.Printf("%6s %8s %7s %8s %9s %9s %7s %7s %7s %7s %7s %7s %7s %7s %9s\n", "rules", "events", "mean", "alerts", "µs/event", "events/s", "parse", "enrich", "match", "output", "parse", "allocs", "2 cores", "of cpu", "memory")
 	for _, rules := range []int{0, 48, 480} {
 		out, err := exec.Command(os.Args[0], "-rules", strconv.Itoa(rules), "-events", strconv.Itoa(events), "-rounds", strconv.Itoa(rounds)).Output()
 		if err != nil {
@@ -97,8 +99,8 @@ func all(events, rounds int) error {
 		}
 		each := float64(r.total().Nanoseconds()) / float64(r.Events) / 1000
 		share := func(d time.Duration) string { return fmt.Sprintf("%.0f%%", 100*float64(d)/float64(r.total())) }
-		fmt.Printf("%6d %8d %5d B %8d %9.2f %9.0f %7s %7s %7s %4.2f µs %7.3f %6.2fx %6.2fx %6d MB\n", r.Rules, r.Events, r.Bytes/r.Events, r.Alerts, each, 1e6/each,
-			share(r.Parse), share(r.Match), share(r.Output), float64(r.Parse.Nanoseconds())/float64(r.Events)/1000, r.Allocations, float64(r.Wall[0])/float64(r.Wall[1]), float64(r.CPU[1])/float64(r.CPU[0]), r.Memory>>10)
+		fmt.Printf("%6d %8d %5d B %8d %9.2f %9.0f %7s %7s %7s %7s %4.2f µs %7.3f %6.2fx %6.2fx %6d MB\n", r.Rules, r.Events, r.Bytes/r.Events, r.Alerts, each, 1e6/each,
+			share(r.Parse), share(r.Enrich), share(r.Match), share(r.Output), float64(r.Parse.Nanoseconds())/float64(r.Events)/1000, r.Allocations, float64(r.Wall[0])/float64(r.Wall[1]), float64(r.CPU[1])/float64(r.CPU[0]), r.Memory>>10)
 	}
 	fmt.Println("\n2 cores: how much faster the same work is; of cpu: how much more processor time it takes then, which other programs on the machine do not change")
 	return nil
@@ -124,21 +126,26 @@ func measure(events, rounds, n int) error {
 	log := newGenerator(1).log(events)
 	r := result{Rules: len(rules.Rules()), Bytes: len(log) * rounds}
 	warm := &bytes.Buffer{}
-	if _, err := run(log, 1, rules, warm); err != nil {
+	if _, err := run(log, 1, enrichment.New(), rules, warm); err != nil {
 		return err
 	}
 	runtime.GC()
 	began := cpu()
-	if r.Events, err = run(log, rounds, nil, nil); err != nil {
+	if r.Events, err = run(log, rounds, nil, nil, nil); err != nil {
 		return err
 	}
 	r.Parse = cpu() - began
-	var alerts counter
 	began = cpu()
-	if _, err := run(log, rounds, rules, &alerts); err != nil {
+	if _, err = run(log, rounds, enrichment.New(), nil, nil); err != nil {
 		return err
 	}
-	r.Match, r.Output, r.Alerts = cpu()-began-r.Parse-alerts.took, alerts.took, alerts.lines
+	r.Enrich = cpu() - began - r.Parse
+	var alerts counter
+	began = cpu()
+	if _, err := run(log, rounds, enrichment.New(), rules, &alerts); err != nil {
+		return err
+	}
+	r.Match, r.Output, r.Alerts = cpu()-began-r.Parse-r.Enrich-alerts.took, alerts.took, alerts.lines
 	if r.Allocations, err = allocations(rules, rounds); err != nil {
 		return err
 	}
@@ -161,18 +168,22 @@ type counter struct {
 
 func (c *counter) Write(p []byte) (int, error) { c.lines++; return len(p), nil }
 
-// run reads a log some times; without rules it only parses.
-func run(log []byte, rounds int, rules *rule.Set, out io.Writer) (events int, err error) {
+// run reads a log some times; without rules, or without what enriches, it leaves
+// that out.
+func run(log []byte, rounds int, enrich *enrichment.Enricher, rules *rule.Set, out io.Writer) (events int, err error) {
 	var encoder *json.Encoder
 	if out != nil {
 		encoder = json.NewEncoder(out)
 	}
 	timed, _ := out.(*counter)
 	stats, err := k8saudit.Decode(repeat(log, rounds), func(e *event.Event) error {
-		if rules == nil {
+		if enrich == nil {
 			return nil
 		}
-		alerts := rules.Match(e, rule.First)
+		if enrich.Enrich(e); rules == nil {
+			return nil
+		}
+		alerts := enrich.Attribute(e, rules.Match(e, rule.First))
 		if len(alerts) == 0 {
 			return nil
 		}
@@ -204,14 +215,14 @@ func repeat(log []byte, rounds int) io.Reader {
 
 // allocations returns how many there are for each event that raises no alert.
 func allocations(rules *rule.Set, rounds int) (float64, error) {
-	g, quiet, kept := newGenerator(2), &bytes.Buffer{}, 0
+	g, quiet, kept, enrich := newGenerator(2), &bytes.Buffer{}, 0, enrichment.New()
 	for kept < 5000 {
 		line := g.event()
 		e, err := k8saudit.Parse(line)
 		if err != nil {
 			return 0, err
 		}
-		if len(rules.Match(e, rule.All)) == 0 {
+		if enrich.Enrich(e); len(rules.Match(e, rule.All)) == 0 {
 			quiet.Write(line)
 			kept++
 		}
@@ -219,7 +230,7 @@ func allocations(rules *rule.Set, rounds int) (float64, error) {
 	count := func(rounds int) (uint64, error) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, err := run(quiet.Bytes(), rounds, rules, &counter{})
+		_, err := run(quiet.Bytes(), rounds, enrichment.New(), rules, &counter{})
 		runtime.ReadMemStats(&after)
 		return after.Mallocs - before.Mallocs, err
 	}
@@ -236,10 +247,11 @@ func allocations(rules *rule.Set, rounds int) (float64, error) {
 func parallel(log []byte, rounds int, rules *rule.Set, cores int) (wall, used time.Duration, err error) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
 	var group sync.WaitGroup
+	enrich := enrichment.New() // one, as in the server
 	errs := make([]error, 2)
 	began, before := time.Now(), cpu()
 	for worker := range 2 { // the same work, on one core or on two
-		group.Go(func() { _, errs[worker] = run(log, max(rounds/2, 1), rules, &counter{}) })
+		group.Go(func() { _, errs[worker] = run(log, max(rounds/2, 1), enrich, rules, &counter{}) })
 	}
 	group.Wait()
 	return time.Since(began), cpu() - before, errors.Join(errs...)
