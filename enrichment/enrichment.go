@@ -42,7 +42,7 @@ func (en *Enricher) Enrich(e *event.Event) {
 		return
 	}
 	r := &record{Record: e.Record, enricher: en}
-	r.object, r.extra = readObject(r), readExtra(r)
+	r.object = readObject(r)
 	en.mu.Lock()
 	defer en.mu.Unlock()
 	r.token = en.tokens.learn(r, e)
@@ -69,8 +69,9 @@ type record struct {
 	podRead bool
 	podMade *pod
 
+	path [12]string // of the value that is asked for below
+
 	object *ownedObject // pod or workload in the response, or nil
-	extra  *extra       // of the user, if that is a service account
 
 	owner *alert.Attribution // nil if it is not known
 	token *tokenFacts        // nil for a request without a service account's token
@@ -78,7 +79,7 @@ type record struct {
 
 // Value returns the value of a field.
 func (r *record) Value(ref event.Ref) event.Value {
-	if !strings.HasPrefix(ref.Name, "kg.") {
+	if ref.ID != 0 || !strings.HasPrefix(ref.Name, "kg.") {
 		return r.Record.Value(ref)
 	}
 	if get, ok := r.enricher.fields[ref.Name]; ok {
@@ -125,7 +126,8 @@ func newFields() map[string]extractor {
 type refs struct {
 	user, groups, impersonated, verb, code, dryRun event.Ref
 	resource, subresource, namespace, name         event.Ref
-	auditID, sourceIPs, extra, issued              event.Ref
+	auditID, sourceIPs, issued                     event.Ref
+	credential, boundPod, boundPodUID, boundNode   event.Ref
 	request, response                              event.Ref
 }
 
@@ -135,9 +137,13 @@ func newRefs() refs {
 		verb: ref("ka.verb"), code: ref("ka.response.code"), dryRun: ref("ka.uri.param", "dryRun"),
 		resource: ref("ka.target.resource"), subresource: ref("ka.target.subresource"),
 		namespace: ref("ka.target.namespace"), name: ref("ka.target.name"),
-		auditID: ref("ka.auditid"), sourceIPs: ref("ka.sourceips"), extra: ref("jevt.value", "/user/extra"),
-		issued:  ref("jevt.value", "/annotations/authentication.kubernetes.io~1issued-credential-id"),
-		request: ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
+		auditID: ref("ka.auditid"), sourceIPs: ref("ka.sourceips"),
+		issued:      ref("jevt.value", "/annotations/authentication.kubernetes.io~1issued-credential-id"),
+		credential:  ref("jevt.value", "/user/extra/authentication.kubernetes.io~1credential-id/0"),
+		boundPod:    ref("jevt.value", "/user/extra/authentication.kubernetes.io~1pod-name/0"),
+		boundPodUID: ref("jevt.value", "/user/extra/authentication.kubernetes.io~1pod-uid/0"),
+		boundNode:   ref("jevt.value", "/user/extra/authentication.kubernetes.io~1node-name/0"),
+		request:     ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
 	}
 }
 
@@ -157,3 +163,10 @@ func ref(name string, arg ...string) event.Ref {
 
 // text returns the value of a field, "" if it is missing.
 func (r *record) text(ref event.Ref) string { return r.Record.Value(ref).Text }
+
+// below returns a value below another one; of a body it is much cheaper than the
+// body as text.
+func (r *record) below(ref event.Ref, path ...string) event.Value {
+	ref.Pointer = append(append(r.path[:0], ref.Pointer...), path...)
+	return r.Record.Value(ref)
+}

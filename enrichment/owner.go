@@ -3,6 +3,7 @@ package enrichment
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -30,15 +31,11 @@ type ownerReference struct {
 	Controller bool   `json:"controller"`
 }
 
+// An ownedObject is what a response says of the object in it.
 type ownedObject struct {
-	Kind     string `json:"kind"`
-	Metadata struct {
-		UID             string           `json:"uid"`
-		Name            string           `json:"name"`
-		Namespace       string           `json:"namespace"`
-		Generation      int64            `json:"generation"`
-		OwnerReferences []ownerReference `json:"ownerReferences"`
-	} `json:"metadata"`
+	uid, kind, namespace, name string
+	generation                 int64
+	controller                 string // uid of the owner that controls it
 }
 
 // owners remembers who controls what, and who wrote it.
@@ -62,22 +59,18 @@ func (o *owners) learn(r *record, e *event.Event) {
 		!strings.HasPrefix(r.text(refs.code), "2") || r.text(refs.dryRun) != "" {
 		return
 	}
-	m, object := r.object.Metadata, r.object
-	uid := clip(m.UID)
-	next := owned{kind: clip(object.Kind), namespace: clip(m.Namespace), name: clip(m.Name), generation: m.Generation}
-	if i := slices.IndexFunc(m.OwnerReferences, func(ref ownerReference) bool { return ref.Controller }); i >= 0 {
-		next.owner = clip(m.OwnerReferences[i].UID)
-	}
+	object := r.object
+	next := owned{kind: object.kind, namespace: object.namespace, name: object.name, generation: object.generation, owner: object.controller}
 	next.writer = alert.Writer{
 		User: clip(r.text(refs.user)), Impersonating: clip(r.text(refs.impersonated)),
 		AuditID: clip(r.text(refs.auditID)), Time: e.Time,
 	}
-	if old, known := o.objects.get(uid); known && old.generation == next.generation {
+	if old, known := o.objects.get(object.uid); known && old.generation == next.generation {
 		next.writer = old.writer
 	}
-	o.objects.set(uid, next)
+	o.objects.set(object.uid, next)
 	if r.text(refs.resource) == "pods" {
-		o.pods.set(next.namespace+"/"+next.name, uid)
+		o.pods.set(next.namespace+"/"+next.name, object.uid)
 	}
 }
 
@@ -107,7 +100,7 @@ func (o *owners) attribution(uid string) *alert.Attribution {
 func (o *owners) of(r *record) *alert.Attribution {
 	refs := &r.enricher.refs
 	if r.object != nil {
-		if a := o.attribution(clip(r.object.Metadata.UID)); a != nil {
+		if a := o.attribution(r.object.uid); a != nil {
 			return a
 		}
 	}
@@ -127,11 +120,22 @@ func readObject(r *record) *ownedObject {
 	if resource := r.text(refs.resource); resource != "pods" && !isWorkload(resource) {
 		return nil
 	}
-	var object ownedObject
-	if text := r.text(refs.response); text == "" || json.Unmarshal([]byte(text), &object) != nil || object.Metadata.UID == "" {
+	metadata := func(name string) string { return clip(r.below(refs.response, "metadata", name).Text) }
+	object := &ownedObject{uid: metadata("uid")}
+	if object.uid == "" {
 		return nil
 	}
-	return &object
+	object.kind, object.namespace, object.name = clip(r.below(refs.response, "kind").Text), metadata("namespace"), metadata("name")
+	object.generation, _ = strconv.ParseInt(metadata("generation"), 10, 64) // pods have none
+	var owners []ownerReference
+	text := r.below(refs.response, "metadata", "ownerReferences").Text
+	if text == "" || json.Unmarshal([]byte(text), &owners) != nil {
+		return object
+	}
+	if i := slices.IndexFunc(owners, func(ref ownerReference) bool { return ref.Controller }); i >= 0 {
+		object.controller = clip(owners[i].UID)
+	}
+	return object
 }
 
 // clip bounds what is remembered of foreign text.

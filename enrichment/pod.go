@@ -1,9 +1,9 @@
 package enrichment
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/event"
@@ -17,23 +17,15 @@ type pod struct {
 }
 
 type podSpec struct {
-	HostPID             bool         `json:"hostPID"`
-	HostIPC             bool         `json:"hostIPC"`
-	HostNetwork         bool         `json:"hostNetwork"`
-	NodeName            string       `json:"nodeName"`
-	Containers          []container  `json:"containers"`
-	InitContainers      []container  `json:"initContainers"`
-	EphemeralContainers []container  `json:"ephemeralContainers"`
-	Tolerations         []toleration `json:"tolerations"`
+	hostPID, hostIPC, hostNetwork bool
+	node                          string
+	containers                    []container // of all kinds
+	tolerations                   []toleration
 }
 
 type container struct {
-	Image           string `json:"image"`
-	SecurityContext struct {
-		Capabilities struct {
-			Add []string `json:"add"`
-		} `json:"capabilities"`
-	} `json:"securityContext"`
+	image        string
+	capabilities []string // that are added
 }
 
 type toleration struct {
@@ -41,36 +33,15 @@ type toleration struct {
 	Operator string `json:"operator"`
 }
 
-// An object is anything that holds a pod.
-type object struct {
-	Spec struct {
-		podSpec
-		Template    *template `json:"template"`
-		JobTemplate *struct {
-			Spec struct {
-				Template *template `json:"template"`
-			} `json:"spec"`
-		} `json:"jobTemplate"`
-	} `json:"spec"`
-}
-
-type template struct {
-	Spec *podSpec `json:"spec"`
-}
-
-// pod returns what the object says of pods, or nil.
-func (o *object) pod(resource string) *podSpec {
-	t := o.Spec.Template
-	if o.Spec.JobTemplate != nil {
-		t = o.Spec.JobTemplate.Spec.Template
+// specPath is where an object of a resource has the spec of its pods.
+func specPath(resource string) []string {
+	switch resource {
+	case "pods":
+		return []string{"spec"}
+	case "cronjobs":
+		return []string{"spec", "jobTemplate", "spec", "template", "spec"}
 	}
-	switch {
-	case resource == "pods":
-		return &o.Spec.podSpec
-	case t != nil:
-		return t.Spec
-	}
-	return nil
+	return []string{"spec", "template", "spec"}
 }
 
 // isWorkload reports whether pods are made of the template of such an object.
@@ -102,45 +73,68 @@ func (r *record) readPod() *pod {
 	default:
 		return nil
 	}
-	request, response := []byte(r.text(refs.request)), []byte(r.text(refs.response))
-	p := &pod{}
-	said := p.add(resource, debug, request)
-	if bytes.HasPrefix(request, []byte("[")) {
-		said = !isWorkload(resource) || bytes.Contains(bytes.ToLower(request), []byte("template"))
-		if debug {
-			said = bytes.Contains(request, []byte("ephemeralContainers"))
-		}
-	}
-	if said || verb != "patch" {
-		p.add(resource, debug, response)
+	path, p := specPath(resource), &pod{}
+	p.add(r, refs.request, path, debug)
+	if verb != "patch" || r.patchesPod(resource, path, debug) {
+		p.add(r, refs.response, path, debug)
 	}
 	return p
 }
 
-// add takes in what an object says. A patch about something else says nothing,
-// and then the response has only what somebody else wrote.
-func (p *pod) add(resource string, debug bool, data []byte) bool {
-	var o object
-	if len(data) == 0 || json.Unmarshal(data, &o) != nil {
-		return false
+// patchesPod reports whether a patch is about the pod: after one about something
+// else the response has only what somebody else wrote.
+func (r *record) patchesPod(resource string, path []string, debug bool) bool {
+	request := r.text(r.enricher.refs.request)
+	switch object := strings.HasPrefix(request, "{"); {
+	case debug && !object:
+		return strings.Contains(request, "ephemeralContainers")
+	case !isWorkload(resource):
+		return true
+	case object:
+		return !r.below(r.enricher.refs.request, path...).Missing()
 	}
-	spec := o.pod(resource)
-	if spec == nil {
-		return false
+	return strings.Contains(strings.ToLower(request), "template")
+}
+
+// add takes in what a body says of pods. While one is debugged, the rest of it
+// was there before.
+func (p *pod) add(r *record, body event.Ref, path []string, debug bool) {
+	at := func(more ...string) string { return r.below(body, slices.Concat(path, more)...).Text }
+	var spec podSpec
+	kinds := []string{"ephemeralContainers"}
+	if !debug {
+		kinds = []string{"containers", "initContainers", "ephemeralContainers"}
+		spec.hostPID, spec.hostIPC, spec.hostNetwork = at("hostPID") == "true", at("hostIPC") == "true", at("hostNetwork") == "true"
+		spec.node = at("nodeName")
+		decode(at("tolerations"), &spec.tolerations)
 	}
-	if debug {
-		// The rest of the pod was there before.
-		spec = &podSpec{EphemeralContainers: spec.EphemeralContainers}
+	for _, kind := range kinds {
+		for i := 0; ; i++ {
+			n := strconv.Itoa(i)
+			c := container{image: at(kind, n, "image")}
+			if c.image == "" && at(kind, n) == "" {
+				break
+			}
+			decode(at(kind, n, "securityContext", "capabilities", "add"), &c.capabilities)
+			spec.containers = append(spec.containers, c)
+		}
 	}
-	p.specs = append(p.specs, *spec)
-	return true
+	p.specs = append(p.specs, spec)
+}
+
+// decode reads a small part of a body. The API server refuses one that is not
+// what it should be, so that nothing is lost with it.
+func decode(text string, to any) {
+	if text != "" {
+		_ = json.Unmarshal([]byte(text), to)
+	}
 }
 
 // containers are those of all kinds.
 func (p *pod) containers() []container {
 	var all []container
 	for _, s := range p.specs {
-		all = slices.Concat(all, s.Containers, s.InitContainers, s.EphemeralContainers)
+		all = append(all, s.containers...)
 	}
 	return all
 }
@@ -148,8 +142,8 @@ func (p *pod) containers() []container {
 func (p *pod) images() []string {
 	var images []string
 	for _, c := range p.containers() {
-		if c.Image != "" {
-			images = append(images, c.Image)
+		if c.image != "" {
+			images = append(images, c.image)
 		}
 	}
 	return images
@@ -178,7 +172,7 @@ func (p *pod) unversioned() []string {
 func (p *pod) capabilities() []string {
 	var all []string
 	for _, c := range p.containers() {
-		for _, name := range c.SecurityContext.Capabilities.Add {
+		for _, name := range c.capabilities {
 			all = append(all, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
 		}
 	}
@@ -188,7 +182,7 @@ func (p *pod) capabilities() []string {
 func (p *pod) hostNamespaces() []string {
 	var all []string
 	for _, s := range p.specs {
-		for name, joined := range map[string]bool{"pid": s.HostPID, "ipc": s.HostIPC, "network": s.HostNetwork} {
+		for name, joined := range map[string]bool{"pid": s.hostPID, "ipc": s.hostIPC, "network": s.hostNetwork} {
 			if joined {
 				all = append(all, name)
 			}
@@ -215,8 +209,8 @@ func ofPod(get func(*pod) []string) extractor {
 func podNode(r *record) event.Value {
 	if p := r.pod(); p != nil {
 		for _, s := range p.specs {
-			if s.NodeName != "" {
-				return event.Text(s.NodeName)
+			if s.node != "" {
+				return event.Text(s.node)
 			}
 		}
 	}
@@ -226,7 +220,7 @@ func podNode(r *record) event.Value {
 func podToleratesAll(r *record) event.Value {
 	if p := r.pod(); p != nil {
 		for _, s := range p.specs {
-			if slices.Contains(s.Tolerations, toleration{Operator: "Exists"}) {
+			if slices.Contains(s.tolerations, toleration{Operator: "Exists"}) {
 				return event.Text("true")
 			}
 		}

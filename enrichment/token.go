@@ -18,34 +18,6 @@ const (
 	graceOfDead  = time.Minute
 )
 
-// extra are the keys of what the API server says of a credential.
-type extra struct {
-	Credential []string `json:"authentication.kubernetes.io/credential-id"`
-	PodName    []string `json:"authentication.kubernetes.io/pod-name"`
-	PodUID     []string `json:"authentication.kubernetes.io/pod-uid"`
-	Node       []string `json:"authentication.kubernetes.io/node-name"`
-}
-
-// readExtra returns what the API server says of a service account's token, or nil.
-func readExtra(r *record) *extra {
-	refs := &r.enricher.refs
-	if !strings.HasPrefix(r.text(refs.user), accountPrefix) {
-		return nil
-	}
-	var x extra
-	if text := r.text(refs.extra); text == "" || json.Unmarshal([]byte(text), &x) != nil {
-		return nil
-	}
-	return &x
-}
-
-func first(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	return clip(values[0])
-}
-
 // A use is the first request from an address. It is remembered by a hash of its
 // id, so that an event that comes again says the same again.
 type use struct {
@@ -187,17 +159,15 @@ func addresses(ips []ip) []netip.Addr {
 
 // judge says what is to be said of the token of a service account.
 func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFacts {
-	x := r.extra
-	if x == nil {
+	refs := &r.enricher.refs
+	id := r.text(refs.credential)
+	if id == "" {
 		return nil
 	}
-	facts := &tokenFacts{id: first(x.Credential), pod: first(x.PodName), node: first(x.Node)}
-	if facts.id == "" {
-		return facts
-	}
+	facts := &tokenFacts{id: clip(id), pod: clip(r.text(refs.boundPod)), node: clip(r.text(refs.boundNode))}
 	t, _ := ts.known.get(facts.id)
 	facts.mintedBy, facts.chain = t.mintedBy, t.chain
-	pod, _ := ts.pods.get(first(x.PodUID))
+	pod, _ := ts.pods.get(clip(r.text(refs.boundPodUID)))
 	host, _ := ts.nodes.get(facts.node)
 	home := pod.has(address) || host.has(address)
 	if fresh := t.see(address, e.ID); fresh && address.IsValid() {

@@ -33,7 +33,7 @@ type record struct {
 	wrapper envelope // of an object that is no event: what else it may be
 	wrapped span
 
-	roots [3]uint32 // cells of the bodies and of the whole; 0: none yet
+	roots [4]uint32 // cells of the bodies, the user and the whole; 0: none yet
 	era   uint32    // of the arena that the roots are of
 }
 
@@ -41,6 +41,7 @@ type record struct {
 const (
 	requestRoot = iota
 	responseRoot
+	userRoot
 	wholeRoot
 )
 
@@ -285,6 +286,8 @@ func pointerValue(r *record, ref event.Ref) event.Value {
 		return r.requestObject().at(path[1:]...).value()
 	case path[0] == "responseObject":
 		return r.responseObject().at(path[1:]...).value()
+	case path[0] == "user" && len(path) > 1:
+		return r.root(userRoot, r.user).at(path[1:]...).value()
 	case len(path) == 2 && path[0] == "annotations":
 		return r.annotation(path[1])
 	}

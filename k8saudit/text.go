@@ -30,7 +30,7 @@ func (a *arena) enter(r *record) {
 	}
 	a.owner = r
 	if r.era != a.era {
-		r.era, r.roots = a.era, [3]uint32{}
+		r.era, r.roots = a.era, [4]uint32{}
 	}
 }
 

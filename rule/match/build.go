@@ -203,7 +203,9 @@ func cost(n *node) int {
 	switch {
 	case in.Fun != "":
 		c += 30
-	case strings.HasPrefix(in.Ref.Name, "ka.req."), strings.HasPrefix(in.Ref.Name, "ka.resp."):
+	case strings.HasPrefix(in.Ref.Name, "kg.pod."), strings.HasPrefix(in.Ref.Name, "kg.role."):
+		c += 60 // they need whole bodies
+	case strings.HasPrefix(in.Ref.Name, "ka.req."), strings.HasPrefix(in.Ref.Name, "ka.resp."), in.Ref.Name == "ka.hostpaths":
 		c += 20
 	case in.Ref.Arg == event.PointerArg && len(in.Ref.Pointer) != 1:
 		c += 20
