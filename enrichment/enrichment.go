@@ -10,7 +10,6 @@ package enrichment
 
 import (
 	"fmt"
-	"strings"
 	"sync"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -19,7 +18,7 @@ import (
 
 // An Enricher adds fields to events. It is safe for concurrent use.
 type Enricher struct {
-	fields map[string]extractor
+	fields []extractor // by the number of the field; nil for those of others
 	refs   refs
 
 	mu     sync.Mutex
@@ -79,17 +78,14 @@ type record struct {
 
 // Value returns the value of a field.
 func (r *record) Value(ref event.Ref) event.Value {
-	if ref.ID != 0 || !strings.HasPrefix(ref.Name, "kg.") {
-		return r.Record.Value(ref)
+	if fields := r.enricher.fields; int(ref.ID) < len(fields) && fields[ref.ID] != nil {
+		return fields[ref.ID](r)
 	}
-	if get, ok := r.enricher.fields[ref.Name]; ok {
-		return get(r)
-	}
-	return event.Value{}
+	return r.Record.Value(ref)
 }
 
-func newFields() map[string]extractor {
-	return map[string]extractor{
+func newFields() []extractor {
+	named := map[string]extractor{
 		"kg.user.class":          func(r *record) event.Value { return event.Text(class(r)) },
 		"kg.user.namespace":      userNamespace,
 		"kg.pod.images":          ofPod((*pod).images),
@@ -120,6 +116,15 @@ func newFields() map[string]extractor {
 			return ""
 		}),
 	}
+	var fields []extractor
+	for name, get := range named {
+		id := int(ref(name).ID)
+		for len(fields) <= id {
+			fields = append(fields, nil)
+		}
+		fields[id] = get
+	}
+	return fields
 }
 
 // refs are the fields of an event that this package reads.

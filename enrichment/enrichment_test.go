@@ -24,7 +24,11 @@ func read(t testing.TB, en *enrichment.Enricher, members string) *event.Event {
 
 func value(e *event.Event, name string) event.Value {
 	f, _ := event.Lookup(event.K8sAudit, name)
-	return e.Value(event.Ref{Field: f, Text: name, Index: -1})
+	ref, err := event.Resolve(f, nil)
+	if err != nil {
+		panic(err)
+	}
+	return e.Value(ref)
 }
 
 const (

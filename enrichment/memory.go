@@ -5,30 +5,37 @@ package enrichment
 // the older one goes.
 type memory[K comparable, V any] struct {
 	limit        int // of each generation
-	young, older map[K]V
+	young, older map[K]known[K, V]
+}
+
+// A known has its key too: one that is only asked with need not last.
+type known[K comparable, V any] struct {
+	key   K
+	value V
 }
 
 func newMemory[K comparable, V any](limit int) *memory[K, V] {
-	return &memory[K, V]{limit: limit, young: map[K]V{}, older: map[K]V{}}
+	return &memory[K, V]{limit: limit, young: map[K]known[K, V]{}, older: map[K]known[K, V]{}}
 }
 
 // get returns what is known of a key, and keeps it from being forgotten.
 func (m *memory[K, V]) get(key K) (V, bool) {
-	if v, ok := m.young[key]; ok {
-		return v, true
+	if k, ok := m.young[key]; ok {
+		return k.value, true
 	}
-	v, ok := m.older[key]
+	k, ok := m.older[key]
 	if ok {
-		m.set(key, v)
+		m.set(k.key, k.value)
 	}
-	return v, ok
+	return k.value, ok
 }
 
+// set remembers a value; the key must last as long.
 func (m *memory[K, V]) set(key K, v V) {
-	if _, known := m.young[key]; !known && len(m.young) >= m.limit {
-		m.young, m.older = map[K]V{}, m.young
+	if _, old := m.young[key]; !old && len(m.young) >= m.limit {
+		m.young, m.older = map[K]known[K, V]{}, m.young
 	}
-	m.young[key] = v
+	m.young[key] = known[K, V]{key, v}
 }
 
 func (m *memory[K, V]) len() int { return len(m.young) + len(m.older) }

@@ -19,7 +19,7 @@ func TestMemoryForgetsWhatNobodyAsksFor(t *testing.T) {
 	if _, ok := m.get(500); ok {
 		t.Error("500 is remembered")
 	}
-	if m.set(999, 1); m.young[999] != 1 {
+	if m.set(999, 1); m.young[999].value != 1 {
 		t.Error("a value is not replaced")
 	}
 }

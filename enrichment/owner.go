@@ -138,8 +138,11 @@ func readObject(r *record) *ownedObject {
 	return object
 }
 
-// clip bounds what is remembered of foreign text.
-func clip(s string) string { return strings.Clone(s[:min(len(s), maxName)]) }
+// clip bounds and copies what is remembered of foreign text.
+func clip(s string) string { return strings.Clone(cut(s)) }
+
+// cut bounds foreign text as what is remembered of it.
+func cut(s string) string { return s[:min(len(s), maxName)] }
 
 func ofOwner(get func(*alert.Attribution) string) extractor {
 	return func(r *record) event.Value {

@@ -60,7 +60,8 @@ func newTokens() tokens {
 	return tokens{newMemory[string, token](maxTokens), newMemory[string, place](maxTokens), newMemory[string, place](maxTokens)}
 }
 
-// tokenFacts are what an event says of the token that was sent with it.
+// tokenFacts are what an event says of the token that was sent with it. They last
+// as long as the event.
 type tokenFacts struct {
 	id, pod, node string
 	elsewhere     string // the address, if it is neither the pod's nor the node's
@@ -164,12 +165,13 @@ func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFac
 	if id == "" {
 		return nil
 	}
-	facts := &tokenFacts{id: clip(id), pod: clip(r.text(refs.boundPod)), node: clip(r.text(refs.boundNode))}
+	facts := &tokenFacts{id: cut(id), pod: cut(r.text(refs.boundPod)), node: cut(r.text(refs.boundNode))}
 	t, _ := ts.known.get(facts.id)
 	facts.mintedBy, facts.chain = t.mintedBy, t.chain
-	pod, _ := ts.pods.get(clip(r.text(refs.boundPodUID)))
+	pod, _ := ts.pods.get(cut(r.text(refs.boundPodUID)))
 	host, _ := ts.nodes.get(facts.node)
 	home := pod.has(address) || host.has(address)
+	seen := len(t.uses)
 	if fresh := t.see(address, e.ID); fresh && address.IsValid() {
 		facts.firstUse = t.uses[0].address == address
 		if facts.pod != "" && len(pod.addresses) > 0 && !home {
@@ -180,7 +182,9 @@ func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFac
 	if facts.pod != "" && !pod.dead.IsZero() && e.Time.After(pod.dead.Add(graceOfDead)) {
 		facts.dead = facts.pod
 	}
-	ts.known.set(facts.id, t)
+	if len(t.uses) > seen {
+		ts.known.set(clip(id), t)
+	}
 	return facts
 }
 

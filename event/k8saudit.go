@@ -11,6 +11,11 @@ func id(name string) ID {
 			return ID(i + 1)
 		}
 	}
+	for i, f := range enrichmentFields {
+		if f.Name == name {
+			return ID(len(auditFields) + i + 1)
+		}
+	}
 	return 0
 }
 

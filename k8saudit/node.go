@@ -19,8 +19,8 @@ type cell struct {
 	expanded     bool
 }
 
-// A node is a JSON value of an event. It is taken apart one level at a time,
-// each at most once, when a rule asks for something below it. The zero node is
+// A node is a JSON value of an event. It is taken apart, at most once, when a
+// rule asks for something below it. The zero node is
 // absent. Its text stays as the API server wrote it, which a decoded tree would
 // not keep; only escapes in strings are undone.
 type node struct {
@@ -31,6 +31,11 @@ type node struct {
 func (n node) absent() bool { return n.r == nil || n.i == 0 }
 
 func (n node) cell() *cell { return &n.r.arena.cells[n.i] }
+
+// atOnce is the size of a value, in bytes, up to which all that is below it is
+// taken apart with it: most of it will be asked for, and to skip it once for each
+// level costs more. A larger one is taken apart one level at a time.
+const atOnce = 64 << 10
 
 // expand makes the cells below n. The event has been checked before, so that
 // reading it again cannot fail.
@@ -44,20 +49,39 @@ func (n node) expand() {
 	if c.form != container || len(a.cells) > maxCells {
 		return
 	}
-	first := len(a.cells)
 	in := reader{b: n.r.doc, i: int(c.start)}
-	if in.b[in.i] == '{' {
+	first, count := a.takeApart(&in, c.end-c.start <= atOnce)
+	c = n.cell() // the cells may have moved
+	c.first, c.count = first, count
+}
+
+// takeApart makes the cells of the values in the object or array that in is at,
+// side by side, and before them those of what is below, if that is wanted.
+func (a *arena) takeApart(in *reader, whole bool) (first, count uint32) {
+	mark := len(a.siblings)
+	if in.peek() == '{' {
 		for more := in.open('{', '}'); more; more = in.more('}') {
 			name := in.key()
-			a.cells = append(a.cells, cell{span: in.value(maxDepth), name: name})
+			a.siblings = append(a.siblings, a.take(in, whole, name))
 		}
 	} else {
 		for more := in.open('[', ']'); more; more = in.more(']') {
-			a.cells = append(a.cells, cell{span: in.value(maxDepth)})
+			a.siblings = append(a.siblings, a.take(in, whole, span{}))
 		}
 	}
-	c = n.cell() // the cells may have moved
-	c.first, c.count = uint32(first), uint32(len(a.cells)-first)
+	first, count = uint32(len(a.cells)), uint32(len(a.siblings)-mark)
+	a.cells = append(a.cells, a.siblings[mark:]...)
+	a.siblings = a.siblings[:mark]
+	return first, count
+}
+
+func (a *arena) take(in *reader, whole bool, name span) cell {
+	if c := in.peek(); !whole || c != '{' && c != '[' {
+		return cell{span: in.value(maxDepth), name: name}
+	}
+	start := in.i
+	first, count := a.takeApart(in, true)
+	return cell{span{uint32(start), uint32(in.i), container}, name, first, count, true}
 }
 
 func (n node) isObject() bool {

@@ -33,8 +33,8 @@ type record struct {
 	wrapper envelope // of an object that is no event: what else it may be
 	wrapped span
 
-	roots [4]uint32 // cells of the bodies, the user and the whole; 0: none yet
-	era   uint32    // of the arena that the roots are of
+	roots [rootCount]uint32 // cells; 0: none yet
+	era   uint32            // of the arena that the roots are of
 }
 
 // The roots of a record.
@@ -42,7 +42,9 @@ const (
 	requestRoot = iota
 	responseRoot
 	userRoot
+	annotationsRoot
 	wholeRoot
+	rootCount
 )
 
 func (r *record) root(which int, s span) node {
@@ -203,17 +205,10 @@ func annotation(key string) extractor {
 
 // annotation returns an annotation; an empty one is there.
 func (r *record) annotation(key string) event.Value {
-	var found span
-	if r.annotations.form == container && r.doc[r.annotations.start] == '{' {
-		in := reader{b: r.doc, i: int(r.annotations.start)}
-		for more := in.open('{', '}'); more; more = in.more('}') {
-			name := in.key()
-			if v := in.value(maxDepth); r.is(name, key) {
-				found = v
-			}
-		}
+	if r.annotations.form != container || r.doc[r.annotations.start] != '{' {
+		return event.Value{}
 	}
-	return r.value(found)
+	return r.root(annotationsRoot, r.annotations).child(key).value()
 }
 
 // value returns a value as jevt.value has it: missing only if it is absent.

@@ -16,9 +16,10 @@ type arena struct {
 
 	compat Compat // of the fields
 
-	cells []cell
-	owner *record // whose body is taken apart
-	era   uint32  // counts how often the cells were given back
+	cells    []cell
+	siblings []cell  // while their parent is taken apart
+	owner    *record // whose body is taken apart
+	era      uint32  // counts how often the cells were given back
 }
 
 // enter says whose body is taken apart next. After a large one its cells are
@@ -30,7 +31,7 @@ func (a *arena) enter(r *record) {
 	}
 	a.owner = r
 	if r.era != a.era {
-		r.era, r.roots = a.era, [4]uint32{}
+		r.era, r.roots = a.era, [rootCount]uint32{}
 	}
 }
 
@@ -38,7 +39,7 @@ func (a *arena) enter(r *record) {
 // absent.
 func (a *arena) resetCells() {
 	if a.cells = append(a.cells[:0], cell{}); cap(a.cells) > 4*keepCells {
-		a.cells = make([]cell, 1, keepCells)
+		a.cells, a.siblings = make([]cell, 1, keepCells), nil
 	}
 	a.owner = nil
 	a.era++
