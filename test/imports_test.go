@@ -11,13 +11,14 @@ import (
 // arrows says which packages of ours each package may import; "check/*" stands
 // for the folders in check. Whole-product tests may import all.
 var arrows = map[string][]string{
-	"event":   {},
-	"finding": {},
-	"config":  {},
-	"content": {},
-	"fact":    {},
-	"tool":    {"content", "fact"},
-	"yamldoc": {},
+	"event":    {},
+	"finding":  {},
+	"config":   {},
+	"content":  {},
+	"fact":     {},
+	"tool":     {"content", "fact"},
+	"yamldoc":  {},
+	"registry": {},
 
 	"alert":    {"event", "finding"},
 	"incident": {"alert", "event", "finding"},
@@ -46,7 +47,7 @@ var arrows = map[string][]string{
 	"audit":         {"inventory", "policy", "finding"},
 
 	"policy/gatekeeper": {"policy", "finding"},
-	"policy/image":      {"policy", "finding", "yamldoc"},
+	"policy/image":      {"policy", "registry", "finding", "yamldoc"},
 	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},

@@ -2,18 +2,13 @@ package image
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -23,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // Bounds of what one verification may read from a registry.
@@ -74,48 +71,6 @@ func (r *registries) host(name string) *host {
 	return h
 }
 
-// dialer connects to registries only: an image reference is written by whoever
-// may make a pod, and must not lead to the metadata service of a cloud or, unless
-// allowed, to what listens on this machine.
-func dialer(loopback bool) *net.Dialer {
-	return &net.Dialer{
-		Timeout: 5 * time.Second,
-		Control: func(_, address string, _ syscall.RawConn) error {
-			to, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fmt.Errorf("read address %s: %w", address, err)
-			}
-			ip := to.Addr().Unmap()
-			if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip.IsLoopback() && !loopback {
-				return &forbiddenError{ip}
-			}
-			return nil
-		},
-	}
-}
-
-// A forbiddenError is an address to which no registry may lead.
-type forbiddenError struct{ ip netip.Addr }
-
-func (e *forbiddenError) Error() string {
-	return fmt.Sprintf("address %s is not that of a registry", e.ip)
-}
-
-// newTransport returns the usual transport to registries.
-func newTransport(roots *x509.CertPool, loopback bool) *http.Transport {
-	return &http.Transport{
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer(loopback).DialContext,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           100,
-		MaxIdleConnsPerHost:    16,
-		MaxResponseHeaderBytes: 64 << 10,
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
-	}
-}
-
 // A reader reads for one verification, within its bounds.
 type reader struct {
 	*registries
@@ -150,8 +105,8 @@ func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.requests.Add(1) > maxRequests {
 		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
 	}
-	if req.URL.Scheme != "https" && !onThisMachine(req.URL.Hostname()) {
-		return nil, errPlain
+	if err := registry.CheckURL(req.URL); err != nil {
+		return nil, err
 	}
 	if err := r.host(req.URL.Host).rate.Wait(req.Context()); err != nil {
 		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
@@ -162,15 +117,6 @@ func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &boundedBody{ReadCloser: resp.Body, total: &r.left, left: maxAnswerBytes}
 	return resp, nil
-}
-
-// errPlain keeps passwords and answers from those who listen: the library would
-// try HTTP for private addresses, and follow where it is sent.
-var errPlain = errors.New("registries are asked by HTTPS only")
-
-func onThisMachine(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // A boundedBody fails when it has passed on as much as it may.
