@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"policy/memory": {},
 	"policy/normal": {},
 	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
+	"artifact":      {"content", "registry", "policy"},
 	"vap":           {"engine", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
@@ -68,10 +69,10 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
-		"report", "chart", "web", "config", "content",
+		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image",
 	},
 
-	"cmd/kubeguardian":       {"server", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "artifact", "registry", "policy/image", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -74,65 +73,26 @@ func (r *registries) host(name string) *host {
 // A reader reads for one verification, within its bounds.
 type reader struct {
 	*registries
-	options  []remote.Option
-	requests atomic.Int64
-	left     atomic.Int64 // bytes
+	options []remote.Option
 }
 
 func (r *registries) reader(ctx context.Context) *reader {
-	rd := &reader{registries: r}
-	rd.left.Store(maxTotalBytes)
-	rd.options = []remote.Option{
+	return &reader{r, []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithTransport(rd),
+		remote.WithTransport(registry.Bound(r, registry.Bounds{Requests: maxRequests, Answer: maxAnswerBytes, Total: maxTotalBytes})),
 		remote.WithAuthFromKeychain(r.keys),
 		remote.WithUserAgent("kubeguardian"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 2}),
 		remote.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
-	}
-	return rd
+	}}
 }
 
-// A boundError is an answer that is too large, or one too many: a fault of what
-// the registry holds, which no waiting cures.
-type boundError struct{ what string }
-
-func (e *boundError) Error() string { return e.what }
-
-// RoundTrip implements [http.RoundTripper]: it waits for its turn, and bounds the
-// answer.
-func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
-	if r.requests.Add(1) > maxRequests {
-		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
-	}
-	if err := registry.CheckURL(req.URL); err != nil {
-		return nil, err
-	}
+// RoundTrip implements [http.RoundTripper]: it waits for its turn.
+func (r *registries) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := r.host(req.URL.Host).rate.Wait(req.Context()); err != nil {
 		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
 	}
-	resp, err := r.transport.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = &boundedBody{ReadCloser: resp.Body, total: &r.left, left: maxAnswerBytes}
-	return resp, nil
-}
-
-// A boundedBody fails when it has passed on as much as it may.
-type boundedBody struct {
-	io.ReadCloser
-	total *atomic.Int64
-	left  int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	if b.left < 0 || b.total.Add(-int64(n)) < 0 {
-		return 0, &boundError{fmt.Sprintf("the registry sends more than %d MiB, or %d MiB in all", maxAnswerBytes>>20, maxTotalBytes>>20)}
-	}
-	return n, err
+	return r.transport.RoundTrip(req)
 }
 
 // missing reports whether a registry says that a thing does not exist.
