@@ -75,6 +75,10 @@ func TestFullFile(t *testing.T) {
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
 		},
+		Registries: Registries{
+			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",
+			Authorities:     []RegistryAuthority{{"registry.internal:5000", "/etc/kubeguardian/registry.pem"}},
+		},
 		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},

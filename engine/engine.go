@@ -49,12 +49,25 @@ type engine struct {
 }
 
 // engines returns all of them in the order in which they judge.
-func engines() []engine {
+func engines() []engine { return Loader{}.engines() }
+
+// A Loader loads policies. The zero value is ready for use.
+type Loader struct {
+	// Images looks at images for ImagePolicies. Without it each set has one of its
+	// own, with the usual options.
+	Images *image.Verifier
+}
+
+func (l Loader) engines() []engine {
+	images := image.Load
+	if l.Images != nil {
+		images = l.Images.Load
+	}
 	return []engine{
 		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
 		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load), nil},
 		{"Gatekeeper's mutators", mutator.Handles, mutators(mutator.Load), nil},
-		{"ImagePolicy", image.Handles, loader(image.Load), image.IsMaterial},
+		{"ImagePolicy", image.Handles, loader(images), image.IsMaterial},
 	}
 }
 
@@ -116,8 +129,8 @@ type Set struct {
 // Load parses, checks and compiles files of policies. The error joins all that
 // is wrong, with file and line; among that is an [*UnknownKindError] for each
 // document of another kind.
-func Load(files ...policy.File) (*Set, error) {
-	all := engines()
+func (l Loader) Load(files ...policy.File) (*Set, error) {
+	all := l.engines()
 	sorted := assort(all, files)
 	errs := sorted.unknown
 	s := &Set{}
@@ -134,6 +147,9 @@ func Load(files ...policy.File) (*Set, error) {
 	}
 	return s, nil
 }
+
+// Load loads files as the zero [Loader] does.
+func Load(files ...policy.File) (*Set, error) { return Loader{}.Load(files...) }
 
 // New returns the set of native policies that are loaded already.
 func New(native *policy.Set) *Set { return &Set{evaluators: []evaluator{native}} }

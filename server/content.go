@@ -13,12 +13,15 @@ import (
 
 // loadContent compiles the policies, rules and controls, built in or the
 // user's.
-func (s *Server) loadContent(context.Context) (err error) {
+func (s *Server) loadContent(ctx context.Context) (err error) {
+	if err := s.openRegistries(); err != nil {
+		return err
+	}
 	// The score is always that of the built-in policies: they define controls.
 	if s.defining, err = loadPolicies(); err != nil {
 		return err
 	}
-	if s.policies, err = s.enforcing(); err != nil {
+	if s.policies, err = s.enforcing(ctx); err != nil {
 		return fmt.Errorf("load policies: %w", err)
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
@@ -35,12 +38,12 @@ func (s *Server) loadContent(context.Context) (err error) {
 }
 
 // enforcing returns the policies that admission enforces.
-func (s *Server) enforcing() (*engine.Set, error) {
+func (s *Server) enforcing(ctx context.Context) (*engine.Set, error) {
 	cfg := s.cfg.Admission
 	if len(cfg.Policies) == 0 && !cfg.Defaults {
 		return engine.New(s.defining), nil
 	}
-	files, err := content.Read[policy.File](content.Policies(), cfg.Policies...)
+	files, err := s.artifacts.Read(ctx, content.Policies(), cfg.Policies...)
 	if err == nil && cfg.Defaults {
 		var defaults []policy.File
 		defaults, err = content.Read[policy.File](content.Defaults())
@@ -49,7 +52,7 @@ func (s *Server) enforcing() (*engine.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set, err := engine.Load(files...)
+	set, err := engine.Loader{Images: s.images}.Load(files...)
 	if err != nil {
 		return nil, err
 	}

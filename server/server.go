@@ -23,12 +23,14 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/image"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/web"
@@ -52,6 +54,8 @@ type Server struct {
 	rest   *rest.Config
 	client kubernetes.Interface
 
+	artifacts *artifact.Client // where policies may come from
+	images    *image.Verifier
 	policies  *engine.Set // what admission enforces
 	sources   sources     // what policies ask for besides the object
 	auditor   *audit.Auditor

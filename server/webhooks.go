@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -50,8 +51,8 @@ func webhookHosts(w config.Webhook) []string {
 
 // Uninstall removes the webhook registration from a cluster.
 func Uninstall(ctx context.Context, opts Options) error {
-	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log}
-	if err := errors.Join(s.loadContent(ctx), s.connect(ctx)); err != nil {
+	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log, policies: &engine.Set{}} // whatever they are
+	if err := errors.Join(s.openRegistries(), s.connect(ctx)); err != nil {
 		return err
 	}
 	return s.registration.Remove(ctx)
@@ -74,7 +75,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
+	s.metrics = newMetrics(s.version, s.receiver, s.images, s.authority.NotAfter)
 	opts := admission.RegistrationOptions{
 		Client:        s.client,
 		Rules:         s.policies.WebhookRules,

@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
-	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
+	"suite":         {"artifact", "content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 

@@ -12,16 +12,16 @@ import (
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/content"
-	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/vap"
 )
 
 const policyUsage = `Usage: kubeguardian policy export --to vap [FLAGS] [PATH…]
 
 Writes policies as native ValidatingAdmissionPolicies with their bindings, which
-an API server judges by without this program. PATH is a file or a folder of
-policies; without one the built-in policies are written. Policies are ordered by
-name, each followed by its bindings.
+an API server judges by without this program. PATH is a file, a folder or
+an OCI artifact of policies, oci://HOST/REPOSITORY@sha256:DIGEST; without one the
+built-in policies are written. Policies are ordered by name, each followed by its
+bindings. 'kubeguardian policy push --help' says how to make an artifact.
 
   --to vap             the kind of policies to write
   --manifests DIR      write static manifests, one file for each policy, for the
@@ -32,7 +32,7 @@ name, each followed by its bindings.
   --skip-unsupported   name what cannot be exported on standard error, and leave
                        it out; without it nothing is written then
   --output FILE        write to a file, which appears when complete
-
+` + registryUsage + `
 Exit codes: 0 written, 2 something cannot be exported.
 
 Example: enforce the built-in policies without a webhook:
@@ -47,6 +47,7 @@ type exportOptions struct {
 	manifests string
 	skip      bool
 	output    string
+	registry  registryFlags
 }
 
 func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
@@ -56,13 +57,14 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 	flags.StringVar(&o.manifests, "manifests", "", "")
 	flags.BoolVar(&o.skip, "skip-unsupported", false, "")
 	flags.StringVar(&o.output, "output", "", "")
+	o.registry.add(flags)
 	rest, err := parse(flags, args, policyUsage, out)
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case len(rest) == 0 || rest[0] != "export":
-		err = fmt.Errorf("policy: want export, not %q", strings.Join(rest[:min(1, len(rest))], ""))
+		err = fmt.Errorf("policy: want export or push, not %q", strings.Join(rest[:min(1, len(rest))], ""))
 	case o.to != "vap":
 		err = errors.New("policy export: want --to vap")
 	case slices.Contains(rest, ""):
@@ -78,12 +80,19 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 }
 
 // policies is the command policy.
-func policies(_ context.Context, args []string, std streams) error {
+func policies(ctx context.Context, args []string, std streams) error {
+	if len(args) > 0 && args[0] == "push" {
+		return pushPolicies(ctx, args[1:], std)
+	}
 	opts, err := exportFlags(args, std.out)
 	if err != nil {
 		return err
 	}
-	files, err := content.Read[policy.File](content.Policies(), opts.paths...)
+	artifacts, err := opts.registry.artifacts()
+	if err != nil {
+		return err
+	}
+	files, err := artifacts.Read(ctx, content.Policies(), opts.paths...)
 	if err != nil {
 		return fmt.Errorf("read policies: %w", err)
 	}
