@@ -106,6 +106,10 @@ type Admission struct {
 	// Policies are files, folders or OCI artifacts by digest
 	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// Settings is a file of kind PolicySettings: how far policies are enforced,
+	// whom they spare and what their parameters are. Without one that is as the
+	// policies say.
+	Settings string `yaml:"settings"`
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
 	Defaults bool `yaml:"defaults"`

@@ -73,7 +73,7 @@ func TestFullFile(t *testing.T) {
 		},
 		Admission: Admission{
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
-			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
+			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", Defaults: true,
 		},
 		Registries: Registries{
 			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",

@@ -8,6 +8,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
@@ -40,7 +41,7 @@ func (s *Server) loadContent(ctx context.Context) (err error) {
 // enforcing returns the policies that admission enforces.
 func (s *Server) enforcing(ctx context.Context) (*engine.Set, error) {
 	cfg := s.cfg.Admission
-	if len(cfg.Policies) == 0 && !cfg.Defaults {
+	if len(cfg.Policies) == 0 && !cfg.Defaults && cfg.Settings == "" {
 		return engine.New(s.defining), nil
 	}
 	files, err := s.artifacts.Read(ctx, content.Policies(), cfg.Policies...)
@@ -52,7 +53,14 @@ func (s *Server) enforcing(ctx context.Context) (*engine.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	set, err := engine.Loader{Images: s.images}.Load(files...)
+	var settings *setting.Settings
+	if cfg.Settings != "" {
+		if settings, err = setting.Load(cfg.Settings); err != nil {
+			return nil, err
+		}
+	}
+	loader := engine.Loader{Images: s.images}
+	set, err := setting.With(settings, files, func(files []policy.File) (*engine.Set, error) { return loader.Load(files...) })
 	if err != nil {
 		return nil, err
 	}

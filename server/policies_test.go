@@ -151,3 +151,22 @@ func TestPoliciesThatReadTheCluster(t *testing.T) {
 		t.Errorf("after the other is gone: %s", body)
 	}
 }
+
+// TestSettings: policies are enforced as a file of settings says.
+func TestSettings(t *testing.T) {
+	const head = "apiVersion: kubeguardian.dev/v1alpha1\nkind: PolicySettings\n"
+	privileged := strings.Replace(podReview("alice", `"labels":{}`, "nginx:1"), `"image":"nginx:1"`, `"image":"nginx:1","securityContext":{"privileged":true}`, 1)
+	for settings, want := range map[string]string{
+		"enforcement: {default: dryrun}":                                          `"allowed":true`,
+		"enforcement: {default: dryrun, policies: {privileged-containers: deny}}": "[privileged-containers] privileged containers: main",
+	} {
+		r := start(t, options(t, t.TempDir(), fmt.Sprintf("admission: {settings: %q}\n", write(t, head+settings))))
+		if _, body := r.webhook("/admit", privileged); !strings.Contains(body, want) || strings.Contains(body, `"warnings"`) {
+			t.Errorf("%s: %s, want %s", settings, body, want)
+		}
+	}
+	file := write(t, head+"parameters: {none: 1}")
+	if _, err := New(t.Context(), options(t, t.TempDir(), fmt.Sprintf("admission: {settings: %q}\n", file))); err == nil || !strings.Contains(err.Error(), file+`:3: parameters: no policy has a parameter "none"`) {
+		t.Errorf("New = %v", err)
+	}
+}

@@ -39,7 +39,8 @@ var arrows = map[string][]string{
 	"policy/normal": {},
 	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"artifact":      {"content", "registry", "policy"},
-	"vap":           {"engine", "policy"},
+	"manifest":      {"policy"},
+	"vap":           {"engine", "manifest", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
@@ -49,6 +50,7 @@ var arrows = map[string][]string{
 
 	"policy/gatekeeper": {"policy", "finding"},
 	"policy/image":      {"policy", "registry", "finding", "yamldoc"},
+	"policy/setting":    {"manifest", "policy", "yamldoc"},
 	"policy/mutator":    {"policy", "policy/gatekeeper", "finding"},
 
 	"fix":         {"inventory", "control", "policy", "evidence", "exception", "finding", "check/*", "fix/edit", "fix/isolate"},
@@ -69,10 +71,10 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
-		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image",
+		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
-	"cmd/kubeguardian":       {"server", "artifact", "registry", "policy/image", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
+	"cmd/kubeguardian":       {"server", "artifact", "registry", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

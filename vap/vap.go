@@ -5,18 +5,14 @@
 package vap
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"reflect"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/manifest"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
@@ -59,28 +55,28 @@ func Export(files []policy.File, static bool) (manifests []Manifest, unsupported
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []*object
+	var all []*manifest.Object
 	for _, f := range policies {
-		objects, err := read(f)
+		objects, err := manifest.Read(f)
 		if err != nil {
 			return nil, nil, err
 		}
 		all = append(all, objects...)
 	}
-	slices.SortStableFunc(all, func(a, b *object) int { return cmp.Compare(a.name(), b.name()) })
+	slices.SortStableFunc(all, func(a, b *manifest.Object) int { return cmp.Compare(a.Name(), b.Name()) })
 	for _, o := range all {
-		if o.kind() == "ValidatingAdmissionPolicyBinding" {
+		if isBinding(o) {
 			continue // with its policy
 		}
-		if reason := o.obstacle(static); reason != "" {
-			unsupported = append(unsupported, &UnsupportedError{o.source, o.kind(), o.name(), reason})
+		if reason := obstacle(o, static); reason != "" {
+			unsupported = append(unsupported, &UnsupportedError{o.Source, o.Kind(), o.Name(), reason})
 			continue
 		}
-		manifest, err := export(o, all, static)
+		written, err := export(o, all, static)
 		if err != nil {
 			return nil, nil, err
 		}
-		manifests = append(manifests, manifest)
+		manifests = append(manifests, written)
 	}
 	return manifests, unsupported, nil
 }
@@ -114,166 +110,50 @@ func flatten(err error) (all []error) {
 }
 
 // export writes a policy and its bindings.
-func export(p *object, all []*object, static bool) (Manifest, error) {
-	out := []*object{p}
+func export(p *manifest.Object, all []*manifest.Object, static bool) (Manifest, error) {
+	out := []*manifest.Object{p}
 	for _, o := range all {
-		if o.kind() == "ValidatingAdmissionPolicyBinding" && o.text("spec", "policyName") == p.name() {
+		if o.Kind() == p.Kind()+"Binding" && o.Text("spec", "policyName") == p.Name() {
 			out = append(out, o)
 		}
 	}
-	suffix := ""
-	if static && !strings.HasSuffix(p.name(), StaticSuffix) {
-		suffix = StaticSuffix
+	name := p.Name()
+	if static {
+		name = staticName(name)
 	}
-	manifest := Manifest{Name: p.name() + suffix}
-	var text bytes.Buffer
-	for i, o := range out {
-		if i > 0 {
-			text.WriteString("---\n")
+	var texts [][]byte
+	for _, o := range out {
+		o.Drop()
+		if static {
+			for _, path := range [][]string{{"metadata", "name"}, {"spec", "policyName"}} {
+				if n := o.Find(path...); n != nil {
+					n.Value = staticName(n.Value)
+				}
+			}
 		}
-		data, err := o.write(static)
+		text, err := o.Write()
 		if err != nil {
 			return Manifest{}, err
 		}
-		text.Write(data)
+		texts = append(texts, text)
 	}
-	manifest.Data = text.Bytes()
-	return manifest, nil
+	return Manifest{Name: name, Data: manifest.Join(texts...)}, nil
 }
 
-// An object is one document of a file.
-type object struct {
-	source string // "file:line"
-	root   *yaml.Node
-}
+func staticName(name string) string { return strings.TrimSuffix(name, StaticSuffix) + StaticSuffix }
 
-// read parses the documents of a file that has been loaded.
-func read(f policy.File) (out []*object, err error) {
-	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
-		var document yaml.Node
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name, err)
-		}
-		if root := document.Content[0]; root.Kind == yaml.MappingNode {
-			out = append(out, &object{fmt.Sprintf("%s:%d", f.Name, root.Line), root})
-		}
-	}
-}
+// isBinding reports whether an object is written with its policy.
+func isBinding(o *manifest.Object) bool { return strings.HasSuffix(o.Kind(), "AdmissionPolicyBinding") }
 
-func (o *object) kind() string { return o.text("kind") }
-func (o *object) name() string { return o.text("metadata", "name") }
-
-// text returns the text at a path, or "".
-func (o *object) text(path ...string) string {
-	if n := o.find(path...); n != nil {
-		return n.Value
-	}
-	return ""
-}
-
-// find returns the value at a path, or nil.
-func (o *object) find(path ...string) *yaml.Node {
-	n := o.root
-	for _, key := range path {
-		if n = value(n, key); n == nil {
-			return nil
-		}
-	}
-	return n
-}
-
-// value returns the value of a key, or nil. What an alias stands for is in its
-// place.
-func value(n *yaml.Node, key string) *yaml.Node {
-	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value != key {
-			continue
-		}
-		if v := n.Content[i+1]; v.Kind == yaml.AliasNode {
-			return v.Alias
-		}
-		return n.Content[i+1]
-	}
-	return nil
-}
-
-// obstacle returns why the object cannot be exported, or "".
-func (o *object) obstacle(static bool) string {
+// obstacle returns why an object cannot be exported, or "".
+func obstacle(o *manifest.Object, static bool) string {
 	switch {
-	case o.kind() != "ValidatingAdmissionPolicy":
+	case o.Kind() != "ValidatingAdmissionPolicy":
 		return "no ValidatingAdmissionPolicy does what it does"
-	case static && o.find("spec", "paramKind") != nil:
+	case static && o.Find("spec", "paramKind") != nil:
 		return "a static policy cannot have parameters: the API server reads it before there are any"
-	case static && len(o.name())+len(StaticSuffix) > 253:
+	case static && len(o.Name())+len(StaticSuffix) > 253:
 		return "its name is too long for the suffix " + StaticSuffix
 	}
 	return ""
-}
-
-// write returns the object as YAML, and makes sure that it says the same.
-func (o *object) write(static bool) ([]byte, error) {
-	o.drop()
-	unfold(o.root)
-	var want map[string]any
-	if static {
-		for _, path := range [][]string{{"metadata", "name"}, {"spec", "policyName"}} {
-			if n := o.find(path...); n != nil && !strings.HasSuffix(n.Value, StaticSuffix) {
-				n.Value += StaticSuffix
-			}
-		}
-	}
-	if err := o.root.Decode(&want); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.source, err)
-	}
-	var text bytes.Buffer
-	encoder := yaml.NewEncoder(&text)
-	encoder.SetIndent(2)
-	if err := errors.Join(encoder.Encode(o.root), encoder.Close()); err != nil {
-		return nil, fmt.Errorf("%s: write %s %q: %w", o.source, o.kind(), o.name(), err)
-	}
-	var have map[string]any
-	if err := yaml.Unmarshal(text.Bytes(), &have); err != nil || !reflect.DeepEqual(have, want) {
-		return nil, fmt.Errorf("%s: write %s %q: the text would not say the same: %v", o.source, o.kind(), o.name(), err)
-	}
-	return text.Bytes(), nil
-}
-
-// unfold writes folded text as literal text: the library would add lines to what
-// is indented in it.
-func unfold(n *yaml.Node) {
-	if n.Style&yaml.FoldedStyle != 0 {
-		n.Style = n.Style&^yaml.FoldedStyle | yaml.LiteralStyle
-	}
-	for _, child := range n.Content {
-		unfold(child)
-	}
-}
-
-// drop removes what a cluster adds to its objects.
-func (o *object) drop() {
-	remove(o.root, "status")
-	if metadata := o.find("metadata"); metadata != nil {
-		for _, key := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
-			remove(metadata, key)
-		}
-		if annotations := value(metadata, "annotations"); annotations != nil {
-			remove(annotations, "kubectl.kubernetes.io/last-applied-configuration")
-		}
-	}
-}
-
-func remove(n *yaml.Node, key string) {
-	if n.Kind != yaml.MappingNode {
-		return
-	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			n.Content = slices.Delete(n.Content, i, i+2)
-			return
-		}
-	}
 }

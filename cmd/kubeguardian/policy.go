@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/vap"
 )
 
@@ -31,6 +33,10 @@ bindings. 'kubeguardian policy push --help' says how to make an artifact.
                        server would read
   --skip-unsupported   name what cannot be exported on standard error, and leave
                        it out; without it nothing is written then
+  --settings FILE      how far policies are enforced, whom they spare and what their
+                       parameters are: kind PolicySettings (docs/policies.md)
+  --stage STAGE        enforce all policies alike: dryrun records what they find,
+                       warn shows it too, deny refuses it
   --output FILE        write to a file, which appears when complete
 ` + registryUsage + `
 Exit codes: 0 written, 2 something cannot be exported.
@@ -47,6 +53,8 @@ type exportOptions struct {
 	manifests string
 	skip      bool
 	output    string
+	settings  string
+	stage     string
 	registry  registryFlags
 }
 
@@ -57,6 +65,8 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 	flags.StringVar(&o.manifests, "manifests", "", "")
 	flags.BoolVar(&o.skip, "skip-unsupported", false, "")
 	flags.StringVar(&o.output, "output", "", "")
+	flags.StringVar(&o.settings, "settings", "", "")
+	flags.StringVar(&o.stage, "stage", "", "")
 	o.registry.add(flags)
 	rest, err := parse(flags, args, policyUsage, out)
 	if err != nil {
@@ -69,6 +79,10 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 		err = errors.New("policy export: want --to vap")
 	case slices.Contains(rest, ""):
 		err = errors.New("policy export: a path is empty: is a variable not set?")
+	case o.stage != "" && !slices.Contains(setting.Stages(), o.stage):
+		err = fmt.Errorf("policy export: unknown stage %q: want one of %s", o.stage, strings.Join(setting.Stages(), ", "))
+	case o.stage != "" && o.settings != "":
+		err = errors.New("policy export: --settings has the stages of policies, --stage one for all: give one of them")
 	case o.manifests != "" && o.output != "":
 		err = errors.New("policy export: --manifests writes files in a folder, --output one file: give one of them")
 	}
@@ -96,7 +110,7 @@ func policies(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return fmt.Errorf("read policies: %w", err)
 	}
-	manifests, unsupported, err := vap.Export(files, opts.manifests != "")
+	manifests, unsupported, err := opts.export(files)
 	if err != nil {
 		return err
 	}
@@ -110,6 +124,24 @@ func policies(ctx context.Context, args []string, std streams) error {
 		return errors.New("no policies to export")
 	}
 	return opts.write(manifests, std.out)
+}
+
+// export returns the policies in files as they are to be enforced, and what cannot
+// be exported.
+func (o *exportOptions) export(files []policy.File) (manifests []vap.Manifest, unsupported []error, err error) {
+	use := func(files []policy.File) ([]vap.Manifest, error) {
+		manifests, unsupported, err = vap.Export(files, o.manifests != "")
+		return manifests, err
+	}
+	if o.stage == "" {
+		manifests, err = withSettings(o.settings, files, use)
+		return manifests, unsupported, err
+	}
+	settings, err := setting.Stage(o.stage)
+	if err == nil {
+		manifests, err = setting.With(settings, files, use)
+	}
+	return manifests, unsupported, err
 }
 
 func (o *exportOptions) write(manifests []vap.Manifest, stdout io.Writer) error {

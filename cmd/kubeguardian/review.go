@@ -16,6 +16,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/review"
 )
@@ -35,6 +37,8 @@ say.
                        artifact, oci://HOST/REPOSITORY@sha256:DIGEST; may be given
                        several times (default: the built-in policies). Other
                        objects among them are taken as --context
+  --settings FILE      how far policies are enforced, whom they spare and what their
+                       parameters are: kind PolicySettings (docs/policies.md)
   --context PATH       what policies may ask for: namespaces, parameters and other
                        objects of the cluster, as files or folders; may be given
                        several times. The objects that are judged count as well;
@@ -64,6 +68,7 @@ Example: would the API server take these manifests?
 type reviewOptions struct {
 	objects   inventory.FileInput
 	policies  []string
+	settings  string
 	registry  registryFlags
 	context   []string
 	point     string
@@ -78,6 +83,7 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	o := &reviewOptions{operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}}
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
+	flags.StringVar(&o.settings, "settings", "", "")
 	o.registry.add(flags)
 	flags.Func("context", "", appendTo(&o.context))
 	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
@@ -197,12 +203,25 @@ func (o *reviewOptions) readPolicies(ctx context.Context) (*engine.Set, []invent
 	if err != nil {
 		return nil, nil, err
 	}
-	set, err := loader.Load(policies...)
+	set, err := withSettings(o.settings, policies, func(files []policy.File) (*engine.Set, error) { return loader.Load(files...) })
 	texts := make([]inventory.Text, len(others))
 	for i, f := range others {
 		texts[i] = inventory.Text(f)
 	}
 	return set, texts, err
+}
+
+// withSettings calls use with policies as a file of settings changes them, or
+// without one as they are.
+func withSettings[T any](file string, policies []policy.File, use func([]policy.File) (T, error)) (T, error) {
+	if file == "" {
+		return use(policies)
+	}
+	settings, err := setting.Load(file)
+	if err != nil {
+		return *new(T), err
+	}
+	return setting.With(settings, policies, use)
 }
 
 // known joins all that policies may ask for.
