@@ -208,6 +208,17 @@ func (s *Set) Synced() (kinds []schema.GroupVersionKind) {
 	return kinds
 }
 
+// Natives returns Gatekeeper's constraints as native policies, and what cannot be
+// one.
+func (s *Set) Natives() (natives []gatekeeper.Native, obstacles []gatekeeper.Obstacle) {
+	for _, e := range s.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			natives, obstacles = g.Natives()
+		}
+	}
+	return natives, obstacles
+}
+
 // Points returns Gatekeeper's enforcement points: that of the webhook, at which
 // Load has a set judge, that of the audit and that of tests.
 func Points() []string {

@@ -19,7 +19,16 @@ import (
 // An Object is one document of a file.
 type Object struct {
 	Source string // "file:line"
+	file   string
 	root   *yaml.Node
+}
+
+// Place returns file and line of the value of a key.
+func (o *Object) Place(key string) string {
+	if n := Value(o.root, key); n != nil {
+		return fmt.Sprintf("%s:%d", o.file, n.Line)
+	}
+	return o.Source
 }
 
 // Read parses the documents of a file, of which a loader has checked that they are
@@ -35,7 +44,7 @@ func Read(f policy.File) (out []*Object, err error) {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 		if root := document.Content[0]; root.Kind == yaml.MappingNode {
-			out = append(out, &Object{fmt.Sprintf("%s:%d", f.Name, root.Line), root})
+			out = append(out, &Object{fmt.Sprintf("%s:%d", f.Name, root.Line), f.Name, root})
 		}
 	}
 }

@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"artifact":      {"content", "registry", "policy"},
 	"manifest":      {"policy"},
-	"vap":           {"engine", "manifest", "policy"},
+	"vap":           {"engine", "manifest", "policy", "policy/gatekeeper"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},

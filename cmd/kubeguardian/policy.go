@@ -17,20 +17,22 @@ import (
 	"github.com/kubeguardian/kubeguardian/vap"
 )
 
-const policyUsage = `Usage: kubeguardian policy export --to vap [FLAGS] [PATH…]
+const policyUsage = `Usage: kubeguardian policy export --to vap|map [FLAGS] [PATH…]
 
-Writes policies as native ValidatingAdmissionPolicies with their bindings, which
-an API server judges by without this program. PATH is a file, a folder or
-an OCI artifact of policies, oci://HOST/REPOSITORY@sha256:DIGEST; without one the
+Writes policies as native ones with their bindings, by which an API server judges
+and changes objects without this program. PATH is a file, a folder or an OCI
+artifact of policies, oci://HOST/REPOSITORY@sha256:DIGEST; without one the
 built-in policies are written. Policies are ordered by name, each followed by its
-bindings. 'kubeguardian policy push --help' says how to make an artifact.
+bindings. A constraint whose template is in CEL becomes a policy of its own, with
+its parameters. 'kubeguardian policy push --help' says how to make an artifact.
 
-  --to vap             the kind of policies to write
+  --to vap|map         the kind of policies to write: ValidatingAdmissionPolicy or
+                       MutatingAdmissionPolicy
   --manifests DIR      write static manifests, one file for each policy, for the
                        API server's own disk (Kubernetes 1.36 and later): nobody
                        can remove them through its API. Names get the ending
                        .static.k8s.io. DIR may hold nothing else that the API
-                       server would read
+                       server would read, and policies of one kind
   --skip-unsupported   name what cannot be exported on standard error, and leave
                        it out; without it nothing is written then
   --settings FILE      how far policies are enforced, whom they spare and what their
@@ -75,8 +77,8 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 	switch {
 	case len(rest) == 0 || rest[0] != "export":
 		err = fmt.Errorf("policy: want export or push, not %q", strings.Join(rest[:min(1, len(rest))], ""))
-	case o.to != "vap":
-		err = errors.New("policy export: want --to vap")
+	case targets()[o.to] == "":
+		err = errors.New("policy export: want --to vap or --to map")
 	case slices.Contains(rest, ""):
 		err = errors.New("policy export: a path is empty: is a variable not set?")
 	case o.stage != "" && !slices.Contains(setting.Stages(), o.stage):
@@ -93,6 +95,11 @@ func exportFlags(args []string, out io.Writer) (*exportOptions, error) {
 	return o, nil
 }
 
+// targets are the kinds of policies that are written, by how they are called.
+func targets() map[string]vap.Target {
+	return map[string]vap.Target{"vap": vap.Validating, "map": vap.Mutating}
+}
+
 // policies is the command policy.
 func policies(ctx context.Context, args []string, std streams) error {
 	if len(args) > 0 && args[0] == "push" {
@@ -106,7 +113,11 @@ func policies(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	files, err := artifacts.Read(ctx, content.Policies(), opts.paths...)
+	builtin := content.Policies()
+	if targets()[opts.to] == vap.Mutating {
+		builtin = content.Defaults()
+	}
+	files, err := artifacts.Read(ctx, builtin, opts.paths...)
 	if err != nil {
 		return fmt.Errorf("read policies: %w", err)
 	}
@@ -130,7 +141,7 @@ func policies(ctx context.Context, args []string, std streams) error {
 // be exported.
 func (o *exportOptions) export(files []policy.File) (manifests []vap.Manifest, unsupported []error, err error) {
 	use := func(files []policy.File) ([]vap.Manifest, error) {
-		manifests, unsupported, err = vap.Export(files, o.manifests != "")
+		manifests, unsupported, err = vap.Export(files, targets()[o.to], o.manifests != "")
 		return manifests, err
 	}
 	if o.stage == "" {
