@@ -262,16 +262,17 @@ metadata: {name: a}
 		constraint("namespaces", "{match: {"+selector+"}}") +
 		constraint("good", "{match: {kinds: [{apiGroups: [''], kinds: [Pod]}], "+selector+"}}") +
 		constraint("taken", "{}") + rego +
-		strings.NewReplacer("{name: labelled}", "{name: raw}", "kind: Labelled", "kind: Raw", "variables.params.most", "params.spec.parameters.most").Replace(strings.Replace(labelled, "variables.anyObject", "variables.nothing.x + params", 0)) +
+		strings.NewReplacer("{name: labelled}", "{name: raw}", "kind: Labelled", "kind: Raw", "variables.params.most", "params.spec.parameters.most").Replace(labelled) +
+		strings.NewReplacer("{name: labelled}", "{name: direct}", "kind: Labelled", "kind: Direct", "variables.anyObject.metadata.?labels.orValue({})", "params.metadata.?labels.orValue({})").Replace(labelled) +
+		strings.Replace(constraint("a", "{}"), "kind: Labelled", "kind: Direct", 1) +
 		strings.NewReplacer("&name team", "labelled-taken", "*name", "x", "policyName: team", "policyName: labelled-taken").Replace(team) +
 		"---\napiVersion: config.gatekeeper.sh/v1alpha1\nkind: Config\nmetadata: {name: config}\nspec: {}\n" +
 		"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
-	manifests, unsupported, err := vap.Export([]policy.File{{Name: "t.yaml", Data: []byte(text)}}, vap.Validating, true)
-	if err == nil {
+	if _, _, err := vap.Export([]policy.File{{Name: "t.yaml", Data: []byte(text)}}, vap.Validating, true); err == nil {
 		t.Fatal("params outside of variables load")
 	}
 	text = strings.ReplaceAll(text, "params.spec.parameters.most", "3")
-	manifests, unsupported, err = vap.Export([]policy.File{{Name: "t.yaml", Data: []byte(text)}}, vap.Validating, true)
+	manifests, unsupported, err := vap.Export([]policy.File{{Name: "t.yaml", Data: []byte(text)}}, vap.Validating, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +289,7 @@ metadata: {name: a}
 		"Labelled namespaces cannot be exported: its namespaceSelector is for Namespaces too",
 		"Labelled taken cannot be exported: another policy is called labelled-taken",
 		"ConstraintTemplate unique cannot be exported: its code is Rego, which only a webhook runs; it also reads data.inventory",
+		"Direct a cannot be exported: it does not compile without Gatekeeper's variables: direct-a:",
 		"ConstraintTemplate raw cannot be exported: it has no constraint",
 		"Config config cannot be exported: no ValidatingAdmissionPolicy does what it does",
 		"ConfigMap cannot be exported: it is no policy",

@@ -220,6 +220,7 @@ exemptNamespaces: [legacy]
 parameters:
   administratorGroups: ["system:masters", platform]
   allowedCapabilities: [NET_BIND_SERVICE]
+  allowedRegistries: [registry.example.com]
   allowedSysctls: []
   allowedVolumeTypes: [configMap, secret, nfs]
   lowestId: 1000
