@@ -31,9 +31,14 @@ func (o *Object) Place(key string) string {
 	return o.Source
 }
 
-// Read parses the documents of a file, of which a loader has checked that they are
-// small enough. What is no mapping is left out.
+// maxBytes bounds a file, as the loaders of policies do.
+const maxBytes = 3 << 20
+
+// Read parses the documents of a file. What is no mapping is left out.
 func Read(f policy.File) (out []*Object, err error) {
+	if len(f.Data) > maxBytes {
+		return nil, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxBytes)
+	}
 	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
 		var document yaml.Node
 		err := decoder.Decode(&document)
