@@ -104,6 +104,11 @@ type Admission struct {
 	ExemptNamespaces []string `yaml:"exemptNamespaces"`
 	// Policies are files or folders; none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// BuiltIn is whether the built-in pack is in force where Policies are none.
+	BuiltIn bool `yaml:"builtIn"`
+	// FromCluster takes policies from the cluster too: Gatekeeper's templates,
+	// constraints and mutators, and ImagePolicies.
+	FromCluster bool `yaml:"fromCluster"`
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
 	Defaults bool `yaml:"defaults"`
@@ -139,7 +144,7 @@ func Default() *Config {
 		Log:       Log{Level: "info"},
 		Web:       Web{Listen: "127.0.0.1:8080"},
 		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
-		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
+		Admission: Admission{Enabled: true, BuiltIn: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
 		Detection: Detection{RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},

@@ -21,6 +21,10 @@ func (s *Server) loadContent(context.Context) (err error) {
 	if s.policies, err = s.enforcing(); err != nil {
 		return fmt.Errorf("load policies: %w", err)
 	}
+	s.named = namedIn(s.files)
+	if !s.cfg.Admission.FromCluster {
+		s.force.Store(&inForce{set: s.policies})
+	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {
 		s.rules, err = rule.Load(files...)
@@ -37,19 +41,22 @@ func (s *Server) loadContent(context.Context) (err error) {
 // enforcing returns the policies that admission enforces.
 func (s *Server) enforcing() (*engine.Set, error) {
 	cfg := s.cfg.Admission
-	if len(cfg.Policies) == 0 && !cfg.Defaults {
-		return engine.New(s.defining), nil
+	var err error
+	if len(cfg.Policies) > 0 || cfg.BuiltIn {
+		s.files, err = content.Read[policy.File](content.Policies(), cfg.Policies...)
 	}
-	files, err := content.Read[policy.File](content.Policies(), cfg.Policies...)
 	if err == nil && cfg.Defaults {
 		var defaults []policy.File
 		defaults, err = content.Read[policy.File](content.Defaults())
-		files = append(files, defaults...)
+		s.files = append(s.files, defaults...)
 	}
 	if err != nil {
 		return nil, err
 	}
-	set, err := engine.Load(files...)
+	if len(cfg.Policies) == 0 && cfg.BuiltIn && !cfg.Defaults {
+		return engine.New(s.defining), nil
+	}
+	set, err := engine.Load(s.files...)
 	if err != nil {
 		return nil, err
 	}

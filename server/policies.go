@@ -56,28 +56,37 @@ func newSources(config *rest.Config) (sources, error) {
 // enforced returns what admission judges by now: the policies with the cluster
 // as they see it.
 func (s *Server) enforced() admission.Policies {
-	if !s.policies.ReadsInventory() {
-		return s.policies
+	now := s.force.Load()
+	if now == nil {
+		return unread{errPoliciesUnread}
+	}
+	if !now.set.ReadsInventory() {
+		return now.set
 	}
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	if s.state.informed == nil {
-		return unread{}
+		return unread{errors.New("read data.inventory: the cluster has not been read yet")}
 	}
 	return s.state.informed
 }
 
-// unread stands for policies that read the cluster until it was read.
-type unread struct{}
+// unread stands for policies until the cluster was read that they, or what they
+// read, come from.
+type unread struct{ error }
 
 // Evaluate implements [admission.Policies].
-func (unread) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
-	return nil, errors.New("read data.inventory: the cluster has not been read yet")
+func (u unread) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
+	return nil, u.error
 }
 
 // mutate implements [admission.Mutator].
 func (s *Server) mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []string, error) {
-	object, _, err := s.policies.Mutate(ctx, req)
+	now := s.force.Load()
+	if now == nil {
+		return nil, nil, errPoliciesUnread
+	}
+	object, _, err := now.set.Mutate(ctx, req)
 	return object, nil, err
 }
 

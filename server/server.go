@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
@@ -52,8 +54,13 @@ type Server struct {
 	rest   *rest.Config
 	client kubernetes.Interface
 
-	policies  *engine.Set // what admission enforces
-	sources   sources     // what policies ask for besides the object
+	files     []policy.File           // policies that the configuration names
+	named     []web.Policy            // what is in files
+	policies  *engine.Set             // those of files, loaded
+	force     atomic.Pointer[inForce] // what admission enforces now; nil: not known yet
+	cluster   *clusterpolicy.Watcher  // nil: policies come from files alone
+	changed   policiesChanged
+	sources   sources // what policies ask for besides the object
 	auditor   *audit.Auditor
 	defining  *policy.Set // the built-in policies, which define controls
 	rules     *rule.Set
@@ -83,7 +90,8 @@ type Server struct {
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
-		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
+		changed: newPoliciesChanged(),
+		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
 	defer func() {
@@ -92,7 +100,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.buildPage, s.listen,
+		s.loadContent, s.openData, s.connect, s.followPolicies, s.buildPage, s.listen,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -207,6 +215,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.serveWeb(parts) })
 	group.Go(func() error { return s.watch(parts) })
 	group.Go(func() error { return s.register(parts) })
+	if s.cluster != nil {
+		group.Go(func() error { return s.cluster.Run(parts) })
+	}
 	group.Go(func() error { return s.guard(parts) })
 	group.Go(func() error { return s.prune(parts) })
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),

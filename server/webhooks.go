@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -75,10 +76,13 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
 	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
+	s.metrics.policies(s.listed())
 	opts := admission.RegistrationOptions{
-		Client:        s.client,
-		Rules:         s.policies.WebhookRules,
-		MutatingRules: s.policies.MutatingWebhookRules,
+		Client: s.client,
+		Rules:  func() []admissionregistrationv1.RuleWithOperations { return s.rulesOf((*engine.Set).WebhookRules) },
+		MutatingRules: func() []admissionregistrationv1.RuleWithOperations {
+			return s.rulesOf((*engine.Set).MutatingWebhookRules)
+		},
 		CABundle:      s.authority.CABundle,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		Timeout:       s.cfg.Admission.Timeout,
@@ -213,14 +217,15 @@ func (s *Server) register(ctx context.Context) error {
 		if err := s.authority.Refresh(ctx); ctx.Err() == nil { // on an error, what is trusted now stays so
 			s.news(&before, err)
 		}
-		err := apply(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if s.force.Load() != nil || !s.cfg.Admission.Enabled { // else the registration that is there stays
+			if err := apply(ctx); ctx.Err() == nil {
+				s.registered(err)
+			}
 		}
-		s.registered(err)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.changed.registration:
 		case <-tick.C:
 		}
 	}

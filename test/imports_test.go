@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"policy/memory": {},
 	"policy/normal": {},
 	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
+	"clusterpolicy": {"engine", "policy", "policy/gatekeeper"},
 	"vap":           {"engine", "policy"},
 	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
@@ -65,7 +66,7 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content",
 	},
