@@ -45,7 +45,7 @@ func (a standing) Evaluate(ctx context.Context, req policy.Request) ([]finding.V
 	}
 	var mu sync.Mutex
 	var unjudged []error
-	req.Params = a.s.sources.params
+	req.Params = a.s.sources.watched
 	req.Unjudged = func(policy string, err error) {
 		mu.Lock()
 		defer mu.Unlock()

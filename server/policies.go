@@ -24,9 +24,10 @@ import (
 )
 
 // sources are what policies ask for besides the object and its namespace. They
-// speak to the API server when they are asked.
+// speak to the API server when they are asked; parameters and schemas are watched
+// from then on.
 type sources struct {
-	params     policy.Params
+	watched    *source.Watched
 	authorizer policy.Authorizer
 }
 
@@ -48,7 +49,7 @@ func newSources(config *rest.Config) (sources, error) {
 		return sources{}, fmt.Errorf("connect to cluster: %w", err)
 	}
 	return sources{
-		params:     source.NewClusterParams(objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))),
+		watched:    source.NewWatched(objects, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(kinds))),
 		authorizer: source.NewAccessReviews(client.AuthorizationV1().SubjectAccessReviews()),
 	}, nil
 }
@@ -86,6 +87,7 @@ func (s *Server) mutate(ctx context.Context, req policy.Request) (*unstructured.
 	if now == nil {
 		return nil, nil, errPoliciesUnread
 	}
+	req.Schemas = s.sources.watched
 	object, _, err := now.set.Mutate(ctx, req)
 	return object, nil, err
 }

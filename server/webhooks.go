@@ -67,6 +67,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.sources, err = newSources(s.rest); err != nil {
 		return err
 	}
+	s.onStop(s.sources.watched.Stop)
 	if s.authority, err = openAuthority(ctx, s.cfg, s.rest); err != nil {
 		return err
 	}
@@ -122,7 +123,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Policies:      s.enforced,
 		Mutator:       admission.MutatorFunc(s.mutate),
 		Namespaces:    policy.NamespacesFunc(s.namespace),
-		Params:        s.sources.params,
+		Params:        s.sources.watched,
 		Authorizer:    s.sources.authorizer,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		BreakGlass:    s.breakGlass,
