@@ -35,9 +35,11 @@ func newReplicas(client dynamic.Interface, namespace, own string) *replicas {
 }
 
 // living returns the replicas that live. It renews the own lease a few times in
-// the life of one. With an error, nobody may be taken for gone.
-func (r *replicas) living(ctx context.Context, now time.Time) (map[string]bool, error) {
-	if now.Before(r.next) {
+// the life of one, and looks anew when it is asked about one that it does not know:
+// whoever writes a status has a lease before. With an error, nobody may be taken
+// for gone.
+func (r *replicas) living(ctx context.Context, now time.Time, asked map[string]bool) (map[string]bool, error) {
+	if now.Before(r.next) && r.knows(asked) {
 		return r.known, nil
 	}
 	if err := r.renew(ctx, now); err != nil {
@@ -64,6 +66,15 @@ func (r *replicas) living(ctx context.Context, now time.Time) (map[string]bool, 
 	}
 	r.known, r.next = known, now.Add(leaseLife/4)
 	return known, nil
+}
+
+func (r *replicas) knows(asked map[string]bool) bool {
+	for id := range asked {
+		if !r.known[id] {
+			return false
+		}
+	}
+	return true
 }
 
 // renew writes the own lease.

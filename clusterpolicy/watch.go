@@ -101,7 +101,8 @@ func (f *feeds) start(ctx context.Context, r resource) (*feed, error) {
 	_, err := feed.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { f.signal() }, UpdateFunc: func(any, any) { f.signal() }, DeleteFunc: func(any) { f.signal() },
 	})
-	err = errors.Join(err, feed.informer.SetTransform(trim))
+	err = errors.Join(err, feed.informer.SetTransform(trim),
+		feed.informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {})) // which is noted above
 	if err != nil {
 		return nil, err
 	}

@@ -35,7 +35,8 @@ type Watcher struct {
 
 	published bool
 	last      State
-	failed    error // of the last load, to log what is news
+	told      map[string]bool // warnings that still hold
+	failed    error           // of the last load, to log what is news
 }
 
 // New makes a watcher, and reads the file that keeps versions.
@@ -169,17 +170,25 @@ func (w *Watcher) take() error {
 
 func sameError(a, b error) bool { return a.Error() == b.Error() }
 
-// tell logs what is wrong, once for each version.
+// tell logs what is wrong, once for as long as it is.
 func (w *Watcher) tell(state State) {
 	w.Log.Info("policies of the cluster are in force", "objects", len(state.Objects), "judging", state.Enforced.Len(), "native", state.Native.Len())
+	now := map[string]bool{}
+	warn := func(text string, args ...any) {
+		said := fmt.Sprint(append([]any{text}, args...)...)
+		if now[said] = true; !w.told[said] {
+			w.Log.Warn(text, args...)
+		}
+	}
 	for _, o := range state.Objects {
 		for _, p := range o.Problems {
-			w.Log.Warn("a policy of the cluster has a mistake", "object", o.String(), "generation", o.Generation, "inForce", o.InForce, "error", p.Message)
+			warn("a policy of the cluster has a mistake", "object", o.String(), "generation", o.Generation, "inForce", o.InForce, "error", p.Message)
 		}
 	}
 	for _, err := range state.Unread {
-		w.Log.Warn("policies of the cluster are not read", "error", err)
+		warn("policies of the cluster are not read", "error", err)
 	}
+	w.told = now
 }
 
 // pairs returns the native policies that have a binding with these, and the

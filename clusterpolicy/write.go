@@ -182,7 +182,7 @@ func (w *writer) write(ctx context.Context, next work) error {
 	if gatekeepers {
 		errs = append(errs, w.define(ctx, next))
 	}
-	living, err := w.replicas.living(ctx, time.Now())
+	living, err := w.replicas.living(ctx, time.Now(), next.replicas())
 	errs = append(errs, err)
 	for _, o := range next.objects {
 		if o.Group == policyGroup || gatekeepers && (o.Group == constraintGroup || next.owned(o.resource)) {
@@ -190,6 +190,21 @@ func (w *writer) write(ctx context.Context, next work) error {
 		}
 	}
 	return joined(errs)
+}
+
+// replicas returns those that have written a status.
+func (k *work) replicas() map[string]bool {
+	out := map[string]bool{}
+	for _, o := range k.objects {
+		list, _, _ := unstructured.NestedSlice(o.source.Object, "status", "byPod")
+		for _, e := range list {
+			entry, _ := e.(map[string]any)
+			if id, ok := entry["id"].(string); ok && uidField(o.resource) != "" {
+				out[id] = true
+			}
+		}
+	}
+	return out
 }
 
 // writes reports whether there are objects of a group.

@@ -186,6 +186,8 @@ func (w *Watched) start(what watched) *objectWatch {
 			return events, err
 		},
 	}, &unstructured.Unstructured{}, 0, cache.Indexers{})
+	// Errors are noted above; before it runs an informer takes any handler.
+	_ = o.informer.SetWatchErrorHandlerWithContext(func(context.Context, *cache.Reflector, error) {})
 	ctx, stop := context.WithCancel(w.ctx)
 	o.stop = stop
 	go o.informer.RunWithContext(ctx)

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -57,6 +58,13 @@ type world struct {
 	admin   *rest.Config
 	client  kubernetes.Interface
 	objects dynamic.Interface
+}
+
+// in returns the world for a part of the test.
+func (w *world) in(t *testing.T) *world {
+	part := *w
+	part.T = t
+	return &part
 }
 
 // newWorld starts an API server that ends with the test.
@@ -183,4 +191,12 @@ func (w *world) remove(apiVersion, kind, name string) {
 	if err := w.at(o).Delete(w.Context(), name, metav1.DeleteOptions{}); err != nil {
 		w.Fatalf("delete %s %s: %v", kind, name, err)
 	}
+}
+
+func mustResource(apiVersion, plural string) schema.GroupVersionResource {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		panic(err) // it is written here
+	}
+	return gv.WithResource(plural)
 }
