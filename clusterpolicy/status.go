@@ -116,7 +116,7 @@ func merge(before []any, own map[string]any, living map[string]bool) []any {
 	for _, e := range before {
 		entry, _ := e.(map[string]any)
 		id, _ := entry["id"].(string)
-		if seen[id] || living != nil && !living[id] {
+		if id == "" || seen[id] || living != nil && !living[id] {
 			continue
 		}
 		seen[id] = true

@@ -106,25 +106,19 @@ func (w *Watcher) follow(ctx context.Context) (err error) {
 		}
 	}
 	wanted := append([]resource{definitions}, w.native...)
-	if crds := w.feeds.open[definitions]; crds != nil {
+	crds := w.feeds.open[definitions]
+	known := crds != nil && crds.settled() // before they are read
+	if known {
 		wanted = append(wanted, custom(crds.objects())...)
 	}
 	if err := w.feeds.set(ctx, wanted); err != nil {
 		return err
 	}
-	if !w.settled(wanted) {
-		return nil
+	unsettled := func(r resource) bool { return !w.feeds.open[r].settled() }
+	if !known || !w.published && slices.ContainsFunc(wanted, unsettled) {
+		return nil // once all was read, a kind that is new comes when it was
 	}
 	return w.take()
-}
-
-// settled reports whether it is known what is in the cluster: all of it for the
-// first time. Later on, a kind that is new comes when it was read.
-func (w *Watcher) settled(wanted []resource) bool {
-	if !w.feeds.open[definitions].settled() {
-		return false
-	}
-	return w.published || !slices.ContainsFunc(wanted, func(r resource) bool { return !w.feeds.open[r].settled() })
 }
 
 // take loads what there is and publishes it if that has changed.
@@ -144,6 +138,7 @@ func (w *Watcher) take() error {
 		}
 	}
 	slices.SortFunc(unread, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	own, misplaced := w.placed(own)
 	bound, loose := pairs(native)
 	changed, err := w.enforced.load(own, w.kept)
 	nativeChanged, nativeErr := w.natives.load(bound, nil)
@@ -153,7 +148,7 @@ func (w *Watcher) take() error {
 	}
 	state := State{
 		Enforced: w.enforced.set, Native: w.natives.set, Unread: unread, Foreign: cmp.Or(foreign(w.feeds.open[definitions].objects()), w.writer.foreign()),
-		Objects: append(append(w.enforced.objects(), w.natives.objects()...), objectsOf(loose)...),
+		Objects: slices.Concat(w.enforced.objects(), w.natives.objects(), objectsOf(loose), objectsOf(misplaced, w.misplacement())),
 	}
 	if changed || nativeChanged || !w.published || !slices.EqualFunc(unread, w.last.Unread, sameError) || state.Foreign != w.last.Foreign || len(state.Objects) != len(w.last.Objects) {
 		w.published, w.last = true, state
@@ -219,10 +214,32 @@ func pairs(native []*unstructured.Unstructured) (bound, loose []*unstructured.Un
 	return bound, loose
 }
 
-func objectsOf(objects []*unstructured.Unstructured) (out []Object) {
+// placed takes out what counts only where administrators put it: a Config exempts
+// namespaces from policies, so that the one of a namespace must not be that of
+// whoever owns the namespace.
+func (w *Watcher) placed(objects []*unstructured.Unstructured) (placed, misplaced []*unstructured.Unstructured) {
+	for _, o := range objects {
+		if o.GetNamespace() == "" || o.GetName() == "config" && (o.GetNamespace() == w.Namespace || o.GetNamespace() == gatekeeperNamespace) {
+			placed = append(placed, o)
+		} else {
+			misplaced = append(misplaced, o)
+		}
+	}
+	return placed, misplaced
+}
+
+const gatekeeperNamespace = "gatekeeper-system"
+
+func (w *Watcher) misplacement() Problem {
+	return Problem{Location: "metadata.namespace", Message: fmt.Sprintf("only the one called config in %s or %s counts", gatekeeperNamespace, w.Namespace)}
+}
+
+// objectsOf returns objects that are not in force.
+func objectsOf(objects []*unstructured.Unstructured, problems ...Problem) (out []Object) {
 	for _, o := range objects {
 		out = append(out, Object{
-			Kind: o.GroupVersionKind(), Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), Generation: o.GetGeneration(), Native: true,
+			Kind: o.GroupVersionKind(), Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), Generation: o.GetGeneration(),
+			Native: Native(o.GroupVersionKind()), Problems: problems,
 		})
 	}
 	slices.SortFunc(out, func(a, b Object) int {

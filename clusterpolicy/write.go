@@ -87,6 +87,9 @@ func (w *Watcher) work() work {
 	return out
 }
 
+// writeLimit is for all that is written at a time.
+const writeLimit = 2 * time.Minute
+
 // A writer writes definitions and status, apart from what decides.
 type writer struct {
 	client   dynamic.Interface
@@ -171,6 +174,8 @@ func (w *writer) write(ctx context.Context, next work) error {
 	if len(next.objects) == 0 && len(next.crds) == 0 {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	if err := w.look(ctx); err != nil { // not knowing, write nothing
 		return err
 	}

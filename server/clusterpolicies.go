@@ -27,6 +27,7 @@ import (
 type inForce struct {
 	set     *engine.Set
 	cluster clusterpolicy.State // empty when policies come from files alone
+	listed  web.Policies
 }
 
 var errPoliciesUnread = errors.New("read policies: those of the cluster have not been read yet")
@@ -62,10 +63,10 @@ func (s *Server) followPolicies(context.Context) error {
 func (s *Server) enforce(now clusterpolicy.State) {
 	s.changed.mu.Lock()
 	defer s.changed.mu.Unlock()
-	next := &inForce{set: now.Enforced.Served(), cluster: now}
+	next := newInForce(now.Enforced.Served(), now, s.named)
 	s.inform(next)
 	s.force.Store(next)
-	s.metrics.policies(s.listed())
+	s.metrics.policies(next.listed)
 	for _, c := range []chan struct{}{s.changed.audit, s.changed.registration} {
 		select {
 		case c <- struct{}{}:
@@ -119,47 +120,62 @@ func (f *inForce) problems() (out []string) {
 	if f == nil {
 		return []string{"The policies of the cluster have not been read yet: requests are not judged."}
 	}
-	for _, err := range f.cluster.Unread {
-		out = append(out, fmt.Sprintf("Policies of the cluster are not read: %v.", err))
+	for _, reason := range f.listed.Unread {
+		out = append(out, fmt.Sprintf("Policies of the cluster are not read: %s.", reason))
 	}
 	broken := 0
-	for _, o := range f.cluster.Objects {
-		if len(o.Problems) > 0 {
+	for _, p := range f.listed.Items {
+		if len(p.Errors) > 0 {
 			broken++
 		}
 	}
 	if broken > 0 {
-		out = append(out, fmt.Sprintf("Policies of the cluster with mistakes: %d; see their status, or /api/v1/policies.", broken))
+		out = append(out, fmt.Sprintf("Policies with mistakes: %d; see their status, or /api/v1/policies.", broken))
 	}
 	return out
 }
 
+// newInForce returns policies with the list of them. named are those of files.
+func newInForce(set *engine.Set, cluster clusterpolicy.State, named []web.Policy) *inForce {
+	listed := web.Policies{Items: slices.Clone(named), Status: cluster.Foreign}
+	for _, err := range set.Conflicts() {
+		for i, p := range listed.Items {
+			if text := err.Error(); strings.HasPrefix(text, p.Source+":") && strings.Contains(text, fmt.Sprintf("%s %q is disabled", p.Kind, p.Name)) {
+				listed.Items[i].Enforced, listed.Items[i].Errors = "nobody", []web.PolicyError{{Message: text}}
+			}
+		}
+	}
+	for _, err := range cluster.Unread {
+		listed.Unread = append(listed.Unread, err.Error())
+	}
+	for _, o := range cluster.Objects {
+		listed.Items = append(listed.Items, ofCluster(o))
+	}
+	return &inForce{set, cluster, listed}
+}
+
+// ofCluster returns what is shown of a policy of the cluster.
+func ofCluster(o clusterpolicy.Object) web.Policy {
+	p := web.Policy{Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, Source: "cluster", Enforced: "nobody", Stale: o.Stale}
+	switch {
+	case o.Native && o.InForce:
+		p.Enforced = "apiserver"
+	case o.InForce:
+		p.Enforced = "admission"
+	}
+	for _, problem := range o.Problems {
+		p.Errors = append(p.Errors, web.PolicyError{Message: problem.Message, Location: problem.Location})
+	}
+	return p
+}
+
 // listed returns what admission and the audit judge by.
 func (s *Server) listed() web.Policies {
-	out := web.Policies{Items: slices.Clone(s.named)}
 	now := s.force.Load()
 	if now == nil {
-		out.Unread = []string{errPoliciesUnread.Error()}
-		return out
+		return web.Policies{Items: s.named, Unread: []string{errPoliciesUnread.Error()}}
 	}
-	for _, err := range now.cluster.Unread {
-		out.Unread = append(out.Unread, err.Error())
-	}
-	out.Status = now.cluster.Foreign
-	for _, o := range now.cluster.Objects {
-		p := web.Policy{Kind: o.Kind.Kind, Namespace: o.Namespace, Name: o.Name, Source: "cluster", Enforced: "nobody", Stale: o.Stale}
-		switch {
-		case o.Native && o.InForce:
-			p.Enforced = "apiserver"
-		case o.InForce:
-			p.Enforced = "admission"
-		}
-		for _, problem := range o.Problems {
-			p.Errors = append(p.Errors, web.PolicyError{Message: problem.Message, Location: problem.Location})
-		}
-		out.Items = append(out.Items, p)
-	}
-	return out
+	return now.listed
 }
 
 // namedIn returns the policies in files, which have been loaded.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
@@ -22,8 +23,11 @@ func (s *Server) loadContent(context.Context) (err error) {
 		return fmt.Errorf("load policies: %w", err)
 	}
 	s.named = namedIn(s.files)
+	for _, err := range s.policies.Conflicts() {
+		s.log.Warn("a mutator is not in force", "error", err)
+	}
 	if !s.cfg.Admission.FromCluster {
-		s.force.Store(&inForce{set: s.policies})
+		s.force.Store(newInForce(s.policies, clusterpolicy.State{}, s.named))
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {

@@ -178,6 +178,16 @@ func (g *guard) testSettings(t *testing.T) {
 	w := g.world.in(t)
 	w.apply(expansion)
 	w.status("expansion.gatekeeper.sh/v1beta1", "ExpansionTemplate", "deployments", good)
+	w.apply(strings.Replace(settings, "namespace: kubeguardian", "namespace: default", 1))
+	w.eventually("a Config elsewhere is listed", 10*time.Second, func() error {
+		p, err := g.policy("Config", "config")
+		if err == nil && (p.Enforced != "nobody" || len(p.Errors) != 1) {
+			err = fmt.Errorf("%+v", p)
+		}
+		return err
+	})
+	w.verdict(time.Second, "[Labelled]")
+	w.removeIn("config.gatekeeper.sh/v1alpha1", "Config", "default", "config")
 	w.apply(settings)
 	w.verdict(10*time.Second, "") // the namespace is exempt
 	config := w.objects.Resource(mustResource("config.gatekeeper.sh/v1alpha1", "configs")).Namespace("kubeguardian")
@@ -249,7 +259,7 @@ func (g *guard) testMetrics(t *testing.T) {
 			t.Errorf("metrics lack %s", want)
 		}
 	}
-	if health, err := g.read("/api/v1/health"); err != nil || !strings.Contains(string(health), "Policies of the cluster with mistakes: 1") {
+	if health, err := g.read("/api/v1/health"); err != nil || !strings.Contains(string(health), "Policies with mistakes: 1") {
 		t.Errorf("health = %s, %v", health, err)
 	}
 }
