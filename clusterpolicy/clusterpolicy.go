@@ -30,12 +30,14 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 )
 
-// Options are what a [Watcher] needs. Base and KeepFile may be missing.
+// Options are what a [Watcher] needs. Base, Load and KeepFile may be missing.
 type Options struct {
 	Config *rest.Config
 	// Base are policies of files, which are in force beside those of the cluster.
 	// They load without a mistake.
 	Base []policy.File
+	// Load loads policies, time and again; nil is that of an [engine.Loader].
+	Load func(files ...policy.File) (*engine.Set, error)
 	// KeepFile keeps the last good version of objects from one start to the next.
 	KeepFile string
 	// Replica tells this watcher from others on the same cluster, by a name that

@@ -18,7 +18,7 @@ import (
 // A ledger turns objects into a set of policies, again and again. It remembers
 // the version of each that was good last.
 type ledger struct {
-	loader  engine.Loader
+	loads   func(files ...policy.File) (*engine.Set, error)
 	base    []policy.File
 	entries map[string]*entry
 	set     *engine.Set // of the load before
@@ -53,7 +53,7 @@ func (l *ledger) load(objects []*unstructured.Unstructured, before map[string]ke
 		}
 	}
 	for {
-		set, err := l.loader.Load(l.files()...)
+		set, err := l.loads(l.files()...)
 		if err == nil {
 			l.accept(set)
 			return true, nil

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
@@ -52,6 +53,8 @@ func constraint(t testing.TB, generation int64, kind, name, spec string) *unstru
 	t.Helper()
 	return object(t, generation, fmt.Sprintf("apiVersion: constraints.gatekeeper.sh/v1beta1\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec))
 }
+
+func newLedger(base ...policy.File) *ledger { return &ledger{base: base, loads: new(engine.Loader).Load} }
 
 // says returns what a ledger says of each object.
 func says(l *ledger) (out []string) {
@@ -98,14 +101,14 @@ func TestLedger(t *testing.T) {
 		{"the template is gone", []*unstructured.Unstructured{all}, true, []string{`Good "all" out [kind: no ConstraintTemplate defines the kind "Good"]`}},
 		{"all is good", []*unstructured.Unstructured{good, all}, true, []string{`ConstraintTemplate "good" in force`, `Good "all" in force`}},
 	}
-	var l ledger
+	l := newLedger()
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
 			changed, err := l.load(step.objects, nil)
 			if err != nil || changed != step.changed {
 				t.Fatalf("load = %v, %v, want %v", changed, err, step.changed)
 			}
-			got := says(&l)
+			got := says(l)
 			if len(got) != len(step.objects) {
 				t.Errorf("%d objects, want %d", len(got), len(step.objects))
 			}
@@ -129,7 +132,7 @@ func TestManyMistakes(t *testing.T) {
 		}
 		objects = append(objects, constraint(t, 1, "Good", fmt.Sprint("c", i), spec))
 	}
-	var l ledger
+	l := newLedger()
 	if _, err := l.load(objects, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -151,11 +154,11 @@ func TestBase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := ledger{base: []policy.File{{Name: "good.yaml", Data: data}}}
+	l := newLedger(policy.File{Name: "good.yaml", Data: data})
 	if _, err := l.load([]*unstructured.Unstructured{good, constraint(t, 1, "Good", "all", "{}")}, nil); err != nil {
 		t.Fatal(err)
 	}
-	got := says(&l)
+	got := says(l)
 	if !strings.Contains(got[0], `out [metadata.name: template "good" is already defined at good.yaml`) || got[1] != `Good "all" in force` {
 		t.Errorf("have %q", got)
 	}
@@ -164,7 +167,7 @@ func TestBase(t *testing.T) {
 // TestNobodyToBlame keeps the set before when an error is of no object.
 func TestNobodyToBlame(t *testing.T) {
 	good := template(t, 1, "Good", text1, "input.review")
-	var l ledger
+	l := newLedger()
 	if _, err := l.load([]*unstructured.Unstructured{good}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +183,7 @@ func TestNobodyToBlame(t *testing.T) {
 func TestKept(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "policies.json")
 	good, bad := template(t, 1, "Good", text1, "input.review"), template(t, 2, "Good", text1, "input.review )")
-	var first ledger
+	first := newLedger()
 	for _, o := range []*unstructured.Unstructured{good, bad} {
 		if _, err := first.load([]*unstructured.Unstructured{o}, nil); err != nil {
 			t.Fatal(err)
@@ -199,7 +202,7 @@ func TestKept(t *testing.T) {
 		object *unstructured.Unstructured
 		want   bool
 	}{{bad, true}, {other, false}} {
-		var next ledger
+		next := newLedger()
 		if _, err := next.load([]*unstructured.Unstructured{test.object}, kept); err != nil {
 			t.Fatal(err)
 		}

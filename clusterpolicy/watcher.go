@@ -15,6 +15,8 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/engine"
 )
 
 const (
@@ -54,8 +56,11 @@ func New(opts Options) (*Watcher, error) {
 	w := &Watcher{
 		Options: opts, discovery: kinds,
 		feeds:    feeds{client: client, changed: make(chan struct{}, 1), open: map[resource]*feed{}},
-		enforced: ledger{base: opts.Base},
+		enforced: ledger{base: opts.Base, loads: opts.Load}, natives: ledger{loads: new(engine.Loader).Load},
 		writer:   newWriter(client, opts),
+	}
+	if opts.Load == nil {
+		w.enforced.loads = new(engine.Loader).Load
 	}
 	w.kept, err = readKept(opts.KeepFile)
 	return w, err

@@ -19,8 +19,11 @@ func Load(files ...policy.File) (*Set, error) { return new(Loader).Load(files...
 // the load before is not compiled again, and what image policies have verified
 // stays known. The zero value is ready for use, by one goroutine at a time.
 type Loader struct {
+	// Images looks at images for ImagePolicies. Without it the loader has one of its
+	// own, with the usual options.
+	Images *image.Verifier
+
 	templates gatekeeper.Loader
-	images    *image.Verifier
 	apart     map[string]apart // files, by name
 	parts     map[int]part     // what engines have loaded, by their order
 }
@@ -77,10 +80,10 @@ func equal(a, b policy.File) bool { return a.Name == b.Name && bytes.Equal(a.Dat
 
 // loadImages keeps what was verified from one load to the next.
 func (l *Loader) loadImages(files ...policy.File) (*image.Set, error) {
-	if l.images == nil {
-		l.images = image.New(image.Options{})
+	if l.Images == nil {
+		l.Images = image.New(image.Options{})
 	}
-	return l.images.Load(files...)
+	return l.Images.Load(files...)
 }
 
 // assort takes files apart that are not those of the load before.

@@ -255,7 +255,7 @@ func TestWithoutGatekeeper(t *testing.T) {
 
 	// A restart knows the good version still.
 	g.kill()
-	g = w.serve(dir, "")
+	w.serve(dir, "")
 	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
 	w.status(templates, "ConstraintTemplate", "labelled", isBroken)
 
