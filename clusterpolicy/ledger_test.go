@@ -54,7 +54,9 @@ func constraint(t testing.TB, generation int64, kind, name, spec string) *unstru
 	return object(t, generation, fmt.Sprintf("apiVersion: constraints.gatekeeper.sh/v1beta1\nkind: %s\nmetadata: {name: %s}\nspec: %s\n", kind, name, spec))
 }
 
-func newLedger(base ...policy.File) *ledger { return &ledger{base: base, loads: new(engine.Loader).Load} }
+func newLedger(base ...policy.File) *ledger {
+	return &ledger{base: base, loads: new(engine.Loader).Load}
+}
 
 // says returns what a ledger says of each object.
 func says(l *ledger) (out []string) {

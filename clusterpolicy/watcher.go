@@ -57,7 +57,7 @@ func New(opts Options) (*Watcher, error) {
 		Options: opts, discovery: kinds,
 		feeds:    feeds{client: client, changed: make(chan struct{}, 1), open: map[resource]*feed{}},
 		enforced: ledger{base: opts.Base, loads: opts.Load}, natives: ledger{loads: new(engine.Loader).Load},
-		writer:   newWriter(client, opts),
+		writer: newWriter(client, opts),
 	}
 	if opts.Load == nil {
 		w.enforced.loads = new(engine.Loader).Load
