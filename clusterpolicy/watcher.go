@@ -62,8 +62,10 @@ func New(opts Options) (*Watcher, error) {
 	if opts.Load == nil {
 		w.enforced.loads = new(engine.Loader).Load
 	}
-	w.kept, err = readKept(opts.KeepFile)
-	return w, err
+	if w.kept, err = readKept(opts.KeepFile); err != nil { // what is good now is in force all the same
+		opts.Log.Error("the last good versions of policies with mistakes are not known", "error", err)
+	}
+	return w, nil
 }
 
 // Run follows the cluster until ctx ends.
