@@ -305,3 +305,40 @@ func TestMerge(t *testing.T) {
 		}
 	}
 }
+
+// TestPlaces: a mistake in CEL and one in a field are told with their places.
+func TestPlaces(t *testing.T) {
+	cel := object(t, 1, `apiVersion: templates.gatekeeper.sh/v1
+kind: ConstraintTemplate
+metadata: {name: inCel}
+spec:
+  crd: {spec: {names: {kind: InCel}}}
+  targets:
+  - target: admission.k8s.gatekeeper.sh
+    code:
+    - engine: K8sNativeValidation
+      source:
+        validations:
+        - expression: |
+            has(object.spec) &&
+            object.spec.replicas <
+          message: "no"
+`)
+	cel.SetName("incel")
+	l := newLedger()
+	if _, err := l.load([]*unstructured.Unstructured{cel, template(t, 1, "Good", text1, "input.review"), constraint(t, 1, "Good", "all", "{match: {scope: Everything}}")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]Problem{}
+	for _, o := range l.objects() {
+		for _, p := range o.Problems {
+			got[o.Name] = p
+		}
+	}
+	if p := got["incel"]; !strings.HasPrefix(p.Location, "spec.targets[0].code[0].source.validations[0].expression") || !strings.Contains(p.Message, "Syntax error") {
+		t.Errorf("in CEL: %+v", p)
+	}
+	if p := got["all"]; p.Location != "spec.match.scope" || strings.Contains(p.Message, "constraints.gatekeeper.sh/") {
+		t.Errorf("in a field: %+v", p)
+	}
+}

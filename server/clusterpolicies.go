@@ -52,7 +52,7 @@ func (s *Server) followPolicies(context.Context) error {
 		return err
 	}
 	s.cluster, err = clusterpolicy.New(clusterpolicy.Options{
-		Config: s.rest, Base: s.files, KeepFile: filepath.Join(s.cfg.DataDir, "policies.json"),
+		Config: s.rest, Base: s.files, Load: s.loader.Load, KeepFile: filepath.Join(s.cfg.DataDir, "policies.json"),
 		Replica: replica, Namespace: ownNamespace(s.cfg), Log: s.log, Publish: s.enforce,
 	})
 	return err

@@ -57,10 +57,10 @@ func (s *Server) enforcing() (*engine.Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(cfg.Policies) == 0 && cfg.BuiltIn && !cfg.Defaults {
+	if len(cfg.Policies) == 0 && cfg.BuiltIn && !cfg.Defaults && !cfg.FromCluster {
 		return engine.New(s.defining), nil
 	}
-	set, err := engine.Load(s.files...)
+	set, err := s.loader.Load(s.files...)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,7 @@ type Server struct {
 	client kubernetes.Interface
 
 	files     []policy.File           // policies that the configuration names
+	loader    engine.Loader           // of those, and of the cluster's beside them
 	named     []web.Policy            // what is in files
 	policies  *engine.Set             // those of files, loaded
 	force     atomic.Pointer[inForce] // what admission enforces now; nil: not known yet

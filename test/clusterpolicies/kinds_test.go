@@ -88,6 +88,7 @@ func TestKinds(t *testing.T) {
 	t.Run("image policies", g.testImages)
 	t.Run("native policies", g.testNative)
 	t.Run("settings", g.testSettings)
+	t.Run("inventory", g.testInventory)
 	t.Run("replicas", g.testReplicas)
 	t.Run("metrics", g.testMetrics)
 }
@@ -204,6 +205,46 @@ func (g *guard) testSettings(t *testing.T) {
 	w.verdict(10*time.Second, "[Labelled]")
 }
 
+// testInventory has a template come, go and come back that reads what is in the
+// cluster.
+func (g *guard) testInventory(t *testing.T) {
+	w := g.world.in(t)
+	unique := func(message string) string {
+		text := strings.Replace(template("Unique", ""), "not input.review.object.metadata.labels[input.parameters.label]",
+			`other := data.inventory.namespace["default"]["v1"]["ConfigMap"][_].metadata.labels.number; other == input.review.object.metadata.labels.number`, 1)
+		return strings.Replace(text, "the label %s is missing", message+" %s", 1)
+	}
+	twice := func(number, want string) {
+		t.Helper()
+		w.eventually(fmt.Sprintf("the verdict on %s is %q", number, want), 10*time.Second, func() error {
+			denied, err := w.create(map[string]string{"owner": "ops", "number": number})
+			if err == nil && ((denied == "") != (want == "") || !strings.Contains(denied, want)) {
+				err = fmt.Errorf("denied: %q", denied)
+			}
+			return err
+		})
+	}
+	number := func(name, number string) {
+		w.apply(fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: %s, namespace: default, labels: {owner: ops, number: '%s'}}\n", name, number))
+	}
+	number("first", "1")
+	w.apply(unique("there is another"))
+	w.apply(constraint("Unique", "number", "number"))
+	twice("1", "[Unique] there is another number")
+	twice("2", "")
+	number("first", "2")
+	twice("2", "[Unique] there is another number")
+	twice("1", "")
+	w.remove(constraints, "Unique", "number")
+	w.remove(templates, "ConstraintTemplate", "unique")
+	twice("2", "")
+	number("first", "3") // nobody looks
+	w.apply(unique("once more"))
+	w.apply(constraint("Unique", "number", "number"))
+	twice("3", "[Unique] once more number")
+	twice("2", "")
+}
+
 // testReplicas: the entry of a replica that lives stays, that of one that is gone
 // goes, and what others write into the status stays.
 func (g *guard) testReplicas(t *testing.T) {
@@ -251,7 +292,7 @@ func (g *guard) testMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`kubeguardian_policies{in_force="true",kind="ConstraintTemplate",source="cluster"} 1`,
+		`kubeguardian_policies{in_force="true",kind="ConstraintTemplate",source="cluster"} 2`,
 		`kubeguardian_policies{in_force="false",kind="ValidatingAdmissionPolicy",source="cluster"} 1`,
 		`kubeguardian_policy_errors{kind="ImagePolicy"} 1`,
 	} {
