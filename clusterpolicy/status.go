@@ -25,6 +25,8 @@ func uidField(r resource) string {
 		return "templateUID"
 	case r.Group == "mutations.gatekeeper.sh":
 		return "mutatorUID"
+	case r.kind == "Provider":
+		return "providerUID"
 	case r.kind == "Config":
 		return "configUID"
 	case r.Group == policyGroup:

@@ -74,6 +74,7 @@ func TestFullFile(t *testing.T) {
 		Admission: Admission{
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, FromCluster: true, Defaults: true,
+			ExternalData: ExternalData{"/etc/kubeguardian/client.crt", "/etc/kubeguardian/client.key", 30 * time.Second},
 		},
 		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},

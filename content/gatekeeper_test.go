@@ -50,7 +50,7 @@ func TestDefinitions(t *testing.T) {
 		}
 	}
 	slices.Sort(kinds)
-	want := []string{"Assign", "AssignImage", "AssignMetadata", "Config", "ConstraintTemplate", "ExpansionTemplate", "ImagePolicy", "ModifySet", "SyncSet"}
+	want := []string{"Assign", "AssignImage", "AssignMetadata", "Config", "ConstraintTemplate", "ExpansionTemplate", "ImagePolicy", "ModifySet", "Provider", "SyncSet"}
 	if !slices.Equal(kinds, want) {
 		t.Errorf("kinds = %v, want %v", kinds, want)
 	}

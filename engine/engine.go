@@ -21,6 +21,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 	"github.com/kubeguardian/kubeguardian/policy/image"
 	"github.com/kubeguardian/kubeguardian/policy/mutator"
@@ -56,6 +57,7 @@ func (l *Loader) engines() []engine {
 		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
 		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(l.templates.Load), nil},
 		{"Gatekeeper's mutators", mutator.Handles, mutators(mutator.Load), nil},
+		{"Gatekeeper's Providers", externaldata.Handles, loadProviders, nil},
 		{"ImagePolicy", image.Handles, loader(l.loadImages), image.IsMaterial},
 	}
 }
@@ -90,6 +92,24 @@ func (changes) WebhookRules() []admissionregistrationv1.RuleWithOperations { ret
 func (changes) Len() int { return 0 }
 
 func (changes) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
+	return nil, nil
+}
+
+// Providers are whom policies may ask: they find nothing wrong themselves.
+type providers struct{ *externaldata.Set }
+
+func loadProviders(files ...policy.File) (evaluator, error) {
+	set, err := externaldata.Load(files...)
+	return providers{set}, err
+}
+
+// WebhookRules implements evaluator.
+func (providers) WebhookRules() []admissionregistrationv1.RuleWithOperations { return nil }
+
+// Len implements evaluator: none of them judges.
+func (providers) Len() int { return 0 }
+
+func (providers) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
 	return nil, nil
 }
 
@@ -164,6 +184,17 @@ func (s *Set) ReadsInventory() bool {
 		g, ok := e.(*gatekeeper.Set)
 		return ok && g.ReadsInventory()
 	})
+}
+
+// Runaways returns how many evaluations nobody waits for any more, and that cannot
+// be stopped.
+func (s *Set) Runaways() (n int) {
+	for _, e := range s.evaluators {
+		if r, ok := e.(interface{ Runaways() int }); ok {
+			n += r.Runaways()
+		}
+	}
+	return n
 }
 
 // Synced returns the kinds that Gatekeeper's Config and SyncSet documents want in
@@ -243,6 +274,46 @@ func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured])
 		out.evaluators[i] = next
 	}
 	return out, nil
+}
+
+// Providers returns whom policies may ask for external data; nil for nobody.
+func (s *Set) Providers() *externaldata.Set {
+	for _, e := range s.evaluators {
+		if p, ok := e.(providers); ok {
+			return p.Set
+		}
+	}
+	return nil
+}
+
+// AsksProviders reports whether a template or a mutator asks for external data.
+func (s *Set) AsksProviders() bool {
+	return slices.ContainsFunc(s.evaluators, func(e evaluator) bool {
+		if c, ok := e.(changes); ok {
+			m, ok := c.changer.(*mutator.Set)
+			return ok && m.AsksProviders()
+		}
+		g, ok := e.(*gatekeeper.Set)
+		return ok && g.AsksProviders()
+	})
+}
+
+// WithExternalData returns the set whose policies ask providers by a client.
+// Without one they ask nobody: whoever reviews is told of the policies that would.
+func (s *Set) WithExternalData(client *externaldata.Client) *Set {
+	out := s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithExternalData(client) })
+	for i, e := range out.evaluators {
+		c, ok := e.(changes)
+		if !ok {
+			continue
+		}
+		if m, ok := c.changer.(*mutator.Set); ok {
+			m = m.WithExternalData(client)
+			out.evaluators[i] = changes{m}
+			out = out.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithMutator(m) })
+		}
+	}
+	return out
 }
 
 // with returns the set in which Gatekeeper's policies are a variant.

@@ -57,7 +57,7 @@ func (l *Loader) Load(files ...policy.File) (*Set, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return s, nil
+	return s.WithExternalData(nil), nil
 }
 
 // load lets an engine load its files, unless it has them loaded already.

@@ -63,7 +63,12 @@ func (s *Server) followPolicies(context.Context) error {
 func (s *Server) enforce(now clusterpolicy.State) {
 	s.changed.mu.Lock()
 	defer s.changed.mu.Unlock()
-	next := newInForce(now.Enforced.Served(), now, s.named)
+	set, err := s.askingProviders(now.Enforced.Served())
+	if err != nil { // the certificate for providers; what was in force stays
+		s.log.Error("the policies of the cluster do not come into force", "error", err)
+		return
+	}
+	next := newInForce(set, now, s.named)
 	s.inform(next)
 	s.force.Store(next)
 	s.metrics.policies(next.listed)
@@ -95,6 +100,14 @@ func (s *Server) inform(now *inForce) {
 		}
 	}
 	s.state.update(func(st *state) { st.informed = next })
+}
+
+// runaways counts the evaluations in force that did not end in time, and run on.
+func (s *Server) runaways() int {
+	if now := s.force.Load(); now != nil {
+		return now.set.Runaways()
+	}
+	return 0
 }
 
 // rulesOf returns what the policies in force match, none while they are unknown.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
@@ -25,9 +24,6 @@ func (s *Server) loadContent(context.Context) (err error) {
 	s.named = namedIn(s.files)
 	for _, err := range s.policies.Conflicts() {
 		s.log.Warn("a mutator is not in force", "error", err)
-	}
-	if !s.cfg.Admission.FromCluster {
-		s.force.Store(newInForce(s.policies, clusterpolicy.State{}, s.named))
 	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {

@@ -54,11 +54,17 @@ func small(t *testing.T) *rest.Config {
 // startWith starts a server with policies of its own.
 func startWith(t *testing.T, text string) *running {
 	t.Helper()
+	return startBeside(t, text, "")
+}
+
+// startBeside is startWith for one that has more fields of admission.
+func startBeside(t *testing.T, text, more string) *running {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "policies.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q]}\n", file))
+	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q]%s}\n", file, more))
 	opts.Cluster = small(t)
 	return start(t, opts)
 }

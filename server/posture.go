@@ -79,7 +79,7 @@ func (s *Server) watch(ctx context.Context) error {
 			replace(changes, inv)
 		})
 	}()
-	tick := time.NewTicker(s.cfg.Scan.Interval)
+	tick := time.NewTicker(s.interval())
 	defer tick.Stop()
 	var inv *inventory.Inventory
 	full := true // judge all, whether or not it has changed
@@ -112,6 +112,15 @@ func (s *Server) watch(ctx context.Context) error {
 		case <-time.After(time.Duration(float64(time.Since(start)) * (1/scanShare - 1))):
 		}
 	}
+}
+
+// interval is the time after which all is judged anew. What was judged by the
+// answers of providers must not count much longer than these are kept.
+func (s *Server) interval() time.Duration {
+	if now := s.force.Load(); now == nil || !now.set.AsksProviders() {
+		return s.cfg.Scan.Interval
+	}
+	return min(s.cfg.Scan.Interval, max(s.cfg.Admission.ExternalData.CacheTTL, time.Minute))
 }
 
 // read makes an inventory what the cluster is now. It is called once at a time.

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -31,6 +32,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/web"
@@ -61,7 +63,9 @@ type Server struct {
 	force     atomic.Pointer[inForce] // what admission enforces now; nil: not known yet
 	cluster   *clusterpolicy.Watcher  // nil: policies come from files alone
 	changed   policiesChanged
-	sources   sources // what policies ask for besides the object
+	sources   sources              // what policies ask for besides the object
+	providers *externaldata.Client // of the policies in force
+	silence   rate.Sometimes       // of what is said of providers
 	auditor   *audit.Auditor
 	defining  *policy.Set // the built-in policies, which define controls
 	rules     *rule.Set
@@ -92,6 +96,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
 		changed: newPoliciesChanged(),
+		silence: rate.Sometimes{Interval: 10 * time.Second},
 		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
@@ -101,7 +106,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.followPolicies, s.buildPage, s.listen,
+		s.loadContent, s.openData, s.connect, s.openProviders, s.followPolicies, s.buildPage, s.listen,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

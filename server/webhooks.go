@@ -76,8 +76,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
-	s.metrics.policies(s.listed())
+	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter, s.runaways)
 	opts := admission.RegistrationOptions{
 		Client: s.client,
 		Rules:  func() []admissionregistrationv1.RuleWithOperations { return s.rulesOf((*engine.Set).WebhookRules) },

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 )
 
 // Load parses, checks and compiles files with templates, their constraints,
@@ -56,7 +57,7 @@ func (c *Loader) Load(files ...policy.File) (*Set, error) {
 		},
 		templates:   map[string]*template{},
 		constraints: map[string]*policy.Document{},
-		out:         &compiled{excluded: map[Point][]wildcard{}, workers: workers{make(chan func())}},
+		out:         &compiled{excluded: map[Point][]wildcard{}, pool: deadline.NewPool()},
 	}
 	var constraints []*policy.Document
 	for _, f := range files {
