@@ -106,6 +106,11 @@ type Admission struct {
 	// Policies are files, folders or OCI artifacts by digest
 	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// BuiltIn is whether the built-in pack is in force where Policies are none.
+	BuiltIn bool `yaml:"builtIn"`
+	// FromCluster takes policies from the cluster too: Gatekeeper's templates,
+	// constraints and mutators, and ImagePolicies.
+	FromCluster bool `yaml:"fromCluster"`
 	// Settings is a file of kind PolicySettings: how far policies are enforced,
 	// whom they spare and what their parameters are. Without one that is as the
 	// policies say.
@@ -113,6 +118,18 @@ type Admission struct {
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
 	Defaults bool `yaml:"defaults"`
+	// ExternalData is for the Providers among the policies.
+	ExternalData ExternalData `yaml:"externalData"`
+}
+
+// ExternalData configures how Gatekeeper's external data providers are asked.
+type ExternalData struct {
+	// CertFile and KeyFile are PEM files with the certificate that providers know
+	// the server by; both or neither. They are read again when they change.
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// CacheTTL is how long answers are kept; 0s keeps none. At most 24h.
+	CacheTTL time.Duration `yaml:"cacheTTL"`
 }
 
 // Registries says how OCI registries are reached, for image policies and for
@@ -159,12 +176,14 @@ type Retention struct {
 // follow from others are filled in.
 func Default() *Config {
 	return &Config{
-		Cluster:   "default",
-		DataDir:   "/var/lib/kubeguardian",
-		Log:       Log{Level: "info"},
-		Web:       Web{Listen: "127.0.0.1:8080"},
-		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
-		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
+		Cluster: "default",
+		DataDir: "/var/lib/kubeguardian",
+		Log:     Log{Level: "info"},
+		Web:     Web{Listen: "127.0.0.1:8080"},
+		Webhook: Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
+		Admission: Admission{
+			Enabled: true, BuiltIn: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second, ExternalData: ExternalData{CacheTTL: 3 * time.Minute},
+		},
 		Detection: Detection{RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},

@@ -73,7 +73,8 @@ func TestFullFile(t *testing.T) {
 		},
 		Admission: Admission{
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
-			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", Defaults: true,
+			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", FromCluster: true, Defaults: true,
+			ExternalData: ExternalData{"/etc/kubeguardian/client.crt", "/etc/kubeguardian/client.key", 30 * time.Second},
 		},
 		Registries: Registries{
 			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",

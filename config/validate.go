@@ -114,6 +114,19 @@ func (d *decoder) admission(a *Admission) {
 		d.dnsLabel(index("admission.exemptNamespaces", i), ns)
 	}
 	d.paths("admission.policies", a.Policies)
+	d.externalData(&a.ExternalData)
+}
+
+func (d *decoder) externalData(e *ExternalData) {
+	switch {
+	case e.CertFile != "" && e.KeyFile == "":
+		d.bad("admission.externalData.certFile", "admission.externalData.keyFile is missing: give both")
+	case e.CertFile == "" && e.KeyFile != "":
+		d.bad("admission.externalData.keyFile", "admission.externalData.certFile is missing: give both")
+	}
+	if e.CacheTTL < 0 || e.CacheTTL > 24*time.Hour {
+		d.bad("admission.externalData.cacheTTL", "want 0s to 24h, have %s", e.CacheTTL)
+	}
 }
 
 func (d *decoder) registries(r *Registries) {

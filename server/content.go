@@ -25,6 +25,10 @@ func (s *Server) loadContent(ctx context.Context) (err error) {
 	if s.policies, err = s.enforcing(ctx); err != nil {
 		return fmt.Errorf("load policies: %w", err)
 	}
+	s.named = namedIn(s.files)
+	for _, err := range s.policies.Conflicts() {
+		s.log.Warn("a mutator is not in force", "error", err)
+	}
 	files, err := content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
 	if err == nil {
 		s.rules, err = rule.Load(files...)
@@ -41,30 +45,38 @@ func (s *Server) loadContent(ctx context.Context) (err error) {
 // enforcing returns the policies that admission enforces.
 func (s *Server) enforcing(ctx context.Context) (*engine.Set, error) {
 	cfg := s.cfg.Admission
-	if len(cfg.Policies) == 0 && !cfg.Defaults && cfg.Settings == "" {
-		return engine.New(s.defining), nil
+	var err error
+	if len(cfg.Policies) > 0 || cfg.BuiltIn {
+		s.files, err = s.artifacts.Read(ctx, content.Policies(), cfg.Policies...)
 	}
-	files, err := s.artifacts.Read(ctx, content.Policies(), cfg.Policies...)
 	if err == nil && cfg.Defaults {
 		var defaults []policy.File
 		defaults, err = content.Read[policy.File](content.Defaults())
-		files = append(files, defaults...)
+		s.files = append(s.files, defaults...)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var settings *setting.Settings
+	if len(cfg.Policies) == 0 && cfg.BuiltIn && !cfg.Defaults && !cfg.FromCluster && cfg.Settings == "" {
+		return engine.New(s.defining), nil
+	}
 	if cfg.Settings != "" {
-		if settings, err = setting.Load(cfg.Settings); err != nil {
+		if s.settings, err = setting.Load(cfg.Settings); err != nil {
 			return nil, err
 		}
 	}
-	loader := engine.Loader{Images: s.images}
-	set, err := setting.With(settings, files, func(files []policy.File) (*engine.Set, error) { return loader.Load(files...) })
+	s.loader.Images = s.images
+	set, err := s.load(s.files...)
 	if err != nil {
 		return nil, err
 	}
 	return set.Served(), nil
+}
+
+// load loads policies of files, and of the cluster beside them, as the settings
+// change them.
+func (s *Server) load(files ...policy.File) (*engine.Set, error) {
+	return setting.With(s.settings, files, func(files []policy.File) (*engine.Set, error) { return s.loader.Load(files...) })
 }
 
 // loadPolicies loads the built-in policies.

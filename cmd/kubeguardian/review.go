@@ -17,6 +17,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/review"
@@ -48,6 +49,12 @@ say.
                        where Gatekeeper's constraints with scoped actions act:
                        gator.gatekeeper.sh (default), validation.gatekeeper.sh or
                        audit.gatekeeper.sh
+  --ask-providers      let templates and mutators ask the Providers of external
+                       data among the policies; without it no connection is made,
+                       and a policy that would ask is refused by name, unless
+                       the answers are given as ProviderResponses
+  --provider-cert FILE the certificate (PEM) that providers know us by, and
+  --provider-key FILE  its key
   --operation NAME     CREATE (default), UPDATE or DELETE
   --old PATH           the objects as they were before an UPDATE
   --user NAME          who asks, for policies that look at request.userInfo
@@ -77,16 +84,23 @@ type reviewOptions struct {
 	user      authenticationv1.UserInfo
 	text      bool
 	output    string
+	ask       bool
+	providers externaldata.Options
 }
 
 func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
-	o := &reviewOptions{operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}}
+	o := &reviewOptions{
+		operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}, providers: externaldata.Options{TTL: externaldata.DefaultTTL},
+	}
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
 	flags.StringVar(&o.settings, "settings", "", "")
 	o.registry.add(flags)
 	flags.Func("context", "", appendTo(&o.context))
 	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
+	flags.BoolVar(&o.ask, "ask-providers", false, "")
+	flags.StringVar(&o.providers.CertFile, "provider-cert", "", "")
+	flags.StringVar(&o.providers.KeyFile, "provider-key", "", "")
 	flags.Func("operation", "", o.setOperation)
 	flags.StringVar(&o.old, "old", "", "")
 	flags.StringVar(&o.user.Username, "user", "", "")
@@ -145,6 +159,9 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	if set, err = opts.asking(ctx, set); err != nil {
+		return err
+	}
 	opts.objects.Stdin = untilDone(ctx, std.in)
 	objects, err := inventory.Read(ctx, opts.objects)
 	if err != nil {
@@ -161,6 +178,25 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	}
 	remarkSkipped(std.err, objects)
 	return opts.judge(ctx, reviewer, objects, std)
+}
+
+// asking returns the set whose policies ask providers, if they may, until ctx
+// ends.
+func (o *reviewOptions) asking(ctx context.Context, set *engine.Set) (*engine.Set, error) {
+	switch p := o.providers; {
+	case (p.CertFile == "") != (p.KeyFile == ""):
+		return nil, errors.New("review: --provider-cert and --provider-key belong together")
+	case p.CertFile != "" && !o.ask:
+		return nil, errors.New("review: --provider-cert needs --ask-providers")
+	case !o.ask:
+		return set, nil
+	}
+	client, err := externaldata.NewClient(set.Providers(), o.providers)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { client.Close() })
+	return set.WithExternalData(client), nil
 }
 
 // reviewer makes a reviewer that knows what the flags give.
