@@ -50,14 +50,21 @@ type engine struct {
 }
 
 // engines returns all of them in the order in which they judge.
-func engines() []engine {
+func engines() []engine { return new(Loader).engines() }
+
+func (l *Loader) engines() []engine {
 	return []engine{
 		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
-		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load), nil},
+		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(l.templates.Load), nil},
 		{"Gatekeeper's mutators", mutator.Handles, mutators(mutator.Load), nil},
 		{"Gatekeeper's Providers", externaldata.Handles, loadProviders, nil},
-		{"ImagePolicy", image.Handles, loader(image.Load), image.IsMaterial},
+		{"ImagePolicy", image.Handles, loader(l.loadImages), image.IsMaterial},
 	}
+}
+
+// Handles reports whether objects of a kind are policies, or belong to some.
+func Handles(kind schema.GroupVersionKind) bool {
+	return slices.ContainsFunc(engines(), func(e engine) bool { return e.owns(kind) })
 }
 
 // loader lets the Load function of an engine return any evaluator.
@@ -133,28 +140,6 @@ type Set struct {
 	evaluators []evaluator // in the order of engines
 }
 
-// Load parses, checks and compiles files of policies. The error joins all that
-// is wrong, with file and line; among that is an [*UnknownKindError] for each
-// document of another kind.
-func Load(files ...policy.File) (*Set, error) {
-	all := engines()
-	sorted := assort(all, files)
-	errs := sorted.unknown
-	s := &Set{}
-	for i, e := range all {
-		if len(sorted.byEngine[i]) == 0 {
-			continue
-		}
-		loaded, err := e.load(sorted.byEngine[i]...)
-		errs = append(errs, err)
-		s.evaluators = append(s.evaluators, loaded)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return s.WithExternalData(nil), nil
-}
-
 // New returns the set of native policies that are loaded already.
 func New(native *policy.Set) *Set { return &Set{evaluators: []evaluator{native}} }
 
@@ -223,10 +208,34 @@ func (s *Set) Synced() (kinds []schema.GroupVersionKind) {
 	return kinds
 }
 
+// Natives returns Gatekeeper's constraints as native policies, and what cannot be
+// one.
+func (s *Set) Natives() (natives []gatekeeper.Native, obstacles []gatekeeper.Obstacle) {
+	for _, e := range s.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			natives, obstacles = g.Natives()
+		}
+	}
+	return natives, obstacles
+}
+
 // Points returns Gatekeeper's enforcement points: that of the webhook, at which
 // Load has a set judge, that of the audit and that of tests.
 func Points() []string {
 	return []string{string(gatekeeper.Webhook), string(gatekeeper.Audit), string(gatekeeper.Gator)}
+}
+
+// Conflicts returns an error for each of Gatekeeper's mutators that is disabled
+// because it contradicts others, with file and line.
+func (s *Set) Conflicts() (out []error) {
+	for _, e := range s.evaluators {
+		if c, ok := e.(changes); ok {
+			if m, ok := c.changer.(*mutator.Set); ok {
+				out = append(out, m.Conflicts()...)
+			}
+		}
+	}
+	return out
 }
 
 // At returns the set in which Gatekeeper's constraints are judged at one of
@@ -246,6 +255,17 @@ func (s *Set) WithInventory(objects iter.Seq[*unstructured.Unstructured]) (*Set,
 		return nil, err
 	}
 	return s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithInventory(inventory) }), nil
+}
+
+// WithInventoryOf returns the set whose policies see the data.inventory that those
+// of another one see.
+func (s *Set) WithInventoryOf(other *Set) *Set {
+	for _, e := range other.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			return s.with(func(own *gatekeeper.Set) *gatekeeper.Set { return own.WithInventoryOf(g) })
+		}
+	}
+	return s
 }
 
 // WithChanges returns the set whose policies see what this one's see, but for the

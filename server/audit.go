@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -44,14 +45,20 @@ func (a standing) Evaluate(ctx context.Context, req policy.Request) ([]finding.V
 	}
 	var mu sync.Mutex
 	var unjudged []error
-	req.Params = a.s.sources.params
+	req.Params = a.s.sources.watched
 	req.Unjudged = func(policy string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		unjudged = append(unjudged, fmt.Errorf("policy %q cannot judge: %w", policy, err))
 	}
 	violations, err := set.Evaluate(ctx, req)
-	return violations, errors.Join(append(unjudged, err)...)
+	own, nativeErr := a.s.judgeNative(ctx, req)
+	for _, v := range own { // a policy of files may be a native one too
+		if !slices.ContainsFunc(violations, func(w finding.Violation) bool { return reflect.DeepEqual(v, w) }) {
+			violations = append(violations, v)
+		}
+	}
+	return violations, errors.Join(append(unjudged, err, nativeErr)...)
 }
 
 // auditPoint is the enforcement point at which Gatekeeper's constraints judge

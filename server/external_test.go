@@ -147,7 +147,8 @@ func TestExternalDataHangs(t *testing.T) {
 func TestExternalDataInterval(t *testing.T) {
 	r, _ := startAsking(t, new(atomic.Bool))
 	for ttl, want := range map[time.Duration]time.Duration{0: time.Minute, 3 * time.Minute: 3 * time.Minute, time.Hour: 10 * time.Minute} {
-		s := Server{cfg: &config.Config{Scan: r.cfg.Scan, Admission: config.Admission{ExternalData: config.ExternalData{CacheTTL: ttl}}}, policies: r.policies}
+		s := Server{cfg: &config.Config{Scan: r.cfg.Scan, Admission: config.Admission{ExternalData: config.ExternalData{CacheTTL: ttl}}}}
+		s.force.Store(r.force.Load())
 		if got := s.interval(); got != want {
 			t.Errorf("answers are kept for %s: interval %s, want %s", ttl, got, want)
 		}

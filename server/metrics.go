@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy/image"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -42,13 +43,16 @@ type metrics struct {
 	reloads     *prometheus.CounterVec
 	rulesFailed prometheus.Gauge
 
+	inForce      *prometheus.GaugeVec
+	policyErrors *prometheus.GaugeVec
+
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
 
 	providerFailures *prometheus.CounterVec
 }
 
-func newMetrics(version string, auditLog auditCollector, authorityEnds func() time.Time, runaways func() int) *metrics {
+func newMetrics(version string, auditLog auditCollector, images *image.Verifier, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -87,6 +91,8 @@ func newMetrics(version string, auditLog auditCollector, authorityEnds func() ti
 	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
 	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
+	m.inForce = gauge("policies", "Policies and what belongs to them, in force or not.", "kind", "source", "in_force")
+	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
 	m.reloads = counter("rules_reloads_total", "Times that changed rule files were loaded, by result.", "result")
@@ -105,7 +111,7 @@ func newMetrics(version string, auditLog auditCollector, authorityEnds func() ti
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

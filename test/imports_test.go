@@ -11,13 +11,14 @@ import (
 // arrows says which packages of ours each package may import; "check/*" stands
 // for the folders in check. Whole-product tests may import all.
 var arrows = map[string][]string{
-	"event":   {},
-	"finding": {},
-	"config":  {},
-	"content": {},
-	"fact":    {},
-	"tool":    {"content", "fact"},
-	"yamldoc": {},
+	"event":    {},
+	"finding":  {},
+	"config":   {},
+	"content":  {},
+	"fact":     {},
+	"tool":     {"content", "fact"},
+	"yamldoc":  {},
+	"registry": {},
 
 	"alert":    {"event", "finding"},
 	"incident": {"alert", "event", "finding"},
@@ -44,11 +45,14 @@ var arrows = map[string][]string{
 	"policy/memory": {},
 	"policy/normal": {},
 	"engine":        {"policy", "policy/externaldata", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
-	"vap":           {"engine", "policy"},
+	"clusterpolicy": {"engine", "policy", "policy/gatekeeper"},
+	"artifact":      {"content", "registry", "policy"},
+	"manifest":      {"policy"},
+	"vap":           {"engine", "manifest", "policy", "policy/gatekeeper"},
 	"review":        {"inventory", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
-	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc", "ruletest"},
+	"suite":         {"artifact", "content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc", "ruletest"},
 	"admission":     {"policy", "finding"},
 	"audit":         {"inventory", "policy", "finding"},
 
@@ -56,7 +60,8 @@ var arrows = map[string][]string{
 	"policy/gatekeeper":   {"policy", "policy/deadline", "policy/externaldata", "policy/plan", "finding"},
 	"policy/plan":         {},
 	"policy/deadline":     {},
-	"policy/image":        {"policy", "finding", "yamldoc"},
+	"policy/image":        {"policy", "registry", "finding", "yamldoc"},
+	"policy/setting":      {"manifest", "policy", "yamldoc"},
 	"policy/mutator":      {"policy", "policy/externaldata", "policy/gatekeeper", "finding"},
 
 	"policy/externaldata/providertest": {},
@@ -77,12 +82,12 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
-		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "control", "check/*",
+		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
-		"report", "chart", "web", "config", "content",
+		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
-	"cmd/kubeguardian":       {"server", "alert", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "policy/externaldata", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "enrichment", "finding"},
+	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "enrichment", "finding"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

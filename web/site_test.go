@@ -27,15 +27,16 @@ const testToken = "test-token-0123456789"
 // A site is a server with a real store, on a port of its own.
 type site struct {
 	*Server
-	store   *store.Store
-	url     string
-	log     *lockedBuffer
-	mu      sync.Mutex
-	health  Health // guarded by mu
-	score   control.Score
-	audited audit.Result
-	fixes   []control.Fix
-	seen    time.Time
+	store    *store.Store
+	url      string
+	log      *lockedBuffer
+	mu       sync.Mutex
+	health   Health // guarded by mu
+	score    control.Score
+	audited  audit.Result
+	policies Policies
+	fixes    []control.Fix
+	seen     time.Time
 }
 
 // lockedBuffer takes the log of a server while a test reads it.
@@ -70,8 +71,9 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Token: testToken,
 		Alerts: db, Decisions: db, Findings: db,
-		Posture: func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
-		Audit:   func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
+		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Policies: func() Policies { return s.policies },
 		Health: func() Health {
 			s.mu.Lock()
 			defer s.mu.Unlock()

@@ -82,6 +82,8 @@ type Options struct {
 	// Audit returns what the last audit said and when it ended; the zero time
 	// before the first. It is called for each page, and must be quick.
 	Audit func() (audit.Result, time.Time)
+	// Policies returns what is judged by. It must be quick.
+	Policies func() Policies
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -183,6 +185,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
 		{"GET", "/api/v1/findings", s.api(s.listFindings)},
 		{"GET", "/api/v1/audit", s.api(s.getAudit)},
+		{"GET", "/api/v1/policies", s.api(s.listPolicies)},
 		{"GET", "/api/v1/posture", s.api(s.getPosture)},
 		{"GET", "/api/v1/health", s.api(s.getHealth)},
 		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},

@@ -51,7 +51,7 @@ func commands() []command {
 		{"review", "judge objects by admission policies", reviewObjects},
 		{"test", "run suites of policies, tests of rules and examples of controls", runTests},
 		{"fix", "change manifests so that controls pass, with proof", fixManifests},
-		{"policy", "export policies as native ValidatingAdmissionPolicies", policies},
+		{"policy", "export policies as native ones, push them to a registry", policies},
 		{"replay", "run recorded audit events through detection rules", replay},
 		{"explain", "show check by check why a rule matches an event or does not", explainRule},
 		{"rules", "validate files of detection rules", rules},

@@ -18,6 +18,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/review"
 )
@@ -33,9 +34,12 @@ A policy that asks for what is not given, such as the namespace of an object, is
 refused by name, and the exit code is 2: nobody knows what the API server would
 say.
 
-  --policies PATH      policies and their bindings: a file or a folder; may be
-                       given several times (default: the built-in policies).
-                       Other objects among them are taken as --context
+  --policies PATH      policies and their bindings: a file, a folder or an OCI
+                       artifact, oci://HOST/REPOSITORY@sha256:DIGEST; may be given
+                       several times (default: the built-in policies). Other
+                       objects among them are taken as --context
+  --settings FILE      how far policies are enforced, whom they spare and what their
+                       parameters are: kind PolicySettings (docs/policies.md)
   --context PATH       what policies may ask for: namespaces, parameters and other
                        objects of the cluster, as files or folders; may be given
                        several times. The objects that are judged count as well;
@@ -57,7 +61,7 @@ say.
   --group NAME         a group of the user; may be given several times
   --values FILE        values for charts; may be given several times, later wins
   --set KEY=VALUE      one value for charts, as in helm; may be given several times
-  --format FORMAT      json (default): an object on each line, or text
+` + registryUsage + `  --format FORMAT      json (default): an object on each line, or text
   --output FILE        write to a file, which appears when complete
 
 Exit codes: 0 nothing is denied, 1 something is, 2 not all could be judged.
@@ -71,6 +75,8 @@ Example: would the API server take these manifests?
 type reviewOptions struct {
 	objects   inventory.FileInput
 	policies  []string
+	settings  string
+	registry  registryFlags
 	context   []string
 	point     string
 	operation admissionv1.Operation
@@ -88,6 +94,8 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	}
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
+	flags.StringVar(&o.settings, "settings", "", "")
+	o.registry.add(flags)
 	flags.Func("context", "", appendTo(&o.context))
 	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
 	flags.BoolVar(&o.ask, "ask-providers", false, "")
@@ -144,7 +152,7 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	speakPlainly(std.err)
-	set, beside, err := readPolicies(opts.policies)
+	set, beside, err := opts.readPolicies(ctx)
 	if err == nil {
 		set, err = set.At(opts.point)
 	}
@@ -209,10 +217,14 @@ func (o *reviewOptions) reviewer(ctx context.Context, set *engine.Set, objects *
 	return r, err
 }
 
-// readPolicies loads the policies that paths name, or the built-in ones, and
+// readPolicies loads the policies that are given, or the built-in ones, and
 // returns the texts of other objects that stand beside them.
-func readPolicies(paths []string) (*engine.Set, []inventory.Text, error) {
-	files, err := content.Read[policy.File](content.Policies(), paths...)
+func (o *reviewOptions) readPolicies(ctx context.Context) (*engine.Set, []inventory.Text, error) {
+	artifacts, err := o.registry.artifacts()
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := artifacts.Read(ctx, content.Policies(), o.policies...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read policies: %w", err)
 	}
@@ -221,14 +233,31 @@ func readPolicies(paths []string) (*engine.Set, []inventory.Text, error) {
 		return nil, nil, err
 	}
 	if len(policies) == 0 {
-		return nil, nil, fmt.Errorf("%s: no policies", strings.Join(paths, ", "))
+		return nil, nil, fmt.Errorf("%s: no policies", strings.Join(o.policies, ", "))
 	}
-	set, err := engine.Load(policies...)
+	loader, err := o.registry.loader()
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err := withSettings(o.settings, policies, func(files []policy.File) (*engine.Set, error) { return loader.Load(files...) })
 	texts := make([]inventory.Text, len(others))
 	for i, f := range others {
 		texts[i] = inventory.Text(f)
 	}
 	return set, texts, err
+}
+
+// withSettings calls use with policies as a file of settings changes them, or
+// without one as they are.
+func withSettings[T any](file string, policies []policy.File, use func([]policy.File) (T, error)) (T, error) {
+	if file == "" {
+		return use(policies)
+	}
+	settings, err := setting.Load(file)
+	if err != nil {
+		return *new(T), err
+	}
+	return setting.With(settings, policies, use)
 }
 
 // known joins all that policies may ask for.

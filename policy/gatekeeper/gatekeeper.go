@@ -126,6 +126,9 @@ func (s *Set) WithInventory(inventory *Inventory) *Set {
 	return &variant
 }
 
+// WithInventoryOf returns a set whose policies see the inventory of another one.
+func (s *Set) WithInventoryOf(other *Set) *Set { return s.WithInventory(other.inventory) }
+
 // WithChanges returns a set whose policies see the inventory of this one with
 // changes, see [Inventory.With].
 func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured]) (*Set, error) {

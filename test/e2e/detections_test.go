@@ -229,7 +229,7 @@ func (b *battle) accounts(t *testing.T, admin *rest.Config) {
 		ObjectMeta: metav1.ObjectMeta{Name: "lasting", Annotations: map[string]string{corev1.ServiceAccountNameKey: "web"}},
 		Type:       corev1.SecretTypeServiceAccountToken,
 	}, metav1.CreateOptions{}))
-	eventually(t, "a token in the secret", func() bool {
+	becomes(t, "a token in the secret", func() bool {
 		secret, err := core.Secrets("shop").Get(ctx, "lasting", metav1.GetOptions{})
 		if err != nil || len(secret.Data["token"]) == 0 {
 			return false
@@ -261,7 +261,7 @@ func (b *battle) node(t *testing.T, admin *rest.Config) {
 	if _, err := requests.UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the certificate of a node", func() bool {
+	becomes(t, "the certificate of a node", func() bool {
 		csr, err = requests.Get(ctx, csr.Name, metav1.GetOptions{})
 		return err == nil && len(csr.Status.Certificate) > 0
 	})
@@ -430,7 +430,7 @@ func (b *battle) alerts(t *testing.T, attacks []*detection) map[string][]string 
 	t.Helper()
 	var raised map[string][]string
 	var missing string
-	eventually(t, "the audit log", func() bool {
+	becomes(t, "the audit log", func() bool {
 		seen := map[string]bool{}
 		raised = b.replay(t, seen)
 		for _, a := range attacks {
@@ -478,8 +478,8 @@ func (b *battle) replay(t *testing.T, seen map[string]bool) map[string][]string 
 	return raised
 }
 
-// eventually waits for something to become true.
-func eventually(t *testing.T, what string, ok func() bool) {
+// becomes waits for something to become true.
+func becomes(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if ok() {

@@ -44,7 +44,7 @@ type deployment struct {
 // Secret, and takes all down when the test ends.
 func deploy(t *testing.T) *deployment {
 	t.Helper()
-	d := newLab(t, "replicas")
+	d := newLab(t, "replicas", "gatekeeper")
 	d.service = newService(t)
 	for i := range 2 {
 		d.replicas = append(d.replicas, d.newReplica(t, i))
@@ -149,7 +149,7 @@ dataDir: %s
 kubeconfig: %s
 web: {listen: %q}
 webhook: {listen: %q, url: "https://%s", drain: 1s, authoritySecret: webhook-authority}
-admission: {policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
+admission: {fromCluster: true, policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
 `, r.dir, d.path("server.kubeconfig"), r.web, r.webhook, d.service.address())
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
