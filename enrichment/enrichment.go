@@ -171,7 +171,7 @@ func (r *record) text(ref event.Ref) string { return r.Record.Value(ref).Text }
 
 // below returns a value below another one; of a body it is much cheaper than the
 // body as text.
-func (r *record) below(ref event.Ref, path ...string) event.Value {
-	ref.Pointer = append(append(r.path[:0], ref.Pointer...), path...)
+func (r *record) below(ref event.Ref, first []string, rest ...string) event.Value {
+	ref.Pointer = append(append(append(r.path[:0], ref.Pointer...), first...), rest...)
 	return r.Record.Value(ref)
 }

@@ -120,15 +120,15 @@ func readObject(r *record) *ownedObject {
 	if resource := r.text(refs.resource); resource != "pods" && !isWorkload(resource) {
 		return nil
 	}
-	metadata := func(name string) string { return clip(r.below(refs.response, "metadata", name).Text) }
+	metadata := func(name string) string { return clip(r.below(refs.response, nil, "metadata", name).Text) }
 	object := &ownedObject{uid: metadata("uid")}
 	if object.uid == "" {
 		return nil
 	}
-	object.kind, object.namespace, object.name = clip(r.below(refs.response, "kind").Text), metadata("namespace"), metadata("name")
+	object.kind, object.namespace, object.name = clip(r.below(refs.response, nil, "kind").Text), metadata("namespace"), metadata("name")
 	object.generation, _ = strconv.ParseInt(metadata("generation"), 10, 64) // pods have none
 	var owners []ownerReference
-	text := r.below(refs.response, "metadata", "ownerReferences").Text
+	text := r.below(refs.response, nil, "metadata", "ownerReferences").Text
 	if text == "" || json.Unmarshal([]byte(text), &owners) != nil {
 		return object
 	}

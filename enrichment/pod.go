@@ -91,7 +91,7 @@ func (r *record) patchesPod(resource string, path []string, debug bool) bool {
 	case !isWorkload(resource):
 		return true
 	case object:
-		return !r.below(r.enricher.refs.request, path...).Missing()
+		return !r.below(r.enricher.refs.request, path).Missing()
 	}
 	return strings.Contains(strings.ToLower(request), "template")
 }
@@ -99,7 +99,7 @@ func (r *record) patchesPod(resource string, path []string, debug bool) bool {
 // add takes in what a body says of pods. While one is debugged, the rest of it
 // was there before.
 func (p *pod) add(r *record, body event.Ref, path []string, debug bool) {
-	at := func(more ...string) string { return r.below(body, slices.Concat(path, more)...).Text }
+	at := func(more ...string) string { return r.below(body, path, more...).Text }
 	var spec podSpec
 	kinds := []string{"ephemeralContainers"}
 	if !debug {

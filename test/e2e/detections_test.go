@@ -32,6 +32,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/client-go/tools/clientcmd"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -255,10 +256,17 @@ func (b *battle) node(t *testing.T, admin *rest.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-		Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "test", LastUpdateTime: metav1.Now(),
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error { // a controller writes to it too
+		if csr, err = requests.Get(ctx, csr.Name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "test", LastUpdateTime: metav1.Now(),
+		})
+		_, err = requests.UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{})
+		return err
 	})
-	if _, err := requests.UpdateApproval(ctx, csr.Name, csr, metav1.UpdateOptions{}); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	becomes(t, "the certificate of a node", func() bool {
