@@ -9,6 +9,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
 )
 
 // written is a request that writes an object, and what became of it.
@@ -60,6 +61,34 @@ func TestAttribution(t *testing.T) {
 	}
 	if got := value(read(t, en, strings.Replace(execOnPod, "web-1-a", "other", 1)), "kg.owner.writer"); !got.Missing() {
 		t.Errorf("an unknown pod belongs to %s", got)
+	}
+}
+
+// The memory of an event is used again for the ones after it.
+func TestWhatIsRememberedOutlivesItsEvent(t *testing.T) {
+	en, log := enrichment.New(), strings.Builder{}
+	add := func(i int, text string) {
+		fmt.Fprintf(&log, `{"kind":"Event","apiVersion":"audit.k8s.io/v1","auditID":"%d","stage":"ResponseComplete","stageTimestamp":"2026-11-20T10:00:00Z",%s}`+"\n", i, strings.Join(strings.Fields(text), " "))
+	}
+	for i, text := range append(rollout(), tokenFrom("10.0.0.1", "JTI=1")) {
+		add(i, text)
+	}
+	for i := range 200 {
+		add(100+i, written("zzzzzzzz", "create", "deployments", "Zzzzzzzzzz", fmt.Sprintf("z-%d", i), fmt.Sprintf("z%d", i), "zz", 7))
+	}
+	add(300, execOnPod)
+	add(301, tokenFrom("203.0.113.9", "JTI=1"))
+	var chain, before string
+	_, err := k8saudit.Decode(strings.NewReader(log.String()), func(e *event.Event) error {
+		en.Enrich(e)
+		if a := en.Attribute(e, make([]alert.Alert, 1))[0].Attribution; a != nil {
+			chain = a.Writer.User + " " + strings.Join(a.Chain, " ")
+		}
+		before = value(e, "kg.token.before").String()
+		return nil
+	})
+	if want := "alice Pod/web-1-a ReplicaSet/web-1 Deployment/web"; err != nil || chain != want || before != "10.0.0.1" {
+		t.Errorf("chain %q, want %q; before %q; %v", chain, want, before, err)
 	}
 }
 

@@ -77,6 +77,28 @@ func TestRulesAreReloaded(t *testing.T) {
 	}
 }
 
+// Files that build on the built-in rules do so too when they change.
+func TestBuiltinRulesAreReloaded(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "own.yaml")
+	own := "- {list: trusted_users, items: [USER], override: {items: append}}\n"
+	if err := os.WriteFile(file, []byte(own), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := start(t, options(t, dir, "detection: {rules: [builtin, "+file+"]}"))
+	before := len(r.rules.Load().Rules())
+	if err := os.WriteFile(file, []byte(own+watchedRule), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if got := len(r.rules.Load().Rules()); got == before+1 && before > 1 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Errorf("%d rules, then %d", before, len(r.rules.Load().Rules()))
+}
+
 // What no sensor feeds is said, not passed over.
 func TestUnfedRulesAreNamed(t *testing.T) {
 	dir := t.TempDir()

@@ -473,7 +473,7 @@ func (b *battle) replay(t *testing.T, seen map[string]bool) map[string][]string 
 	}
 	stats, err := k8saudit.Decode(log, func(e *event.Event) error {
 		enrich.Enrich(e)
-		id := e.Value(ref).Text
+		id := strings.Clone(e.Value(ref).Text) // which outlives the event
 		seen[id] = true
 		for _, a := range rules.Match(e, rule.First) {
 			raised[id] = append(raised[id], a.Rule)
