@@ -38,6 +38,10 @@ type Request struct {
 	User   authenticationv1.UserInfo
 	DryRun bool
 
+	// Complete asks for all violations. An API server needs no warnings once a
+	// policy denies.
+	Complete bool
+
 	// Namespaces finds the namespace of the object when a policy asks for it.
 	// When it is nil no namespace is known, which is an error for the policies
 	// that ask. The name of a namespace is always known, and so is the label that

@@ -208,9 +208,9 @@ func TestAPIAudit(t *testing.T) {
 		s.seen = time.Now()
 		s.audited.Objects, s.audited.Summaries = 40, []audit.Summary{{Policy: "a", Enforcement: "deny", Objects: 30}}
 		for i := range 30 {
-			s.audited.Violations = append(s.audited.Violations, audit.Violation{
-				Subject:   finding.Subject{Kind: "Pod", Name: fmt.Sprint("pod-", i), Namespace: []string{"shop", "bank"}[i%2]},
-				Violation: finding.Violation{Policy: "a", Enforcement: "deny", Message: "no"},
+			s.audited.Found = append(s.audited.Found, audit.Found{
+				Subject:    finding.Subject{Kind: "Pod", Name: fmt.Sprint("pod-", i), Namespace: []string{"shop", "bank"}[i%2]},
+				Violations: []finding.Violation{{Policy: "a", Enforcement: "deny", Message: "no"}},
 			})
 			s.audited.Failures = append(s.audited.Failures, audit.Failure{Reason: "broken"})
 		}

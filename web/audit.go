@@ -48,15 +48,15 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	if page.Failures == nil {
 		page.Failures = []audit.Failure{}
 	}
-	for i := after; i < len(result.Violations); i++ {
-		if !selected(p, &result.Violations[i]) {
+	for i, v := range result.Violations() {
+		if i < after || !selected(p, &v) {
 			continue
 		}
 		if len(page.Items) == limit {
 			page.Next = strconv.Itoa(i)
 			break
 		}
-		page.Items = append(page.Items, result.Violations[i])
+		page.Items = append(page.Items, v)
 	}
 	return writeJSON(w, http.StatusOK, page)
 }
