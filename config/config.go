@@ -128,6 +128,8 @@ type Scan struct {
 type Retention struct {
 	Alerts    time.Duration `yaml:"alerts"`
 	Decisions time.Duration `yaml:"decisions"`
+	// Readiness is of the counts of what policies would have denied.
+	Readiness time.Duration `yaml:"readiness"`
 }
 
 // Default returns the configuration of an empty file, before the values that
@@ -142,7 +144,7 @@ func Default() *Config {
 		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
 		Detection: Detection{RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
-		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
+		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},
 	}
 }
 

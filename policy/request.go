@@ -37,9 +37,7 @@ type Request struct {
 
 	User   authenticationv1.UserInfo
 	DryRun bool
-
-	// Complete asks for all violations. An API server needs no warnings once a
-	// policy denies.
+	// Complete asks for warnings too once a policy denies.
 	Complete bool
 
 	// Namespaces finds the namespace of the object when a policy asks for it.
