@@ -84,6 +84,17 @@ func (s *Server) audit(ctx context.Context, inv *inventory.Inventory, full bool)
 		"failures", len(result.Failures), "took", time.Since(start))
 }
 
+// readiness returns what the policies in force that do not deny would have denied,
+// and since when that is counted.
+func (s *Server) readiness(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
+	held, err := s.store.Readiness(ctx, days, time.Now())
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	since, err := s.store.HeldSince(ctx)
+	return finding.InForce(held, s.policies.Enforced()), since, err
+}
+
 // lastAudit returns what the last audit said, for the page.
 func (s *Server) lastAudit() (audit.Result, time.Time) {
 	s.state.mu.RLock()

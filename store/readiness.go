@@ -148,6 +148,13 @@ func (s *Store) each(ctx context.Context, query string, arg any, scan func(*sql.
 	return rows.Err()
 }
 
+// HeldSince returns since when the store counts held requests.
+func (s *Store) HeldSince(ctx context.Context) (time.Time, error) {
+	var seconds int64
+	err := s.readers.QueryRowContext(ctx, "SELECT time FROM held_since").Scan(&seconds)
+	return time.Unix(seconds, 0).UTC(), s.explain("read held requests from", err)
+}
+
 // PruneReadiness forgets the held requests of days that ended before a time.
 func (s *Store) PruneReadiness(ctx context.Context, before time.Time) error {
 	_, err := s.writer.ExecContext(ctx, "DELETE FROM held WHERE day < ?", dayOf(before))

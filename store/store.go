@@ -96,6 +96,8 @@ CREATE TABLE held (                              -- what policies that do not de
 	message     TEXT NOT NULL,
 	PRIMARY KEY (day, policy, binding, user, namespace, kind)
 ) WITHOUT ROWID;
+CREATE TABLE held_since (time INTEGER NOT NULL);  -- seconds since 1970
+INSERT INTO held_since VALUES (CAST(strftime('%s', 'now') AS INTEGER));
 `}
 
 // Open opens the database in a file, which it creates with mode 0600 when there

@@ -61,7 +61,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "tool"},
+	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
