@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"policy/normal": {},
 	"engine":        {"policy", "policy/gatekeeper", "policy/image", "policy/mutator", "finding"},
 	"vap":           {"engine", "policy"},
-	"review":        {"inventory", "engine", "policy", "policy/source", "finding"},
+	"review":        {"inventory", "audit", "engine", "policy", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":         {"content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc"},

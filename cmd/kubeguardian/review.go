@@ -22,11 +22,13 @@ import (
 )
 
 const reviewUsage = `Usage: kubeguardian review [FLAGS] OBJECT…
+       kubeguardian review --cluster [FLAGS]
 
 Judges objects by admission policies as an API server would judge the requests
 for them, and prints one line for each violation. OBJECT is a file, a folder with
 *.yaml, *.yml and *.json at any depth, a Helm chart, a kustomization, or - for
-standard input. An AdmissionReview among the objects is judged as it is.
+standard input. An AdmissionReview among the objects is judged as it is. With
+--cluster what is in a cluster is judged, as if it were created now.
 
 A policy that asks for what is not given, such as the namespace of an object, is
 refused by name, and the exit code is 2: nobody knows what the API server would
@@ -43,7 +45,11 @@ say.
   --enforcement-point NAME
                        where Gatekeeper's constraints with scoped actions act:
                        gator.gatekeeper.sh (default), validation.gatekeeper.sh or
-                       audit.gatekeeper.sh
+                       audit.gatekeeper.sh (default with --cluster)
+  --cluster            judge what is in the cluster: the kinds that 'kubeguardian
+                       setup rbac' lists, in all namespaces that the policies match
+  --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, the usual
+                       file, or the account of the pod)
   --operation NAME     CREATE (default), UPDATE or DELETE
   --old PATH           the objects as they were before an UPDATE
   --user NAME          who asks, for policies that look at request.userInfo
@@ -63,6 +69,8 @@ Example: would the API server take these manifests?
 // reviewOptions are the flags of review.
 type reviewOptions struct {
 	objects   inventory.FileInput
+	cluster   bool
+	kubeconf  string
 	policies  []string
 	context   []string
 	point     string
@@ -78,7 +86,9 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
 	flags.Func("context", "", appendTo(&o.context))
-	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
+	flags.BoolVar(&o.cluster, "cluster", false, "")
+	flags.StringVar(&o.kubeconf, "kubeconfig", "", "")
+	flags.StringVar(&o.point, "enforcement-point", "", "")
 	flags.Func("operation", "", o.setOperation)
 	flags.StringVar(&o.old, "old", "", "")
 	flags.StringVar(&o.user.Username, "user", "", "")
@@ -91,6 +101,7 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	if o.objects.Paths, err = parse(flags, args, reviewUsage, out); err != nil {
 		return nil, err
 	}
+	o.setPoint()
 	if err := o.check(); err != nil {
 		return nil, wrongUsage("review", fmt.Errorf("review: %w", err))
 	}
@@ -105,12 +116,34 @@ func (o *reviewOptions) setOperation(s string) error {
 	return nil
 }
 
+// setPoint fills in the enforcement point.
+func (o *reviewOptions) setPoint() {
+	if o.point == "" && o.cluster {
+		o.point = "audit.gatekeeper.sh"
+	}
+	o.point = cmp.Or(o.point, "gator.gatekeeper.sh")
+}
+
 func (o *reviewOptions) check() error {
+	switch {
+	case o.cluster && len(o.objects.Paths)+len(o.objects.Values)+len(o.objects.Set) > 0:
+		return errors.New("--cluster judges what is there: name no files, and no values for charts")
+	case o.cluster && o.operation != admissionv1.Create:
+		return errors.New("--cluster judges objects as if they were created: --operation has no meaning")
+	case o.kubeconf != "" && !o.cluster:
+		return errors.New("--kubeconfig needs --cluster")
+	case o.cluster:
+		return o.checkContext()
+	case len(o.objects.Paths) == 0:
+		return errors.New("nothing to judge: name files or folders, - for standard input, or --cluster")
+	}
+	return o.checkContext()
+}
+
+func (o *reviewOptions) checkContext() error {
 	switch {
 	case slices.Contains(slices.Concat(o.objects.Paths, o.policies, o.context), ""):
 		return errors.New("a path is empty: is a variable not set?")
-	case len(o.objects.Paths) == 0:
-		return errors.New("nothing to judge: name files or folders, or - for standard input")
 	case slices.Contains(slices.Concat(o.policies, o.context, []string{o.old}), "-"):
 		return errors.New("only objects are read from standard input")
 	case !slices.Contains(engine.Points(), o.point):
@@ -136,6 +169,9 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	}
 	if err != nil {
 		return err
+	}
+	if opts.cluster {
+		return opts.judgeCluster(ctx, set, beside, std)
 	}
 	opts.objects.Stdin = untilDone(ctx, std.in)
 	objects, err := inventory.Read(ctx, opts.objects)
@@ -225,6 +261,32 @@ func remarkSkipped(w io.Writer, inv *inventory.Inventory) {
 	}
 }
 
+// judgeCluster reviews what is in a cluster and prints the violations.
+func (o *reviewOptions) judgeCluster(ctx context.Context, set *engine.Set, beside []inventory.Text, std streams) error {
+	config, err := restConfig(o.kubeconf, "name another one by --kubeconfig, or review files instead: kubeguardian review ./manifests")
+	if err != nil {
+		return err
+	}
+	cluster, err := inventory.FromCluster(ctx, config)
+	if err != nil {
+		return err
+	}
+	known, err := o.known(ctx, cluster, beside)
+	if err != nil {
+		return err
+	}
+	if set.ReadsInventory() {
+		if set, err = set.WithInventory(review.Contents(known.Objects())); err != nil {
+			return err
+		}
+	}
+	all, err := review.Cluster(ctx, set, cluster, known, o.user)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return o.finish(all, err, std)
+}
+
 // judge reviews all objects and prints the violations.
 func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, objects *inventory.Inventory, std streams) error {
 	var all []review.Violation
@@ -236,6 +298,11 @@ func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, ob
 		}
 		all, errs = append(all, found...), append(errs, err)
 	}
+	return o.finish(all, errors.Join(errs...), std)
+}
+
+// finish prints the violations. What could not be judged is the error.
+func (o *reviewOptions) finish(all []review.Violation, unjudged error, std streams) error {
 	write := func(w io.Writer) error { return writeViolations(w, all, o.text) }
 	var err error
 	if o.output == "" {
@@ -246,8 +313,8 @@ func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, ob
 	if err != nil {
 		return fmt.Errorf("write violations: %w", err)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	if unjudged != nil {
+		return unjudged
 	}
 	if slices.ContainsFunc(all, func(v review.Violation) bool { return v.Denies() }) {
 		return exitCode(1)
@@ -261,7 +328,7 @@ func writeViolations(w io.Writer, all []review.Violation, text bool) error {
 	for _, v := range all {
 		var err error
 		if text {
-			_, err = fmt.Fprintf(w, "%s %s %s: [%s] %s\n", v.Subject.Source, v.Enforcement, v.Subject, v.Policy, report.Plain(v.Message))
+			_, err = fmt.Fprintf(w, "%s %s %s: [%s] %s\n", cmp.Or(v.Subject.Source, "cluster"), v.Enforcement, v.Subject, v.Policy, report.Plain(v.Message))
 		} else {
 			err = lines.Encode(v)
 		}
