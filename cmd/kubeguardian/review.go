@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -267,6 +268,7 @@ func (o *reviewOptions) judgeCluster(ctx context.Context, set *engine.Set, besid
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(garbagePercent)
 	cluster, err := inventory.FromCluster(ctx, config)
 	if err != nil {
 		return err
