@@ -3,6 +3,7 @@
 # make check   build, vet, lint and the fast tests: for daily work
 # make race    the tests under the race detector
 # make bench   scan, admission and audit event rates
+# make app-up  Internship Matcher on this machine, until Ctrl-C
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -26,7 +27,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down browser clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up browser postgres clean
 
 all: build
 
@@ -38,12 +39,13 @@ demo: build
 	go build -o bin/ ./test/demo
 	@exec bin/demo
 
-test: build browser
+test: build browser postgres
 	bin/lab build
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
 	cd lab && go test -timeout 10m ./...
 	cd test/gatekeeper && go vet ./... && go test -timeout 10m ./...
+	cd examples/internship-matcher && go vet ./... && go test -timeout 10m ./...
 	go test -timeout 20m ./test/e2e
 
 # Compiles with the flags of the tests, so that nothing is compiled twice.
@@ -69,6 +71,7 @@ lint:
 	go run $(STATICCHECK) ./...
 	cd lab && go run $(STATICCHECK) ./...
 	cd test/gatekeeper && go run $(STATICCHECK) ./...
+	cd examples/internship-matcher && go run $(STATICCHECK) ./...
 
 # Needs the Go vulnerability database.
 vulncheck:
@@ -79,6 +82,19 @@ lab-up: build
 
 lab-down: build
 	bin/lab down $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+app-up: postgres
+	cd examples/internship-matcher && go run ./cmd/app
+
+# Internship Matcher keeps its data in a real PostgreSQL; on Debian it is
+# installed when missing, and no server of it started.
+postgres:
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common && \
+	    sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } || \
+	  echo "make: no PostgreSQL found: the tests of Internship Matcher will be skipped"
 
 # The page is tested in a real Chromium; on Debian it is installed when missing.
 browser:

@@ -174,7 +174,7 @@ func (a *Auditor) judge(ctx context.Context, namespaces policy.Namespaces, o *in
 	if err != nil {
 		return verdict{failure: err.Error()}
 	}
-	req.Namespaces, req.Complete = namespaces, true
+	req.Namespaces = namespaces
 	violations, err := a.policies.Evaluate(ctx, req)
 	a.details.share(violations)
 	if err != nil {

@@ -23,14 +23,15 @@ type Config struct {
 	DataDir string `yaml:"dataDir"`
 	// Kubeconfig is the file with the credentials for the cluster. When it is
 	// empty they are in $KUBECONFIG, else ~/.kube/config, else those of the pod.
-	Kubeconfig string    `yaml:"kubeconfig"`
-	Log        Log       `yaml:"log"`
-	Web        Web       `yaml:"web"`
-	Webhook    Webhook   `yaml:"webhook"`
-	Admission  Admission `yaml:"admission"`
-	Detection  Detection `yaml:"detection"`
-	Scan       Scan      `yaml:"scan"`
-	Retention  Retention `yaml:"retention"`
+	Kubeconfig string     `yaml:"kubeconfig"`
+	Log        Log        `yaml:"log"`
+	Web        Web        `yaml:"web"`
+	Webhook    Webhook    `yaml:"webhook"`
+	Admission  Admission  `yaml:"admission"`
+	Registries Registries `yaml:"registries"`
+	Detection  Detection  `yaml:"detection"`
+	Scan       Scan       `yaml:"scan"`
+	Retention  Retention  `yaml:"retention"`
 }
 
 // Log configures the log on standard error.
@@ -102,11 +103,52 @@ type Admission struct {
 	// ExemptNamespaces are never checked, besides kube-system, kube-public,
 	// kube-node-lease and our own namespace, which never are.
 	ExemptNamespaces []string `yaml:"exemptNamespaces"`
-	// Policies are files or folders; none means the built-in pack.
+	// Policies are files, folders or OCI artifacts by digest
+	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// BuiltIn is whether the built-in pack is in force where Policies are none.
+	BuiltIn bool `yaml:"builtIn"`
+	// FromCluster takes policies from the cluster too: Gatekeeper's templates,
+	// constraints and mutators, and ImagePolicies.
+	FromCluster bool `yaml:"fromCluster"`
+	// Settings is a file of kind PolicySettings: how far policies are enforced,
+	// whom they spare and what their parameters are. Without one that is as the
+	// policies say.
+	Settings string `yaml:"settings"`
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
 	Defaults bool `yaml:"defaults"`
+	// ExternalData is for the Providers among the policies.
+	ExternalData ExternalData `yaml:"externalData"`
+}
+
+// ExternalData configures how Gatekeeper's external data providers are asked.
+type ExternalData struct {
+	// CertFile and KeyFile are PEM files with the certificate that providers know
+	// the server by; both or neither. They are read again when they change.
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// CacheTTL is how long answers are kept; 0s keeps none. At most 24h.
+	CacheTTL time.Duration `yaml:"cacheTTL"`
+}
+
+// Registries says how OCI registries are reached, for image policies and for
+// policies that are artifacts. Files are read again when they change.
+type Registries struct {
+	// CredentialsFile is a configuration file of Docker, such as a mounted Secret
+	// of type kubernetes.io/dockerconfigjson.
+	CredentialsFile string `yaml:"credentialsFile"`
+	// Authorities are for registries whose certificates the system does not know.
+	Authorities []RegistryAuthority `yaml:"authorities"`
+}
+
+// A RegistryAuthority vouches for one registry, in place of those of the system.
+type RegistryAuthority struct {
+	// Host has the port, unless it is 443. A registry that is named here may be on
+	// this machine.
+	Host string `yaml:"host"`
+	// CAFile is a PEM file.
+	CAFile string `yaml:"caFile"`
 }
 
 // Detection configures the rules that read the audit log.
@@ -136,12 +178,14 @@ type Retention struct {
 // follow from others are filled in.
 func Default() *Config {
 	return &Config{
-		Cluster:   "default",
-		DataDir:   "/var/lib/kubeguardian",
-		Log:       Log{Level: "info"},
-		Web:       Web{Listen: "127.0.0.1:8080"},
-		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
-		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
+		Cluster: "default",
+		DataDir: "/var/lib/kubeguardian",
+		Log:     Log{Level: "info"},
+		Web:     Web{Listen: "127.0.0.1:8080"},
+		Webhook: Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
+		Admission: Admission{
+			Enabled: true, BuiltIn: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second, ExternalData: ExternalData{CacheTTL: 3 * time.Minute},
+		},
 		Detection: Detection{RespondWithin: 24 * time.Hour},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},

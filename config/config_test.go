@@ -73,7 +73,12 @@ func TestFullFile(t *testing.T) {
 		},
 		Admission: Admission{
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
-			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
+			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", FromCluster: true, Defaults: true,
+			ExternalData: ExternalData{"/etc/kubeguardian/client.crt", "/etc/kubeguardian/client.key", 30 * time.Second},
+		},
+		Registries: Registries{
+			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",
+			Authorities:     []RegistryAuthority{{"registry.internal:5000", "/etc/kubeguardian/registry.pem"}},
 		},
 		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},

@@ -21,6 +21,7 @@ func (d *decoder) validate(c *Config) {
 	d.web(c)
 	d.webhook(c)
 	d.admission(&c.Admission)
+	d.registries(&c.Registries)
 	d.paths("detection.rules", c.Detection.Rules)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
@@ -114,6 +115,34 @@ func (d *decoder) admission(a *Admission) {
 		d.dnsLabel(index("admission.exemptNamespaces", i), ns)
 	}
 	d.paths("admission.policies", a.Policies)
+	d.externalData(&a.ExternalData)
+}
+
+func (d *decoder) externalData(e *ExternalData) {
+	switch {
+	case e.CertFile != "" && e.KeyFile == "":
+		d.bad("admission.externalData.certFile", "admission.externalData.keyFile is missing: give both")
+	case e.CertFile == "" && e.KeyFile != "":
+		d.bad("admission.externalData.keyFile", "admission.externalData.certFile is missing: give both")
+	}
+	if e.CacheTTL < 0 || e.CacheTTL > 24*time.Hour {
+		d.bad("admission.externalData.cacheTTL", "want 0s to 24h, have %s", e.CacheTTL)
+	}
+}
+
+func (d *decoder) registries(r *Registries) {
+	seen := map[string]bool{}
+	for i, a := range r.Authorities {
+		key := index("registries.authorities", i)
+		switch {
+		case !registryHost.MatchString(a.Host):
+			d.bad(key+".host", "want a host, with its port unless that is 443, have %q", clip(a.Host))
+		case seen[a.Host]:
+			d.bad(key+".host", "%s is named twice", a.Host)
+		}
+		seen[a.Host] = true
+		d.required(key+".caFile", a.CAFile)
+	}
 }
 
 // bad reports an error at the line of a key, or of the nearest section above
@@ -153,6 +182,8 @@ func (d *decoder) atLeast(key string, value, least time.Duration) {
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 var groupResource = regexp.MustCompile(`^[a-z]+(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+var registryHost = regexp.MustCompile(`^([a-z0-9][-.a-z0-9]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 
 func (d *decoder) dnsLabel(key, value string) {
 	if !dnsLabel.MatchString(value) {

@@ -13,6 +13,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/policy/image"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -36,11 +37,16 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 
+	inForce      *prometheus.GaugeVec
+	policyErrors *prometheus.GaugeVec
+
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
+
+	providerFailures *prometheus.CounterVec
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time) *metrics {
+func newMetrics(version string, receiver *k8saudit.Receiver, images *image.Verifier, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -72,15 +78,22 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 		Namespace: "kubeguardian", Name: "authority_expiry_timestamp_seconds",
 		Help: "When the oldest certificate authority of the webhooks expires.",
 	}, func() float64 { return float64(authorityEnds().Unix()) })
+	stuck := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "kubeguardian", Name: "admission_runaway_evaluations",
+		Help: "Evaluations that go on after their time, because a function of Rego or CEL cannot be stopped.",
+	}, func() float64 { return float64(runaways()) })
 	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
 	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
+	m.inForce = gauge("policies", "Policies and what belongs to them, in force or not.", "kind", "source", "in_force")
+	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
+	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, auditCollector{receiver}, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

@@ -24,7 +24,7 @@ func (s *Server) buildPage(context.Context) error {
 	s.page, err = web.New(web.Options{
 		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
 		Alerts: s.store, Decisions: s.store, Findings: s.store,
-		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Health: s.health, Log: s.log,
+		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
 }
@@ -57,6 +57,7 @@ func (s *Server) health() web.Health {
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}
+	h.Problems = append(h.Problems, s.force.Load().problems()...)
 	switch contact := s.state.contact; {
 	case s.state.inventory == nil:
 		h.Problems = append(h.Problems, "The cluster has not been read yet.")

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +79,7 @@ func (s *Server) watch(ctx context.Context) error {
 			replace(changes, inv)
 		})
 	}()
-	tick := time.NewTicker(s.cfg.Scan.Interval)
+	tick := time.NewTicker(s.interval())
 	defer tick.Stop()
 	var inv *inventory.Inventory
 	full := true // judge all, whether or not it has changed
@@ -94,14 +93,18 @@ func (s *Server) watch(ctx context.Context) error {
 			}
 			return fmt.Errorf("watch cluster: %w", err)
 		case inv = <-changes:
+		case <-s.changed.audit:
+			full = true
 		case <-tick.C:
 			full = true
 		}
 		start := time.Now()
 		if inv != nil {
 			s.scan(ctx, inv)
-			s.audit(ctx, inv, full)
-			full = false
+			if s.force.Load() != nil {
+				s.audit(ctx, inv, full)
+				full = false
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -111,21 +114,23 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
+// interval is the time after which all is judged anew. What was judged by the
+// answers of providers must not count much longer than these are kept.
+func (s *Server) interval() time.Duration {
+	if now := s.force.Load(); now == nil || !now.set.AsksProviders() {
+		return s.cfg.Scan.Interval
+	}
+	return min(s.cfg.Scan.Interval, max(s.cfg.Admission.ExternalData.CacheTTL, time.Minute))
+}
+
 // read makes an inventory what the cluster is now. It is called once at a time.
 func (s *Server) read(inv *inventory.Inventory) {
-	s.state.mu.RLock()
-	before := cmp.Or(s.state.informed, &informed{Set: s.policies})
-	s.state.mu.RUnlock()
-	now, err := before.with(inv)
-	if err != nil { // policies go on with what was seen before
-		s.log.Error("policies do not see what has changed in the cluster", "error", err)
+	s.changed.mu.Lock()
+	defer s.changed.mu.Unlock()
+	s.state.update(func(st *state) { st.inventory, st.contact = inv, time.Now() })
+	if now := s.force.Load(); now != nil {
+		s.inform(now)
 	}
-	s.state.update(func(st *state) {
-		st.inventory, st.contact = inv, time.Now()
-		if err == nil {
-			st.informed = now
-		}
-	})
 }
 
 // replace puts inv into a channel of one, in place of an older one.

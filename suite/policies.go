@@ -14,6 +14,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -110,7 +111,7 @@ func (c *policyCase) own() string {
 
 // suites runs the policy suites in a file, or in the files of a folder at any
 // depth. The error joins what could not be run.
-func suites(ctx context.Context, root string) ([]Result, error) {
+func (r Runner) suites(ctx context.Context, root string) ([]Result, error) {
 	var results []Result
 	var errs []error
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -125,7 +126,7 @@ func suites(ctx context.Context, root string) ([]Result, error) {
 			errs = append(errs, err)
 			return nil
 		}
-		ran, err := found.run(ctx, path)
+		ran, err := found.run(ctx, r.Artifacts, path)
 		results, errs = append(results, ran...), append(errs, err)
 		return ctx.Err()
 	})
@@ -174,7 +175,7 @@ func parseSuite(path string, data []byte, named bool) (*document, error) {
 	return &d, nil
 }
 
-func (d *document) run(ctx context.Context, path string) ([]Result, error) {
+func (d *document) run(ctx context.Context, artifacts *artifact.Client, path string) ([]Result, error) {
 	var results []Result
 	var errs []error
 	folder := filepath.Dir(path)
@@ -185,7 +186,7 @@ func (d *document) run(ctx context.Context, path string) ([]Result, error) {
 			results = append(results, Result{Example: name, Skipped: true})
 			continue
 		}
-		ran, err := t.run(ctx, folder, name)
+		ran, err := t.run(ctx, artifacts, folder, name)
 		results, errs = append(results, ran...), append(errs, err)
 	}
 	return results, errors.Join(errs...)
@@ -193,8 +194,8 @@ func (d *document) run(ctx context.Context, path string) ([]Result, error) {
 
 // run loads the policies of a test and runs its cases. Policies that do not load
 // fail the test; of a kind that nothing here judges by, they are an error.
-func (t *policyTest) run(ctx context.Context, folder, name string) ([]Result, error) {
-	set, err := t.load(folder)
+func (t *policyTest) run(ctx context.Context, artifacts *artifact.Client, folder, name string) ([]Result, error) {
+	set, err := t.load(ctx, artifacts, folder)
 	if unknown := (*engine.UnknownKindError)(nil); errors.As(err, &unknown) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -215,7 +216,7 @@ func (t *policyTest) run(ctx context.Context, folder, name string) ([]Result, er
 	return results, ctx.Err()
 }
 
-func (t *policyTest) load(folder string) (*engine.Set, error) {
+func (t *policyTest) load(ctx context.Context, artifacts *artifact.Client, folder string) (*engine.Set, error) {
 	paths := slices.Clone(t.Policies)
 	if len(paths) == 0 {
 		if t.Template == "" || t.Constraint == "" {
@@ -228,10 +229,15 @@ func (t *policyTest) load(folder string) (*engine.Set, error) {
 	} else if t.Template+t.Constraint+t.Expansion != "" {
 		return nil, errors.New("policies take the place of template, constraint and expansion")
 	}
+	read := func(paths ...string) ([]policy.File, error) { return content.Read[policy.File](nil, paths...) }
 	for i := range paths {
-		paths[i] = filepath.Join(folder, paths[i])
+		if artifacts != nil && artifact.IsReference(paths[i]) {
+			read = func(paths ...string) ([]policy.File, error) { return artifacts.Read(ctx, nil, paths...) }
+		} else {
+			paths[i] = filepath.Join(folder, paths[i])
+		}
 	}
-	files, err := content.Read[policy.File](nil, slices.Compact(paths)...)
+	files, err := read(slices.Compact(paths)...)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/exception"
@@ -66,6 +67,10 @@ type Runner struct {
 	Catalogue *control.Catalogue
 	Policies  *policy.Set
 	Now       time.Time // at which evidence is judged
+
+	// Artifacts reads the policies of suites, which may be OCI artifacts; nil reads
+	// files only.
+	Artifacts *artifact.Client
 }
 
 // A Result is one example of a control or one case of a suite: Err says how it
@@ -88,7 +93,7 @@ func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	results, err := suites(ctx, root)
+	results, err := r.suites(ctx, root)
 	if !info.IsDir() {
 		return results, err
 	}

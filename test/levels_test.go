@@ -45,7 +45,7 @@ func TestInternshipMatcherLevels(t *testing.T) {
 		t.Errorf("insecure scores %.1f, want less than 20", insecure.Score.Total)
 	}
 	evidence := t.TempDir()
-	write := exec.Command("go", "run", "./examples/internship-matcher/evidence", evidence)
+	write := exec.Command("go", "run", "-C", "examples/internship-matcher", "./evidence", evidence)
 	write.Dir = ".."
 	if out, err := write.CombinedOutput(); err != nil {
 		t.Fatalf("write evidence: %v\n%s", err, out)

@@ -113,6 +113,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"UserRequests":  {*schemas["Readiness"].Properties["users"].Items, finding.UserRequests{}},
 		"Held":          {*schemas["Readiness"].Properties["samples"].Items, finding.Held{}},
 
+		"Policies":       {schemas["Policies"], Policies{}},
+		"Policy":         {*schemas["Policies"].Properties["items"].Items, Policy{}},
+		"PolicyError":    {*schemas["Policies"].Properties["items"].Items.Properties["errors"].Items, PolicyError{}},
 		"Audit":          {schemas["Audit"], auditPage{}},
 		"AuditViolation": {*schemas["Audit"].Properties["items"].Items, audit.Violation{}},
 		"AuditSummary":   {*schemas["Audit"].Properties["summaries"].Items, audit.Summary{}},
@@ -239,6 +242,18 @@ func TestAPIReadiness(t *testing.T) {
 	}
 	if _, page := newSite(t).bearer(t, "/api/v1/admission/readiness", testToken); len(page["items"].([]any)) != 0 {
 		t.Errorf("without policies: %v", page)
+	}
+}
+
+func TestAPIPolicies(t *testing.T) {
+	s := newSite(t)
+	if code, p := s.bearer(t, "/api/v1/policies", testToken); code != 200 || len(p["items"].([]any)) != 0 || p["unread"] != nil {
+		t.Errorf("without policies: %d %v", code, p)
+	}
+	s.policies = Policies{Items: []Policy{{Kind: "Labelled", Name: "all", Source: "cluster", Enforced: "admission", Stale: true, Errors: []PolicyError{{Message: "broken"}}}}, Unread: []string{"why"}}
+	code, p := s.bearer(t, "/api/v1/policies", testToken)
+	if item := p["items"].([]any)[0].(map[string]any); code != 200 || item["stale"] != true || item["errors"].([]any)[0].(map[string]any)["message"] != "broken" || p["unread"].([]any)[0] != "why" {
+		t.Errorf("policies: %d %v", code, p)
 	}
 }
 

@@ -37,6 +37,7 @@ type site struct {
 	audited  audit.Result
 	enforced []finding.Enforced
 	counted  time.Time // since when
+	policies Policies
 	fixes    []control.Fix
 	seen     time.Time
 }
@@ -73,8 +74,9 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Token: testToken,
 		Alerts: db, Decisions: db, Findings: db,
-		Posture: func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
-		Audit:   func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
+		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Policies: func() Policies { return s.policies },
 		Readiness: func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
 			held, err := db.Readiness(ctx, days, time.Now())
 			return finding.InForce(held, s.enforced), s.counted, err

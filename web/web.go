@@ -85,6 +85,8 @@ type Options struct {
 	// Readiness returns what policies that do not deny would have denied in the
 	// last days, and since when that is counted.
 	Readiness func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error)
+	// Policies returns what is judged by. It must be quick.
+	Policies func() Policies
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -189,6 +191,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/findings", s.api(s.listFindings)},
 		{"GET", "/api/v1/audit", s.api(s.getAudit)},
 		{"GET", "/api/v1/admission/readiness", s.api(s.getReadiness)},
+		{"GET", "/api/v1/policies", s.api(s.listPolicies)},
 		{"GET", "/api/v1/posture", s.api(s.getPosture)},
 		{"GET", "/api/v1/health", s.api(s.getHealth)},
 		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},

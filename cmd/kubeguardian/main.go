@@ -51,7 +51,7 @@ func commands() []command {
 		{"review", "judge objects by admission policies", reviewObjects},
 		{"test", "run suites of policies and labelled examples of controls", runTests},
 		{"fix", "change manifests so that controls pass, with proof", fixManifests},
-		{"policy", "export policies as native ValidatingAdmissionPolicies", policies},
+		{"policy", "export policies as native ones, push them to a registry", policies},
 		{"replay", "run recorded audit events through detection rules", replay},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},

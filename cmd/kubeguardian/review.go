@@ -18,6 +18,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/review"
 )
@@ -35,9 +37,12 @@ A policy that asks for what is not given, such as the namespace of an object, is
 refused by name, and the exit code is 2: nobody knows what the API server would
 say.
 
-  --policies PATH      policies and their bindings: a file or a folder; may be
-                       given several times (default: the built-in policies).
-                       Other objects among them are taken as --context
+  --policies PATH      policies and their bindings: a file, a folder or an OCI
+                       artifact, oci://HOST/REPOSITORY@sha256:DIGEST; may be given
+                       several times (default: the built-in policies). Other
+                       objects among them are taken as --context
+  --settings FILE      how far policies are enforced, whom they spare and what their
+                       parameters are: kind PolicySettings (docs/policies.md)
   --context PATH       what policies may ask for: namespaces, parameters and other
                        objects of the cluster, as files or folders; may be given
                        several times. The objects that are judged count as well;
@@ -51,13 +56,19 @@ say.
                        setup rbac' lists, in all namespaces that the policies match
   --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, the usual
                        file, or the account of the pod)
+  --ask-providers      let templates and mutators ask the Providers of external
+                       data among the policies; without it no connection is made,
+                       and a policy that would ask is refused by name, unless
+                       the answers are given as ProviderResponses
+  --provider-cert FILE the certificate (PEM) that providers know us by, and
+  --provider-key FILE  its key
   --operation NAME     CREATE (default), UPDATE or DELETE
   --old PATH           the objects as they were before an UPDATE
   --user NAME          who asks, for policies that look at request.userInfo
   --group NAME         a group of the user; may be given several times
   --values FILE        values for charts; may be given several times, later wins
   --set KEY=VALUE      one value for charts, as in helm; may be given several times
-  --format FORMAT      json (default): an object on each line, or text
+` + registryUsage + `  --format FORMAT      json (default): an object on each line, or text
   --output FILE        write to a file, which appears when complete
 
 Exit codes: 0 nothing is denied, 1 something is, 2 not all could be judged.
@@ -73,6 +84,8 @@ type reviewOptions struct {
 	cluster   bool
 	kubeconf  string
 	policies  []string
+	settings  string
+	registry  registryFlags
 	context   []string
 	point     string
 	operation admissionv1.Operation
@@ -80,16 +93,25 @@ type reviewOptions struct {
 	user      authenticationv1.UserInfo
 	text      bool
 	output    string
+	ask       bool
+	providers externaldata.Options
 }
 
 func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
-	o := &reviewOptions{operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}}
+	o := &reviewOptions{
+		operation: admissionv1.Create, objects: inventory.FileInput{Reviews: true}, providers: externaldata.Options{TTL: externaldata.DefaultTTL},
+	}
 	flags := newFlags("review")
 	flags.Func("policies", "", appendTo(&o.policies))
+	flags.StringVar(&o.settings, "settings", "", "")
+	o.registry.add(flags)
 	flags.Func("context", "", appendTo(&o.context))
 	flags.BoolVar(&o.cluster, "cluster", false, "")
 	flags.StringVar(&o.kubeconf, "kubeconfig", "", "")
 	flags.StringVar(&o.point, "enforcement-point", "", "")
+	flags.BoolVar(&o.ask, "ask-providers", false, "")
+	flags.StringVar(&o.providers.CertFile, "provider-cert", "", "")
+	flags.StringVar(&o.providers.KeyFile, "provider-key", "", "")
 	flags.Func("operation", "", o.setOperation)
 	flags.StringVar(&o.old, "old", "", "")
 	flags.StringVar(&o.user.Username, "user", "", "")
@@ -164,11 +186,14 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	speakPlainly(std.err)
-	set, beside, err := readPolicies(opts.policies)
+	set, beside, err := opts.readPolicies(ctx)
 	if err == nil {
 		set, err = set.At(opts.point)
 	}
 	if err != nil {
+		return err
+	}
+	if set, err = opts.asking(ctx, set); err != nil {
 		return err
 	}
 	if opts.cluster {
@@ -192,6 +217,25 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	return opts.judge(ctx, reviewer, objects, std)
 }
 
+// asking returns the set whose policies ask providers, if they may, until ctx
+// ends.
+func (o *reviewOptions) asking(ctx context.Context, set *engine.Set) (*engine.Set, error) {
+	switch p := o.providers; {
+	case (p.CertFile == "") != (p.KeyFile == ""):
+		return nil, errors.New("review: --provider-cert and --provider-key belong together")
+	case p.CertFile != "" && !o.ask:
+		return nil, errors.New("review: --provider-cert needs --ask-providers")
+	case !o.ask:
+		return set, nil
+	}
+	client, err := externaldata.NewClient(set.Providers(), o.providers)
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() { client.Close() })
+	return set.WithExternalData(client), nil
+}
+
 // reviewer makes a reviewer that knows what the flags give.
 func (o *reviewOptions) reviewer(ctx context.Context, set *engine.Set, objects *inventory.Inventory, beside []inventory.Text) (*review.Reviewer, error) {
 	known, err := o.known(ctx, objects, beside)
@@ -210,10 +254,14 @@ func (o *reviewOptions) reviewer(ctx context.Context, set *engine.Set, objects *
 	return r, err
 }
 
-// readPolicies loads the policies that paths name, or the built-in ones, and
+// readPolicies loads the policies that are given, or the built-in ones, and
 // returns the texts of other objects that stand beside them.
-func readPolicies(paths []string) (*engine.Set, []inventory.Text, error) {
-	files, err := content.Read[policy.File](content.Policies(), paths...)
+func (o *reviewOptions) readPolicies(ctx context.Context) (*engine.Set, []inventory.Text, error) {
+	artifacts, err := o.registry.artifacts()
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := artifacts.Read(ctx, content.Policies(), o.policies...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read policies: %w", err)
 	}
@@ -222,14 +270,31 @@ func readPolicies(paths []string) (*engine.Set, []inventory.Text, error) {
 		return nil, nil, err
 	}
 	if len(policies) == 0 {
-		return nil, nil, fmt.Errorf("%s: no policies", strings.Join(paths, ", "))
+		return nil, nil, fmt.Errorf("%s: no policies", strings.Join(o.policies, ", "))
 	}
-	set, err := engine.Load(policies...)
+	loader, err := o.registry.loader()
+	if err != nil {
+		return nil, nil, err
+	}
+	set, err := withSettings(o.settings, policies, func(files []policy.File) (*engine.Set, error) { return loader.Load(files...) })
 	texts := make([]inventory.Text, len(others))
 	for i, f := range others {
 		texts[i] = inventory.Text(f)
 	}
 	return set, texts, err
+}
+
+// withSettings calls use with policies as a file of settings changes them, or
+// without one as they are.
+func withSettings[T any](file string, policies []policy.File, use func([]policy.File) (T, error)) (T, error) {
+	if file == "" {
+		return use(policies)
+	}
+	settings, err := setting.Load(file)
+	if err != nil {
+		return *new(T), err
+	}
+	return setting.With(settings, policies, use)
 }
 
 // known joins all that policies may ask for.

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/plan"
 )
 
 // A review is one request that constraints judge. It belongs to one goroutine.
@@ -35,7 +37,14 @@ type review struct {
 	fields [][2]*ast.Term // input.review but for namespaceObject
 	values [2]*ast.Term   // input.review, without and with it
 	caches map[*program]*layer
+
+	providers *externaldata.Client // may be nil
+	answers   map[string]*ast.Term // of them, by question
+	ungiven   error                // of a question whose answer is to be given and is not
+
 	native *nativeReview // for CEL
+
+	sessions map[*regoEngine]*plan.Run
 }
 
 // newReview reads what constraints match. As in Gatekeeper, the object of a
@@ -106,17 +115,27 @@ func (r *review) reviewFields() [][2]*ast.Term {
 		object = old
 	}
 	fields := [][2]*ast.Term{
-		{ast.InternedTerm("uid"), ast.InternedEmptyString},
+		{ast.InternedTerm("uid"), ast.StringTerm(string(req.UID))},
 		{ast.InternedTerm("kind"), texts("group", req.Kind.Group, "version", req.Kind.Version, "kind", req.Kind.Kind)},
 		{ast.InternedTerm("resource"), texts("group", req.Resource.Group, "version", req.Resource.Version, "resource", req.Resource.Resource)},
 		{ast.InternedTerm("operation"), ast.InternedTerm(string(req.Operation))},
 		{ast.InternedTerm("userInfo"), typed(req.User)},
 		{ast.InternedTerm("object"), object},
 		{ast.InternedTerm("oldObject"), old},
-		{ast.InternedTerm("dryRun"), ast.InternedTerm(req.DryRun)},
 		{ast.InternedTerm("options"), untyped(req.Options)},
 	}
-	for _, optional := range [][2]string{{"subResource", req.Subresource}, {"name", req.Name}, {"namespace", r.requestNamespace()}} {
+	if req.UID != "" || req.DryRun { // a request that is made up says nothing of it
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("dryRun"), ast.InternedTerm(req.DryRun)})
+	}
+	if k := req.RequestKind; !k.Empty() {
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("requestKind"), texts("group", k.Group, "version", k.Version, "kind", k.Kind)})
+	}
+	if g := req.RequestResource; !g.Empty() {
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("requestResource"), texts("group", g.Group, "version", g.Version, "resource", g.Resource)})
+	}
+	for _, optional := range [][2]string{
+		{"subResource", req.Subresource}, {"requestSubResource", req.RequestSubresource}, {"name", req.Name}, {"namespace", r.requestNamespace()},
+	} {
 		if optional[1] != "" {
 			fields = append(fields, [2]*ast.Term{ast.InternedTerm(optional[0]), ast.StringTerm(optional[1])})
 		}

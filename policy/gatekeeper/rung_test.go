@@ -56,7 +56,7 @@ func TestRungs(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(3, 5))
-	split, violated := map[string]bool{}, map[string]bool{}
+	split, planned, violated := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for range 150 {
 		pod := randomPod(random)
 		req := policy.Request{Operation: admissionv1.Create, Kind: pod.GroupVersionKind(), Namespace: "shop", Object: pod}
@@ -77,13 +77,19 @@ func TestRungs(t *testing.T) {
 					t.Fatalf("%s %s: split gives\n%s\nwant\n%s\nfor %v", c.template.kind, c.name, got, want, pod.Object)
 				}
 			}
+			if e.plan != nil {
+				planned[c.template.kind] = true
+				if got := sorted(e.planned(r, c)); got != want && !strings.HasPrefix(want, "template:") {
+					t.Fatalf("%s %s: the plan gives\n%s\nwant\n%s\nfor %v", c.template.kind, c.name, got, want, pod.Object)
+				}
+			}
 			if strings.Contains(want, "\n") {
 				violated[c.template.kind] = true
 			}
 		}
 	}
-	if len(split) < 2 || len(violated) < 8 {
-		t.Errorf("split are %v, violated %v", split, violated)
+	if len(split) < 2 || len(planned) < 11 || len(violated) < 8 {
+		t.Errorf("split are %v, planned %v, violated %v", split, planned, violated)
 	}
 }
 
@@ -173,9 +179,9 @@ func TestMemo(t *testing.T) {
 	}
 	var m memo
 	for i := range 3 * maxMemoized {
-		m.put(fmt.Sprint(i), ast.IntNumberTerm(i))
+		m.Put(fmt.Sprint(i), ast.IntNumberTerm(i))
 	}
-	if len(m.values) > maxMemoized || m.get(fmt.Sprint(3*maxMemoized-1)) == nil {
+	if len(m.values) > maxMemoized || m.Get(fmt.Sprint(3*maxMemoized-1)) == nil {
 		t.Errorf("%d values are kept", len(m.values))
 	}
 }

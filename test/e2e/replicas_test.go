@@ -65,7 +65,7 @@ func deploy(t *testing.T) *deployment {
 	}
 	d.admin.QPS = -1
 	d.client = kubernetes.NewForConfigOrDie(d.admin)
-	for _, part := range []string{"rbac", "replicas"} {
+	for _, part := range []string{"rbac", "replicas", "gatekeeper"} {
 		d.run(t, d.run(t, nil, d.bin("kubeguardian"), "setup", part), d.kubectl(t), "--kubeconfig", filepath.Join(lab, "admin.kubeconfig"), "apply", "-f", "-")
 	}
 	d.giveAccess(t)
@@ -137,7 +137,7 @@ dataDir: %s
 kubeconfig: %s
 web: {listen: %q}
 webhook: {listen: %q, url: "https://%s", drain: 1s, authoritySecret: webhook-authority}
-admission: {policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
+admission: {fromCluster: true, policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
 `, r.dir, d.path("server.kubeconfig"), r.web, r.webhook, d.service.address())
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,7 @@
 // documents are samples in the formats of those tools; only their times, and
 // the digests of the images, are filled in.
 //
-//	go run ./examples/internship-matcher/evidence DIR [LEVEL…]
+//	go run ./evidence DIR [LEVEL…]
 //
 // LEVEL is a folder beside this file: image, infrastructure or code; the default
 // is all of them.
@@ -34,7 +34,7 @@ var pinned = regexp.MustCompile(`image: (registry\.example\.com/internship-match
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./examples/internship-matcher/evidence DIR [LEVEL…]")
+		fmt.Fprintln(os.Stderr, "usage: go run ./evidence DIR [LEVEL…]")
 		os.Exit(2)
 	}
 	if err := write(os.Args[1], os.Args[2:]); err != nil {
@@ -45,7 +45,7 @@ func main() {
 
 // write fills in every template of some folders, those of images once for each.
 func write(dir string, levels []string) error {
-	images, err := readImages("examples/internship-matcher/deploy/secured")
+	images, err := readImages("deploy/secured")
 	if err != nil {
 		return err
 	}

@@ -1,20 +1,17 @@
-package image
+package registry
 
 import (
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
-
-	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 func parse(text string) (*Credentials, error) {
-	return ParseCredentials(policy.File{Name: "config.json", Data: []byte(text)})
+	return ParseCredentials("config.json", []byte(text))
 }
 
 func TestCredentials(t *testing.T) {
@@ -67,46 +64,11 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestPrivateRegistry reads from a registry that wants a password, and gives it to
-// no other.
-func TestPrivateRegistry(t *testing.T) {
-	h, release := newHub(t, true), newKey(t)
-	image := h.push("shop/web:1")
-	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
-	other := newHub(t, true)
-	stranger := other.push("shop/web:1")
-	guard := func(w http.ResponseWriter, r *http.Request) bool {
-		if user, password, _ := r.BasicAuth(); user == "me" && password == "secret" {
-			return false
-		}
-		w.Header().Set("WWW-Authenticate", `Basic realm="shop"`)
-		w.WriteHeader(http.StatusUnauthorized)
-		return true
-	}
-	h.answer(guard)
-	other.answer(func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Header.Get("Authorization") != "" {
-			t.Error("the password was given to another registry")
-		}
-		return guard(w, r)
-	})
-	signed := doc("signed", "attestors:\n"+keyAttestor("release", release))
-	wantOne(t, evaluate(t, load(t, Options{}, signed), podOf(image.String())), "it could not be verified: ask registry "+h.host)
-
-	c, err := parse(fmt.Sprintf(`{"auths": {%q: {"username": "me", "password": "secret"}}}`, h.host))
-	if err != nil {
-		t.Fatal(err)
-	}
-	set := load(t, Options{Credentials: c}, signed)
-	wantNone(t, evaluate(t, set, podOf(image.String())))
-	wantOne(t, evaluate(t, set, podOf(stranger.String())), "it could not be verified: ask registry "+other.host)
-}
-
 func FuzzCredentials(f *testing.F) {
 	f.Add([]byte(`{"auths": {"https://index.docker.io/v1/": {"auth": "YTpi"}, "r.example.com/shop": {"username": "a"}}}`))
 	f.Add([]byte(`{"credHelpers": {"r": "x"}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := ParseCredentials(policy.File{Name: "f", Data: data})
+		c, err := ParseCredentials("f", data)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "f: ") {
 				t.Error(err)

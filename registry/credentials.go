@@ -1,4 +1,4 @@
-package image
+package registry
 
 import (
 	"encoding/base64"
@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
-
-	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 // Credentials are names and passwords for registries. They are never printed.
@@ -25,11 +23,8 @@ func (c *Credentials) GoString() string { return c.String() }
 
 // ParseCredentials reads a configuration file of Docker, which is also what a
 // Secret of type kubernetes.io/dockerconfigjson holds. Programs that it names as
-// helpers are refused: none is run.
-func ParseCredentials(f policy.File) (*Credentials, error) {
-	if len(f.Data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)
-	}
+// helpers are refused: none is run. Name appears in errors.
+func ParseCredentials(name string, data []byte) (*Credentials, error) {
 	var config struct {
 		Auths map[string]struct {
 			Auth          string `json:"auth"`
@@ -41,11 +36,11 @@ func ParseCredentials(f policy.File) (*Credentials, error) {
 		CredsStore  string            `json:"credsStore"`
 		CredHelpers map[string]string `json:"credHelpers"`
 	}
-	if err := json.Unmarshal(f.Data, &config); err != nil {
-		return nil, fmt.Errorf("%s: parse Docker configuration: %s", f.Name, strings.TrimPrefix(err.Error(), "json: "))
+	if err := json.Unmarshal(data, &config); err != nil {
+		return nil, fmt.Errorf("%s: parse Docker configuration: %s", name, strings.TrimPrefix(err.Error(), "json: "))
 	}
 	if config.CredsStore != "" || len(config.CredHelpers) > 0 {
-		return nil, fmt.Errorf("%s: credsStore and credHelpers name programs, and none is run: want auths", f.Name)
+		return nil, fmt.Errorf("%s: credsStore and credHelpers name programs, and none is run: want auths", name)
 	}
 	c := &Credentials{byScope: map[string]authn.AuthConfig{}}
 	for at, auth := range config.Auths {
@@ -53,12 +48,12 @@ func ParseCredentials(f policy.File) (*Credentials, error) {
 		if auth.Auth != "" {
 			var err error
 			if user, password, err = basic(auth.Auth); err != nil {
-				return nil, fmt.Errorf("%s: auths of %s: %w", f.Name, at, err)
+				return nil, fmt.Errorf("%s: auths of %s: %w", name, at, err)
 			}
 		}
 		scope := scopeOf(at)
 		if strings.Contains(scope, "*") {
-			return nil, fmt.Errorf("%s: auths of %s: wildcards are not supported", f.Name, at)
+			return nil, fmt.Errorf("%s: auths of %s: wildcards are not supported", name, at)
 		}
 		c.byScope[scope] = authn.AuthConfig{
 			Username: user, Password: password, IdentityToken: auth.IdentityToken, RegistryToken: auth.RegistryToken,
@@ -87,7 +82,7 @@ func scopeOf(at string) string {
 		at = rest
 	}
 	host, path, _ := strings.Cut(strings.Trim(at, "/"), "/")
-	if host = canonicalHost(host); path == "" || path == "v1" || path == "v2" {
+	if host = CanonicalHost(host); path == "" || path == "v1" || path == "v2" {
 		return host
 	}
 	return host + "/" + path
@@ -97,7 +92,7 @@ func scopeOf(at string) string {
 // below decides.
 func (c *Credentials) Resolve(target authn.Resource) (authn.Authenticator, error) {
 	host, path, _ := strings.Cut(target.String(), "/")
-	scope := strings.TrimSuffix(canonicalHost(host)+"/"+path, "/")
+	scope := strings.TrimSuffix(CanonicalHost(host)+"/"+path, "/")
 	for {
 		if found, ok := c.byScope[scope]; ok {
 			return authn.FromConfig(found), nil

@@ -1,0 +1,10 @@
+// Command application serves the service of that name. See package service for the
+// environment that it reads.
+package main
+
+import (
+	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/application"
+	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/service"
+)
+
+func main() { service.Main(application.New()) }

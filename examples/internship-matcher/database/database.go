@@ -1,0 +1,140 @@
+// Package database connects a service to its PostgreSQL: the schema kept up to
+// date, and transactions that survive the loss of the primary.
+package database
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/sethvargo/go-retry"
+)
+
+// A Config says where a database is.
+type Config struct {
+	Host         string
+	Port         int
+	Name, User   string
+	PasswordFile string // read for each new connection, so that it can be replaced
+	SSLMode      string // as libpq has it: disable, require, verify-full …
+	RootCertFile string // for verify-ca and verify-full
+}
+
+// connectTimeout bounds one attempt to connect, so that a dead primary does not
+// hold up the next attempt.
+const connectTimeout = 3 * time.Second
+
+// Open prepares connections; the first is made when it is needed.
+func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
+	conf, err := pgxpool.ParseConfig(c.dsn())
+	if err != nil {
+		return nil, fmt.Errorf("database %s: %w", c.Name, err)
+	}
+	conf.ConnConfig.ConnectTimeout = connectTimeout
+	conf.MaxConnLifetime = 30 * time.Minute
+	conf.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
+		password, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return fmt.Errorf("database %s: password: %w", c.Name, err)
+		}
+		cc.Password = strings.TrimRight(string(password), "\r\n")
+		return nil
+	}
+	return pgxpool.NewWithConfig(ctx, conf)
+}
+
+func (c Config) dsn() string {
+	options := []string{"host", c.Host, "port", strconv.Itoa(c.Port), "dbname", c.Name, "user", c.User, "sslmode", c.SSLMode, "sslrootcert", c.RootCertFile}
+	var dsn strings.Builder
+	for i := 0; i < len(options); i += 2 {
+		if options[i+1] != "" {
+			fmt.Fprintf(&dsn, "%s='%s' ", options[i], strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(options[i+1]))
+		}
+	}
+	return dsn.String()
+}
+
+// Migrate brings the schema up to date. Replicas that start together take
+// turns. It waits for the database until the context ends.
+func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
+	if err := again(ctx, pool.Ping); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations, goose.WithSessionLocker(locker))
+	if err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+// Do runs a transaction, again if the database went away, was not yet ready, or
+// found a conflict with another transaction; until the context ends. Since a
+// commit may have succeeded although its answer was lost, do must be right to
+// run twice.
+func Do(ctx context.Context, pool *pgxpool.Pool, do func(tx pgx.Tx) error) error {
+	return again(ctx, func(ctx context.Context) error { return pgx.BeginFunc(ctx, pool, do) })
+}
+
+// again calls f until it succeeds, fails for good, or the context ends.
+func again(ctx context.Context, f func(context.Context) error) error {
+	backoff := retry.WithCappedDuration(time.Second, retry.NewExponential(20*time.Millisecond))
+	backoff = retry.WithJitterPercent(25, backoff)
+	return retry.Do(ctx, backoff, func(ctx context.Context) error {
+		err := f(ctx)
+		if err != nil && passes(err) {
+			return retry.RetryableError(err)
+		}
+		return err
+	})
+}
+
+// passes reports whether an error says something about the moment and not about
+// what was asked. Codes: PostgreSQL's manual, appendix A.
+func passes(err error) bool {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch {
+		case strings.HasPrefix(e.Code, "08"), // connection lost
+			strings.HasPrefix(e.Code, "40"),                         // serialization failure, deadlock
+			strings.HasPrefix(e.Code, "53"),                         // too many connections
+			e.Code == "57P01", e.Code == "57P02", e.Code == "57P03", // shutting down, crashed, starting up
+			e.Code == "25006": // read-only: a standby, or a primary that was just demoted
+			return true
+		}
+		return false
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	return pgconn.SafeToRetry(err) || strings.HasSuffix(err.Error(), "EOF") || strings.Contains(err.Error(), "conn closed")
+}
+
+// IsUnique reports whether an error says that a value which must be unique is
+// there already.
+func IsUnique(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "23505"
+}
