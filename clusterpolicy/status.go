@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 )
@@ -130,6 +131,17 @@ func merge(before []any, own map[string]any, living map[string]bool) []any {
 		return cmp.Compare(x, y)
 	})
 	return out
+}
+
+// IsConstraint reports whether objects of a kind are constraints.
+func IsConstraint(kind schema.GroupVersionKind) bool { return kind.Group == constraintGroup }
+
+// OwnsGatekeeperKinds reports whether the status of Gatekeeper's kinds is ours to
+// write: Gatekeeper was not there when that was looked at last.
+func (w *Watcher) OwnsGatekeeperKinds() bool {
+	w.writer.mu.Lock()
+	defer w.writer.mu.Unlock()
+	return w.writer.owner
 }
 
 // ApplyConstraintStatus writes fields of the status of a constraint by server-side

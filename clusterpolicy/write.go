@@ -103,6 +103,7 @@ type writer struct {
 	mu      sync.Mutex
 	webhook string    // of Gatekeeper
 	noticed time.Time // when it was looked for
+	owner   bool      // of Gatekeeper's kinds, when they were written to last
 }
 
 func newWriter(client dynamic.Interface, opts Options) *writer {
@@ -147,6 +148,12 @@ func (w *writer) foreign() string {
 	return fmt.Sprintf("Gatekeeper's webhook %s is registered", w.webhook)
 }
 
+func (w *writer) setOwner(owner bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.owner = owner
+}
+
 // look looks for a webhook of Gatekeeper, at most every few seconds.
 func (w *writer) look(ctx context.Context) error {
 	if time.Since(w.noticed) < recheck/2 {
@@ -177,9 +184,11 @@ func (w *writer) write(ctx context.Context, next work) error {
 	ctx, cancel := context.WithTimeout(ctx, writeLimit)
 	defer cancel()
 	if err := w.look(ctx); err != nil { // not knowing, write nothing
+		w.setOwner(false)
 		return err
 	}
 	gatekeepers := w.foreign() == "" && next.crds[templatesDefinition] != nil && ours(next.crds[templatesDefinition])
+	w.setOwner(gatekeepers)
 	if !gatekeepers && !next.writes(policyGroup) {
 		return nil
 	}

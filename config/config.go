@@ -223,6 +223,8 @@ type Scan struct {
 type Retention struct {
 	Alerts    time.Duration `yaml:"alerts"`
 	Decisions time.Duration `yaml:"decisions"`
+	// Readiness is of the counts of what policies would have denied.
+	Readiness time.Duration `yaml:"readiness"`
 }
 
 // Default returns the configuration of an empty file, before the values that
@@ -241,7 +243,7 @@ func Default() *Config {
 			Match: "first", Priority: "debug", Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour,
 		},
 		Scan:      Scan{Interval: 10 * time.Minute},
-		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
+		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},
 	}
 }
 

@@ -86,7 +86,7 @@ func TestFullFile(t *testing.T) {
 			Static: []StaticField{{Name: "region", Value: "eu"}},
 			Compat: "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
-		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
+		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour},
 	}
 	if !reflect.DeepEqual(have, want) {
 		t.Errorf("have %+v\nwant %+v", have, want)

@@ -28,6 +28,7 @@ func (d *decoder) validate(c *Config) {
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
+	d.atLeast("retention.readiness", c.Retention.Readiness, time.Hour)
 }
 
 // rules checks what shapes detection rules.

@@ -30,6 +30,7 @@ import (
 // An evaluator judges requests by the policies of one engine. It is immutable.
 type evaluator interface {
 	Len() int
+	Enforced(tell func(policy, binding, enforcement string))
 	WebhookRules() []admissionregistrationv1.RuleWithOperations
 	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
 }
@@ -91,6 +92,9 @@ func (changes) WebhookRules() []admissionregistrationv1.RuleWithOperations { ret
 // Len implements evaluator: none of them judges.
 func (changes) Len() int { return 0 }
 
+// Enforced implements evaluator: nothing is held against an object.
+func (changes) Enforced(func(policy, binding, enforcement string)) {}
+
 func (changes) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
 	return nil, nil
 }
@@ -108,6 +112,9 @@ func (providers) WebhookRules() []admissionregistrationv1.RuleWithOperations { r
 
 // Len implements evaluator: none of them judges.
 func (providers) Len() int { return 0 }
+
+// Enforced implements evaluator: nothing is held against an object.
+func (providers) Enforced(func(policy, binding, enforcement string)) {}
 
 func (providers) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
 	return nil, nil
@@ -149,6 +156,17 @@ func (s *Set) Len() (n int) {
 		n += e.Len()
 	}
 	return n
+}
+
+// Enforced returns what is done about violations of each policy, binding by
+// binding, in the order of the engines.
+func (s *Set) Enforced() (out []finding.Enforced) {
+	for _, e := range s.evaluators {
+		e.Enforced(func(policy, binding, enforcement string) {
+			out = append(out, finding.Enforced{Policy: policy, Binding: binding, Enforcement: enforcement})
+		})
+	}
+	return out
 }
 
 // Served returns the set that a webhook judges by, which is registered by

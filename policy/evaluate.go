@@ -518,13 +518,17 @@ type namespaceCache struct {
 	namespace *corev1.Namespace
 	err       error
 	nameOnly  bool // who asks needs no more than the name
+	named     *corev1.Namespace
 }
 
 // Get implements [corelisters.NamespaceLister]. Its error is never a NotFound,
 // on which the library would turn to a client that does not exist.
 func (n *namespaceCache) Get(name string) (*corev1.Namespace, error) {
 	if n.nameOnly {
-		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}, nil
+		if n.named == nil || n.named.Name != name {
+			n.named = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}
+		}
+		return n.named, nil
 	}
 	if n.done {
 		return n.namespace, n.err

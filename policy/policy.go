@@ -93,6 +93,17 @@ func (p *Policy) Name() string { return p.name }
 // Annotation returns the annotation of the policy with this key, or "".
 func (p *Policy) Annotation(key string) string { return p.annotations[key] }
 
+// Enforced tells what each binding does about violations.
+func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
+	for _, p := range s.policies {
+		for _, b := range p.bindings {
+			for _, a := range b.actions {
+				tell(p.name, b.name, strings.ToLower(string(a)))
+			}
+		}
+	}
+}
+
 // Mutating returns the names of the mutating policies, in the order in which
 // they are applied.
 func (s *Set) Mutating() (names []string) {

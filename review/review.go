@@ -148,13 +148,17 @@ func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation
 	}
 	out := make([]Violation, 0, len(found))
 	for _, v := range found {
-		details := v.Details
-		if details == nil {
-			details = map[string]string{} // JSON has it as an object, always
-		}
-		out = append(out, Violation{v.Policy, v.Binding, v.Enforcement, subject, v.Message, details})
+		out = append(out, newViolation(subject, v))
 	}
 	return out, errors.Join(unjudged...)
+}
+
+func newViolation(subject finding.Subject, v finding.Violation) Violation {
+	details := v.Details
+	if details == nil {
+		details = map[string]string{} // JSON has it as an object, always
+	}
+	return Violation{v.Policy, v.Binding, v.Enforcement, subject, v.Message, details}
 }
 
 // judge lets policies change the object, as an API server does first, and then

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -87,8 +88,24 @@ func (s *Server) audit(ctx context.Context, inv *inventory.Inventory, full bool)
 	}
 	s.state.update(func(st *state) { st.audited = audited{result, time.Now()} })
 	s.metrics.audited(result)
-	s.log.Debug("audited the cluster", "objects", result.Objects, "judged", result.Judged, "violations", len(result.Violations),
+	s.summaries.write(ctx, s.force.Load(), &result)
+	s.log.Debug("audited the cluster", "objects", result.Objects, "judged", result.Judged, "violating", len(result.Found),
 		"failures", len(result.Failures), "took", time.Since(start))
+}
+
+// readiness returns what the policies in force that do not deny would have denied,
+// and since when that is counted.
+func (s *Server) readiness(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
+	held, err := s.store.Readiness(ctx, days, time.Now())
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	since, err := s.store.HeldSince(ctx)
+	now := s.force.Load()
+	if now == nil {
+		return nil, since, cmp.Or(err, errPoliciesUnread)
+	}
+	return finding.InForce(held, now.set.Enforced()), since, err
 }
 
 // lastAudit returns what the last audit said, for the page.

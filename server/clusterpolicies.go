@@ -15,6 +15,7 @@ import (
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/engine"
@@ -51,10 +52,15 @@ func (s *Server) followPolicies(context.Context) error {
 	if err != nil {
 		return err
 	}
+	client, err := dynamic.NewForConfig(s.rest)
+	if err != nil {
+		return fmt.Errorf("connect to cluster: %w", err)
+	}
 	s.cluster, err = clusterpolicy.New(clusterpolicy.Options{
 		Config: s.rest, Base: s.files, Load: s.load, KeepFile: filepath.Join(s.cfg.DataDir, "policies.json"),
 		Replica: replica, Namespace: ownNamespace(s.cfg), Log: s.log, Publish: s.enforce,
 	})
+	s.summaries = summaries{s.cluster, client, s.log, map[[2]string]string{}}
 	return err
 }
 

@@ -145,16 +145,17 @@ func (m *metrics) alerted(alerts []alert.Alert) {
 }
 
 // audited counts objects: one that violates a policy by two bindings, or in two
-// ways, counts once. The violations of an object follow each other.
+// ways, counts once.
 func (m *metrics) audited(result audit.Result) {
 	type violated struct{ policy, enforcement string }
-	last := map[violated]finding.Subject{}
 	m.violations.Reset()
-	for _, v := range result.Violations {
-		key := violated{v.Policy, v.Enforcement}
-		if seen, ok := last[key]; !ok || seen != v.Subject {
-			m.violations.WithLabelValues(v.Policy, v.Enforcement).Inc()
-			last[key] = v.Subject
+	for _, found := range result.Found {
+		seen := map[violated]bool{}
+		for _, v := range found.Violations {
+			if key := (violated{v.Policy, v.Enforcement}); !seen[key] {
+				seen[key] = true
+				m.violations.WithLabelValues(v.Policy, v.Enforcement).Inc()
+			}
 		}
 	}
 	m.auditFailures.Set(float64(len(result.Failures)))

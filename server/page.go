@@ -24,7 +24,7 @@ func (s *Server) buildPage(context.Context) error {
 	s.page, err = web.New(web.Options{
 		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
 		Alerts: s.store, Decisions: s.store, Findings: s.store,
-		Posture: s.posture, Audit: s.lastAudit, Policies: s.listed, Health: s.health, Log: s.log,
+		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
 }

@@ -220,6 +220,7 @@ func (s *Server) prune(ctx context.Context) error {
 	for {
 		now := time.Now()
 		deleted, err := s.store.Prune(ctx, now.Add(-s.cfg.Retention.Alerts), now.Add(-s.cfg.Retention.Decisions))
+		err = errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-s.cfg.Retention.Readiness)))
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -74,6 +74,7 @@ type Server struct {
 	providers *externaldata.Client // of the policies in force
 	silence   rate.Sometimes       // of what is said of providers
 	auditor   *audit.Auditor
+	summaries summaries                // of audits, for constraints of the cluster
 	defining  *policy.Set              // the built-in policies, which define controls
 	rules     atomic.Pointer[rule.Set] // replaced when its files change
 	rulesSeen [32]byte                 // what its files were when New loaded them

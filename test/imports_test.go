@@ -49,7 +49,7 @@ var arrows = map[string][]string{
 	"artifact":      {"content", "registry", "policy"},
 	"manifest":      {"policy"},
 	"vap":           {"engine", "manifest", "policy", "policy/gatekeeper"},
-	"review":        {"inventory", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
+	"review":        {"inventory", "audit", "engine", "policy", "policy/externaldata", "policy/source", "finding"},
 	"check/*":       {"inventory", "evidence", "evidence/*", "fact", "tool", "finding"},
 	"control":       {"inventory", "evidence", "exception", "policy", "check/*", "tool", "finding", "yamldoc"},
 	"suite":         {"artifact", "content", "inventory", "evidence", "exception", "policy", "engine", "review", "control", "finding", "yamldoc", "ruletest"},
@@ -78,7 +78,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "tool"},
+	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -24,11 +25,13 @@ import (
 )
 
 const reviewUsage = `Usage: kubeguardian review [FLAGS] OBJECT…
+       kubeguardian review --cluster [FLAGS]
 
 Judges objects by admission policies as an API server would judge the requests
 for them, and prints one line for each violation. OBJECT is a file, a folder with
 *.yaml, *.yml and *.json at any depth, a Helm chart, a kustomization, or - for
-standard input. An AdmissionReview among the objects is judged as it is.
+standard input. An AdmissionReview among the objects is judged as it is. With
+--cluster what is in a cluster is judged, as if it were created now.
 
 A policy that asks for what is not given, such as the namespace of an object, is
 refused by name, and the exit code is 2: nobody knows what the API server would
@@ -48,7 +51,11 @@ say.
   --enforcement-point NAME
                        where Gatekeeper's constraints with scoped actions act:
                        gator.gatekeeper.sh (default), validation.gatekeeper.sh or
-                       audit.gatekeeper.sh
+                       audit.gatekeeper.sh (default with --cluster)
+  --cluster            judge what is in the cluster: the kinds that 'kubeguardian
+                       setup rbac' lists, in all namespaces that the policies match
+  --kubeconfig FILE    credentials for --cluster (default: $KUBECONFIG, the usual
+                       file, or the account of the pod)
   --ask-providers      let templates and mutators ask the Providers of external
                        data among the policies; without it no connection is made,
                        and a policy that would ask is refused by name, unless
@@ -74,6 +81,8 @@ Example: would the API server take these manifests?
 // reviewOptions are the flags of review.
 type reviewOptions struct {
 	objects   inventory.FileInput
+	cluster   bool
+	kubeconf  string
 	policies  []string
 	settings  string
 	registry  registryFlags
@@ -97,7 +106,9 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	flags.StringVar(&o.settings, "settings", "", "")
 	o.registry.add(flags)
 	flags.Func("context", "", appendTo(&o.context))
-	flags.StringVar(&o.point, "enforcement-point", "gator.gatekeeper.sh", "")
+	flags.BoolVar(&o.cluster, "cluster", false, "")
+	flags.StringVar(&o.kubeconf, "kubeconfig", "", "")
+	flags.StringVar(&o.point, "enforcement-point", "", "")
 	flags.BoolVar(&o.ask, "ask-providers", false, "")
 	flags.StringVar(&o.providers.CertFile, "provider-cert", "", "")
 	flags.StringVar(&o.providers.KeyFile, "provider-key", "", "")
@@ -113,6 +124,7 @@ func reviewFlags(args []string, out io.Writer) (*reviewOptions, error) {
 	if o.objects.Paths, err = parse(flags, args, reviewUsage, out); err != nil {
 		return nil, err
 	}
+	o.setPoint()
 	if err := o.check(); err != nil {
 		return nil, wrongUsage("review", fmt.Errorf("review: %w", err))
 	}
@@ -127,12 +139,34 @@ func (o *reviewOptions) setOperation(s string) error {
 	return nil
 }
 
+// setPoint fills in the enforcement point.
+func (o *reviewOptions) setPoint() {
+	if o.point == "" && o.cluster {
+		o.point = "audit.gatekeeper.sh"
+	}
+	o.point = cmp.Or(o.point, "gator.gatekeeper.sh")
+}
+
 func (o *reviewOptions) check() error {
+	switch {
+	case o.cluster && len(o.objects.Paths)+len(o.objects.Values)+len(o.objects.Set) > 0:
+		return errors.New("--cluster judges what is there: name no files, and no values for charts")
+	case o.cluster && o.operation != admissionv1.Create:
+		return errors.New("--cluster judges objects as if they were created: --operation has no meaning")
+	case o.kubeconf != "" && !o.cluster:
+		return errors.New("--kubeconfig needs --cluster")
+	case o.cluster:
+		return o.checkContext()
+	case len(o.objects.Paths) == 0:
+		return errors.New("nothing to judge: name files or folders, - for standard input, or --cluster")
+	}
+	return o.checkContext()
+}
+
+func (o *reviewOptions) checkContext() error {
 	switch {
 	case slices.Contains(slices.Concat(o.objects.Paths, o.policies, o.context), ""):
 		return errors.New("a path is empty: is a variable not set?")
-	case len(o.objects.Paths) == 0:
-		return errors.New("nothing to judge: name files or folders, or - for standard input")
 	case slices.Contains(slices.Concat(o.policies, o.context, []string{o.old}), "-"):
 		return errors.New("only objects are read from standard input")
 	case !slices.Contains(engine.Points(), o.point):
@@ -161,6 +195,9 @@ func reviewObjects(ctx context.Context, args []string, std streams) error {
 	}
 	if set, err = opts.asking(ctx, set); err != nil {
 		return err
+	}
+	if opts.cluster {
+		return opts.judgeCluster(ctx, set, beside, std)
 	}
 	opts.objects.Stdin = untilDone(ctx, std.in)
 	objects, err := inventory.Read(ctx, opts.objects)
@@ -290,6 +327,33 @@ func remarkSkipped(w io.Writer, inv *inventory.Inventory) {
 	}
 }
 
+// judgeCluster reviews what is in a cluster and prints the violations.
+func (o *reviewOptions) judgeCluster(ctx context.Context, set *engine.Set, beside []inventory.Text, std streams) error {
+	config, err := restConfig(o.kubeconf, "name another one by --kubeconfig, or review files instead: kubeguardian review ./manifests")
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(garbagePercent)
+	cluster, err := inventory.FromCluster(ctx, config)
+	if err != nil {
+		return err
+	}
+	known, err := o.known(ctx, cluster, beside)
+	if err != nil {
+		return err
+	}
+	if set.ReadsInventory() {
+		if set, err = set.WithInventory(review.Contents(known.Objects())); err != nil {
+			return err
+		}
+	}
+	all, err := review.Cluster(ctx, set, cluster, known, o.user)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return o.finish(all, err, std)
+}
+
 // judge reviews all objects and prints the violations.
 func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, objects *inventory.Inventory, std streams) error {
 	var all []review.Violation
@@ -301,6 +365,11 @@ func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, ob
 		}
 		all, errs = append(all, found...), append(errs, err)
 	}
+	return o.finish(all, errors.Join(errs...), std)
+}
+
+// finish prints the violations. What could not be judged is the error.
+func (o *reviewOptions) finish(all []review.Violation, unjudged error, std streams) error {
 	write := func(w io.Writer) error { return writeViolations(w, all, o.text) }
 	var err error
 	if o.output == "" {
@@ -311,8 +380,8 @@ func (o *reviewOptions) judge(ctx context.Context, reviewer *review.Reviewer, ob
 	if err != nil {
 		return fmt.Errorf("write violations: %w", err)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	if unjudged != nil {
+		return unjudged
 	}
 	if slices.ContainsFunc(all, func(v review.Violation) bool { return v.Denies() }) {
 		return exitCode(1)
@@ -326,7 +395,7 @@ func writeViolations(w io.Writer, all []review.Violation, text bool) error {
 	for _, v := range all {
 		var err error
 		if text {
-			_, err = fmt.Fprintf(w, "%s %s %s: [%s] %s\n", v.Subject.Source, v.Enforcement, v.Subject, v.Policy, report.Plain(v.Message))
+			_, err = fmt.Fprintf(w, "%s %s %s: [%s] %s\n", cmp.Or(v.Subject.Source, "cluster"), v.Enforcement, v.Subject, v.Policy, report.Plain(v.Message))
 		} else {
 			err = lines.Encode(v)
 		}

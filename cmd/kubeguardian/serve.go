@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"k8s.io/client-go/rest"
 
@@ -92,10 +94,18 @@ func serverOptions(command, text string, args []string, std streams) (server.Opt
 	return opts, err
 }
 
+// servePercent is how much garbage there may be beside what is kept, in percent:
+// what the cluster is stays in memory, and what passes over it leave behind must
+// not double that.
+const servePercent = 30
+
 func serve(ctx context.Context, args []string, std streams) (err error) {
 	opts, err := serverOptions("serve", serveUsage, args, std)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(servePercent)
 	}
 	s, err := server.New(ctx, opts)
 	if err != nil {

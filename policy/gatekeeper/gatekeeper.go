@@ -118,6 +118,16 @@ func (s *Set) At(point Point) *Set {
 	return &variant
 }
 
+// Enforced tells what each constraint does about violations at the point at which
+// the set judges.
+func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
+	for _, c := range s.constraints {
+		for _, action := range c.actions[s.point] {
+			tell(c.template.kind, c.name, action)
+		}
+	}
+}
+
 // WithInventory returns a set whose policies see these objects as
 // data.inventory. Without one they see none.
 func (s *Set) WithInventory(inventory *Inventory) *Set {

@@ -232,6 +232,21 @@ func TestWithoutGatekeeper(t *testing.T) {
 	wrong := strings.Replace(constraint("Labelled", "wrong", "owner"), "label: owner", "label: 3", 1)
 	w.rejected(wrong)
 
+	// What is there already is in the summary of the audit.
+	w.apply(strings.Replace(constraint("Labelled", "services", "owner"), "ConfigMap", "Service", 1))
+	w.eventually("the audit is in the status", 30*time.Second, func() error {
+		found, err := w.get(constraints, "Labelled", "services")
+		if err != nil {
+			return err
+		}
+		status, _, _ := unstructured.NestedMap(found.Object, "status")
+		listed, _ := status["violations"].([]any)
+		if status["totalViolations"] != int64(1) || len(listed) != 1 || listed[0].(map[string]any)["name"] != "kubernetes" || status["auditTimestamp"] == nil || status["byPod"] == nil {
+			return fmt.Errorf("status = %v", status)
+		}
+		return nil
+	})
+
 	// A mistake: the version before stays in force, and the status has the line.
 	broken := template("Labelled", "wrong {")
 	w.apply(broken)
@@ -264,6 +279,13 @@ func TestWithoutGatekeeper(t *testing.T) {
 	w.verdict(10*time.Second, "[Labelled] the label owner is absent")
 	w.status(templates, "ConstraintTemplate", "labelled", good)
 
+	w.eventually("the audit has caught up", 30*time.Second, func() error {
+		before := w.writes()
+		if time.Sleep(2 * time.Second); w.writes() != before {
+			return errors.New("objects are still written")
+		}
+		return nil
+	})
 	before := w.writes()
 	time.Sleep(3 * time.Second)
 	if after := w.writes(); after != before {

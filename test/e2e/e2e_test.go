@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -175,13 +176,31 @@ func (c *cluster) testScore(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.scan(t, &before)
+	c.testReview(t, "insecure", 4)
 	if _, err := c.Deploy(t.Context(), "secured"); err != nil {
 		t.Fatal(err)
 	}
 	c.scan(t, &after)
+	c.testReview(t, "secured", 0)
 	t.Logf("insecure %.1f, secured %.1f", *before.Score.Total, *after.Score.Total)
 	if *after.Score.Total <= *before.Score.Total {
 		t.Errorf("score %.1f does not rise above %.1f", *after.Score.Total, *before.Score.Total)
+	}
+}
+
+// testReview reviews what is in the cluster: so many Deployments would be denied.
+func (c *cluster) testReview(t *testing.T, variant string, denied int) {
+	t.Helper()
+	out, err := c.Kubeguardian(t.Context(), "review", "--cluster", "--kubeconfig", c.Access(), "--policies", "testdata/nonroot.yaml", "--format", "text")
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(out, "cluster deny Deployment/internship-matcher/"); lines != denied || code != min(denied, 1) {
+		t.Errorf("review of the %s application: exit code %d, want %d denials\n%s%v", variant, code, denied, out, err)
 	}
 }
 
