@@ -70,10 +70,11 @@ type attackCall struct {
 }
 
 type detection struct {
-	Rule    string       `yaml:"rule"`
-	Also    []string     `yaml:"also"`
-	Prepare []attackCall `yaml:"prepare"`
-	Calls   []attackCall `yaml:"calls"`
+	Rule    string        `yaml:"rule"`
+	Also    []string      `yaml:"also"`
+	Wait    time.Duration `yaml:"wait"` // until what came before is in force
+	Prepare []attackCall  `yaml:"prepare"`
+	Calls   []attackCall  `yaml:"calls"`
 
 	ids []string // of the requests that count
 }
@@ -94,6 +95,7 @@ func TestDetections(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, a := range attacks {
+		time.Sleep(a.Wait)
 		for i := range a.Prepare {
 			b.send(t, a.Rule, &a.Prepare[i])
 		}
@@ -259,6 +261,9 @@ func (b *battle) node(t *testing.T, admin *rest.Config) {
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error { // a controller writes to it too
 		if csr, err = requests.Get(ctx, csr.Name, metav1.GetOptions{}); err != nil {
 			return err
+		}
+		if len(csr.Status.Conditions) > 0 {
+			return nil // the controller has approved it
 		}
 		csr.Status.Conditions = append(csr.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
 			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "test", LastUpdateTime: metav1.Now(),
