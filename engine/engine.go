@@ -25,6 +25,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 	"github.com/kubeguardian/kubeguardian/policy/image"
 	"github.com/kubeguardian/kubeguardian/policy/mutator"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
@@ -268,7 +269,7 @@ func (s *Set) At(point string) (*Set, error) {
 // WithInventory returns the set whose policies see these objects as
 // data.inventory. They are only read.
 func (s *Set) WithInventory(objects iter.Seq[*unstructured.Unstructured]) (*Set, error) {
-	inventory, err := gatekeeper.NewInventory(objects)
+	inventory, err := referential.New(objects)
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy/deadline"
+	"github.com/kubeguardian/kubeguardian/policy/equivalent"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -382,7 +383,7 @@ func newInput(ctx context.Context, req *Request) *input {
 		namespaces: &namespaceCache{ctx: ctx, source: req.Namespaces},
 		params:     &paramSource{ctx: ctx, source: req.Params},
 		rights:     newRights(req.Authorizer),
-		interfaces: equivalentInterfaces(),
+		interfaces: equivalent.Interfaces(),
 	}
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
 	if (req.RequestKind.Empty() || req.RequestKind == req.Kind) && (req.RequestResource.Empty() || req.RequestResource == req.Resource) {

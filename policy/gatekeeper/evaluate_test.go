@@ -22,6 +22,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 func object(t testing.TB, text string) *unstructured.Unstructured {
@@ -418,7 +419,7 @@ violation[{"msg": msg}] {
 		return object(t, "{apiVersion: v1, kind: Pod, metadata: {name: "+name+", namespace: "+ns+"}}")
 	}
 	node := object(t, "{apiVersion: v1, kind: Node, metadata: {name: node1}}")
-	first, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{pod("a", "p"), pod("b", "q"), node}))
+	first, err := referential.New(slices.Values([]*unstructured.Unstructured{pod("a", "p"), pod("b", "q"), node}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +430,7 @@ violation[{"msg": msg}] {
 	}
 	want(set.WithInventory(second), `["p", "r"] []`)
 	want(set.WithInventory(first), `["p", "q"] ["node1"]`) // has not changed
-	if _, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{{Object: map[string]any{"kind": "Pod"}}})); err == nil {
+	if _, err := referential.New(slices.Values([]*unstructured.Unstructured{{Object: map[string]any{"kind": "Pod"}}})); err == nil {
 		t.Error("an object without a name is taken")
 	}
 }
@@ -526,7 +527,7 @@ violation[{"msg": msg}] {
 	}
 	set := load(t, text)
 	node := object(t, "{apiVersion: v1, kind: Node, metadata: {name: node1}}")
-	inventory, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{node}))
+	inventory, err := referential.New(slices.Values([]*unstructured.Unstructured{node}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,6 +40,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // The API groups of the documents.
@@ -93,7 +94,7 @@ func points() []Point { return []Point{Webhook, Audit, Gator} }
 type Set struct {
 	*compiled
 	point     Point
-	inventory *Inventory
+	inventory *referential.Inventory
 	served    bool // operations are those of WebhookRules
 	providers *externaldata.Client
 	mutator   Mutator // of what others make; nil changes nothing
@@ -130,7 +131,7 @@ func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
 
 // WithInventory returns a set whose policies see these objects as
 // data.inventory. Without one they see none.
-func (s *Set) WithInventory(inventory *Inventory) *Set {
+func (s *Set) WithInventory(inventory *referential.Inventory) *Set {
 	variant := *s
 	variant.inventory = inventory
 	return &variant
@@ -140,13 +141,9 @@ func (s *Set) WithInventory(inventory *Inventory) *Set {
 func (s *Set) WithInventoryOf(other *Set) *Set { return s.WithInventory(other.inventory) }
 
 // WithChanges returns a set whose policies see the inventory of this one with
-// changes, see [Inventory.With].
+// changes, see [referential.Inventory.With].
 func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured]) (*Set, error) {
-	before := s.inventory
-	if before == nil {
-		before = &Inventory{root: &branch{}}
-	}
-	inventory, err := before.With(changed, removed)
+	inventory, err := s.inventory.With(changed, removed)
 	if err != nil {
 		return nil, err
 	}

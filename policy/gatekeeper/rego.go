@@ -15,6 +15,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/plan"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // A regoSource is the code of a template in Rego, and where it stands.
@@ -302,7 +303,7 @@ func (p *program) run(r *review, input *ast.Term) ([]verdict, error) {
 	query := topdown.NewQuery(p.query).
 		WithCompiler(p.compiler).
 		WithStore(r.store).
-		WithTransaction(reading{}).
+		WithTransaction(referential.Reading{}).
 		WithInput(input).
 		WithCancel(&r.stop).
 		WithTime(r.time).

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,6 +15,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/plan"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // A review is one request that constraints judge. It belongs to one goroutine.
@@ -32,7 +33,7 @@ type review struct {
 	lookup   error
 
 	stop   stop
-	store  *store
+	store  storage.Store
 	time   time.Time
 	fields [][2]*ast.Term // input.review but for namespaceObject
 	values [2]*ast.Term   // input.review, without and with it
@@ -49,8 +50,8 @@ type review struct {
 
 // newReview reads what constraints match. As in Gatekeeper, the object of a
 // DELETE is the one that is deleted.
-func newReview(ctx context.Context, req *policy.Request, from source, inventory *Inventory) (*review, error) {
-	r := &review{Context: ctx, req: req, source: from, store: inventory.store(), time: time.Now()}
+func newReview(ctx context.Context, req *policy.Request, from source, inventory *referential.Inventory) (*review, error) {
+	r := &review{Context: ctx, req: req, source: from, store: inventory.Store(), time: time.Now()}
 	object := req.Object
 	if req.Operation == admissionv1.Delete {
 		if req.OldObject == nil {
@@ -170,7 +171,7 @@ func typed(v any) *ast.Term {
 	if err != nil { // not for types of the API
 		return ast.InternedNullTerm
 	}
-	value, err := newValue(plain)
+	value, err := referential.Value(plain)
 	if err != nil {
 		return ast.InternedNullTerm
 	}
@@ -181,55 +182,9 @@ func untyped(o *unstructured.Unstructured) *ast.Term {
 	if o == nil || o.Object == nil {
 		return ast.InternedNullTerm
 	}
-	value, err := newValue(o.Object)
+	value, err := referential.Value(o.Object)
 	if err != nil { // a Go type that JSON does not have
 		return typed(o.Object)
 	}
 	return ast.NewTerm(value)
 }
-
-// newValue converts a JSON value for Rego. Gatekeeper reads all numbers of
-// objects as floating point, which templates see when they write them into
-// messages.
-func newValue(v any) (ast.Value, error) {
-	switch v := v.(type) {
-	case map[string]any:
-		return newObject(v)
-	case []any:
-		terms := make([]ast.Term, len(v))
-		refs := make([]*ast.Term, len(v))
-		for i, item := range v {
-			value, err := newValue(item)
-			if err != nil {
-				return nil, err
-			}
-			terms[i].Value = value
-			refs[i] = &terms[i]
-		}
-		return ast.NewArray(refs...), nil
-	case int64:
-		return newNumber(float64(v)), nil
-	case float64:
-		return newNumber(v), nil
-	case string, bool, nil:
-		return ast.InterfaceToValue(v)
-	}
-	return nil, fmt.Errorf("a value is of type %T, which JSON does not have", v)
-}
-
-func newObject(v map[string]any) (ast.Value, error) {
-	terms := make([]ast.Term, len(v))
-	fields := make([][2]*ast.Term, 0, len(v))
-	for key, item := range v {
-		value, err := newValue(item)
-		if err != nil {
-			return nil, err
-		}
-		term := &terms[len(fields)]
-		term.Value = value
-		fields = append(fields, [2]*ast.Term{ast.InternedTerm(key), term})
-	}
-	return ast.NewObject(fields...), nil
-}
-
-func newNumber(f float64) ast.Value { return ast.Number(strconv.FormatFloat(f, 'g', -1, 64)) }

@@ -15,13 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // asks runs a program as OPA does, with nothing kept.
 func asks(t *testing.T, p *program, r *review, input *ast.Term) string {
 	t.Helper()
 	var out []verdict
-	err := topdown.NewQuery(p.query).WithCompiler(p.compiler).WithStore(r.store).WithTransaction(reading{}).WithInput(input).WithTime(r.time).
+	err := topdown.NewQuery(p.query).WithCompiler(p.compiler).WithStore(r.store).WithTransaction(referential.Reading{}).WithInput(input).WithTime(r.time).
 		Iter(t.Context(), func(result topdown.QueryResult) error {
 			if v, ok := newVerdict(result["r"]); ok && !v.in(out) {
 				out = append(out, v)

@@ -32,6 +32,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 	"github.com/kubeguardian/kubeguardian/policy/mutator"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 func main() {
@@ -138,7 +139,7 @@ func newJudge(s setup) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	inventory, err := gatekeeper.NewInventory(func(yield func(*unstructured.Unstructured) bool) {
+	inventory, err := referential.New(func(yield func(*unstructured.Unstructured) bool) {
 		for i := range s.Inventory {
 			if !yield(&s.Inventory[i]) {
 				return

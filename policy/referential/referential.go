@@ -1,4 +1,6 @@
-package gatekeeper
+// Package referential is what policies see of a cluster besides the object that
+// they judge, in the form that Rego reads: Gatekeeper's data.inventory.
+package referential
 
 import (
 	"context"
@@ -7,6 +9,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
@@ -32,24 +35,28 @@ type branch struct {
 	term     *ast.Term
 }
 
-// NewInventory returns the inventory of these objects. They are only read, and
+// New returns the inventory of these objects. They are only read, and
 // not kept.
-func NewInventory(objects iter.Seq[*unstructured.Unstructured]) (*Inventory, error) {
-	return (&Inventory{root: &branch{}}).With(objects, nil)
+func New(objects iter.Seq[*unstructured.Unstructured]) (*Inventory, error) {
+	return (*Inventory)(nil).With(objects, nil)
 }
 
 // With returns an inventory in which the objects of changed are new or have
 // replaced those of the same kind, namespace and name, and those of removed are
-// gone. It shares all that is the same; its cost grows with what changes.
+// gone. It shares all that is the same; its cost grows with what changes. The nil
+// Inventory has no objects.
 func (v *Inventory) With(changed, removed iter.Seq[*unstructured.Unstructured]) (*Inventory, error) {
-	root := v.root
+	root := &branch{}
+	if v != nil {
+		root = v.root
+	}
 	if changed != nil {
 		for o := range changed {
 			path, err := inventoryPath(o)
 			if err != nil {
 				return nil, err
 			}
-			value, err := newValue(o.Object)
+			value, err := Value(o.Object)
 			if err != nil {
 				return nil, fmt.Errorf("add %s %q to the inventory: %w", o.GetKind(), o.GetName(), err)
 			}
@@ -134,23 +141,23 @@ type store struct {
 	data ast.Object
 }
 
-// store returns what rules read of an inventory; of none it is empty.
-func (v *Inventory) store() *store {
+// Store returns what rules read of an inventory; of none it is empty.
+func (v *Inventory) Store() storage.Store {
 	if v == nil {
 		return &store{data: ast.NewObject([2]*ast.Term{ast.InternedTerm("inventory"), ast.NewTerm(ast.NewObject())})}
 	}
 	return &store{data: v.data}
 }
 
-// A reading is a transaction: the data never changes.
-type reading struct{}
+// A Reading is a transaction: the data never changes.
+type Reading struct{}
 
 // ID implements [storage.Transaction].
-func (reading) ID() uint64 { return 0 }
+func (Reading) ID() uint64 { return 0 }
 
 // NewTransaction implements [storage.Store].
 func (s *store) NewTransaction(context.Context, ...storage.TransactionParams) (storage.Transaction, error) {
-	return reading{}, nil
+	return Reading{}, nil
 }
 
 // Read implements [storage.Store].
@@ -176,3 +183,49 @@ func (s *store) Abort(context.Context, storage.Transaction) {}
 func (s *store) Truncate(context.Context, storage.Transaction, storage.TransactionParams, storage.Iterator) error {
 	return errors.ErrUnsupported
 }
+
+// Value converts a JSON value for Rego. Gatekeeper reads all numbers of
+// objects as floating point, which templates see when they write them into
+// messages.
+func Value(v any) (ast.Value, error) {
+	switch v := v.(type) {
+	case map[string]any:
+		return newObject(v)
+	case []any:
+		terms := make([]ast.Term, len(v))
+		refs := make([]*ast.Term, len(v))
+		for i, item := range v {
+			value, err := Value(item)
+			if err != nil {
+				return nil, err
+			}
+			terms[i].Value = value
+			refs[i] = &terms[i]
+		}
+		return ast.NewArray(refs...), nil
+	case int64:
+		return newNumber(float64(v)), nil
+	case float64:
+		return newNumber(v), nil
+	case string, bool, nil:
+		return ast.InterfaceToValue(v)
+	}
+	return nil, fmt.Errorf("a value is of type %T, which JSON does not have", v)
+}
+
+func newObject(v map[string]any) (ast.Value, error) {
+	terms := make([]ast.Term, len(v))
+	fields := make([][2]*ast.Term, 0, len(v))
+	for key, item := range v {
+		value, err := Value(item)
+		if err != nil {
+			return nil, err
+		}
+		term := &terms[len(fields)]
+		term.Value = value
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm(key), term})
+	}
+	return ast.NewObject(fields...), nil
+}
+
+func newNumber(f float64) ast.Value { return ast.Number(strconv.FormatFloat(f, 'g', -1, 64)) }

@@ -1,4 +1,4 @@
-package policy
+package equivalent
 
 import (
 	"encoding/json"
