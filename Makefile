@@ -25,7 +25,7 @@ DATA := %/cmd/kubeguardian %/content %/fix %/test
 RACE := %/admission %/k8saudit %/rule %/tool
 
 # What the README promises figures for.
-BENCH := ./inventory ./control ./admission ./k8saudit ./store
+BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
 .PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up browser postgres clean
 

@@ -327,6 +327,7 @@ func (h *handler) violations(ctx context.Context, review *review) (violations []
 	if !errors.As(err, &incomplete) || errors.Is(ctx.Err(), context.Canceled) {
 		return violations, err
 	}
+	late := errors.Is(err, context.DeadlineExceeded)
 	first := incomplete.Policies[0]
 	subject := review.Request.decision().Subject.String()
 	switch {
@@ -335,11 +336,14 @@ func (h *handler) violations(ctx context.Context, review *review) (violations []
 		return append(violations, finding.Violation{
 			Policy: first, Enforcement: "warn", Message: fmt.Sprintf("not evaluated for lack of time; policies left: %d", len(incomplete.Policies)),
 		}), nil
-	case review.size > slowBodyBytes:
+	case review.size > slowBodyBytes && late:
 		h.Log.Warn("admission review out of time, denied", "subject", subject, "size", review.size, "policies", incomplete.Policies)
 		return append(violations, finding.Violation{
 			Policy: first, Enforcement: "deny", Message: "the object is too large to be judged in time",
 		}), nil
+	}
+	if !late {
+		return violations, &unjudgedError{Overloaded, err}
 	}
 	return violations, &unjudgedError{OutOfTime, err}
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 )
 
 // builtIn loads the built-in policies.
@@ -549,6 +550,56 @@ func TestOutOfTime(t *testing.T) {
 				t.Errorf("recorded %+v", r.last(t))
 			}
 		})
+	}
+}
+
+// TestRunaways asks until so many evaluations go on after their time that no more
+// are begun. The answer is then that of the failure policy, at once, and large
+// objects are not blamed.
+func TestRunaways(t *testing.T) {
+	var r recorder
+	set, release := bound(t, "Deny"), make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
+	handler := NewHandler(Options{
+		Policies: func() Policies { return set },
+		Namespaces: policy.NamespacesFunc(func(ctx context.Context, name string) (*corev1.Namespace, error) {
+			<-release
+			return everywhere(ctx, name)
+		}),
+		Record: r.record,
+		Log:    slog.New(slog.DiscardHandler),
+	})
+	body, err := json.Marshal(podReview("shop", `{"containers":[{"name":"web","image":"`+strings.Repeat("x", 100<<10)+`"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(timeout string) string {
+		req := httptest.NewRequest(http.MethodPost, ValidateClosedPath+"?timeout="+timeout, bytes.NewReader(body))
+		req.Header.Set("Content-Type", "application/json")
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, req)
+		return answer.Body.String()
+	}
+	blamed := false
+	for i := 0; set.Runaways() < deadline.MaxRunaways; i++ {
+		blamed = strings.Contains(ask("100ms"), "too large to be judged in time") || blamed // under load it may get no turn
+		if i == 200 {
+			t.Fatalf("there are %d runaways only", set.Runaways())
+		}
+	}
+	if !blamed {
+		t.Error("no large object is blamed for what it takes")
+	}
+	if got := ask("30s"); !strings.Contains(got, "not judged (overloaded)") || strings.Contains(got, "too large") {
+		t.Errorf("with %d runaways the answer is %s", set.Runaways(), got)
+	}
+	free()
+	for start := time.Now(); set.Runaways() > 0 && time.Since(start) < time.Minute; {
+		time.Sleep(time.Millisecond)
+	}
+	if got := ask("30s"); strings.Contains(got, "not judged") || strings.Contains(got, "too large") {
+		t.Errorf("after %d runaways the answer is %s", set.Runaways(), got)
 	}
 }
 

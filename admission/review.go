@@ -34,8 +34,9 @@ type request struct {
 	Subresource string                      `json:"subResource"`
 
 	// What the user asked for, when the API server has converted the object.
-	RequestKind     metav1.GroupVersionKind     `json:"requestKind"`
-	RequestResource metav1.GroupVersionResource `json:"requestResource"`
+	RequestKind        metav1.GroupVersionKind     `json:"requestKind"`
+	RequestResource    metav1.GroupVersionResource `json:"requestResource"`
+	RequestSubresource string                      `json:"requestSubResource"`
 
 	Name      string                    `json:"name"`
 	Namespace string                    `json:"namespace"`
@@ -132,6 +133,7 @@ func stringEnd(body []byte, i int) int {
 func (h *handler) request(review *review) policy.Request {
 	r := review.Request
 	return policy.Request{
+		UID:         r.UID,
 		Operation:   r.Operation,
 		Kind:        schema.GroupVersionKind(r.Kind),
 		Resource:    schema.GroupVersionResource(r.Resource),
@@ -147,8 +149,9 @@ func (h *handler) request(review *review) policy.Request {
 		Params:      h.Params,
 		Authorizer:  h.Authorizer,
 
-		RequestKind:     schema.GroupVersionKind(r.RequestKind),
-		RequestResource: schema.GroupVersionResource(r.RequestResource),
+		RequestKind:        schema.GroupVersionKind(r.RequestKind),
+		RequestResource:    schema.GroupVersionResource(r.RequestResource),
+		RequestSubresource: r.RequestSubresource,
 	}
 }
 

@@ -13,7 +13,7 @@ type Cause string
 // The causes. All but Malformed and Cancelled are answered with what the failure
 // policy says.
 const (
-	Overloaded Cause = "overloaded"  // no turn before the deadline
+	Overloaded Cause = "overloaded"  // no turn before the deadline, or none at all
 	OutOfTime  Cause = "out-of-time" // the policies took too long
 	Panicked   Cause = "panic"
 	Failed     Cause = "failed"    // policies that could not be evaluated

@@ -80,6 +80,25 @@ type Alert struct {
 	Cluster      string          `json:"cluster,omitempty"`
 	Subject      finding.Subject `json:"subject"`
 	Tactics      []string        `json:"tactics,omitempty"`
+	Attribution  *Attribution    `json:"attribution,omitempty"` // nil if it is not known
+}
+
+// An Attribution says who is behind an object that a controller made: whoever
+// wrote the spec of its topmost owner last.
+type Attribution struct {
+	Kind      string   `json:"kind"`
+	Namespace string   `json:"namespace"`
+	Name      string   `json:"name"`
+	Writer    Writer   `json:"writer"`
+	Chain     []string `json:"chain"` // from the object to this owner, each as Kind/name
+}
+
+// A Writer is who wrote an object, and by which request.
+type Writer struct {
+	User          string    `json:"user"`
+	Impersonating string    `json:"impersonating,omitempty"`
+	AuditID       string    `json:"auditID"`
+	Time          time.Time `json:"time"`
 }
 
 // NewID returns the id of the alert that rule raises for the event with this

@@ -11,6 +11,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 
@@ -49,13 +51,36 @@ type Summary struct {
 	Objects     int    `json:"objects"` // that violate it
 }
 
-// A Result is the state of a cluster after a pass.
+// A Result is the state of a cluster after a pass. It shares what it holds with
+// the auditor, and is read-only.
 type Result struct {
-	Objects    int         `json:"objects"` // that there are
-	Judged     int         `json:"judged"`  // in this pass
-	Violations []Violation `json:"violations"`
-	Failures   []Failure   `json:"failures,omitempty"`
-	Summaries  []Summary   `json:"summaries"` // by policy, binding and enforcement
+	Objects   int // that there are
+	Judged    int // in this pass
+	Found     []Found
+	Failures  []Failure
+	Summaries []Summary // by policy, binding and enforcement
+}
+
+// A Found object violates at least one policy.
+type Found struct {
+	Subject    finding.Subject
+	Violations []finding.Violation
+}
+
+// Violations yields what was found, object by object, with a number that grows
+// and is the same for the same violation of a result.
+func (r *Result) Violations() iter.Seq2[int, Violation] {
+	return func(yield func(int, Violation) bool) {
+		n := 0
+		for _, f := range r.Found {
+			for _, v := range f.Violations {
+				if !yield(n, Violation{f.Subject, v}) {
+					return
+				}
+				n++
+			}
+		}
+	}
 }
 
 // An Auditor judges one cluster by one set of policies. Passes run one at a
@@ -65,6 +90,7 @@ type Auditor struct {
 	mu         sync.Mutex
 	known      map[*unstructured.Unstructured]verdict
 	namespaces map[string]*unstructured.Unstructured // as they were in the last pass
+	details    details
 }
 
 // A verdict is what policies said of an object.
@@ -150,10 +176,44 @@ func (a *Auditor) judge(ctx context.Context, namespaces policy.Namespaces, o *in
 	}
 	req.Namespaces = namespaces
 	violations, err := a.policies.Evaluate(ctx, req)
+	a.details.share(violations)
 	if err != nil {
 		return verdict{violations: violations, failure: err.Error()}
 	}
 	return verdict{violations: violations}
+}
+
+// details lets equal details of violations be one: most of them name one of a few
+// fields, and a map takes much more than its text.
+type details struct {
+	mu    sync.Mutex
+	known map[string]map[string]string
+}
+
+// maxDetails bounds what is remembered of details that never come twice.
+const maxDetails = 4096
+
+func (d *details) share(violations []finding.Violation) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := range violations {
+		v := &violations[i]
+		if len(v.Details) == 0 {
+			continue
+		}
+		var text []byte
+		for _, name := range slices.Sorted(maps.Keys(v.Details)) {
+			text = fmt.Appendf(text, "%q %q ", name, v.Details[name])
+		}
+		if known, ok := d.known[string(text)]; ok {
+			v.Details = known
+			continue
+		}
+		if d.known == nil || len(d.known) >= maxDetails {
+			d.known = map[string]map[string]string{}
+		}
+		d.known[string(text)] = v.Details
+	}
 }
 
 // request makes the request to create an object. What an API server returned as
@@ -192,7 +252,7 @@ func (r *namespaceReader) Namespace(_ context.Context, name string) (*corev1.Nam
 }
 
 func result(objects []*inventory.Object, verdicts []verdict, judged []bool) Result {
-	out := Result{Objects: len(objects), Violations: []Violation{}}
+	out := Result{Objects: len(objects)}
 	counts := map[Summary]int{}
 	for i, o := range objects {
 		if judged[i] {
@@ -202,9 +262,11 @@ func result(objects []*inventory.Object, verdicts []verdict, judged []bool) Resu
 		if v.failure != "" {
 			out.Failures = append(out.Failures, Failure{o.Subject(), v.failure})
 		}
+		if len(v.violations) > 0 {
+			out.Found = append(out.Found, Found{o.Subject(), v.violations})
+		}
 		violated := map[Summary]bool{}
 		for _, violation := range v.violations {
-			out.Violations = append(out.Violations, Violation{o.Subject(), violation})
 			violated[Summary{Policy: violation.Policy, Binding: violation.Binding, Enforcement: violation.Enforcement}] = true
 		}
 		for s := range violated {

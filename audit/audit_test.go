@@ -106,7 +106,7 @@ func expect(t *testing.T, r audit.Result, judged string, violations ...string) {
 		t.Errorf("judged %s, want %s", got, judged)
 	}
 	var got []string
-	for _, v := range r.Violations {
+	for _, v := range r.Violations() {
 		got = append(got, fmt.Sprintf("%s %s %s", v.Subject, v.Enforcement, v.Message))
 	}
 	if !slices.Equal(got, violations) {

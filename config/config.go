@@ -23,14 +23,15 @@ type Config struct {
 	DataDir string `yaml:"dataDir"`
 	// Kubeconfig is the file with the credentials for the cluster. When it is
 	// empty they are in $KUBECONFIG, else ~/.kube/config, else those of the pod.
-	Kubeconfig string    `yaml:"kubeconfig"`
-	Log        Log       `yaml:"log"`
-	Web        Web       `yaml:"web"`
-	Webhook    Webhook   `yaml:"webhook"`
-	Admission  Admission `yaml:"admission"`
-	Detection  Detection `yaml:"detection"`
-	Scan       Scan      `yaml:"scan"`
-	Retention  Retention `yaml:"retention"`
+	Kubeconfig string     `yaml:"kubeconfig"`
+	Log        Log        `yaml:"log"`
+	Web        Web        `yaml:"web"`
+	Webhook    Webhook    `yaml:"webhook"`
+	Admission  Admission  `yaml:"admission"`
+	Registries Registries `yaml:"registries"`
+	Detection  Detection  `yaml:"detection"`
+	Scan       Scan       `yaml:"scan"`
+	Retention  Retention  `yaml:"retention"`
 }
 
 // Log configures the log on standard error.
@@ -102,19 +103,113 @@ type Admission struct {
 	// ExemptNamespaces are never checked, besides kube-system, kube-public,
 	// kube-node-lease and our own namespace, which never are.
 	ExemptNamespaces []string `yaml:"exemptNamespaces"`
-	// Policies are files or folders; none means the built-in pack.
+	// Policies are files, folders or OCI artifacts by digest
+	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack.
 	Policies []string `yaml:"policies"`
+	// BuiltIn is whether the built-in pack is in force where Policies are none.
+	BuiltIn bool `yaml:"builtIn"`
+	// FromCluster takes policies from the cluster too: Gatekeeper's templates,
+	// constraints and mutators, and ImagePolicies.
+	FromCluster bool `yaml:"fromCluster"`
+	// Settings is a file of kind PolicySettings: how far policies are enforced,
+	// whom they spare and what their parameters are. Without one that is as the
+	// policies say.
+	Settings string `yaml:"settings"`
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.
 	Defaults bool `yaml:"defaults"`
+	// ExternalData is for the Providers among the policies.
+	ExternalData ExternalData `yaml:"externalData"`
+}
+
+// ExternalData configures how Gatekeeper's external data providers are asked.
+type ExternalData struct {
+	// CertFile and KeyFile are PEM files with the certificate that providers know
+	// the server by; both or neither. They are read again when they change.
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// CacheTTL is how long answers are kept; 0s keeps none. At most 24h.
+	CacheTTL time.Duration `yaml:"cacheTTL"`
+}
+
+// Registries says how OCI registries are reached, for image policies and for
+// policies that are artifacts. Files are read again when they change.
+type Registries struct {
+	// CredentialsFile is a configuration file of Docker, such as a mounted Secret
+	// of type kubernetes.io/dockerconfigjson.
+	CredentialsFile string `yaml:"credentialsFile"`
+	// Authorities are for registries whose certificates the system does not know.
+	Authorities []RegistryAuthority `yaml:"authorities"`
+}
+
+// A RegistryAuthority vouches for one registry, in place of those of the system.
+type RegistryAuthority struct {
+	// Host has the port, unless it is 443. A registry that is named here may be on
+	// this machine.
+	Host string `yaml:"host"`
+	// CAFile is a PEM file.
+	CAFile string `yaml:"caFile"`
 }
 
 // Detection configures the rules that read the audit log.
 type Detection struct {
-	// Rules are files or folders; none means the built-in rules.
+	// Rules are files or folders, or "builtin"; none means the built-in rules.
 	Rules []string `yaml:"rules"`
+	// Match says which rules alert for an event: the first that matches, or all.
+	Match string `yaml:"match"`
+	// Priority is the least urgent one at which rules alert, for example notice.
+	Priority string `yaml:"priority"`
+	// Select switches rules on and off, in order, after they are loaded.
+	Select []RuleSelection `yaml:"select"`
+	// Append adds to the outputs of rules, in order.
+	Append []OutputAppend `yaml:"append"`
+	// Static has the values of the fields static.<name>.
+	Static []StaticField `yaml:"static"`
+	// Compat is falco, for fields that give what Falco's do, defects included,
+	// or fixed, for what their names promise.
+	Compat string `yaml:"compat"`
+	// AuditFiles are files that API servers write their audit log to, as given
+	// to --audit-log-path, besides the webhook.
+	AuditFiles []string `yaml:"auditFiles"`
+	// Heartbeat is how often a request of our own is sent that the audit log
+	// must show: 1s to 1h, or 0s to send none.
+	Heartbeat time.Duration `yaml:"heartbeat"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
+}
+
+// A RuleSelection switches rules on or off: those whose name matches a pattern
+// with *, or those with a tag.
+type RuleSelection struct {
+	Rule    string `yaml:"rule"`
+	Tag     string `yaml:"tag"`
+	Enabled bool   `yaml:"enabled"`
+}
+
+// An OutputAppend adds to the output of rules of a source, of one rule, or with
+// all of some tags; what is not given does not matter.
+type OutputAppend struct {
+	Source string   `yaml:"source"`
+	Rule   string   `yaml:"rule"`
+	Tags   []string `yaml:"tags"`
+	// Output is added after a blank.
+	Output string `yaml:"output"`
+	// Fields are added to the output fields: as they are, or a format by a name
+	// of its own.
+	Fields []OutputField `yaml:"fields"`
+}
+
+// An OutputField is an output field: Name is a field, or the name of what Format
+// makes.
+type OutputField struct {
+	Name   string `yaml:"name"`
+	Format string `yaml:"format"`
+}
+
+// A StaticField is the value of the field static.<name>.
+type StaticField struct {
+	Name  string `yaml:"name"`
+	Value string `yaml:"value"`
 }
 
 // Scan configures the posture scan.
@@ -128,21 +223,27 @@ type Scan struct {
 type Retention struct {
 	Alerts    time.Duration `yaml:"alerts"`
 	Decisions time.Duration `yaml:"decisions"`
+	// Readiness is of the counts of what policies would have denied.
+	Readiness time.Duration `yaml:"readiness"`
 }
 
 // Default returns the configuration of an empty file, before the values that
 // follow from others are filled in.
 func Default() *Config {
 	return &Config{
-		Cluster:   "default",
-		DataDir:   "/var/lib/kubeguardian",
-		Log:       Log{Level: "info"},
-		Web:       Web{Listen: "127.0.0.1:8080"},
-		Webhook:   Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
-		Admission: Admission{Enabled: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second},
-		Detection: Detection{RespondWithin: 24 * time.Hour},
+		Cluster: "default",
+		DataDir: "/var/lib/kubeguardian",
+		Log:     Log{Level: "info"},
+		Web:     Web{Listen: "127.0.0.1:8080"},
+		Webhook: Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
+		Admission: Admission{
+			Enabled: true, BuiltIn: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second, ExternalData: ExternalData{CacheTTL: 3 * time.Minute},
+		},
+		Detection: Detection{
+			Match: "first", Priority: "debug", Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour,
+		},
 		Scan:      Scan{Interval: 10 * time.Minute},
-		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour},
+		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},
 	}
 }
 

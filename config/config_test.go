@@ -73,11 +73,20 @@ func TestFullFile(t *testing.T) {
 		},
 		Admission: Admission{
 			FailurePolicy: "Fail", FailClosed: []string{"pods", "clusterrolebindings.rbac.authorization.k8s.io"}, Timeout: 10 * time.Second, RequireClientCertificate: true,
-			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Defaults: true,
+			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", FromCluster: true, Defaults: true,
+			ExternalData: ExternalData{"/etc/kubeguardian/client.crt", "/etc/kubeguardian/client.key", 30 * time.Second},
 		},
-		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, RespondWithin: 4 * time.Hour},
+		Registries: Registries{
+			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",
+			Authorities:     []RegistryAuthority{{"registry.internal:5000", "/etc/kubeguardian/registry.pem"}},
+		},
+		Detection: Detection{Rules: []string{"/etc/kubeguardian/rules", "extra.yaml"}, Match: "all", Priority: "notice",
+			Select: []RuleSelection{{Rule: "Pod*"}, {Tag: "k8s", Enabled: true}},
+			Append: []OutputAppend{{Source: "k8s_audit", Rule: "Listing", Tags: []string{"a", "b"}, Output: "on %static.region", Fields: []OutputField{{Name: "ka.uri"}, {Name: "who", Format: "%ka.user.name"}}}},
+			Static: []StaticField{{Name: "region", Value: "eu"}},
+			Compat: "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
 		Scan:      Scan{Interval: time.Hour},
-		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour},
+		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour},
 	}
 	if !reflect.DeepEqual(have, want) {
 		t.Errorf("have %+v\nwant %+v", have, want)

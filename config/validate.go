@@ -21,12 +21,41 @@ func (d *decoder) validate(c *Config) {
 	d.web(c)
 	d.webhook(c)
 	d.admission(&c.Admission)
+	d.registries(&c.Registries)
 	d.paths("detection.rules", c.Detection.Rules)
+	d.detection(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
 	d.atLeast("scan.interval", c.Scan.Interval, 10*time.Second)
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
+	d.atLeast("retention.readiness", c.Retention.Readiness, time.Hour)
 }
+
+// rules checks what shapes detection rules.
+func (d *decoder) rules(c *Detection) {
+	for i, s := range c.Select {
+		if (s.Rule == "") == (s.Tag == "") {
+			d.bad(index("detection.select", i), "give one of rule and tag")
+		}
+	}
+	for i, a := range c.Append {
+		if a.Output == "" && len(a.Fields) == 0 {
+			d.bad(index("detection.append", i), "give output, fields or both")
+		}
+		for j, f := range a.Fields {
+			if f.Name == "" {
+				d.bad(index(index("detection.append", i)+".fields", j), "name is missing")
+			}
+		}
+	}
+	for i, f := range c.Static {
+		if !staticName.MatchString(f.Name) {
+			d.bad(index("detection.static", i), "want a name of letters, digits and _, have %q", clip(f.Name))
+		}
+	}
+}
+
+var staticName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
 
 func (d *decoder) web(c *Config) {
 	w := &c.Web
@@ -113,6 +142,53 @@ func (d *decoder) admission(a *Admission) {
 		d.dnsLabel(index("admission.exemptNamespaces", i), ns)
 	}
 	d.paths("admission.policies", a.Policies)
+	d.externalData(&a.ExternalData)
+}
+
+func (d *decoder) externalData(e *ExternalData) {
+	switch {
+	case e.CertFile != "" && e.KeyFile == "":
+		d.bad("admission.externalData.certFile", "admission.externalData.keyFile is missing: give both")
+	case e.CertFile == "" && e.KeyFile != "":
+		d.bad("admission.externalData.keyFile", "admission.externalData.certFile is missing: give both")
+	}
+	if e.CacheTTL < 0 || e.CacheTTL > 24*time.Hour {
+		d.bad("admission.externalData.cacheTTL", "want 0s to 24h, have %s", e.CacheTTL)
+	}
+}
+
+func (d *decoder) detection(c *Detection) {
+	d.oneOf("detection.match", c.Match, "first", "all")
+	d.oneOf("detection.priority", c.Priority, "emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+	d.rules(c)
+	d.oneOf("detection.compat", c.Compat, "falco", "fixed")
+	d.paths("detection.auditFiles", c.AuditFiles)
+	for i, file := range c.AuditFiles {
+		if !filepath.IsAbs(file) && strings.TrimSpace(file) != "" {
+			d.bad(index("detection.auditFiles", i), "want the whole path, have %q", clip(file))
+		}
+		if slices.Contains(c.AuditFiles[:i], file) {
+			d.bad(index("detection.auditFiles", i), "%q is there twice", clip(file))
+		}
+	}
+	if h := c.Heartbeat; h != 0 && (h < time.Second || h > time.Hour) {
+		d.bad("detection.heartbeat", "want 1s to 1h, or 0s, have %s", h)
+	}
+}
+
+func (d *decoder) registries(r *Registries) {
+	seen := map[string]bool{}
+	for i, a := range r.Authorities {
+		key := index("registries.authorities", i)
+		switch {
+		case !registryHost.MatchString(a.Host):
+			d.bad(key+".host", "want a host, with its port unless that is 443, have %q", clip(a.Host))
+		case seen[a.Host]:
+			d.bad(key+".host", "%s is named twice", a.Host)
+		}
+		seen[a.Host] = true
+		d.required(key+".caFile", a.CAFile)
+	}
 }
 
 // bad reports an error at the line of a key, or of the nearest section above
@@ -152,6 +228,8 @@ func (d *decoder) atLeast(key string, value, least time.Duration) {
 var dnsLabel = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 var groupResource = regexp.MustCompile(`^[a-z]+(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+var registryHost = regexp.MustCompile(`^([a-z0-9][-.a-z0-9]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$`)
 
 func (d *decoder) dnsLabel(key, value string) {
 	if !dnsLabel.MatchString(value) {

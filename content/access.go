@@ -16,6 +16,13 @@ var replicas []byte
 // right to it, as YAML.
 func Replicas() []byte { return append([]byte(nil), replicas...) }
 
+//go:embed gatekeeper.yaml
+var gatekeeper []byte
+
+// Gatekeeper returns the definitions of Gatekeeper's kinds, for a cluster without
+// Gatekeeper, and the right to write status to them, as YAML.
+func Gatekeeper() []byte { return append([]byte(nil), gatekeeper...) }
+
 //go:embed crds.yaml
 var crds []byte
 

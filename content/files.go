@@ -8,10 +8,14 @@ import (
 	"slices"
 )
 
+// Builtin is the path that stands for the built-in files, so that others can come
+// before and after them.
+const Builtin = "builtin"
+
 // Read reads the YAML files that paths name, folders included, or those of
-// builtin when there are no paths: in the order of the paths, and of the names
-// in a folder. A path that cannot be read or has no YAML file is an error. F is
-// policy.File or rule.File.
+// builtin when there are no paths, and where one of them is [Builtin]: in the
+// order of the paths, and of the names in a folder. A path that cannot be read or
+// has no YAML file is an error. F is policy.File or rule.File.
 func Read[F ~struct {
 	Name string
 	Data []byte
@@ -21,7 +25,11 @@ func Read[F ~struct {
 	}
 	var files []F
 	for _, path := range paths {
-		found, err := readPath[F](path)
+		read := readPath[F]
+		if path == Builtin && builtin != nil {
+			read = func(string) ([]F, error) { return readFolder[F](builtin, "") }
+		}
+		found, err := read(path)
 		if err != nil {
 			return nil, err
 		}

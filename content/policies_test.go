@@ -21,6 +21,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 )
 
 // loadPolicies loads the built-in policies.
@@ -121,6 +122,7 @@ func TestPolicyExamples(t *testing.T) {
 
 func testExample(t *testing.T, p *policy.Policy, file, verdict string) {
 	obj, data := readObject(t, file)
+	p = configured(t, p, string(data))
 	applies, violations := check(t, p, create(t, obj))
 	if got := verdictOf(applies, violations); got != verdict {
 		t.Fatalf("verdict = %s, want %s: %v", got, verdict, violations)
@@ -135,6 +137,31 @@ func testExample(t *testing.T, p *policy.Policy, file, verdict string) {
 			t.Errorf("message %q does not name container %s", violations[0].Message, container)
 		}
 	}
+}
+
+// configured returns a policy with the parameters that the first line of an
+// example, "# parameters: {…}", gives it.
+func configured(t *testing.T, p *policy.Policy, example string) *policy.Policy {
+	t.Helper()
+	first, _, _ := strings.Cut(example, "\n")
+	given, ok := strings.CutPrefix(first, "# parameters: ")
+	if !ok {
+		return p
+	}
+	settings, err := setting.Parse(p.Name(), []byte("apiVersion: kubeguardian.dev/v1alpha1\nkind: PolicySettings\nparameters: "+given))
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := content.Read[policy.File](content.Policies())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = slices.DeleteFunc(files, func(f policy.File) bool { return f.Name != p.Name()+".yaml" })
+	set, err := setting.With(settings, files, func(files []policy.File) (*policy.Set, error) { return policy.Load(files...) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.Policy(p.Name())
 }
 
 func verdictOf(applies bool, violations []finding.Violation) string {

@@ -6,23 +6,24 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"k8s.io/apiserver/pkg/apis/audit"
+	auditapi "k8s.io/apiserver/pkg/audit"
 	"k8s.io/apiserver/pkg/audit/policy"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
-	"github.com/kubeguardian/kubeguardian/event"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/ruletest"
 )
 
-const ruleEvents = "rules/testdata"
+const ruleTests = "rules/testdata"
 
 func builtinRules(t *testing.T) *rule.Set {
 	t.Helper()
@@ -38,144 +39,185 @@ func builtinRules(t *testing.T) *rule.Set {
 	return set
 }
 
-// eachEvent calls f with each event of a file of test data.
-func eachEvent(t *testing.T, name string, f func(*event.Event)) {
+// ruleResults runs the tests of the rules. In optional.yaml are the only ones that
+// the audit policy as it is does not feed.
+func ruleResults(t *testing.T) []ruletest.Result {
 	t.Helper()
-	file, err := os.Open(filepath.Join(ruleEvents, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	stats, err := k8saudit.Decode(file, func(e *event.Event) error {
-		f(e)
-		return nil
-	})
-	if err != nil || stats.Malformed > 0 || stats.Events == 0 {
-		t.Fatalf("%s: %+v, %v", name, stats, err)
-	}
-}
-
-func slug(rule string) string { return strings.ToLower(strings.ReplaceAll(rule, " ", "-")) }
-
-// Each rule NAME has NAME.alert.jsonl, whose events all raise it, and
-// NAME.quiet.jsonl with near misses, which do not. The events were recorded
-// from a Kubernetes 1.37 API server with the audit policy next to the rules,
-// some with another user, verb, status, path or patch put in.
-func TestRules(t *testing.T) {
-	set := builtinRules(t)
-	for _, r := range set.Rules() {
-		raised := func(e *event.Event) bool {
-			return slices.ContainsFunc(set.Match(e, rule.All), func(a alert.Alert) bool { return a.Rule == r.Name })
-		}
-		t.Run(r.Name, func(t *testing.T) {
-			eachEvent(t, slug(r.Name)+".alert.jsonl", func(e *event.Event) {
-				if !raised(e) {
-					t.Errorf("event %s raises no alert", e.ID)
-				}
-			})
-			eachEvent(t, slug(r.Name)+".quiet.jsonl", func(e *event.Event) {
-				if raised(e) {
-					t.Errorf("event %s raises an alert", e.ID)
-				}
-			})
-		})
-	}
-}
-
-// What an alert says must answer who did what to what, from where, in which
-// request, and name no credential.
-func TestAlertsAreComplete(t *testing.T) {
-	set := builtinRules(t)
-	for _, r := range set.Rules() {
-		t.Run(r.Name, func(t *testing.T) {
-			if len(r.Tags) < 3 || !slices.Contains(r.Tags, "k8s") || r.Desc == "" {
-				t.Errorf("tags %q, description %q", r.Tags, r.Desc)
-			}
-			eachEvent(t, slug(r.Name)+".alert.jsonl", func(e *event.Event) {
-				for _, a := range set.Match(e, rule.All) {
-					for _, field := range []string{"ka.user.name", "ka.verb", "ka.sourceips", "ka.auditid", "ka.target.resource"} {
-						if a.OutputFields[field] == nil && a.Subject.Kind != "" {
-							t.Errorf("%s of event %s is missing", field, e.ID)
-						}
-					}
-					if user, _ := a.OutputFields["ka.user.name"].(string); !strings.Contains(a.Output, user) || len(a.Tactics) != 1 {
-						t.Errorf("output %q, tactics %q: want the user and one tactic", a.Output, a.Tactics)
-					}
-					if text, err := json.Marshal(a); err != nil || bytes.Contains(text, []byte("hunter2")) {
-						t.Errorf("alert holds a credential, or %v: %s", err, text)
-					}
-				}
-			})
-		})
-	}
-}
-
-// The events of a control plane that just starts and has nothing to do, one of
-// each kind, raise nothing.
-func TestControlPlaneIsQuiet(t *testing.T) {
-	set := builtinRules(t)
-	eachEvent(t, "control-plane.quiet.jsonl", func(e *event.Event) {
-		for _, a := range set.Match(e, rule.All) {
-			t.Errorf("event %s: %s", e.ID, a.Output)
-		}
-	})
-}
-
-func TestTestDataHasARule(t *testing.T) {
-	known := []string{"control-plane.quiet.jsonl"}
-	for _, r := range builtinRules(t).Rules() {
-		known = append(known, slug(r.Name)+".alert.jsonl", slug(r.Name)+".quiet.jsonl")
-	}
-	files, err := os.ReadDir(ruleEvents)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if !slices.Contains(known, f.Name()) {
-			t.Errorf("%s belongs to no rule", f.Name())
-		}
-	}
-}
-
-// The API server's own code reads the audit policy and logs each request that
-// must raise an alert as fully as the rule was tested with.
-func TestAuditPolicyFeedsRules(t *testing.T) {
-	p, err := policy.LoadPolicyFromBytes(content.AuditPolicy())
-	if err != nil {
-		t.Fatal(err)
-	}
-	evaluator := policy.NewPolicyRuleEvaluator(p)
-	files, err := filepath.Glob(filepath.Join(ruleEvents, "*.alert.jsonl"))
+	files, err := filepath.Glob(filepath.Join(ruleTests, "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("%d files, %v", len(files), err)
 	}
+	var all []ruletest.Result
 	for _, name := range files {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range bytes.Lines(data) {
-			var e audit.Event
-			if err := json.Unmarshal(line, &e); err != nil {
-				t.Fatalf("%s: %v", name, err)
+		f, err := ruletest.Read(name, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if optional := strings.HasSuffix(name, "/optional.yaml"); optional != (f.AuditPolicy == "") {
+			t.Errorf("%s: audit policy %q", name, f.AuditPolicy)
+		}
+		results, err := f.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, results...)
+	}
+	return all
+}
+
+// Each rule has an event that must alert and a similar one that must not, both as
+// the API server records them with the audit policy next to the rules. Recorded
+// events come from a Kubernetes 1.37 API server, some with another user, verb,
+// status, path or patch put in.
+func TestRules(t *testing.T) {
+	alerts, quiet := map[string]int{}, map[string]int{}
+	for _, r := range ruleResults(t) {
+		if r.Err != nil {
+			t.Errorf("%s: %v", r.Name, r.Err)
+		}
+		if r.Alert {
+			alerts[r.Rule]++
+		} else {
+			quiet[r.Rule]++
+		}
+	}
+	for _, r := range builtinRules(t).Rules() {
+		if alerts[r.Name] == 0 || quiet[r.Name] == 0 {
+			t.Errorf("rule %q has %d cases that alert and %d that do not", r.Name, alerts[r.Name], quiet[r.Name])
+		}
+	}
+	if n := len(alerts); n < 100 {
+		t.Errorf("%d rules", n)
+	}
+}
+
+// The server raises the first rule that matches, so that none may stand before a
+// more urgent one.
+func TestRulesAreInOrderOfPriority(t *testing.T) {
+	last := alert.Emergency
+	for _, r := range builtinRules(t).Rules() {
+		if r.Priority < last {
+			t.Errorf("rule %q is a %s after a %s", r.Name, r.Priority, last)
+		}
+		last = r.Priority
+	}
+}
+
+var technique = regexp.MustCompile(`^T[0-9]{4}(\.[0-9]{3})?$`)
+
+// What an alert says must answer who did what to what, from where, in which
+// request, and name no credential.
+func TestAlertsAreComplete(t *testing.T) {
+	for _, r := range builtinRules(t).Rules() {
+		tactics := alert.Tactics(r.Tags)
+		if len(tactics) != 1 || !slices.ContainsFunc(r.Tags, technique.MatchString) || !slices.Contains(r.Tags, "k8s") {
+			t.Errorf("rule %q: tags %q: want k8s, one tactic and a technique", r.Name, r.Tags)
+		}
+	}
+	for _, r := range ruleResults(t) {
+		for _, a := range r.Raised {
+			for _, field := range []string{"ka.verb", "ka.sourceips", "ka.auditid"} {
+				if a.OutputFields[field] == nil {
+					t.Errorf("%s: %s is missing", r.Name, field)
+				}
 			}
-			config := evaluator.EvaluatePolicyRule(attributes(&e))
-			if config.Level.Less(e.Level) || slices.Contains(config.OmitStages, e.Stage) {
-				t.Errorf("%s: %s is logged at %s without %v, want %s and %s", name, e.AuditID, config.Level, config.OmitStages, e.Level, e.Stage)
+			name, _ := a.OutputFields["ka.user.name"].(string)
+			if name == "" && a.Rule != "Authentication failed" || !strings.Contains(a.Output, name) {
+				t.Errorf("%s: output %q does not name the user %q", r.Name, a.Output, name)
+			}
+			if text, err := json.Marshal(a); err != nil || bytes.Contains(text, []byte("hunter2")) {
+				t.Errorf("%s: alert holds a credential, or %v: %s", r.Name, err, text)
 			}
 		}
 	}
 }
 
-func attributes(e *audit.Event) authorizer.Attributes {
-	a := authorizer.AttributesRecord{
-		User: &user.DefaultInfo{Name: e.User.Username, Groups: e.User.Groups},
-		Verb: e.Verb, Path: e.RequestURI,
+// Every file of events belongs to a test.
+func TestRuleEventsAreUsed(t *testing.T) {
+	var tests []byte
+	files, err := os.ReadDir(ruleTests)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if ref := e.ObjectRef; ref != nil {
-		a.ResourceRequest = true
-		a.Namespace, a.Name, a.APIGroup, a.APIVersion = ref.Namespace, ref.Name, ref.APIGroup, ref.APIVersion
-		a.Resource, a.Subresource = ref.Resource, ref.Subresource
+	for _, f := range files {
+		if strings.HasSuffix(f.Name(), ".yaml") {
+			data, err := os.ReadFile(filepath.Join(ruleTests, f.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests = append(tests, data...)
+		}
 	}
-	return a
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".yaml") && !bytes.Contains(tests, []byte("file: "+f.Name()+"}")) && !bytes.Contains(tests, []byte("file: "+f.Name()+"\n")) &&
+			!bytes.Contains(tests, []byte("file: "+f.Name()+",")) {
+			t.Errorf("%s belongs to no test", f.Name())
+		}
+	}
+}
+
+// auditLevel returns how an API server with the audit policy logs a request.
+func auditLevel(t *testing.T) func(name, verb, group, resource, subresource, namespace, object string) audit.Level {
+	t.Helper()
+	p, err := policy.LoadPolicyFromBytes(content.AuditPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var evaluator auditapi.PolicyRuleEvaluator = policy.NewPolicyRuleEvaluator(p)
+	return func(name, verb, group, resource, subresource, namespace, object string) audit.Level {
+		groups := []string{"system:authenticated"}
+		if strings.HasPrefix(name, "system:node:") {
+			groups = append(groups, "system:nodes")
+		}
+		return evaluator.EvaluatePolicyRule(authorizer.AttributesRecord{
+			User: &user.DefaultInfo{Name: name, Groups: groups}, Verb: verb, ResourceRequest: true,
+			APIGroup: group, Resource: resource, Subresource: subresource, Namespace: namespace, Name: object,
+		}).Level
+	}
+}
+
+// Whoever asks, by whatever verb: the contents of secrets, config maps and tokens
+// do not get into the audit log.
+func TestAuditPolicyLogsNoSecret(t *testing.T) {
+	level := auditLevel(t)
+	users := []string{"alice", "system:anonymous", "system:node:a", "system:serviceaccount:shop:web", "system:apiserver", "system:serviceaccount:kubeguardian:kubeguardian"}
+	verbs := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+	for _, name := range users {
+		for _, verb := range verbs {
+			for _, namespace := range []string{"shop", "kube-system", "kubeguardian", ""} {
+				for _, resource := range []string{"secrets", "configmaps"} {
+					if l := level(name, verb, "", resource, "", namespace, "x"); audit.LevelMetadata.Less(l) {
+						t.Errorf("%s of %s in %q by %s is logged at %s", verb, resource, namespace, name, l)
+					}
+				}
+				if l := level(name, verb, "", "serviceaccounts", "token", namespace, "x"); audit.LevelRequest.Less(l) {
+					t.Errorf("%s of a token by %s is logged at %s", verb, name, l)
+				}
+			}
+			if l := level(name, verb, "authentication.k8s.io", "tokenreviews", "", "", ""); audit.LevelMetadata.Less(l) {
+				t.Errorf("%s of a token review by %s is logged at %s", verb, name, l)
+			}
+		}
+	}
+}
+
+// What is frequent and of no use to any rule is not logged at all.
+func TestAuditPolicyIsQuiet(t *testing.T) {
+	level := auditLevel(t)
+	for _, r := range [][6]string{
+		{"system:kube-scheduler", "update", "coordination.k8s.io", "leases", "", "kube-system"},
+		{"system:node:a", "update", "coordination.k8s.io", "leases", "", "kube-node-lease"},
+		{"system:node:a", "patch", "", "nodes", "status", ""},
+		{"system:node:a", "create", "", "events", "", "shop"},
+		{"system:kube-controller-manager", "watch", "apps", "deployments", "", ""},
+		{"system:serviceaccount:kube-system:endpointslice-controller", "update", "discovery.k8s.io", "endpointslices", "", "shop"},
+	} {
+		if l := level(r[0], r[1], r[2], r[3], r[4], r[5], "x"); l != audit.LevelNone {
+			t.Errorf("%v is logged at %s", r, l)
+		}
+	}
 }

@@ -21,14 +21,17 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 	"github.com/kubeguardian/kubeguardian/policy/image"
 	"github.com/kubeguardian/kubeguardian/policy/mutator"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // An evaluator judges requests by the policies of one engine. It is immutable.
 type evaluator interface {
 	Len() int
+	Enforced(tell func(policy, binding, enforcement string))
 	WebhookRules() []admissionregistrationv1.RuleWithOperations
 	Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error)
 }
@@ -49,13 +52,21 @@ type engine struct {
 }
 
 // engines returns all of them in the order in which they judge.
-func engines() []engine {
+func engines() []engine { return new(Loader).engines() }
+
+func (l *Loader) engines() []engine {
 	return []engine{
 		{"ValidatingAdmissionPolicy, MutatingAdmissionPolicy", native, loader(policy.Load), nil},
-		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(gatekeeper.Load), nil},
+		{"ConstraintTemplate and its constraints", gatekeeper.Handles, loader(l.templates.Load), nil},
 		{"Gatekeeper's mutators", mutator.Handles, mutators(mutator.Load), nil},
-		{"ImagePolicy", image.Handles, loader(image.Load), image.IsMaterial},
+		{"Gatekeeper's Providers", externaldata.Handles, loadProviders, nil},
+		{"ImagePolicy", image.Handles, loader(l.loadImages), image.IsMaterial},
 	}
+}
+
+// Handles reports whether objects of a kind are policies, or belong to some.
+func Handles(kind schema.GroupVersionKind) bool {
+	return slices.ContainsFunc(engines(), func(e engine) bool { return e.owns(kind) })
 }
 
 // loader lets the Load function of an engine return any evaluator.
@@ -82,7 +93,31 @@ func (changes) WebhookRules() []admissionregistrationv1.RuleWithOperations { ret
 // Len implements evaluator: none of them judges.
 func (changes) Len() int { return 0 }
 
+// Enforced implements evaluator: nothing is held against an object.
+func (changes) Enforced(func(policy, binding, enforcement string)) {}
+
 func (changes) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
+	return nil, nil
+}
+
+// Providers are whom policies may ask: they find nothing wrong themselves.
+type providers struct{ *externaldata.Set }
+
+func loadProviders(files ...policy.File) (evaluator, error) {
+	set, err := externaldata.Load(files...)
+	return providers{set}, err
+}
+
+// WebhookRules implements evaluator.
+func (providers) WebhookRules() []admissionregistrationv1.RuleWithOperations { return nil }
+
+// Len implements evaluator: none of them judges.
+func (providers) Len() int { return 0 }
+
+// Enforced implements evaluator: nothing is held against an object.
+func (providers) Enforced(func(policy, binding, enforcement string)) {}
+
+func (providers) Evaluate(context.Context, policy.Request) ([]finding.Violation, error) {
 	return nil, nil
 }
 
@@ -113,28 +148,6 @@ type Set struct {
 	evaluators []evaluator // in the order of engines
 }
 
-// Load parses, checks and compiles files of policies. The error joins all that
-// is wrong, with file and line; among that is an [*UnknownKindError] for each
-// document of another kind.
-func Load(files ...policy.File) (*Set, error) {
-	all := engines()
-	sorted := assort(all, files)
-	errs := sorted.unknown
-	s := &Set{}
-	for i, e := range all {
-		if len(sorted.byEngine[i]) == 0 {
-			continue
-		}
-		loaded, err := e.load(sorted.byEngine[i]...)
-		errs = append(errs, err)
-		s.evaluators = append(s.evaluators, loaded)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 // New returns the set of native policies that are loaded already.
 func New(native *policy.Set) *Set { return &Set{evaluators: []evaluator{native}} }
 
@@ -144,6 +157,17 @@ func (s *Set) Len() (n int) {
 		n += e.Len()
 	}
 	return n
+}
+
+// Enforced returns what is done about violations of each policy, binding by
+// binding, in the order of the engines.
+func (s *Set) Enforced() (out []finding.Enforced) {
+	for _, e := range s.evaluators {
+		e.Enforced(func(policy, binding, enforcement string) {
+			out = append(out, finding.Enforced{Policy: policy, Binding: binding, Enforcement: enforcement})
+		})
+	}
+	return out
 }
 
 // Served returns the set that a webhook judges by, which is registered by
@@ -181,6 +205,17 @@ func (s *Set) ReadsInventory() bool {
 	})
 }
 
+// Runaways returns how many evaluations nobody waits for any more, and that cannot
+// be stopped.
+func (s *Set) Runaways() (n int) {
+	for _, e := range s.evaluators {
+		if r, ok := e.(interface{ Runaways() int }); ok {
+			n += r.Runaways()
+		}
+	}
+	return n
+}
+
 // Synced returns the kinds that Gatekeeper's Config and SyncSet documents want in
 // data.inventory; none means all.
 func (s *Set) Synced() (kinds []schema.GroupVersionKind) {
@@ -192,10 +227,34 @@ func (s *Set) Synced() (kinds []schema.GroupVersionKind) {
 	return kinds
 }
 
+// Natives returns Gatekeeper's constraints as native policies, and what cannot be
+// one.
+func (s *Set) Natives() (natives []gatekeeper.Native, obstacles []gatekeeper.Obstacle) {
+	for _, e := range s.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			natives, obstacles = g.Natives()
+		}
+	}
+	return natives, obstacles
+}
+
 // Points returns Gatekeeper's enforcement points: that of the webhook, at which
 // Load has a set judge, that of the audit and that of tests.
 func Points() []string {
 	return []string{string(gatekeeper.Webhook), string(gatekeeper.Audit), string(gatekeeper.Gator)}
+}
+
+// Conflicts returns an error for each of Gatekeeper's mutators that is disabled
+// because it contradicts others, with file and line.
+func (s *Set) Conflicts() (out []error) {
+	for _, e := range s.evaluators {
+		if c, ok := e.(changes); ok {
+			if m, ok := c.changer.(*mutator.Set); ok {
+				out = append(out, m.Conflicts()...)
+			}
+		}
+	}
+	return out
 }
 
 // At returns the set in which Gatekeeper's constraints are judged at one of
@@ -210,11 +269,22 @@ func (s *Set) At(point string) (*Set, error) {
 // WithInventory returns the set whose policies see these objects as
 // data.inventory. They are only read.
 func (s *Set) WithInventory(objects iter.Seq[*unstructured.Unstructured]) (*Set, error) {
-	inventory, err := gatekeeper.NewInventory(objects)
+	inventory, err := referential.New(objects)
 	if err != nil {
 		return nil, err
 	}
 	return s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithInventory(inventory) }), nil
+}
+
+// WithInventoryOf returns the set whose policies see the data.inventory that those
+// of another one see.
+func (s *Set) WithInventoryOf(other *Set) *Set {
+	for _, e := range other.evaluators {
+		if g, ok := e.(*gatekeeper.Set); ok {
+			return s.with(func(own *gatekeeper.Set) *gatekeeper.Set { return own.WithInventoryOf(g) })
+		}
+	}
+	return s
 }
 
 // WithChanges returns the set whose policies see what this one's see, but for the
@@ -234,6 +304,46 @@ func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured])
 		out.evaluators[i] = next
 	}
 	return out, nil
+}
+
+// Providers returns whom policies may ask for external data; nil for nobody.
+func (s *Set) Providers() *externaldata.Set {
+	for _, e := range s.evaluators {
+		if p, ok := e.(providers); ok {
+			return p.Set
+		}
+	}
+	return nil
+}
+
+// AsksProviders reports whether a template or a mutator asks for external data.
+func (s *Set) AsksProviders() bool {
+	return slices.ContainsFunc(s.evaluators, func(e evaluator) bool {
+		if c, ok := e.(changes); ok {
+			m, ok := c.changer.(*mutator.Set)
+			return ok && m.AsksProviders()
+		}
+		g, ok := e.(*gatekeeper.Set)
+		return ok && g.AsksProviders()
+	})
+}
+
+// WithExternalData returns the set whose policies ask providers by a client.
+// Without one they ask nobody: whoever reviews is told of the policies that would.
+func (s *Set) WithExternalData(client *externaldata.Client) *Set {
+	out := s.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithExternalData(client) })
+	for i, e := range out.evaluators {
+		c, ok := e.(changes)
+		if !ok {
+			continue
+		}
+		if m, ok := c.changer.(*mutator.Set); ok {
+			m = m.WithExternalData(client)
+			out.evaluators[i] = changes{m}
+			out = out.with(func(g *gatekeeper.Set) *gatekeeper.Set { return g.WithMutator(m) })
+		}
+	}
+	return out
 }
 
 // with returns the set in which Gatekeeper's policies are a variant.

@@ -8,14 +8,18 @@ import "time"
 // The sources of events, by the names that Falco rules use.
 const (
 	K8sAudit = "k8s_audit"
+	Syscall  = "syscall"
 )
 
 // An Event is one thing that happened. It is not safe for concurrent use: its
-// fields are decoded when they are first asked for.
+// fields are decoded when they are first asked for. A source says how long its
+// events are valid, with the texts of their values; what must live longer is to
+// be copied. What [Value.JSON] returns is a copy.
 type Event struct {
 	Source   string    // [K8sAudit]
-	ID       string    // opaque; the same for each delivery and each stage of one action, and for no other action
+	ID       string    // opaque, as long valid as the event; the same for each delivery and each stage of one action, and for no other action
 	Time     time.Time // when it happened
+	Num      uint64    // its number among the events of the source, from 1; 0 counts as 1
 	Hostname string    // where it happened; empty if the source does not say
 	Record   Record    // the source's own form of the event
 }
@@ -26,7 +30,7 @@ type Record interface {
 	// event does not have it. It is not asked for the evt.* fields.
 	Value(ref Ref) Value
 
-	// Subject names the object that the event is about.
+	// Subject names the object that the event is about. It outlives the event.
 	Subject() Subject
 }
 
@@ -39,7 +43,12 @@ type Subject struct {
 // Value returns the value of a field, the zero [Value] if the event does not
 // have it.
 func (e *Event) Value(ref Ref) Value {
+	if ref.ID != 0 {
+		return e.Record.Value(ref)
+	}
 	switch ref.Name {
+	case "evt.num":
+		return Uint(max(e.Num, 1))
 	case "evt.time":
 		return Text(e.Time.Local().Format(timeLayout))
 	case "evt.time.s":

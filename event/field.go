@@ -12,10 +12,11 @@ type Arg uint8
 
 // The kinds of argument.
 const (
-	NoArg      Arg = iota
-	IndexArg       // optional: position of one element
-	KeyArg         // required: a name or path
-	PointerArg     // required: a JSON pointer; its leading slash is optional
+	NoArg          Arg = iota
+	IndexArg           // optional: position of one element
+	KeyArg             // required: a name or path
+	PointerArg         // required: a JSON pointer; its leading slash is optional
+	OptionalKeyArg     // optional: a name or path
 )
 
 // A Field is something that a rule can ask of the events of a source.
@@ -33,18 +34,36 @@ type Ref struct {
 	Key     string   // the argument as written
 	Index   int      // of an index argument; -1 without one
 	Pointer []string // the parts of a pointer argument, unescaped
+	ID      ID       // of the field, for a source that finds its fields by number
 }
 
-// Sources lists the sources that have fields.
-func Sources() []string { return []string{K8sAudit} }
+// Sources lists the sources that rules can be written for.
+func Sources() []string { return []string{K8sAudit, Syscall} }
 
 // Fields lists the fields of a source, its own first, then those that every
 // event has. It returns nil for an unknown source.
 func Fields(source string) []Field {
-	if source != K8sAudit {
-		return nil
+	switch source {
+	case K8sAudit:
+		return slices.Concat(auditFields, enrichmentFields, commonFields)
+	case Syscall:
+		return slices.Concat(syscallFields, commonFields)
 	}
-	return slices.Concat(auditFields, commonFields)
+	return nil
+}
+
+// fieldIndex has the fields of each source by name.
+var fieldIndex = newFieldIndex()
+
+func newFieldIndex() map[string]map[string]Field {
+	index := map[string]map[string]Field{}
+	for _, source := range Sources() {
+		index[source] = map[string]Field{}
+		for _, f := range slices.Concat(Fields(source), silentFields) {
+			index[source][f.Name] = f
+		}
+	}
+	return index
 }
 
 // AlertFields lists the fields that every alert of a source carries, whatever
@@ -53,7 +72,7 @@ func AlertFields(source string) []Ref {
 	var refs []Ref
 	if source == K8sAudit {
 		for _, name := range auditAlertFields {
-			refs = append(refs, Ref{Field: Field{Name: name}, Text: name, Index: -1})
+			refs = append(refs, Ref{Field: Field{Name: name}, Text: name, Index: -1, ID: id(name)})
 		}
 	}
 	return refs
@@ -61,17 +80,16 @@ func AlertFields(source string) []Ref {
 
 // Lookup returns the field of a source with this name.
 func Lookup(source, name string) (Field, bool) {
-	fields := Fields(source)
-	i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == name })
-	if i < 0 {
-		return Field{}, false
+	f, ok := fieldIndex[source][name]
+	if !ok && source == Syscall {
+		return lookupDotted(name)
 	}
-	return fields[i], true
+	return f, ok
 }
 
 // Resolve binds a field to an argument; arg is nil if the rule gives none.
 func Resolve(f Field, arg *string) (Ref, error) {
-	ref := Ref{Field: f, Text: f.Name, Index: -1}
+	ref := Ref{Field: f, Text: f.Name, Index: -1, ID: id(f.Name)}
 	if arg == nil {
 		if f.Arg == KeyArg || f.Arg == PointerArg {
 			return ref, fmt.Errorf("field %s needs an argument: %s[…]", f.Name, f.Name)
@@ -108,6 +126,7 @@ func pointer(s string) []string {
 }
 
 var commonFields = []Field{
+	{"evt.num", TypeUint, NoArg, "number of the event, from 1"},
 	{"evt.time", TypeString, NoArg, "local time of day with nanoseconds"},
 	{"evt.time.s", TypeString, NoArg, "local time of day with seconds"},
 	{"evt.time.iso8601", TypeString, NoArg, "date and time in UTC with nanoseconds"},
@@ -118,4 +137,16 @@ var commonFields = []Field{
 	{"evt.rawtime.ns", TypeNumber, NoArg, "nanoseconds within the second"},
 	{"evt.source", TypeString, NoArg, "source of the event"},
 	{"evt.hostname", TypeString, NoArg, "host where the event happened"},
+}
+
+// silentFields are known in rules of every source, and no source has a value
+// for them.
+var silentFields = []Field{
+	{"evt.reltime", TypeUint, NoArg, "nanoseconds since the beginning"},
+	{"evt.reltime.s", TypeUint, NoArg, "seconds since the beginning"},
+	{"evt.reltime.ns", TypeUint, NoArg, "nanoseconds within the second since the beginning"},
+	{"evt.pluginname", TypeString, NoArg, "name of the source's plugin"},
+	{"evt.plugininfo", TypeString, NoArg, "the event in one line, by its plugin"},
+	{"evt.is_async", TypeBool, NoArg, "whether the event was made asynchronously"},
+	{"evt.asynctype", TypeString, NoArg, "type of an asynchronous event"},
 }

@@ -1,5 +1,24 @@
 package event
 
+// An ID is the number of a field of a source: one more than its position in
+// [Fields], 0 if the source has no such field.
+type ID uint16
+
+// id returns the number of a field by its name.
+func id(name string) ID {
+	for i, f := range auditFields {
+		if f.Name == name {
+			return ID(i + 1)
+		}
+	}
+	for i, f := range enrichmentFields {
+		if f.Name == name {
+			return ID(len(auditFields) + i + 1)
+		}
+	}
+	return 0
+}
+
 // auditAlertFields answer who did what to what, from where, in which request.
 var auditAlertFields = []string{
 	"ka.user.name", "ka.verb", "ka.target.resource", "ka.target.subresource", "ka.target.name", "ka.target.namespace",
@@ -31,6 +50,7 @@ var auditFields = []Field{
 	{"ka.req.binding.subjects.group_names", TypeList, IndexArg, "groups among the subjects of a binding"},
 	{"ka.req.binding.subjects.serviceaccount_names", TypeList, IndexArg, "service accounts among the subjects of a binding"},
 	{"ka.req.binding.subjects.serviceaccount_ns_names", TypeList, IndexArg, "service accounts among the subjects of a binding, as namespace:name"},
+	{"ka.req.binding.subject.has_name", TypeString, KeyArg, "deprecated: always true"},
 	{"ka.req.binding.role", TypeString, NoArg, "role of a binding"},
 	{"ka.req.configmap.name", TypeString, NoArg, "name of a config map"},
 	{"ka.req.configmap.obj", TypeString, NoArg, "data of a config map as JSON"},
@@ -61,6 +81,8 @@ var auditFields = []Field{
 	{"ka.req.pod.containers.read_only_fs", TypeList, IndexArg, "securityContext.readOnlyRootFilesystem; of all containers, or of the one at a position"},
 	{"ka.req.pod.containers.run_as_user", TypeList, IndexArg, "securityContext.runAsUser; of all containers, or of the one at a position"},
 	{"ka.req.pod.containers.run_as_group", TypeList, IndexArg, "securityContext.runAsGroup; of all containers, or of the one at a position"},
+	{"ka.req.pod.containers.eff_run_as_user", TypeList, IndexArg, "as the reference has it: runAsUser of the container itself, else of the spec, else 0; of all containers, or of the one at a position"},
+	{"ka.req.pod.containers.eff_run_as_group", TypeList, IndexArg, "as the reference has it: runAsGroup of the container itself, else of the spec, else 0; of all containers, or of the one at a position"},
 	{"ka.req.pod.containers.proc_mount", TypeList, IndexArg, "securityContext.procMount; of all containers, or of the one at a position"},
 	{"ka.req.pod.containers.add_capabilities", TypeList, IndexArg, "securityContext.capabilities.add as JSON, one element for each container; of all containers, or of the one at a position"},
 	{"ka.req.pod.containers.host_port", TypeList, IndexArg, "hostPort, or containerPort, of the ports; of all containers, or of the one at a position"},
@@ -74,6 +96,8 @@ var auditFields = []Field{
 	{"ka.req.pod.initContainers.read_only_fs", TypeList, IndexArg, "securityContext.readOnlyRootFilesystem; of all init containers, or of the one at a position"},
 	{"ka.req.pod.initContainers.run_as_user", TypeList, IndexArg, "securityContext.runAsUser; of all init containers, or of the one at a position"},
 	{"ka.req.pod.initContainers.run_as_group", TypeList, IndexArg, "securityContext.runAsGroup; of all init containers, or of the one at a position"},
+	{"ka.req.pod.initContainers.eff_run_as_user", TypeList, IndexArg, "as the reference has it: runAsUser of the container itself, else of the spec, else 0; of all init containers, or of the one at a position"},
+	{"ka.req.pod.initContainers.eff_run_as_group", TypeList, IndexArg, "as the reference has it: runAsGroup of the container itself, else of the spec, else 0; of all init containers, or of the one at a position"},
 	{"ka.req.pod.initContainers.proc_mount", TypeList, IndexArg, "securityContext.procMount; of all init containers, or of the one at a position"},
 	{"ka.req.pod.initContainers.add_capabilities", TypeList, IndexArg, "securityContext.capabilities.add as JSON, one element for each container; of all init containers, or of the one at a position"},
 	{"ka.req.pod.initContainers.host_port", TypeList, IndexArg, "hostPort, or containerPort, of the ports; of all init containers, or of the one at a position"},
@@ -87,6 +111,8 @@ var auditFields = []Field{
 	{"ka.req.pod.ephemeralContainers.read_only_fs", TypeList, IndexArg, "securityContext.readOnlyRootFilesystem; of all ephemeral containers, or of the one at a position"},
 	{"ka.req.pod.ephemeralContainers.run_as_user", TypeList, IndexArg, "securityContext.runAsUser; of all ephemeral containers, or of the one at a position"},
 	{"ka.req.pod.ephemeralContainers.run_as_group", TypeList, IndexArg, "securityContext.runAsGroup; of all ephemeral containers, or of the one at a position"},
+	{"ka.req.pod.ephemeralContainers.eff_run_as_user", TypeList, IndexArg, "as the reference has it: runAsUser of the container itself, else of the spec, else 0; of all ephemeral containers, or of the one at a position"},
+	{"ka.req.pod.ephemeralContainers.eff_run_as_group", TypeList, IndexArg, "as the reference has it: runAsGroup of the container itself, else of the spec, else 0; of all ephemeral containers, or of the one at a position"},
 	{"ka.req.pod.ephemeralContainers.proc_mount", TypeList, IndexArg, "securityContext.procMount; of all ephemeral containers, or of the one at a position"},
 	{"ka.req.pod.ephemeralContainers.add_capabilities", TypeList, IndexArg, "securityContext.capabilities.add as JSON, one element for each container; of all ephemeral containers, or of the one at a position"},
 	{"ka.req.container.image", TypeString, NoArg, "deprecated: image of the first container"},

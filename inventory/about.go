@@ -62,8 +62,8 @@ func (a about) resources() []resource {
 }
 
 // inventory returns the inventory of a cluster.
-func (a about) inventory(objects []*Object, gaps []Gap) (*Inventory, error) {
-	inv, err := New(Cluster, objects, gaps)
+func (a about) inventory(objects []*Object, gaps []Gap, known *templates) (*Inventory, error) {
+	inv, err := index(Cluster, objects, gaps, known)
 	if err == nil {
 		inv.server = a.version
 	}

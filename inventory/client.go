@@ -31,6 +31,7 @@ const maxExpired = 3
 type client struct {
 	builtIn rest.Interface
 	custom  dynamic.Interface
+	pool    pool
 }
 
 func newClient(config *rest.Config) (*client, error) {
@@ -51,7 +52,7 @@ func newClient(config *rest.Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{builtIn, custom}, nil
+	return &client{builtIn: builtIn, custom: custom}, nil
 }
 
 // builtIn reports whether the Go type of the kind is known.
@@ -106,6 +107,7 @@ func (c *client) page(ctx context.Context, r resource, opts metav1.ListOptions) 
 		}
 		for i := range page.Items {
 			page.Items[i].SetManagedFields(nil)
+			c.pool.share(page.Items[i].Object)
 		}
 		return page, nil
 	}
@@ -121,7 +123,7 @@ func (c *client) page(ctx context.Context, r resource, opts metav1.ListOptions) 
 	page.SetResourceVersion(about.GetResourceVersion())
 	page.SetContinue(about.GetContinue())
 	return page, meta.EachListItem(list, func(item runtime.Object) error {
-		u, err := r.normal(item)
+		u, err := c.normal(r, item)
 		if err == nil {
 			page.Items = append(page.Items, *u)
 		}
@@ -146,7 +148,7 @@ func (c *client) watch(ctx context.Context, r resource, opts metav1.ListOptions)
 		if e.Type == watch.Error { // a Status
 			return e, true
 		}
-		u, err := r.normal(e.Object)
+		u, err := c.normal(r, e.Object)
 		if err != nil {
 			return watch.Event{Type: watch.Error, Object: &apierrors.NewInternalError(err).ErrStatus}, true
 		}
@@ -157,10 +159,11 @@ func (c *client) watch(ctx context.Context, r resource, opts metav1.ListOptions)
 
 // normal returns an object as it stands in an inventory, without what no control
 // reads. A built-in kind is in the form in which the API server shows it to
-// policies: see [Object].
-func (r resource) normal(obj runtime.Object) (*unstructured.Unstructured, error) {
+// policies: see [Object]. What it shares with others is shared in memory.
+func (c *client) normal(r resource, obj runtime.Object) (*unstructured.Unstructured, error) {
 	if u, ok := obj.(*unstructured.Unstructured); ok {
 		u.SetManagedFields(nil)
+		c.pool.share(u.Object)
 		return u, nil
 	}
 	trim(obj)
@@ -171,6 +174,7 @@ func (r resource) normal(obj runtime.Object) (*unstructured.Unstructured, error)
 	}
 	normal.DropNulls(content)
 	content["apiVersion"], content["kind"] = r.GroupVersion().String(), r.kind // a list says it once, for all
+	c.pool.share(content)
 	return &unstructured.Unstructured{Object: content}, nil
 }
 

@@ -129,7 +129,7 @@ func FromCluster(ctx context.Context, config *rest.Config) (*Inventory, error) {
 		return nil, hint(fmt.Errorf("read cluster %s: these credentials may list nothing", config.Host),
 			"see what they may do: kubectl auth can-i --list")
 	}
-	return about.inventory(objects, gaps)
+	return about.inventory(objects, gaps, newTemplates())
 }
 
 // connect checks that the cluster answers and accepts the credentials.

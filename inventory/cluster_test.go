@@ -324,7 +324,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 
 func TestHeartbeats(t *testing.T) {
 	inventoried := func(r resource, o runtime.Object) any {
-		u, err := r.normal(o)
+		u, err := new(client).normal(r, o)
 		if err != nil {
 			t.Fatal(err)
 		}

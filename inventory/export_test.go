@@ -22,5 +22,5 @@ func Resources() map[schema.GroupVersionResource]string {
 
 // With returns an inventory of the same cluster with other objects.
 func (inv *Inventory) With(objects []*Object) (*Inventory, error) {
-	return about{version: inv.server}.inventory(objects, inv.Gaps)
+	return about{version: inv.server}.inventory(objects, inv.Gaps, newTemplates())
 }

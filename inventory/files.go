@@ -162,6 +162,7 @@ type reader struct {
 	kustomizations []found         // folders
 	fields         map[reflect.Type]map[string]reflect.Type
 	shared         *sharedValues
+	pool           pool
 	documents      int
 	objects        []*Object
 	skipped        []Skip

@@ -9,13 +9,11 @@ import (
 	"maps"
 	goruntime "runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -45,7 +43,7 @@ func (o *Object) Subject() finding.Subject {
 // another workload of the inventory: see [Inventory.Owner].
 type Workload struct {
 	*Object
-	Template corev1.PodTemplateSpec // the pod itself for a Pod
+	Template *corev1.PodTemplateSpec // the pod itself for a Pod; read-only, as the object
 }
 
 // An Origin says where an inventory comes from, and so what its silence means.
@@ -99,6 +97,11 @@ type key struct {
 // input. Objects that share kind, namespace and name, as two variants of an
 // application in one folder do, are all kept; Get returns the last.
 func New(origin Origin, objects []*Object, gaps []Gap) (*Inventory, error) {
+	return index(origin, objects, gaps, newTemplates())
+}
+
+// index is New with what is known of pod templates.
+func index(origin Origin, objects []*Object, gaps []Gap, known *templates) (*Inventory, error) {
 	inv := &Inventory{
 		Origin: origin, Gaps: gaps,
 		objects:  slices.SortedStableFunc(slices.Values(objects), compare),
@@ -117,7 +120,7 @@ func New(origin Origin, objects []*Object, gaps []Gap) (*Inventory, error) {
 		inv.home[o] = inv.namespace(gk, o.GetNamespace())
 		inv.byKey[key{gk, inv.home[o], o.GetName()}] = o
 	}
-	if err := inv.indexWorkloads(); err != nil {
+	if err := inv.indexWorkloads(known); err != nil {
 		return nil, err
 	}
 	return inv, nil
@@ -132,18 +135,20 @@ func compare(a, b *Object) int {
 	)
 }
 
-func (inv *Inventory) indexWorkloads() error {
+func (inv *Inventory) indexWorkloads(known *templates) error {
+	read := map[*unstructured.Unstructured]*corev1.PodTemplateSpec{}
 	parts := map[*Object]*Object{} // and the top of each
 	for _, o := range inv.objects {
 		if top := inv.top(o); top != o {
 			parts[o] = top
 			continue
 		}
-		template, ok, err := podTemplate(o)
+		template, err := known.of(o)
 		if err != nil {
 			return fmt.Errorf("read pod template of %s: %w", o.Subject(), err)
 		}
-		if ok {
+		if template != nil {
+			read[o.Unstructured] = template
 			w := &Workload{Object: o, Template: template}
 			inv.workloads = append(inv.workloads, w)
 			inv.workload[o] = w
@@ -152,6 +157,7 @@ func (inv *Inventory) indexWorkloads() error {
 	for o, top := range parts {
 		inv.workload[o] = inv.workload[top]
 	}
+	known.read = read
 	return nil
 }
 
@@ -226,20 +232,3 @@ func TemplatePath(gk schema.GroupKind) (path []string, ok bool) {
 
 // WorkloadKinds returns the kinds of objects that make pods, or are pods.
 func WorkloadKinds() []schema.GroupKind { return slices.Collect(maps.Keys(templatePath)) }
-
-func podTemplate(o *Object) (template corev1.PodTemplateSpec, ok bool, err error) {
-	path, ok := templatePath[o.GroupVersionKind().GroupKind()]
-	if !ok {
-		return template, false, nil
-	}
-	value, _, err := unstructured.NestedFieldNoCopy(o.Object, path...)
-	if err != nil || value == nil {
-		return template, true, err
-	}
-	content, ok := value.(map[string]any)
-	if !ok {
-		return template, true, fmt.Errorf("%s is not a mapping", strings.Join(path, "."))
-	}
-	err = runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template)
-	return template, true, err
-}

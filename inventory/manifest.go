@@ -98,6 +98,7 @@ func (r *reader) single(m manifest, gvk schema.GroupVersionKind) {
 	if hook := text(mapping(meta["annotations"])[helm.HookAnnotation]); m.chart && helm.IsTest(hook) {
 		return
 	}
+	r.pool.share(m.value)
 	o := &Object{Unstructured: &unstructured.Unstructured{Object: m.value}, Source: m.at(m.node.Line), RenderedFrom: m.from}
 	if r.in.Loose {
 		r.objects = append(r.objects, o)

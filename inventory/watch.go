@@ -47,6 +47,7 @@ func follow(ctx context.Context, config *rest.Config, onChange func(*Inventory),
 		changed:   make(chan struct{}, 1),
 		informers: map[resource]cache.SharedIndexInformer{},
 		gaps:      map[resource]string{},
+		templates: newTemplates(),
 	}
 	defer w.running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -71,6 +72,7 @@ type watcher struct {
 	changed   chan struct{} // holds one signal at most
 	running   sync.WaitGroup
 	informers map[resource]cache.SharedIndexInformer
+	templates *templates
 
 	mu   sync.Mutex
 	gaps map[resource]string
@@ -236,5 +238,5 @@ func (w *watcher) snapshot() (*Inventory, error) {
 			objects = append(objects, r.object(item.(*unstructured.Unstructured)))
 		}
 	}
-	return w.about.inventory(objects, gaps)
+	return w.about.inventory(objects, gaps, w.templates)
 }

@@ -43,3 +43,23 @@ func BenchmarkAuditEvents(b *testing.B) {
 	b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
 }
+
+// BenchmarkParse reads the same log without asking for anything.
+func BenchmarkParse(b *testing.B) {
+	log, err := os.ReadFile("../content/rules/testdata/control-plane.quiet.jsonl")
+	if err != nil {
+		b.Fatal(err)
+	}
+	log = bytes.Repeat(log, 20)
+	b.SetBytes(int64(len(log)))
+	b.ReportAllocs()
+	events := 0
+	for b.Loop() {
+		stats, err := k8saudit.Decode(bytes.NewReader(log), func(*event.Event) error { return nil })
+		if err != nil {
+			b.Fatal(err)
+		}
+		events += stats.Events
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(events), "ns/event")
+}

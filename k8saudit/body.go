@@ -28,7 +28,8 @@ func addBodyFields(m map[string]extractor) {
 		m[name] = requestAt(strings.Split(path, ".")...)
 	}
 	m["ka.req.configmap.name"] = m["ka.target.name"]
-	m["ka.req.service.ports"] = list(servicePorts)
+	m["ka.req.service.ports"] = servicePorts
+	m["ka.req.binding.subject.has_name"] = func(*record, event.Ref) event.Value { return event.Text("true") }
 	m["ka.req.binding.subjects"] = each([]string{"subjects"}, texts())
 	m["ka.req.binding.subjects.user_names"] = each([]string{"subjects"}, subjectNames("User"))
 	m["ka.req.binding.subjects.group_names"] = each([]string{"subjects"}, subjectNames("Group"))
@@ -40,7 +41,7 @@ func addBodyFields(m map[string]extractor) {
 	}
 	m["ka.req.pod.supplemental_groups"] = each([]string{"spec", "securityContext", "supplementalGroups"}, texts())
 	m["ka.req.pod.volumes.hostpath"] = each([]string{"spec", "volumes"}, hostPath)
-	m["ka.hostpaths"] = list(hostPaths)
+	m["ka.hostpaths"] = hostPaths
 	m["ka.req.pod.volumes.flexvolume_driver"] = each([]string{"spec", "volumes"}, texts("flexVolume", "driver"))
 	m["ka.req.pod.volumes.volume_type"] = each([]string{"spec", "volumes"}, volumeTypes)
 	addContainerFields(m)
@@ -62,226 +63,241 @@ func addContainerFields(m map[string]extractor) {
 		} {
 			m[prefix+name] = each(path, texts("securityContext", key))
 		}
-		m[prefix+"name"] = each(path, required("name", nil))
-		m[prefix+"image"] = each(path, required("image", nil))
-		m[prefix+"image.repository"] = each(path, required("image", repository))
+		m[prefix+"name"] = each(path, required("name"))
+		m[prefix+"image"] = each(path, required("image"))
+		m[prefix+"image.repository"] = each(path, imageRepository)
 		m[prefix+"command"] = each(path, joined("command"))
 		m[prefix+"args"] = each(path, joined("args"))
-		// One JSON text for each container, so that only contains and alike see
-		// into it.
-		m[prefix+"add_capabilities"] = each(path, texts("securityContext", "capabilities", "add"))
+		m[prefix+"add_capabilities"] = each(path, addedCapabilities)
 		m[prefix+"host_port"] = each(path, hostPorts)
+		m[prefix+"eff_run_as_user"] = each(path, effective("runAsUser"))
+		m[prefix+"eff_run_as_group"] = each(path, effective("runAsGroup"))
 	}
 }
 
 func requestAt(path ...string) extractor {
-	return func(r *record, _ event.Ref) event.Value { return r.request.at(path...).value() }
+	return func(r *record, _ event.Ref) event.Value { return r.requestObject().at(path...).value() }
 }
 
 func responseAt(path ...string) extractor {
-	return func(r *record, _ event.Ref) event.Value { return r.response.at(path...).value() }
+	return func(r *record, _ event.Ref) event.Value { return r.responseObject().at(path...).value() }
 }
 
-// A picker returns what one element contributes to a list; not ok makes the
-// whole list missing.
-type picker func(*node) (items []string, ok bool)
+// A picker adds what one element contributes to a list to the texts of the
+// arena; not ok makes the whole list missing.
+type picker func(node) (ok bool)
+
+func (n node) add(s string) { n.r.arena.texts = append(n.r.arena.texts, s) }
+
+// addText adds the text of a node, if it is there.
+func (n node) addText() {
+	if s, ok := n.text(); ok {
+		n.add(s)
+	}
+}
 
 // each lists what pick finds in each element of the request object's array at
 // path, or in the one that the reference selects.
 func each(path []string, pick picker) extractor {
 	return func(r *record, ref event.Ref) event.Value {
-		var all []string
-		for i, n := range r.request.at(path...).list() {
-			if ref.Index >= 0 && ref.Index != i {
-				continue
-			}
-			items, ok := pick(n)
-			if !ok {
+		array, start := r.requestObject().at(path...), len(r.arena.texts)
+		for i := range array.list() {
+			if (ref.Index < 0 || ref.Index == i) && !pick(array.element(i)) {
 				return event.Value{}
 			}
-			all = append(all, items...)
 		}
-		return event.List(all)
+		return r.listed(start)
 	}
 }
 
 // texts picks the value at a path, if it is there.
 func texts(path ...string) picker {
-	return func(n *node) ([]string, bool) {
-		if s, ok := n.at(path...).text(); ok {
-			return []string{s}, true
-		}
-		return nil, true
-	}
+	return func(n node) bool { n.at(path...).addText(); return true }
 }
 
 // elements picks the elements of the array under key.
 func elements(key string) picker {
-	return func(n *node) ([]string, bool) {
-		var out []string
-		for _, e := range n.at(key).list() {
-			if s, ok := e.text(); ok {
-				out = append(out, s)
-			}
+	return func(n node) bool {
+		array := n.at(key)
+		for i := range array.list() {
+			array.element(i).addText()
 		}
-		return out, true
+		return true
 	}
 }
 
-// required picks the value under key, changed by edit, and is not ok without.
-func required(key string, edit func(string) string) picker {
-	return func(n *node) ([]string, bool) {
+// required picks the value under key, and is not ok without.
+func required(key string) picker {
+	return func(n node) bool {
 		s, ok := n.at(key).text()
-		if ok && edit != nil {
-			s = edit(s)
-		}
-		return []string{s}, ok
+		n.add(s)
+		return ok
 	}
 }
 
 // joined picks the words under key as one text, an empty one if there are none.
 func joined(key string) picker {
-	return func(n *node) ([]string, bool) {
-		words, _ := elements(key)(n)
-		return []string{strings.Join(words, " ")}, true
+	return func(n node) bool {
+		start := len(n.r.arena.texts)
+		elements(key)(n)
+		s := strings.Join(n.r.arena.texts[start:], " ")
+		n.r.arena.texts = n.r.arena.texts[:start]
+		n.add(s)
+		return true
 	}
 }
 
-// repository cuts an image as the reference does: the port of a registry is
-// taken for a tag.
-func repository(image string) string {
-	image, _, _ = strings.Cut(image, ":")
-	image, _, _ = strings.Cut(image, "@")
-	return image
+func isKind(n node, kind string) bool {
+	k, _ := n.at("kind").text()
+	return k == kind
 }
 
 func subjectNames(kind string) picker {
-	return func(n *node) ([]string, bool) {
-		if k, _ := n.at("kind").text(); k != kind {
-			return nil, true
+	return func(n node) bool {
+		if isKind(n, kind) {
+			n.at("name").addText()
 		}
-		return texts("name")(n)
+		return true
 	}
 }
 
-func serviceAccounts(n *node) ([]string, bool) {
-	names, _ := subjectNames("ServiceAccount")(n)
-	ns, ok := n.at("namespace").text()
-	if len(names) == 0 || !ok {
-		return nil, true
+func serviceAccounts(n node) bool {
+	name, named := n.at("name").text()
+	if ns, ok := n.at("namespace").text(); ok && named && isKind(n, "ServiceAccount") {
+		n.add(ns + ":" + name)
 	}
-	return []string{ns + ":" + names[0]}, true
+	return true
 }
 
-func volumeTypes(n *node) ([]string, bool) {
-	types := slices.DeleteFunc(n.keys(), func(key string) bool { return key == "name" })
-	slices.Sort(types)
-	return types, true
-}
-
-func hostPorts(n *node) ([]string, bool) {
-	var out []string
-	for _, port := range n.at("ports").list() {
-		s, ok := port.at("hostPort").text()
-		if !ok {
-			s, ok = port.at("containerPort").text()
-		}
-		if ok {
-			out = append(out, s)
+func volumeTypes(n node) bool {
+	start := len(n.r.arena.texts)
+	for i := range n.members() {
+		if name := n.element(i).name(); name != "name" {
+			n.add(name)
 		}
 	}
-	return out, true
+	slices.Sort(n.r.arena.texts[start:])
+	return true
+}
+
+func hostPorts(n node) bool {
+	ports := n.at("ports")
+	for i := range ports.list() {
+		port := ports.element(i)
+		if at := port.at("hostPort"); !at.absent() {
+			at.addText()
+		} else {
+			port.at("containerPort").addText()
+		}
+	}
+	return true
 }
 
 // servicePorts is one element with all ports, as in the reference.
-func servicePorts(r *record) []string {
-	items, _ := texts("spec", "ports")(&r.request)
-	return items
+func servicePorts(r *record, ref event.Ref) event.Value {
+	start := len(r.arena.texts)
+	if ref.Index <= 0 {
+		r.requestObject().at("spec", "ports").addText()
+	}
+	return r.listed(start)
 }
 
 func firstRepository(r *record, _ event.Ref) event.Value {
-	v := r.request.at("spec", "containers", "0", "image").value()
-	v.Text = repository(v.Text)
+	image := r.requestObject().at("spec", "containers", "0", "image")
+	v := image.value()
+	if !v.Missing() {
+		v.Text = image.repository(v.Text)
+	}
 	return v
 }
 
 func anyPrivileged(r *record, _ event.Ref) event.Value {
-	containers := r.request.at("spec", "containers")
-	if containers == nil {
+	containers := r.requestObject().at("spec", "containers")
+	if containers.absent() {
 		return event.Value{}
 	}
-	return truth(slices.ContainsFunc(containers.list(), func(n *node) bool {
-		s, _ := n.at("securityContext", "privileged").text()
-		return s == "true"
-	}))
+	for i := range containers.list() {
+		if s, _ := containers.element(i).at("securityContext", "privileged").text(); s == "true" {
+			return event.Text("true")
+		}
+	}
+	return event.Text("false")
 }
 
 func hasHostPath(r *record, ref event.Ref) event.Value {
 	prefix, isPrefix := strings.CutSuffix(ref.Key, "*")
-	return truth(slices.ContainsFunc(r.request.at("spec", "volumes").list(), func(n *node) bool {
-		p, ok := n.at("hostPath", "path").text()
-		return ok && slices.ContainsFunc([]string{p, path.Clean(p)}, func(p string) bool {
-			return p == ref.Key || isPrefix && strings.HasPrefix(p, prefix)
-		})
-	}))
+	matches := func(p string) bool { return p == ref.Key || isPrefix && strings.HasPrefix(p, prefix) }
+	volumes := r.requestObject().at("spec", "volumes")
+	for i := range volumes.list() {
+		p, ok := volumes.element(i).at("hostPath", "path").text()
+		if ok && (matches(p) || matches(path.Clean(p))) {
+			return event.Text("true")
+		}
+	}
+	return event.Text("false")
 }
 
 // hostPath picks the host path of a volume, cleaned: the API server accepts //
 // and /var/ for / and /var. The reference gives the path as it was sent.
-func hostPath(volume *node) ([]string, bool) {
-	paths, _ := texts("hostPath", "path")(volume)
-	for i, p := range paths {
-		paths[i] = path.Clean(p)
+func hostPath(volume node) bool {
+	if p, ok := volume.at("hostPath", "path").text(); ok {
+		volume.add(path.Clean(p))
 	}
-	return paths, true
+	return true
 }
 
 // hostPaths lists the host paths of a pod or of the template of one, each once.
 // A JSON patch has them in what it adds. That matters because the client can
 // keep the object out of the response, where it would be in full, by asking for
 // a table.
-func hostPaths(r *record) []string {
-	var all []string
-	for _, object := range []*node{&r.request, &r.response} {
-		for _, spec := range [][]string{{}, {"template", "spec"}, {"jobTemplate", "spec", "template", "spec"}} {
-			for _, volume := range object.at("spec").at(spec...).at("volumes").list() {
-				paths, _ := hostPath(volume)
-				all = append(all, paths...)
-			}
-		}
+func hostPaths(r *record, ref event.Ref) event.Value {
+	start := len(r.arena.texts)
+	for _, object := range [...]node{r.requestObject(), r.responseObject()} {
+		spec := object.at("spec")
+		addHostPaths(spec)
+		addHostPaths(spec.at("template", "spec"))
+		addHostPaths(spec.at("jobTemplate", "spec", "template", "spec"))
 	}
-	for _, op := range r.request.list() {
-		all = append(all, patchedPaths(op.at("value"))...)
+	patch := r.requestObject()
+	for i := range patch.list() {
+		op := patch.element(i)
+		value := op.at("value")
+		addPatchedPaths(value)
 		if at, _ := op.at("path").text(); strings.HasSuffix(at, "/hostPath") {
-			paths, _ := texts("path")(op.at("value"))
-			all = append(all, paths...)
+			value.at("path").addText()
 		} else if strings.HasSuffix(at, "/hostPath/path") {
-			paths, _ := texts()(op.at("value"))
-			all = append(all, paths...)
+			value.addText()
 		}
 	}
+	all := r.arena.texts[start:]
 	for i, p := range all {
 		all[i] = path.Clean(p)
 	}
 	slices.Sort(all)
-	return slices.Compact(all)
+	all = slices.Compact(all)
+	if ref.Index >= 0 {
+		all = all[min(ref.Index, len(all)):min(ref.Index+1, len(all))]
+	}
+	return event.List(all[:len(all):len(all)])
 }
 
-// patchedPaths lists the host paths at any place in n.
-func patchedPaths(n *node) []string {
-	all, _ := texts("hostPath", "path")(n)
-	for _, key := range n.keys() {
-		all = append(all, patchedPaths(n.at(key))...)
+func addHostPaths(spec node) {
+	volumes := spec.at("volumes")
+	for i := range volumes.list() {
+		volumes.element(i).at("hostPath", "path").addText()
 	}
-	for _, e := range n.list() {
-		all = append(all, patchedPaths(e)...)
-	}
-	return all
 }
 
-func truth(b bool) event.Value {
-	if b {
-		return event.Text("true")
+// addPatchedPaths adds the host paths at any place in n.
+func addPatchedPaths(n node) {
+	if n.absent() {
+		return
 	}
-	return event.Text("false")
+	n.at("hostPath", "path").addText()
+	for i := range n.members() {
+		addPatchedPaths(n.element(i))
+	}
+	for i := range n.list() {
+		addPatchedPaths(n.element(i))
+	}
 }

@@ -41,18 +41,30 @@ const podEvent = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Reques
 
 func oneLine(s string) string { return strings.ReplaceAll(s, "\n", "") }
 
+var errEnough = errors.New("enough")
+
 // decode returns the events of a document and fails on anything else in it.
+// Each event is of a reading of its own, which ends there, so that they stay
+// valid together.
 func decode(t *testing.T, doc string) []*event.Event {
 	t.Helper()
 	var events []*event.Event
-	stats, err := k8saudit.Decode(strings.NewReader(doc), func(e *event.Event) error {
-		events = append(events, e)
-		return nil
-	})
-	if err != nil || stats.Malformed != 0 {
-		t.Fatalf("Decode = %+v, %v", stats, err)
+	for {
+		n, got := 0, len(events)
+		stats, err := k8saudit.Decode(strings.NewReader(doc), func(e *event.Event) error {
+			if n++; n > got {
+				events = append(events, e)
+				return errEnough
+			}
+			return nil
+		})
+		if stats.Malformed != 0 || err != nil && !errors.Is(err, errEnough) {
+			t.Fatalf("Decode = %+v, %v", stats, err)
+		}
+		if err == nil {
+			return events
+		}
 	}
-	return events
 }
 
 func value(t *testing.T, e *event.Event, name string, arg *string) event.Value {
@@ -136,6 +148,11 @@ func TestFields(t *testing.T) {
 		"ka.req.pod.containers.run_as_user":                       "(0)",
 		"ka.req.pod.containers.run_as_group":                      "(9)",
 		"ka.req.pod.containers.proc_mount":                        "(Default)",
+		"ka.req.pod.containers.eff_run_as_user":                   "(0,0)",
+		"ka.req.pod.containers.eff_run_as_user[1]":                "(0)",
+		"ka.req.pod.initContainers.eff_run_as_group":              "(0)",
+		"ka.req.pod.ephemeralContainers.eff_run_as_user":          event.NA,
+		"ka.req.binding.subject.has_name[x]":                      "true",
 		"ka.req.pod.containers.add_capabilities":                  `(["SYS_ADMIN","NET_RAW"])`,
 		"ka.req.pod.containers.host_port":                         "(8080,81)",
 		"ka.req.pod.initContainers.name":                          "(i)",
@@ -177,6 +194,44 @@ func TestFields(t *testing.T) {
 	}
 	if got := value(t, e, "jevt.obj", nil).Text; !strings.Contains(got, "\n    \"username\": \"ann\"") {
 		t.Errorf("jevt.obj = %.200s…", got)
+	}
+}
+
+// The fields that depart from their names in the reference, and how they are
+// without that.
+func TestCompat(t *testing.T) {
+	doc := strings.Replace(oneLine(podEvent), `"apiVersion":"v1"}`, `"apiVersion":"v1","subresource":"exec"}`, 1)
+	for field, want := range map[string]struct{ falco, fixed string }{
+		"ka.req.pod.containers.add_capabilities": {`(["SYS_ADMIN","NET_RAW"])`, "(SYS_ADMIN,NET_RAW)"},
+		"ka.req.pod.containers.image.repository": {"(reg,busybox)", "(reg:5000/app,busybox)"},
+		"ka.req.container.image.repository":      {"reg", "reg:5000/app"},
+		"ka.req.pod.containers.eff_run_as_user":  {"(0,0)", "(0,1000)"},
+		"ka.req.pod.containers.eff_run_as_group": {"(0,0)", "(9)"},
+		"ka.uri.param[command]":                  {"ls", "ls -l"},
+		"ka.sourceips":                           {"(1.2.3.4,10.0.0.1)", "(1.2.3.4,10.0.0.1)"},
+	} {
+		for name, want := range map[string]string{"falco": want.falco, "fixed": want.fixed} {
+			compat, err := k8saudit.ParseCompat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := compat.Decode(strings.NewReader(doc), func(e *event.Event) error {
+				field, arg, ok := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+				key := &arg
+				if !ok {
+					key = nil
+				}
+				if got := value(t, e, field, key).String(); got != want {
+					t.Errorf("%s: %s = %s, want %s", name, field, got, want)
+				}
+				return nil
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := k8saudit.ParseCompat("other"); err == nil || !strings.Contains(err.Error(), "want falco or fixed") {
+		t.Errorf("ParseCompat = %v", err)
 	}
 }
 
@@ -233,8 +288,8 @@ func TestEveryFieldIsExtracted(t *testing.T) {
 	events := decode(t, oneLine(full))
 	events = append(events, decode(t, strings.Replace(oneLine(full), `"resource":"pods"`, `"resource":"pods","subresource":"exec"`, 1))...)
 	for _, f := range event.Fields(event.K8sAudit) {
-		if f.Name == "evt.hostname" {
-			continue // an audit event does not say where
+		if f.Name == "evt.hostname" || strings.HasPrefix(f.Name, "kg.") {
+			continue // an audit event does not say where; package enrichment adds the others
 		}
 		var arg *string
 		switch f.Arg {
@@ -287,7 +342,7 @@ func with(id, member string) string {
 }
 
 func auditID(e *event.Event) string {
-	return e.Value(event.Ref{Field: event.Field{Name: "ka.auditid"}, Index: -1}).Text
+	return strings.Clone(e.Value(event.Ref{Field: event.Field{Name: "ka.auditid"}, Index: -1}).Text)
 }
 
 // The client of the API server chooses the audit ID, so that a request of
@@ -348,17 +403,19 @@ func TestDecode(t *testing.T) {
 		{name: "line longer than any buffer", in: strings.Replace(minimal("a"), "{", "{"+strings.Repeat(" ", 1<<20), 1) + "\n" + minimal("b"), ids: "ab"},
 		{name: "list", in: `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + minimal("a") + "," + minimal("b") + `]}`, ids: "ab"},
 		{name: "lists in lines", in: `{"kind":"EventList","items":[` + minimal("a") + "]}\n" + `[` + minimal("b") + `]`, ids: "ab"},
+		{name: "packed", in: zip(minimal("a") + "\n" + minimal("b") + "\n"), ids: "ab"},
+		{name: "packed, cut short", in: zip(minimal("a") + "\n" + minimal("b") + "\n")[:40], err: "read audit events: line 1: unexpected EOF"},
 		{name: "empty list", in: `{"kind":"EventList","items":null}`},
 		{name: "over several lines", in: "\n{\n\"kind\":\n\"EventList\",\"items\":[" + minimal("a") + ",\n" + minimal("b") + "]}\n" + minimal("c"), ids: "abc"},
 		{name: "array over several lines", in: "[\n" + minimal("a") + ",\n" + minimal("b") + "\n]\n", ids: "ab"},
 		{name: "bad line", in: minimal("a") + "\n{\"auditID\":\n" + minimal("b"), ids: "ab", problems: []string{"line 2: parse JSON: unexpected end"}},
 		{name: "first line is the end of another", in: "\"}}\n" + minimal("b"), ids: "b", problems: []string{"line 1: parse JSON"}},
 		{name: "bad items", in: `[` + minimal("a") + `,1,null,{"auditID":3},{"verb":"get"},` + minimal("b") + `]`, ids: "ab", problems: []string{
-			"line 1: want an audit event, got a JSON number", "line 1: event without auditID",
+			"line 1: want an audit event, got a JSON number", "line 1: want an audit event, got a JSON null",
 			"line 1: field auditID must not be a JSON number", "line 1: event without auditID",
 		}},
 		{name: "no time", in: `{"auditID":"a"}`, problems: []string{"line 1: event without stageTimestamp"}},
-		{name: "bad time", in: `{"auditID":"a","stageTimestamp":"now"}`, problems: []string{`line 1: parse JSON: parsing time`}},
+		{name: "bad time", in: `{"auditID":"a","stageTimestamp":"now"}`, problems: []string{`line 1: field stageTimestamp: parsing time`}},
 		{name: "another kind", in: `{"kind":"Pod","auditID":"a"}`, problems: []string{`line 1: kind "Pod": want Event or EventList`}},
 		{name: "another object", in: `{"a":1}`, problems: []string{`line 1: neither an Event nor an EventList`}},
 		{name: "another version", in: `{"kind":"Event","apiVersion":"audit.k8s.io/v1beta1","auditID":"a","stageTimestamp":"2026-03-04T05:06:07Z"}`, problems: []string{`line 1: apiVersion "audit.k8s.io/v1beta1": want audit.k8s.io/v1`}},
@@ -366,10 +423,10 @@ func TestDecode(t *testing.T) {
 		{name: "too deep body", in: minimal("a") + "\n" + with("b", `"requestObject":`+deep(200)) + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: JSON nested deeper than 200 levels"}},
 		{name: "too deep body first", in: with("a", `"requestObject":`+deep(20000)) + "\n" + minimal("b"), ids: "ab", problems: []string{"line 1: body left out: JSON nested deeper than 200 levels"}},
 		{name: "too deep body in a list", in: `{"kind":"EventList","items":[` + minimal("a") + "," + with("b", `"responseObject":`+deep(20000)) + "," + minimal("c") + `]}`, ids: "abc", problems: []string{"line 1: body left out: JSON nested deeper"}},
-		{name: "too deep elsewhere", in: "[" + minimal("a") + "," + with("b", `"user":`+deep(20000)) + "," + minimal("c") + "," + deep(201) + "]", ids: "ac", problems: []string{"line 1: JSON nested deeper", "line 1: parse JSON"}},
+		{name: "too deep elsewhere", in: "[" + minimal("a") + "," + with("b", `"user":`+deep(20000)) + "," + minimal("c") + "," + deep(201) + "]", ids: "ac", problems: []string{"line 1: JSON nested deeper", "line 1: JSON nested deeper"}},
 		{name: "wrong brackets in an item", in: "[" + minimal("a") + `,{"a":[}},` + minimal("b") + "]", ids: "ab", problems: []string{"line 1: parse JSON"}},
-		{name: "wrong brackets around the items", in: "[" + minimal("a") + "}\n" + minimal("b"), ids: "b", problems: []string{`line 1: parse JSON: unexpected character '}'`}},
-		{name: "more after the list", in: minimal("a") + "\n[" + minimal("b") + "]]\n" + minimal("c"), ids: "ac", problems: []string{`line 2: parse JSON: unexpected character ']'`}},
+		{name: "wrong brackets around the items", in: "[" + minimal("a") + "}\n" + minimal("b"), ids: "ab", problems: []string{`line 1: parse JSON: unexpected character '}'`}},
+		{name: "more after the list", in: minimal("a") + "\n[" + minimal("b") + "]]\n" + minimal("c"), ids: "abc", problems: []string{`line 2: parse JSON: unexpected character ']'`}},
 		{name: "brackets in text", in: strings.Replace(minimal("a"), "{", `{"verb":"`+strings.Repeat(`[\"`, 300)+`",`, 1), ids: "a"},
 		{name: "too large", in: minimal("a") + "\n" + huge + "\n" + minimal("c"), ids: "abc", problems: []string{"line 2: body left out: event of 67108938 bytes: the limit is 67108864"}},
 		{name: "too large without a body", in: with("a", `"userAgent":"`+long[:64<<20]+`"`) + "\n" + minimal("b"), ids: "b", problems: []string{"line 1: event of"}},
@@ -450,11 +507,13 @@ func TestReceiver(t *testing.T) {
 		ids                                 string
 		want                                k8saudit.Counters
 	}{
-		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Malformed: 1}},
-		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Malformed: 1}},
-		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Malformed: 1}},
+		{name: "batch", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "gzip", encoding: "gzip", body: zip(batch), code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "charset", media: "application/json; charset=utf-8", body: batch, code: 200, ids: "ab", want: k8saudit.Counters{Batches: 1, Events: 2, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "an item too deep for any decoder", body: strings.Replace(batch, `{"bad":1}`, with("c", `"requestObject":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)), 1), code: 200, ids: "acb", want: k8saudit.Counters{Batches: 1, Events: 3, Faults: k8saudit.Faults{Depth: 1}}},
+		{name: "lines", body: minimal("a") + "\n" + batch + "\n" + minimal("c") + "\n", code: 200, ids: "aabc", want: k8saudit.Counters{Batches: 1, Events: 4, Faults: k8saudit.Faults{Event: 1}}},
+		{name: "a line that is cut", body: minimal("a") + "\n" + minimal("b")[:20], code: 400, ids: "a", want: k8saudit.Counters{Events: 1, Rejected: k8saudit.Rejected{Invalid: 1}}},
+		{name: "nothing in it", body: `{"kind":"EventList","items":[{}]}`, code: 200, want: k8saudit.Counters{Batches: 1, Faults: k8saudit.Faults{Event: 1}}},
 		{name: "method", method: "GET", code: 405, header: "Allow", want: k8saudit.Counters{Rejected: k8saudit.Rejected{Method: 1}}},
 		{name: "media type", media: "text/plain", body: batch, code: 415, want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
 		{name: "encoding", encoding: "br", body: batch, code: 415, header: "Accept-Encoding", want: k8saudit.Counters{Rejected: k8saudit.Rejected{MediaType: 1}}},
@@ -473,12 +532,12 @@ func TestReceiver(t *testing.T) {
 				t.Skip("hundreds of MiB")
 			}
 			ids := ""
-			r := k8saudit.NewReceiver(func(_ context.Context, events []*event.Event) error {
+			r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: func(_ context.Context, events []*event.Event) error {
 				for _, e := range events {
 					ids += auditID(e)
 				}
 				return tc.fail
-			}, 1)
+			}})
 			server := httptest.NewServer(r)
 			defer server.Close()
 			res, body := send(t, server.URL, tc.method, tc.media, tc.encoding, tc.body)
@@ -529,11 +588,11 @@ func send(t *testing.T, url, method, media, encoding, body string) (*http.Respon
 // While a batch is in flight a second one is refused, and taken afterwards.
 func TestReceiverBusy(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
-	r := k8saudit.NewReceiver(func(context.Context, []*event.Event) error {
+	r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Batches: 1, Handle: func(context.Context, []*event.Event) error {
 		entered <- struct{}{}
 		<-leave
 		return nil
-	}, 1)
+	}})
 	server := httptest.NewServer(r)
 	defer server.Close()
 	done := make(chan int)
@@ -561,12 +620,52 @@ func TestReceiverBusy(t *testing.T) {
 	}
 }
 
+// Batches in flight are bounded by their bytes: a second one waits, and one
+// alone may be larger than the bound. A list of any length is handled in parts.
+func TestReceiverBytes(t *testing.T) {
+	const events = 2000
+	entered, leave, seen := make(chan struct{}, events), make(chan struct{}), 0
+	r := k8saudit.NewReceiver(k8saudit.ReceiverOptions{Batches: 4, Bytes: 100 << 10, Handle: func(_ context.Context, list []*event.Event) error {
+		entered <- struct{}{}
+		<-leave
+		seen += len(list)
+		return nil
+	}})
+	server := httptest.NewServer(r)
+	defer server.Close()
+	large := "[" + strings.Repeat(minimal("a")+",", events-1) + minimal("b") + "]"
+	done := make(chan int)
+	go func() {
+		res, _ := send(t, server.URL, "", "", "", large)
+		done <- res.StatusCode
+	}()
+	<-entered
+	for _, second := range []string{minimal("c"), large} {
+		if res, _ := send(t, server.URL, "", "", "", second); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") == "" {
+			t.Errorf("second batch of %d bytes = %d %v, want 429 with Retry-After", len(second), res.StatusCode, res.Header)
+		}
+	}
+	close(leave)
+	if code := <-done; code != 200 || seen != events {
+		t.Errorf("large batch = %d, %d events handled, want %d", code, seen, events)
+	}
+	if res, _ := send(t, server.URL, "", "", "gzip", zip(large)); res.StatusCode != 200 || seen != 2*events {
+		t.Errorf("large batch afterwards = %d, %d events handled", res.StatusCode, seen)
+	}
+	if got := r.Counters(); got.Rejected.Busy != 2 || got.Batches != 2 || got.Events != 2*events {
+		t.Errorf("counters = %+v", got)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(oneLine(podEvent)))
 	f.Add([]byte(podEvent))
 	f.Add([]byte(`{"kind":"EventList","items":[` + minimal("a") + `,null,3]}` + "\n" + minimal("b")))
 	f.Add([]byte("[" + minimal("a") + "]\n{\"\n"))
 	f.Add([]byte("{\n\"auditID\": 1}"))
+	f.Add([]byte(google("io.k8s.core.v1.pods.create", "core/v1/namespaces/shop/pods/web", "")))
+	f.Add([]byte(`{"records":[{"category":"kube-audit","properties":{"log":` + quoted(minimal("a")) + `}}]}`))
+	f.Add([]byte(`{"logStream":"kube-apiserver-audit-1","logEvents":[{"message":` + quoted(minimal("a")) + `},{"message":"{\"auditID\":\"b[Truncated...]"}]}`))
 	fields := event.Fields(event.K8sAudit)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		events := 0

@@ -1,27 +1,106 @@
 package k8saudit
 
 import (
-	"bytes"
-	"encoding/json"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/event"
 )
 
-// A record is one audit event. A string that is absent and one that is empty
+// A record is one audit event: the places of its parts in the document that it
+// came in. Its texts share the memory of the document or of the arena, and are
+// made when they are asked for. A string that is absent and one that is empty
 // are both missing: the API server leaves empty ones out.
 type record struct {
-	auditEvent
-	raw                      []byte
-	request, response, whole node
+	doc   []byte
+	arena *arena
+	at    span
+	time  time.Time
+
+	kind, version, level, auditID, stage, uri, verb span
+	user, username, groups                          span
+	impersonated, impersonatedName, otherGroups     span
+	sourceIPs, userAgent                            span
+	objectRef, resource, namespace, name            span
+	apiGroup, apiVersion, subresource               span
+	responseStatus, code, reason                    span
+	request, response                               span
+	received, stageTime, annotations                span
+
+	wrapper envelope // of an object that is no event: what else it may be
+	wrapped span
+
+	roots [rootCount]uint32 // cells; 0: none yet
+	era   uint32            // of the arena that the roots are of
+}
+
+// The roots of a record.
+const (
+	requestRoot = iota
+	responseRoot
+	userRoot
+	annotationsRoot
+	wholeRoot
+	rootCount
+)
+
+func (r *record) root(which int, s span) node {
+	if s.form == absent {
+		return node{}
+	}
+	if r.arena.enter(r); r.roots[which] == 0 {
+		r.roots[which] = uint32(len(r.arena.cells))
+		r.arena.cells = append(r.arena.cells, cell{span: s})
+	}
+	return node{r, r.roots[which]}
+}
+
+// part returns a part of the event that is not asked for so often that its node
+// is kept.
+func (r *record) part(s span) node {
+	if s.form == absent {
+		return node{}
+	}
+	r.arena.enter(r)
+	r.arena.cells = append(r.arena.cells, cell{span: s})
+	return node{r, uint32(len(r.arena.cells) - 1)}
+}
+
+func (r *record) requestObject() node  { return r.root(requestRoot, r.request) }
+func (r *record) responseObject() node { return r.root(responseRoot, r.response) }
+func (r *record) whole() node          { return r.root(wholeRoot, r.at) }
+
+// text returns the text of a value, "" for one that is absent or null.
+func (r *record) text(s span) string {
+	switch s.form {
+	case plain, atom: // most are
+		return alias(r.doc[s.start:s.end])
+	case null:
+		return ""
+	}
+	return r.arena.text(r.doc, s)
+}
+
+// is reports whether the text of a value is s.
+func (r *record) is(v span, s string) bool {
+	if v.form == plain {
+		return string(r.doc[v.start:v.end]) == s
+	}
+	return r.text(v) == s
 }
 
 // Value returns the value of a ka.*, jevt.* or json.* field.
 func (r *record) Value(ref event.Ref) event.Value {
-	if get, ok := extractors[ref.Name]; ok {
+	if int(ref.ID) < len(extractors.byID) && ref.ID > 0 {
+		if get := extractors.byID[ref.ID]; get != nil {
+			return get(r, ref)
+		}
+		return event.Value{}
+	}
+	if get, ok := extractors.byName[ref.Name]; ok {
 		return get(r, ref)
 	}
 	return event.Value{}
@@ -30,28 +109,35 @@ func (r *record) Value(ref event.Ref) event.Value {
 // An extractor returns the value of one field.
 type extractor func(*record, event.Ref) event.Value
 
+// extractors has how each field is had, by its number, and by its name for a
+// reference that was not made by [event.Resolve].
 var extractors = newExtractors()
 
-func newExtractors() map[string]extractor {
+type extractorTable struct {
+	byID   []extractor
+	byName map[string]extractor
+}
+
+func newExtractors() extractorTable {
 	m := map[string]extractor{
-		"ka.auditid":                              text(func(r *record) string { return r.AuditID }),
-		"ka.stage":                                text(func(r *record) string { return r.Stage }),
-		"ka.user.name":                            text(func(r *record) string { return r.User.Username }),
-		"ka.user.groups":                          list(func(r *record) []string { return r.User.Groups }),
-		"ka.impuser.name":                         text(func(r *record) string { return r.ImpersonatedUser.Username }),
-		"ka.verb":                                 text(func(r *record) string { return r.Verb }),
-		"ka.uri":                                  text(func(r *record) string { return r.RequestURI }),
+		"ka.auditid":                              scalar(func(r *record) span { return r.auditID }),
+		"ka.stage":                                scalar(func(r *record) span { return r.stage }),
+		"ka.user.name":                            scalar(func(r *record) span { return r.username }),
+		"ka.user.groups":                          list(func(r *record) span { return r.groups }),
+		"ka.impuser.name":                         scalar(func(r *record) span { return r.impersonatedName }),
+		"ka.verb":                                 scalar(func(r *record) span { return r.verb }),
+		"ka.uri":                                  scalar(func(r *record) span { return r.uri }),
 		"ka.uri.param":                            uriParam,
-		"ka.target.name":                          text(func(r *record) string { return r.ObjectRef.Name }),
-		"ka.target.namespace":                     text(func(r *record) string { return r.ObjectRef.Namespace }),
-		"ka.target.resource":                      text(func(r *record) string { return r.ObjectRef.Resource }),
-		"ka.target.subresource":                   text(func(r *record) string { return r.ObjectRef.Subresource }),
+		"ka.target.name":                          scalar(func(r *record) span { return r.name }),
+		"ka.target.namespace":                     scalar(func(r *record) span { return r.namespace }),
+		"ka.target.resource":                      scalar(func(r *record) span { return r.resource }),
+		"ka.target.subresource":                   scalar(func(r *record) span { return r.subresource }),
 		"ka.target.pod.name":                      targetPod,
 		"ka.resp.name":                            responseAt("metadata", "name"),
-		"ka.response.code":                        text(responseCode),
-		"ka.response.reason":                      text(func(r *record) string { return r.ResponseStatus.Reason }),
-		"ka.useragent":                            text(func(r *record) string { return r.UserAgent }),
-		"ka.sourceips":                            list(func(r *record) []string { return r.SourceIPs }),
+		"ka.response.code":                        responseCode,
+		"ka.response.reason":                      scalar(func(r *record) span { return r.reason }),
+		"ka.useragent":                            scalar(func(r *record) span { return r.userAgent }),
+		"ka.sourceips":                            list(func(r *record) span { return r.sourceIPs }),
 		"ka.auth.decision":                        annotation("authorization.k8s.io/decision"),
 		"ka.auth.reason":                          annotation("authorization.k8s.io/reason"),
 		"ka.auth.openshift.decision":              annotation("authentication.openshift.io/decision"),
@@ -64,10 +150,15 @@ func newExtractors() map[string]extractor {
 	for _, name := range []string{"jevt", "json"} {
 		m[name+".value"] = pointerValue
 		m[name+".obj"] = wholeEvent
-		m[name+".rawtime"] = text(func(r *record) string { return strconv.FormatInt(r.StageTimestamp.UnixNano(), 10) })
+		m[name+".rawtime"] = rawTime
 	}
 	addBodyFields(m)
-	return m
+	fields := event.Fields(event.K8sAudit)
+	byID := make([]extractor, len(fields)+1)
+	for i, f := range fields {
+		byID[i+1] = m[f.Name]
+	}
+	return extractorTable{byID, m}
 }
 
 func present(s string) event.Value {
@@ -77,129 +168,199 @@ func present(s string) event.Value {
 	return event.Text(s)
 }
 
-func text(get func(*record) string) extractor {
-	return func(r *record, _ event.Ref) event.Value { return present(get(r)) }
+// scalar is the extractor of a text.
+func scalar(at func(*record) span) extractor {
+	return func(r *record, _ event.Ref) event.Value { return present(r.text(at(r))) }
 }
 
-func list(get func(*record) []string) extractor {
-	return func(r *record, ref event.Ref) event.Value { return element(get(r), ref) }
+// list is the extractor of an array, or of the one element that the reference
+// selects. What is no array is missing.
+func list(at func(*record) span) extractor {
+	return func(r *record, ref event.Ref) event.Value {
+		s := at(r)
+		if s.form != container || r.doc[s.start] != '[' {
+			return event.Value{}
+		}
+		start := len(r.arena.texts)
+		in := reader{b: r.doc, i: int(s.start)}
+		i := 0
+		for more := in.open('[', ']'); more; more = in.more(']') {
+			if v := in.value(maxDepth); ref.Index < 0 || ref.Index == i {
+				r.arena.texts = append(r.arena.texts, r.arena.text(r.doc, v))
+			}
+			i++
+		}
+		return r.listed(start)
+	}
 }
 
-// element returns a list, or the one element that the reference selects.
-func element(items []string, ref event.Ref) event.Value {
-	if ref.Index >= len(items) {
-		return event.Value{}
-	}
-	if ref.Index >= 0 {
-		items = items[ref.Index : ref.Index+1]
-	}
-	return event.List(items)
+// listed returns the texts that were added from a length on.
+func (r *record) listed(start int) event.Value {
+	return event.List(r.arena.texts[start:len(r.arena.texts):len(r.arena.texts)])
 }
 
 func annotation(key string) extractor {
-	return func(r *record, _ event.Ref) event.Value {
-		if s, ok := r.Annotations[key]; ok {
-			return event.Text(s)
-		}
-		return event.Value{}
-	}
+	return func(r *record, _ event.Ref) event.Value { return r.annotation(key) }
 }
 
-func responseCode(r *record) string {
-	if r.ResponseStatus.Code == 0 {
-		return ""
+// annotation returns an annotation; an empty one is there.
+func (r *record) annotation(key string) event.Value {
+	if r.annotations.form != container || r.doc[r.annotations.start] != '{' {
+		return event.Value{}
 	}
-	return strconv.Itoa(r.ResponseStatus.Code)
+	return r.root(annotationsRoot, r.annotations).child(key).value()
+}
+
+// value returns a value as jevt.value has it: missing only if it is absent.
+func (r *record) value(s span) event.Value {
+	if s.form == absent {
+		return event.Value{}
+	}
+	return event.Text(r.arena.text(r.doc, s))
+}
+
+func responseCode(r *record, _ event.Ref) event.Value {
+	if r.is(r.code, "0") {
+		return event.Value{}
+	}
+	return present(r.text(r.code))
 }
 
 func clock(r *record, _ event.Ref) event.Value {
-	e := event.Event{Time: r.StageTimestamp}
+	e := event.Event{Time: r.time}
 	return event.Text(e.Clock())
 }
 
+func rawTime(r *record, _ event.Ref) event.Value {
+	start := len(r.arena.bytes)
+	r.arena.bytes = strconv.AppendInt(r.arena.bytes, r.time.UnixNano(), 10)
+	return event.Text(r.arena.since(start))
+}
+
+// uriParam returns the first value of a query parameter, as the reference does,
+// or all of them.
 func uriParam(r *record, ref event.Ref) event.Value {
-	_, query, _ := strings.Cut(r.RequestURI, "?")
+	_, query, _ := strings.Cut(r.text(r.uri), "?")
+	var all event.Value
 	for pair := range strings.SplitSeq(query, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		if k, err := url.QueryUnescape(key); err != nil || k != ref.Key {
 			continue
 		}
-		if v, err := url.QueryUnescape(value); err == nil {
-			return event.Text(v)
+		v, err := url.QueryUnescape(value)
+		switch {
+		case err != nil:
+		case all.Missing():
+			all = event.Text(v)
+		default:
+			all.Text += " " + v
+		}
+		if r.arena.compat == Falco && !all.Missing() {
+			break
 		}
 	}
-	return event.Value{}
+	return all
 }
 
-func targetPod(r *record, ref event.Ref) event.Value {
-	if r.ObjectRef.Resource != "pods" || r.ObjectRef.Subresource != "" {
+func targetPod(r *record, _ event.Ref) event.Value {
+	if !r.is(r.resource, "pods") || r.text(r.subresource) != "" {
 		return event.Value{}
 	}
-	return r.response.at("metadata", "name").value()
+	return r.responseObject().at("metadata", "name").value()
 }
 
-// pointerValue answers jevt.value. The scalars that rules ask for most are at
-// hand; the bodies are shared with the other fields; only the rest needs the
-// event to be decoded once more.
+// pointerValue answers jevt.value. What rules ask for most is at hand, and the
+// bodies are shared with the other fields; only for the rest the event is taken
+// apart once more.
 func pointerValue(r *record, ref event.Ref) event.Value {
 	path := ref.Pointer
-	if len(path) == 0 {
-		return r.whole.value()
+	switch {
+	case len(path) == 0:
+		return r.value(r.at)
+	case path[0] == "requestObject":
+		return r.requestObject().at(path[1:]...).value()
+	case path[0] == "responseObject":
+		return r.responseObject().at(path[1:]...).value()
+	case path[0] == "user" && len(path) > 1:
+		return r.root(userRoot, r.user).at(path[1:]...).value()
+	case len(path) == 2 && path[0] == "annotations":
+		return r.annotation(path[1])
 	}
-	switch path[0] {
-	case "requestObject":
-		return r.request.at(path[1:]...).value()
-	case "responseObject":
-		return r.response.at(path[1:]...).value()
+	s, ok := r.member(path[0])
+	switch {
+	case !ok:
+		return r.whole().at(path...).value()
+	case len(path) == 1:
+		return r.value(s)
 	}
-	if len(path) == 1 {
-		switch path[0] {
-		case "stage":
-			return present(r.Stage)
-		case "level":
-			return present(r.Level)
-		case "verb":
-			return present(r.Verb)
-		}
+	return r.part(s).at(path[1:]...).value()
+}
+
+// member returns the place of a member of the event that is at hand.
+func (r *record) member(name string) (s span, ok bool) {
+	switch name {
+	case "stage":
+		return r.stage, true
+	case "level":
+		return r.level, true
+	case "verb":
+		return r.verb, true
+	case "auditID":
+		return r.auditID, true
+	case "requestURI":
+		return r.uri, true
+	case "userAgent":
+		return r.userAgent, true
+	case "user":
+		return r.user, true
+	case "objectRef":
+		return r.objectRef, true
+	case "responseStatus":
+		return r.responseStatus, true
+	case "impersonatedUser":
+		return r.impersonated, true
+	case "sourceIPs":
+		return r.sourceIPs, true
+	case "annotations":
+		return r.annotations, true
 	}
-	return r.whole.at(path...).value()
+	return span{}, false
 }
 
 func wholeEvent(r *record, _ event.Ref) event.Value {
-	var b bytes.Buffer
-	if err := json.Indent(&b, r.raw, "", "  "); err != nil {
-		return event.Value{}
-	}
-	return event.Text(b.String())
+	return event.Text(indent(r.doc[r.at.start:r.at.end]))
 }
 
 // Subject names the object that the request is about; a request for a list, or
-// for no resource, leaves out what it does not have.
+// for no resource, leaves out what it does not have. It owns its memory.
 func (r *record) Subject() event.Subject {
-	ref := r.ObjectRef
-	s := event.Subject{Kind: kind(ref), Namespace: ref.Namespace, Name: ref.Name, APIVersion: ref.APIVersion}
-	if ref.APIGroup != "" {
-		s.APIVersion = ref.APIGroup + "/" + ref.APIVersion
+	group, version := r.text(r.apiGroup), r.text(r.apiVersion)
+	s := event.Subject{
+		Kind: r.targetKind(), Namespace: strings.Clone(r.text(r.namespace)), Name: strings.Clone(r.text(r.name)), APIVersion: strings.Clone(version),
+	}
+	if group != "" {
+		s.APIVersion = group + "/" + version
 	}
 	if s.Kind == "Namespace" {
 		s.Namespace = ""
 	}
-	if s.Name == "" && r.Verb == "create" && ref.Subresource == "" {
+	if s.Name == "" && r.is(r.verb, "create") && r.text(r.subresource) == "" {
 		// A generated name is known from the response only.
-		s.Name, _ = r.response.at("metadata", "name").text()
+		name, _ := r.responseObject().at("metadata", "name").text()
+		s.Name = strings.Clone(name)
 	}
 	return s
 }
 
-// kind returns the kind of a built-in resource. Of any other the audit event
-// does not tell the kind, so the resource stands in for it.
-func kind(ref objectRef) string {
-	if k, ok := kinds[ref.Resource]; ok && builtinGroup(ref.APIGroup) {
+// targetKind returns the kind of a built-in resource. Of any other the audit
+// event does not tell the kind, so the resource stands in for it.
+func (r *record) targetKind() string {
+	resource := r.text(r.resource)
+	if k, ok := kinds[resource]; ok && builtinGroup(r.text(r.apiGroup)) {
 		return k
 	}
-	return ref.Resource
+	return strings.Clone(resource)
 }
-
 func builtinGroup(group string) bool {
 	return slices.Contains([]string{"", "apps", "batch", "autoscaling", "policy"}, group) || strings.HasSuffix(group, ".k8s.io")
 }

@@ -3,13 +3,12 @@ package k8saudit
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
-// A scanner cuts JSON into values without decoding them. It sees brackets and
+// A scanner cuts JSON into values without judging them. It sees brackets and
 // strings only, so that neither the depth nor a fault of one value keeps it
-// from the next one; encoding/json judges each value that is decoded.
+// from the next one. It is for events that a [reader] refuses.
 type scanner struct {
 	data []byte
 	pos  int
@@ -22,10 +21,8 @@ type value struct {
 	depth int
 }
 
-var errUnfinished = errors.New("parse JSON: unexpected end")
-
 func (s *scanner) space() {
-	for s.pos < len(s.data) && bytes.IndexByte([]byte(" \t\r\n"), s.data[s.pos]) >= 0 {
+	for s.pos < len(s.data) && isSpace(s.data[s.pos]) {
 		s.pos++
 	}
 }
@@ -44,7 +41,7 @@ func (s *scanner) unexpected() error {
 	if s.space(); s.pos >= len(s.data) {
 		return errUnfinished
 	}
-	return fmt.Errorf("parse JSON: unexpected character %q", s.data[s.pos])
+	return badJSON("unexpected character %q", s.data[s.pos])
 }
 
 func (s *scanner) end() error {
@@ -98,17 +95,6 @@ func (s *scanner) scalar(start int) (value, error) {
 	}
 	s.pos = start + n
 	return value{raw: s.data[start:s.pos]}, nil
-}
-
-// array takes an array and yields its elements.
-func (s *scanner) array(yield func(value)) error {
-	return s.series('[', ']', func() error {
-		v, err := s.value()
-		if err == nil {
-			yield(v)
-		}
-		return err
-	})
 }
 
 // object takes an object and yields its members; name is as written, with its
@@ -216,10 +202,4 @@ func trim(v value) ([]byte, error) {
 		return out.Bytes(), fmt.Errorf("body left out: %w", errTooDeep)
 	}
 	return out.Bytes(), fmt.Errorf("body left out: %w", tooLarge(len(v.raw)))
-}
-
-var errTooDeep = fmt.Errorf("JSON nested deeper than %d levels", maxDepth)
-
-func tooLarge(size int) error {
-	return fmt.Errorf("event of %d bytes: the limit is %d", size, maxEvent)
 }

@@ -38,8 +38,15 @@ func NewReviewRequest(o *unstructured.Unstructured) (Request, error) {
 		return Request{}, errors.New("read AdmissionReview: request has neither object nor oldObject")
 	}
 	req := Request{
-		Operation: r.Operation, Kind: schema.GroupVersionKind(r.Kind), Resource: schema.GroupVersionResource(r.Resource),
+		UID: r.UID, Operation: r.Operation, Kind: schema.GroupVersionKind(r.Kind), Resource: schema.GroupVersionResource(r.Resource),
 		Subresource: r.SubResource, Namespace: r.Namespace, Name: r.Name, User: r.UserInfo, DryRun: r.DryRun != nil && *r.DryRun,
+		RequestSubresource: r.RequestSubResource,
+	}
+	if r.RequestKind != nil {
+		req.RequestKind = schema.GroupVersionKind(*r.RequestKind)
+	}
+	if r.RequestResource != nil {
+		req.RequestResource = schema.GroupVersionResource(*r.RequestResource)
 	}
 	var errs [3]error
 	req.Object, errs[0] = embedded("object", r.Object)

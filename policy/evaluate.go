@@ -21,14 +21,16 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
+	"github.com/kubeguardian/kubeguardian/policy/equivalent"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // maxAnnotationBytes is where the API server cuts an audit annotation.
 const maxAnnotationBytes = 10 << 10
 
-// An IncompleteError says that the time ran out before all policies that matter
-// were judged.
+// An IncompleteError says that the time ran out, or that there was no turn, before
+// all policies that matter were judged.
 type IncompleteError struct {
 	// Policies are the names of those that were not judged, in their order.
 	Policies []string
@@ -37,7 +39,7 @@ type IncompleteError struct {
 	// binding that denies.
 	Decided bool
 
-	cause error // of the context
+	cause error // of the context, or why there is no turn
 }
 
 // Error names the first policy that was not judged.
@@ -45,20 +47,22 @@ func (e *IncompleteError) Error() string {
 	return fmt.Sprintf("evaluate policy %q: %v", e.Policies[0], e.cause)
 }
 
-// Unwrap returns the error of the context.
+// Unwrap returns the error of the context, or why the policies got no turn.
 func (e *IncompleteError) Unwrap() error { return e.cause }
 
 // Evaluate judges a request: first by the policies with a binding that denies,
-// all of them, then by those that can only warn or audit. Once the request is
-// denied the latter are skipped: it is refused, nothing else matters, and they
-// may cost far more than the denial did. A policy that cannot be evaluated
-// violates according to its failurePolicy, as in the API server, whatever its
-// bindings. Within each of the two groups the violations are ordered by policy
+// which matter most should the time run out, then by those that can only warn or
+// audit. Whoever is denied hears all warnings, as from the API server. A policy
+// that cannot be evaluated violates according to its failurePolicy, as in the
+// API server, whatever its bindings. Within each of the two groups the violations are ordered by policy
 // name, then binding, then validation; there is one for each action of the
 // binding.
 //
 // When ctx ends first, Evaluate returns the violations of the policies that were
-// judged and an [*IncompleteError] that wraps the error of ctx.
+// judged and an [*IncompleteError] that wraps the error of ctx. The request must
+// then not be changed any more: a function that cannot be stopped may read it for
+// a while. While too many of these run, nothing is judged, and the error wraps
+// [deadline.ErrRunaways].
 func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, error) {
 	candidates := s.candidates(&req)
 	if len(candidates) == 0 {
@@ -67,23 +71,31 @@ func (s *Set) Evaluate(ctx context.Context, req Request) ([]finding.Violation, e
 	in := newInput(ctx, &req)
 	var out []finding.Violation
 	denied := false
-	for i, p := range candidates {
-		if denied && !p.denies {
-			break
-		}
-		found := p.violations(in)
-		if err := ctx.Err(); err != nil { // found may be of an evaluation that was cut
-			incomplete := &IncompleteError{Decided: denied || !p.denies, cause: err}
-			for _, p := range candidates[i:] {
-				incomplete.Policies = append(incomplete.Policies, p.name)
-			}
-			return out, incomplete
-		}
-		out = append(out, found...)
-		denied = denied || slices.ContainsFunc(found, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+	judged, err := deadline.Run(ctx, s.pool, deadline.Work[[]finding.Violation]{
+		Items: len(candidates),
+		Do: func(i int) ([]finding.Violation, error) {
+			found := candidates[i].violations(in)
+			return found, ctx.Err() // found may be of an evaluation that was cut
+		},
+		Take: func(_ int, found []finding.Violation) {
+			out = append(out, found...)
+			denied = denied || slices.ContainsFunc(found, func(v finding.Violation) bool { return v.Enforcement == "deny" })
+		},
+	})
+	if err == nil {
+		return out, nil
 	}
-	return out, nil
+	incomplete := &IncompleteError{Decided: denied || !candidates[judged].denies, cause: err}
+	for _, p := range candidates[judged:] {
+		incomplete.Policies = append(incomplete.Policies, p.name)
+	}
+	return out, incomplete
 }
+
+// Runaways returns how many evaluations go on, though nobody waits for them any
+// more: one function of CEL cannot be stopped. While they are as many as may be,
+// nothing is judged.
+func (s *Set) Runaways() int { return s.pool.Runaways() }
 
 // A Case is one request that several policies judge, one after the other. What
 // their expressions have in common is evaluated once. It belongs to one
@@ -371,7 +383,7 @@ func newInput(ctx context.Context, req *Request) *input {
 		namespaces: &namespaceCache{ctx: ctx, source: req.Namespaces},
 		params:     &paramSource{ctx: ctx, source: req.Params},
 		rights:     newRights(req.Authorizer),
-		interfaces: equivalentInterfaces(),
+		interfaces: equivalent.Interfaces(),
 	}
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
 	if (req.RequestKind.Empty() || req.RequestKind == req.Kind) && (req.RequestResource.Empty() || req.RequestResource == req.Resource) {
@@ -507,13 +519,17 @@ type namespaceCache struct {
 	namespace *corev1.Namespace
 	err       error
 	nameOnly  bool // who asks needs no more than the name
+	named     *corev1.Namespace
 }
 
 // Get implements [corelisters.NamespaceLister]. Its error is never a NotFound,
 // on which the library would turn to a client that does not exist.
 func (n *namespaceCache) Get(name string) (*corev1.Namespace, error) {
 	if n.nameOnly {
-		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}, nil
+		if n.named == nil || n.named.Name != name {
+			n.named = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelMetadataName: name}}}
+		}
+		return n.named, nil
 	}
 	if n.done {
 		return n.namespace, n.err

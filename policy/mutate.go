@@ -19,6 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/policy/equivalent"
 
 	"github.com/kubeguardian/kubeguardian/policy/normal"
 )
@@ -307,7 +308,7 @@ func (m *mutator) end(i invocation, err error) error {
 
 // become replaces the object, which the policies that follow see.
 func (m *mutator) become(object *unstructured.Unstructured) error {
-	object, err := convert(object, m.req.Object.GroupVersionKind())
+	object, err := equivalent.Convert(object, m.req.Object.GroupVersionKind())
 	if err != nil {
 		return fmt.Errorf("failed to convert object version: %w", err)
 	}

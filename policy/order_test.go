@@ -31,20 +31,20 @@ func set(t *testing.T, members ...member) *policy.Set {
 	return load(t, strings.Join(texts, "---\n"))
 }
 
-// TestDenialsComeFirst expects that policies that only warn or audit are
-// skipped when the request is denied anyway, and come last otherwise.
+// TestDenialsComeFirst expects that policies that only warn or audit come last,
+// and are judged even when the request is denied anyway.
 func TestDenialsComeFirst(t *testing.T) {
 	tests := []struct {
 		name    string
 		members []member
 		want    []string
 	}{
-		{"one denies", []member{{"a", "[Warn]", fails}, {"b", "[Audit]", fails}, {"c", "[Deny]", fails}}, []string{"deny c/c: nope"}},
+		{"one denies", []member{{"a", "[Warn]", fails}, {"b", "[Audit]", fails}, {"c", "[Deny]", fails}}, []string{"deny c/c: nope", "warn a/a: nope", "audit b/b: nope"}},
 		{"all denials", []member{{"a", "[Warn]", fails}, {"b", "[Deny, Audit]", fails}, {"c", "[Deny]", holds}, {"d", "[Deny]", fails}},
-			[]string{"deny b/b: nope", "audit b/b: nope", "deny d/d: nope"}},
+			[]string{"deny b/b: nope", "audit b/b: nope", "deny d/d: nope", "warn a/a: nope"}},
 		{"none denies", []member{{"a", "[Warn]", fails}, {"b", "[Deny]", holds}, {"c", "[Audit]", fails}}, []string{"warn a/a: nope", "audit c/c: nope"}},
 		{"a warning that cannot be evaluated denies", []member{{"a", "[Warn]", asking}, {"b", "[Warn]", fails}},
-			[]string{`deny a/a: failed to configure binding: look up namespace "shop": no namespaces are known`}},
+			[]string{`deny a/a: failed to configure binding: look up namespace "shop": no namespaces are known`, "warn b/b: nope"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -20,12 +20,11 @@
 //
 // # Where it differs from the API server
 //
-// All denials are reported, not only the first. Evaluate skips policies that can
-// only warn or audit for a request that is denied anyway. An object of another
-// version than a policy names is converted where the fields of both have the
-// same meaning; for other kinds that is a failure of the policy, because only
-// the API server can convert them, which it does before it calls a webhook. What
-// a mutation adds gets no defaults here.
+// All denials are reported, not only the first. An object of another version
+// than a policy names is converted where the fields of both have the same
+// meaning; for other kinds that is a failure of the policy, because only the API
+// server can convert them, which it does before it calls a webhook. What a
+// mutation adds gets no defaults here.
 package policy
 
 import (
@@ -38,6 +37,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -55,6 +55,7 @@ type Set struct {
 	index    map[target][]*Policy                // without wildcards; holds wildcard policies too, in the order of judging
 	wildcard map[admissionv1.Operation][]*Policy // for resources that no rule names
 	mutating []*mutatingPolicy                   // by name
+	pool     *deadline.Pool
 }
 
 // A target is what the index finds policies by. The subresource is left to the
@@ -91,6 +92,17 @@ func (p *Policy) Name() string { return p.name }
 
 // Annotation returns the annotation of the policy with this key, or "".
 func (p *Policy) Annotation(key string) string { return p.annotations[key] }
+
+// Enforced tells what each binding does about violations.
+func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
+	for _, p := range s.policies {
+		for _, b := range p.bindings {
+			for _, a := range b.actions {
+				tell(p.name, b.name, strings.ToLower(string(a)))
+			}
+		}
+	}
+}
 
 // Mutating returns the names of the mutating policies, in the order in which
 // they are applied.
@@ -134,6 +146,7 @@ func newSet(policies []*Policy, mutating []*mutatingPolicy) *Set {
 	slices.SortFunc(mutating, func(a, b *mutatingPolicy) int { return cmp.Compare(a.name, b.name) })
 	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.name, b.name) })
 	s := &Set{
+		pool:     deadline.NewPool(),
 		policies: policies,
 		mutating: mutating,
 		byName:   map[string]*Policy{},

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/kubeguardian/kubeguardian/policy/normal"
@@ -18,15 +19,17 @@ import (
 // A Request is what policies judge: one admission request. The objects are
 // only read.
 type Request struct {
+	UID         types.UID // empty: nobody has sent the request
 	Operation   admissionv1.Operation
 	Kind        schema.GroupVersionKind
 	Resource    schema.GroupVersionResource
 	Subresource string
 
-	// RequestKind and RequestResource are what the user asked for, when the API
-	// server has converted the object for a webhook; zero: Kind and Resource.
-	RequestKind     schema.GroupVersionKind
-	RequestResource schema.GroupVersionResource
+	// What the user asked for, when the API server has converted the object for a
+	// webhook; zero: Kind, Resource and Subresource.
+	RequestKind        schema.GroupVersionKind
+	RequestResource    schema.GroupVersionResource
+	RequestSubresource string
 
 	Namespace string // empty for a cluster-scoped object
 	Name      string

@@ -35,10 +35,8 @@ type Verdict struct {
 	Audit map[string]string
 }
 
-// Review judges a request by all policies, whether or not it is denied by the
-// first of them, and collects what goes to the audit log even when nothing is
-// violated. It costs more than [Set.Evaluate], which says whether a request
-// passes.
+// Review judges a request as [Set.Evaluate] does, and also collects what goes to
+// the audit log even when nothing is violated.
 //
 // When ctx ends first, Review returns the error of ctx and no verdict.
 func (s *Set) Review(ctx context.Context, req Request) (Verdict, error) {

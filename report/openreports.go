@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -47,7 +48,7 @@ type openSummary struct {
 type openReportItem struct {
 	Policy    string         `json:"policy"`
 	Category  string         `json:"category"`
-	Severity  string         `json:"severity"`
+	Severity  string         `json:"severity,omitempty"`
 	Result    string         `json:"result"`
 	Message   string         `json:"message"`
 	Source    string         `json:"source"`
@@ -83,6 +84,10 @@ func (OpenReports) Write(w io.Writer, r *Report) error {
 			"kubeguardian.dev/score": Points(*r.Score.Total, 100), "kubeguardian.dev/catalogue": r.Catalogue,
 		}
 	}
+	return writeOpenReports(w, reports)
+}
+
+func writeOpenReports(w io.Writer, reports map[string]*openReport) error {
 	for _, ns := range slices.Sorted(maps.Keys(reports)) {
 		text, err := yaml.Marshal(reports[ns])
 		if err != nil {
@@ -129,4 +134,50 @@ func (o *openReport) add(f finding.Finding) {
 		item.Timestamp = &openTimestamp{at.Unix(), int32(at.Sub(at.Truncate(time.Second)))}
 	}
 	o.Results = append(o.Results, item)
+}
+
+// Unjudged stands for the enforcement of what no policy could judge.
+const Unjudged = "unjudged"
+
+// WriteViolations writes the same of admission policies: what they would deny is a
+// failure, what they would only warn of or note a warning, and what they could not
+// judge, see [Unjudged], an error. The worst are shown.
+func (OpenReports) WriteViolations(w io.Writer, at time.Time, violations iter.Seq2[finding.Subject, finding.Violation]) error {
+	reports := map[string]*openReport{"": newOpenReport("")}
+	worst := map[string]map[string][]openReportItem{} // by namespace and result
+	for subject, v := range violations {
+		ns := subject.Namespace
+		if reports[ns] == nil {
+			reports[ns] = newOpenReport(ns)
+		}
+		if worst[ns] == nil {
+			worst[ns] = map[string][]openReportItem{}
+		}
+		item := openReportItem{
+			Policy: v.Policy, Category: "admission", Message: Plain(v.Message), Source: "kubeguardian",
+			Subjects:  []openSubject{{subject.APIVersion, subject.Kind, subject.Namespace, subject.Name}},
+			Timestamp: &openTimestamp{at.Unix(), int32(at.Nanosecond())},
+		}
+		sum := &reports[ns].Summary
+		switch v.Enforcement {
+		case "deny":
+			item.Result = "fail"
+			sum.Fail++
+		case Unjudged:
+			item.Result = "error"
+			sum.Error++
+		default:
+			item.Result = "warn"
+			sum.Warn++
+		}
+		if shown := worst[ns][item.Result]; len(shown) < openReportsShown {
+			worst[ns][item.Result] = append(shown, item)
+		}
+	}
+	for ns, r := range reports {
+		r.Metadata.Name = "kubeguardian-audit"
+		all := slices.Concat(worst[ns]["fail"], worst[ns]["error"], worst[ns]["warn"])
+		r.Results = all[:min(len(all), openReportsShown)]
+	}
+	return writeOpenReports(w, reports)
 }

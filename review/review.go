@@ -27,6 +27,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/source"
 )
 
@@ -45,11 +46,26 @@ type Reviewer struct {
 	given    given
 }
 
-// New returns a reviewer whose policies may ask for the known objects.
+// New returns a reviewer whose policies may ask for the known objects. When there
+// are ProviderResponses among them, policies that ask for external data get these
+// answers, and nobody is asked.
 func New(policies *engine.Set, known *inventory.Inventory) (*Reviewer, error) {
 	objects, err := source.NewObjects(slices.Collect(Contents(known.Objects()))...)
 	if err != nil {
 		return nil, fmt.Errorf("read what policies may ask for: %w", err)
+	}
+	var responses []*unstructured.Unstructured
+	for _, o := range known.Objects() {
+		if externaldata.IsGiven(o.Unstructured) {
+			responses = append(responses, o.Unstructured)
+		}
+	}
+	if len(responses) > 0 {
+		answers, err := externaldata.NewGiven(responses...)
+		if err != nil {
+			return nil, err
+		}
+		policies = policies.WithExternalData(answers)
 	}
 	return &Reviewer{policies: policies, known: known, given: given{objects}}, nil
 }
@@ -104,6 +120,9 @@ func (e *UnjudgedError) Error() string {
 
 // Hint says how to give what is missing.
 func (e *UnjudgedError) Hint() string {
+	if errors.Is(e.Err, externaldata.ErrNotAsked) {
+		return "give answers as ProviderResponses, or let kubeguardian review --ask-providers ask the Providers among the policies"
+	}
 	return "give namespaces, parameters and other objects that policies ask for by --context"
 }
 
@@ -129,13 +148,17 @@ func (r *Reviewer) Object(ctx context.Context, o *inventory.Object) ([]Violation
 	}
 	out := make([]Violation, 0, len(found))
 	for _, v := range found {
-		details := v.Details
-		if details == nil {
-			details = map[string]string{} // JSON has it as an object, always
-		}
-		out = append(out, Violation{v.Policy, v.Binding, v.Enforcement, subject, v.Message, details})
+		out = append(out, newViolation(subject, v))
 	}
 	return out, errors.Join(unjudged...)
+}
+
+func newViolation(subject finding.Subject, v finding.Violation) Violation {
+	details := v.Details
+	if details == nil {
+		details = map[string]string{} // JSON has it as an object, always
+	}
+	return Violation{v.Policy, v.Binding, v.Enforcement, subject, v.Message, details}
 }
 
 // judge lets policies change the object, as an API server does first, and then
@@ -153,19 +176,25 @@ func (r *Reviewer) judge(ctx context.Context, req policy.Request) ([]finding.Vio
 }
 
 // Mutated returns what policies make of an object, in the form in which an API
-// server shows it to policies.
+// server shows it to policies. The error joins an [*UnjudgedError] for each policy
+// that is left out.
 func (r *Reviewer) Mutated(ctx context.Context, o *inventory.Object) (*unstructured.Unstructured, error) {
 	req, err := r.request(o)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Source, err)
 	}
+	subject := subjectOf(o, &req)
+	var unjudged []error
+	req.Unjudged = func(policy string, err error) {
+		unjudged = append(unjudged, &UnjudgedError{policy, subject, err})
+	}
 	ctx, cancel := context.WithTimeout(ctx, maxTime)
 	defer cancel()
 	object, _, err := r.policies.Mutate(ctx, req)
 	if err != nil {
-		return nil, fmt.Errorf("%s: mutate %s: %w", o.Source, subjectOf(o, &req), err)
+		return nil, fmt.Errorf("%s: mutate %s: %w", o.Source, subject, err)
 	}
-	return object, nil
+	return object, errors.Join(unjudged...)
 }
 
 // Contents yields objects without their places, as policies see them.

@@ -1,26 +1,27 @@
 // Package rule evaluates Falco rules: it reads rule files, compiles them into
 // an immutable set, and matches the set against events.
 //
-// A file is parsed into items, conditions into syntax trees (parse.go); lists
-// are put into conditions as text and macros as trees; every field is resolved
-// and every operator checked when rules are loaded (compile.go), so that
-// matching (match.go) cannot fail.
+// A file is parsed into items (file.go, item.go), which later files change
+// (override.go, exception.go). Package condition parses their conditions; lists
+// are put into them as text and macros as trees, and every field is resolved and
+// every operator checked when rules are loaded (compile.go), so that matching
+// (match.go) cannot fail. Package match evaluates all conditions of a set at
+// once; package plain evaluates one, and explains it.
 package rule
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/kubeguardian/kubeguardian/alert"
-	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule/condition"
 )
 
 // A File is a rule file.
@@ -29,15 +30,23 @@ type File struct {
 	Data []byte
 }
 
-const maxFile = 1 << 20 // bytes of a rule file
+const (
+	maxFile = 1 << 20 // bytes of a rule file
+	maxWork = 1 << 30 // what a load may cost: bytes that are looked through for one list
+)
 
 // A spec is what the rule files of one load say, before conditions are parsed.
 type spec struct {
-	lists  named[list]
-	macros named[macro]
-	rules  named[ruleItem]
-	count  int // items read
-	errs   Errors
+	lists    named[list]
+	macros   named[macro]
+	rules    named[ruleItem]
+	count    int // items read
+	work     int // see maxWork
+	parts    []part
+	skipped  map[string]bool // rules of unknown sources
+	errs     Errors
+	warnings Errors
+	order    map[string]int // of the files
 }
 
 // A named holds the items of one kind in the order of their first definition.
@@ -64,35 +73,64 @@ type list struct {
 	name           string
 	items          []string
 	index, visible int // positions of the first and of the latest definition
+	used           bool
+	from           *item
 }
 
 type macro struct {
 	name           string
-	condition      *text
+	condition      *condition.Text
 	index, visible int
+	used           bool
+	from           *item
 }
 
 type ruleItem struct {
 	Rule
-	condition, output *text
+	condition, output *condition.Text
+	exceptions        []*exception
+	warnTypes         bool
+	skipUnknown       bool
+	visible           int
+	from              *item
 }
 
-func (s *spec) add(e *Error) {
-	if len(s.errs) < maxErrors {
-		s.errs = append(s.errs, e)
+func (s *spec) add(to *Errors, e *Error) {
+	if len(*to) < maxErrors {
+		*to = append(*to, e)
 	}
 }
 
-// lineBreak is what YAML takes for the end of a line.
-var lineBreak = regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]")
+// spend counts work, and reports false when there was too much: then a mistake
+// is reported for the item, once.
+func (s *spec) spend(it *item, n int) bool {
+	if s.work > maxWork {
+		return false
+	}
+	if s.work += n; s.work <= maxWork {
+		return true
+	}
+	it.wrong(it.node, "rules, lists and macros up to here are too large to be loaded")
+	return false
+}
+
+// sorted puts mistakes in the order of the files.
+func (s *spec) sorted(es Errors) Errors {
+	slices.SortStableFunc(es, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(s.order[a.File], s.order[b.File]), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return es
+}
 
 func (s *spec) read(f File) {
-	file := &sourceFile{name: f.Name}
+	if _, again := s.order[f.Name]; !again {
+		s.order[f.Name] = len(s.order)
+	}
 	if len(f.Data) > maxFile {
-		s.add(&Error{File: f.Name, Line: 1, Column: 1, Message: fmt.Sprintf("file is larger than %d bytes", maxFile)})
+		s.add(&s.errs, &Error{Code: "LOAD_ERR_FILE_READ", File: f.Name, Line: 1, Column: 1, Message: fmt.Sprintf("file is larger than %d bytes", maxFile)})
 		return
 	}
-	file.lines = lineBreak.Split(string(f.Data), -1)
+	file := newSourceFile(f, len(s.order))
 	documents := yaml.NewDecoder(bytes.NewReader(f.Data))
 	for {
 		var doc yaml.Node
@@ -101,7 +139,7 @@ func (s *spec) read(f File) {
 			return
 		}
 		if err != nil {
-			s.add(yamlError(file, err))
+			s.add(&s.errs, yamlError(file, err))
 			return
 		}
 		if len(doc.Content) == 0 {
@@ -121,20 +159,38 @@ func yamlError(file *sourceFile, err error) *Error {
 			line = n
 		}
 	}
-	return &Error{File: file.name, Line: line, Column: 1, Message: "parse YAML: " + message, Source: file.line(line)}
+	e := &Error{Code: "LOAD_ERR_YAML_PARSE", File: file.name, Line: line, Column: 1, Message: "parse YAML: " + message, Source: file.line(line)}
+	e.at = []location{{"rules content", "", line - 1, 0, file.offset(line, 1)}}
+	return e
 }
+
+// invalid is the code of a file whose structure is wrong.
+const invalid = "LOAD_ERR_YAML_VALIDATE"
 
 func (s *spec) readDocument(file *sourceFile, root *yaml.Node) {
 	root = resolve(root)
 	if isNull(root) {
 		return
 	}
+	it := &item{spec: s, file: file, node: root}
 	if root.Kind != yaml.SequenceNode {
-		s.add(nodeError(file, "", root, "want a list of rules, macros and lists"))
+		message := "Rules content is not yaml array of objects"
+		if root.Kind == yaml.ScalarNode {
+			message = "Rules content is not yaml"
+		}
+		it.fail(root, message)
 		return
 	}
 	for _, n := range root.Content {
-		if n = resolve(n); !isNull(n) {
+		n = resolve(n)
+		if !s.spend(it, 1000) {
+			return
+		}
+		switch {
+		case isNull(n):
+		case n.Kind != yaml.MappingNode:
+			it.fail(n, "Unexpected element type. Each element should be a yaml associative array.")
+		default:
 			s.readItem(file, n)
 		}
 	}
@@ -149,40 +205,24 @@ func resolve(n *yaml.Node) *yaml.Node {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
 
-func nodeError(file *sourceFile, item string, n *yaml.Node, message string) *Error {
-	return &Error{
-		File: file.name, Line: n.Line, Column: byteColumn(file.line(n.Line), n.Column) + 1,
-		Item: item, Message: message, Source: file.line(n.Line),
-	}
-}
-
 // itemKinds has the kinds of item, in the order in which Falco looks for their
 // keys, with all keys of each.
 var itemKinds = []struct {
 	name string
 	keys []string
+	read func(*item)
 }{
-	{"required_engine_version", nil},
-	{"required_plugin_versions", nil},
-	{"list", []string{"items", "append", "override"}},
-	{"macro", []string{"condition", "append", "override"}},
+	{"required_engine_version", nil, (*item).readEngineVersion},
+	{"required_plugin_versions", nil, (*item).readPluginVersions},
+	{"list", []string{"items", "append", "override"}, (*item).readList},
+	{"macro", []string{"condition", "append", "override"}, (*item).readMacro},
 	{"rule", []string{
 		"condition", "output", "desc", "priority", "source", "enabled", "tags", "exceptions", "append", "override",
 		"warn_evttypes", "skip-if-unknown-filter", "capture", "capture_duration",
-	}},
-}
-
-// unsupported has what Falco knows and this engine does not yet.
-var unsupported = []string{
-	"required_engine_version", "required_plugin_versions", "append", "override", "exceptions",
-	"warn_evttypes", "skip-if-unknown-filter", "capture", "capture_duration",
+	}, (*item).readRule},
 }
 
 func (s *spec) readItem(file *sourceFile, n *yaml.Node) {
-	if n.Kind != yaml.MappingNode {
-		s.add(nodeError(file, "", n, "want a rule, macro or list"))
-		return
-	}
 	it := &item{spec: s, file: file, node: n, values: map[string]*yaml.Node{}}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
@@ -193,218 +233,16 @@ func (s *spec) readItem(file *sourceFile, n *yaml.Node) {
 	}
 	for _, kind := range itemKinds {
 		if _, ok := it.values[kind.name]; ok {
-			it.read(kind.name, kind.keys)
+			s.count++
+			it.kind = kind.name
+			if len(kind.keys) > 0 {
+				it.name = it.scalar(kind.name)
+			}
+			it.unknownKeys(kind.keys)
+			kind.read(it)
 			return
 		}
 	}
-	it.fail(n, "unknown item: want a rule, macro or list")
-}
-
-// An item is one rule, macro or list while it is read.
-type item struct {
-	spec   *spec
-	file   *sourceFile
-	title  string
-	node   *yaml.Node
-	values map[string]*yaml.Node
-	failed bool
-}
-
-func (it *item) fail(n *yaml.Node, message string) {
-	it.failed = true
-	it.spec.add(nodeError(it.file, it.title, n, message))
-}
-
-func (it *item) read(kind string, keys []string) {
-	it.spec.count++
-	name := ""
-	if !slices.Contains(unsupported, kind) {
-		name = it.scalar(kind)
-		it.title = fmt.Sprintf("%s %q", kind, name)
-	}
-	for i := 0; i < len(it.node.Content); i += 2 {
-		key := it.node.Content[i]
-		switch known := key.Value == kind || slices.Contains(keys, key.Value); {
-		case !known:
-			it.fail(key, fmt.Sprintf("unknown key %q%s", key.Value, didYouMean(key.Value, keys)))
-		case slices.Contains(unsupported, key.Value):
-			it.fail(key, fmt.Sprintf("%q is not supported yet", key.Value))
-		}
-	}
-	switch kind {
-	case "list":
-		it.readList(name)
-	case "macro":
-		it.readMacro(name)
-	case "rule":
-		it.readRule(name)
-	}
-}
-
-// scalar returns the value of a key that must be there and not be empty.
-func (it *item) scalar(key string) string {
-	if n := it.scalarNode(key); n != nil {
-		return n.Value
-	}
-	return ""
-}
-
-func (it *item) scalarNode(key string) *yaml.Node {
-	n, ok := it.values[key]
-	switch {
-	case !ok:
-		it.fail(it.node, fmt.Sprintf("key %q is missing", key))
-	case n.Kind != yaml.ScalarNode:
-		it.fail(n, fmt.Sprintf("%q must be a single value", key))
-	case isNull(n) || strings.TrimSpace(n.Value) == "":
-		it.fail(n, fmt.Sprintf("%q must not be empty", key))
-	default:
-		return n
-	}
-	return nil
-}
-
-// strings returns the value of a key that holds a list of scalars.
-func (it *item) strings(key string) []string {
-	n := it.values[key]
-	if n.Kind != yaml.SequenceNode {
-		it.fail(n, fmt.Sprintf("%q must be a list", key))
-		return nil
-	}
-	var out []string
-	for _, e := range n.Content {
-		e = resolve(e)
-		if e.Kind != yaml.ScalarNode || isNull(e) || e.Value == "" {
-			it.fail(e, fmt.Sprintf("each of %q must be a single value that is not empty", key))
-			continue
-		}
-		out = append(out, e.Value)
-	}
-	return out
-}
-
-func (it *item) text(key string) *text {
-	if n := it.scalarNode(key); n != nil {
-		return newText(it.file, it.title, n)
-	}
-	return nil
-}
-
-var (
-	listName  = regexp.MustCompile(`^[^()"'\s=,]+$`)
-	macroName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_]*$`)
-)
-
-func (it *item) readList(name string) {
-	if name != "" && !listName.MatchString(name) {
-		it.fail(it.values["list"], "the name of a list must not contain blanks, quotes, parentheses, = or ,")
-	}
-	if _, ok := it.values["items"]; !ok {
-		it.fail(it.node, `key "items" is missing`)
-		return
-	}
-	n := it.spec.count
-	l := &list{name: name, items: it.strings("items"), index: n, visible: n}
-	if it.failed {
-		return
-	}
-	it.spec.lists.define(name, l, func(old *list) { old.items, old.visible = l.items, n })
-}
-
-func (it *item) readMacro(name string) {
-	if name != "" && !macroName.MatchString(name) {
-		it.fail(it.values["macro"], "the name of a macro must be letters, then letters, digits and _")
-	}
-	n := it.spec.count
-	m := &macro{name: name, condition: it.text("condition"), index: n, visible: n}
-	if m.condition == nil || name == "" {
-		return
-	}
-	it.spec.macros.define(name, m, func(old *macro) { old.condition, old.visible = m.condition, n })
-}
-
-func (it *item) readRule(name string) {
-	rules := &it.spec.rules
-	if name == "" {
-		return
-	}
-	if it.isSwitch() {
-		on := it.enabled()
-		if old := rules.byName[name]; old != nil {
-			old.Enabled = on
-		} else {
-			it.fail(it.node, `rule is switched by "enabled" but is not defined before`)
-		}
-		return
-	}
-	r := it.rule(name)
-	if it.failed {
-		return
-	}
-	rules.define(name, r, func(old *ruleItem) {
-		if old.Source != r.Source {
-			it.fail(it.node, fmt.Sprintf("rule is defined again with source %q; it was %q", r.Source, old.Source))
-		}
-		*old = *r
-	})
-}
-
-// isSwitch reports whether the item only switches an earlier rule on or off.
-func (it *item) isSwitch() bool {
-	for _, key := range []string{"condition", "output", "desc", "priority"} {
-		if _, ok := it.values[key]; ok {
-			return false
-		}
-	}
-	_, ok := it.values["enabled"]
-	return ok
-}
-
-func (it *item) rule(name string) *ruleItem {
-	r := &ruleItem{Rule: Rule{Name: name, File: it.file.name, Line: it.node.Line}}
-	r.Desc = strings.TrimSpace(it.scalar("desc"))
-	r.condition, r.output = it.text("condition"), it.text("output")
-	r.Source, r.Enabled = it.source(), it.enabled()
-	if _, ok := it.values["tags"]; ok {
-		r.Tags = it.strings("tags")
-		slices.Sort(r.Tags)
-		r.Tags = slices.Compact(r.Tags)
-	}
-	if n := it.scalarNode("priority"); n != nil {
-		p, err := alert.ParsePriority(n.Value)
-		if err != nil {
-			it.fail(n, err.Error())
-		}
-		r.Priority = p
-	}
-	return r
-}
-
-// source returns the source of a rule. Falco takes a missing one for syscall.
-func (it *item) source() string {
-	known := strings.Join(event.Sources(), ", ")
-	if _, ok := it.values["source"]; !ok {
-		it.fail(it.node, fmt.Sprintf(`key "source" is missing, which means syscall; supported: %s`, known))
-		return ""
-	}
-	n := it.scalarNode("source")
-	if n == nil {
-		return ""
-	}
-	if !slices.Contains(event.Sources(), n.Value) {
-		it.fail(n, fmt.Sprintf("source %q is not supported; supported: %s", n.Value, known))
-	}
-	return n.Value
-}
-
-func (it *item) enabled() bool {
-	n, ok := it.values["enabled"]
-	if !ok {
-		return true
-	}
-	var on bool
-	if err := n.Decode(&on); err != nil {
-		it.fail(n, `"enabled" must be true or false`)
-	}
-	return on
+	it.kind = "rules content item"
+	it.warn("LOAD_UNKNOWN_ITEM", n, "Unknown top level item")
 }

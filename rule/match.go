@@ -1,10 +1,10 @@
 package rule
 
 import (
-	"sync"
-
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule/condition"
+	"github.com/kubeguardian/kubeguardian/rule/match"
 )
 
 // A Rule is what a rule file says of a rule.
@@ -31,16 +31,45 @@ const (
 // A Set is a compiled set of rules. It is immutable and safe for concurrent
 // use.
 type Set struct {
-	rules []*compiledRule
-	refs  []event.Ref // by slot
-	pool  sync.Pool   // of *slots
+	rules    []*compiledRule
+	programs map[string]program // by source
+	spec     *spec              // for the places of checks
+	warnings Errors
 }
 
 type compiledRule struct {
 	Rule
-	condition matcher
+	condition condition.Expr
 	output    []segment
-	fields    []int // slots of the output fields of an alert
+	fields    []*condition.Input // output fields of an alert
+	extras    []extra
+	live      bool // enabled and urgent enough
+	from      *ruleItem
+}
+
+type extra struct {
+	name   string
+	format []segment
+}
+
+// A program is the rules of one source that can match.
+type program struct {
+	conditions *match.Set
+	rules      []*compiledRule
+}
+
+func (s *Set) build() {
+	rules, conditions := map[string][]*compiledRule{}, map[string][]condition.Expr{}
+	for _, r := range s.rules {
+		if r.live {
+			rules[r.Source] = append(rules[r.Source], r)
+			conditions[r.Source] = append(conditions[r.Source], r.condition)
+		}
+	}
+	s.programs = map[string]program{}
+	for source, of := range rules {
+		s.programs[source] = program{match.New(conditions[source]), of}
+	}
 }
 
 // Rules lists the rules in the order of their first definition, disabled ones
@@ -53,101 +82,24 @@ func (s *Set) Rules() []Rule {
 	return rules
 }
 
+// Warnings lists what is suspect in the rule files, in their order.
+func (s *Set) Warnings() Errors { return s.warnings }
+
 // Match returns the alerts that the rules raise for an event, in the order of
 // the rules.
 func (s *Set) Match(e *event.Event, mode Mode) []alert.Alert {
-	sl, ok := s.pool.Get().(*slots)
+	p, ok := s.programs[e.Source]
 	if !ok {
-		sl = &slots{refs: s.refs, values: make([]event.Value, len(s.refs)), known: make([]bool, len(s.refs))}
+		return nil
 	}
-	sl.event = e
 	var alerts []alert.Alert
-	for _, r := range s.rules {
-		if !r.Enabled || r.Source != e.Source || !r.condition.match(sl) {
-			continue
-		}
-		alerts = append(alerts, r.alert(sl))
+	run := p.conditions.Begin(e)
+	for i := run.Next(); i >= 0; i = run.Next() {
+		alerts = append(alerts, p.rules[i].alert(e, run))
 		if mode == First {
 			break
 		}
 	}
-	sl.reset()
-	s.pool.Put(sl)
+	run.End()
 	return alerts
-}
-
-// slots holds the values of one event that have been asked for.
-type slots struct {
-	event  *event.Event
-	refs   []event.Ref
-	values []event.Value
-	known  []bool
-}
-
-func (s *slots) get(i int) event.Value {
-	if !s.known[i] {
-		s.values[i], s.known[i] = s.event.Value(s.refs[i]), true
-	}
-	return s.values[i]
-}
-
-func (s *slots) reset() {
-	s.event = nil
-	clear(s.values)
-	clear(s.known)
-}
-
-// A matcher is a compiled condition.
-type matcher interface{ match(*slots) bool }
-
-type (
-	allOf []matcher
-	anyOf []matcher
-	not   struct{ kid matcher }
-)
-
-func (kids allOf) match(s *slots) bool {
-	for _, kid := range kids {
-		if !kid.match(s) {
-			return false
-		}
-	}
-	return true
-}
-
-func (kids anyOf) match(s *slots) bool {
-	for _, kid := range kids {
-		if kid.match(s) {
-			return true
-		}
-	}
-	return false
-}
-
-func (n not) match(s *slots) bool { return !n.kid.match(s) }
-
-// A constCheck tests a field. A missing field fails every test, != too.
-type constCheck struct {
-	slot int
-	test func(event.Value) bool
-}
-
-func (c *constCheck) match(s *slots) bool {
-	v := s.get(c.slot)
-	return !v.Missing() && c.test(v)
-}
-
-// A fieldCheck compares two fields. It is false if either is missing.
-type fieldCheck struct {
-	left, right int
-	compare     func(left, right event.Value) bool
-}
-
-func (c *fieldCheck) match(s *slots) bool {
-	left := s.get(c.left)
-	if left.Missing() {
-		return false
-	}
-	right := s.get(c.right)
-	return !right.Missing() && c.compare(left, right)
 }

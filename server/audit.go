@@ -1,9 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -44,14 +46,20 @@ func (a standing) Evaluate(ctx context.Context, req policy.Request) ([]finding.V
 	}
 	var mu sync.Mutex
 	var unjudged []error
-	req.Params = a.s.sources.params
+	req.Params = a.s.sources.watched
 	req.Unjudged = func(policy string, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		unjudged = append(unjudged, fmt.Errorf("policy %q cannot judge: %w", policy, err))
 	}
 	violations, err := set.Evaluate(ctx, req)
-	return violations, errors.Join(append(unjudged, err)...)
+	own, nativeErr := a.s.judgeNative(ctx, req)
+	for _, v := range own { // a policy of files may be a native one too
+		if !slices.ContainsFunc(violations, func(w finding.Violation) bool { return reflect.DeepEqual(v, w) }) {
+			violations = append(violations, v)
+		}
+	}
+	return violations, errors.Join(append(unjudged, err, nativeErr)...)
 }
 
 // auditPoint is the enforcement point at which Gatekeeper's constraints judge
@@ -80,8 +88,24 @@ func (s *Server) audit(ctx context.Context, inv *inventory.Inventory, full bool)
 	}
 	s.state.update(func(st *state) { st.audited = audited{result, time.Now()} })
 	s.metrics.audited(result)
-	s.log.Debug("audited the cluster", "objects", result.Objects, "judged", result.Judged, "violations", len(result.Violations),
+	s.summaries.write(ctx, s.force.Load(), &result)
+	s.log.Debug("audited the cluster", "objects", result.Objects, "judged", result.Judged, "violating", len(result.Found),
 		"failures", len(result.Failures), "took", time.Since(start))
+}
+
+// readiness returns what the policies in force that do not deny would have denied,
+// and since when that is counted.
+func (s *Server) readiness(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
+	held, err := s.store.Readiness(ctx, days, time.Now())
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	since, err := s.store.HeldSince(ctx)
+	now := s.force.Load()
+	if now == nil {
+		return nil, since, cmp.Or(err, errPoliciesUnread)
+	}
+	return finding.InForce(held, now.set.Enforced()), since, err
 }
 
 // lastAudit returns what the last audit said, for the page.

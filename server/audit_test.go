@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
 
@@ -67,5 +69,41 @@ func TestAudit(t *testing.T) {
 	r.audit(t.Context(), fewer, false)
 	if _, metrics := r.page("/metrics"); strings.Contains(metrics, "kubeguardian_audit_violations{") {
 		t.Error("what is gone still violates")
+	}
+}
+
+// TestReadiness expects a policy that does not deny to be listed with what it would
+// have denied, and not what denies.
+func TestReadiness(t *testing.T) {
+	r := startWith(t, strings.Replace(template, "match:", "enforcementAction: dryrun, match:", 1)+
+		native("Validating", "quiet", "validations: [{expression: 'true'}]", "validationActions: [Warn, Audit]")+
+		native("Validating", "strict", "validations: [{expression: 'true'}]", "validationActions: [Deny]"))
+	inv := podsIn(t, "shop")
+	r.read(inv)
+	if _, body := r.webhook("/admit", podReview("alice", `"labels":{}`, "nginx")); !strings.Contains(body, `"allowed":true`) {
+		t.Fatalf("admission: %s", body)
+	}
+	var page struct {
+		Since time.Time
+		Items []finding.Readiness
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		code, body := r.page("/api/v1/admission/readiness")
+		if err := json.Unmarshal([]byte(body), &page); err != nil || code != 200 {
+			t.Fatalf("%d %s: %v", code, body, err)
+		}
+		if page.Items[0].Requests > 0 {
+			break
+		}
+	}
+	if len(page.Items) != 2 || page.Since.IsZero() {
+		t.Fatalf("readiness = %+v", page)
+	}
+	owned, quiet := page.Items[0], page.Items[1]
+	if owned.Enforced != (finding.Enforced{Policy: "OwnedPod", Binding: "all", Enforcement: "dryrun"}) || owned.Requests != 1 || owned.Users[0].User != "alice" || owned.Samples[0].Message != "say whose it is" {
+		t.Errorf("would have denied %+v", owned)
+	}
+	if quiet.Enforced != (finding.Enforced{Policy: "quiet", Binding: "quiet", Enforcement: "warn"}) || quiet.Requests != 0 {
+		t.Errorf("would have denied %+v", quiet)
 	}
 }

@@ -12,18 +12,30 @@ import (
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
-// auditInFlight bounds the batches of audit events in memory: each may have 256
-// MiB, and the API server sends a refused one again.
-const auditInFlight = 4
+// Bounds on the batches of audit events in memory. The API server sends a
+// refused one again.
+const (
+	auditBatches = 8
+	auditBytes   = 64 << 20
+)
 
 // detect runs a batch of audit events through the rules. It returns nil only
 // when the alerts are on disk: the API server sends the batch again otherwise,
 // and the ids of the alerts keep a batch that comes twice from counting twice.
 func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
-	newest := time.Time{}
+	newest, now := time.Time{}, time.Now()
+	rules, mode := s.rules.Load(), rule.First // a batch sees one set
+	if s.cfg.Detection.Match == "all" {
+		mode = rule.All
+	}
 	for _, e := range events {
-		alerts = append(alerts, s.rules.Match(e, rule.First)...)
+		e.Num = s.audited.Add(1)
+		if delay, ours := s.beats.saw(e, now); ours {
+			s.metrics.auditDelay.Observe(delay.Seconds())
+		}
+		s.enrich.Enrich(e)
+		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}
@@ -48,8 +60,12 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	return nil
 }
 
-// auditCollector exports the counters of the audit receiver.
-type auditCollector struct{ receiver *k8saudit.Receiver }
+// auditCollector exports the counters of what receives the audit log.
+type auditCollector struct {
+	receiver *k8saudit.Receiver
+	tails    []*k8saudit.Tail
+	files    []string // of the tails
+}
 
 // Describe is prometheus.Collector.
 func (c auditCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
@@ -62,8 +78,30 @@ func (c auditCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
 	}
 	emit("batches_total", "Batches of audit events handled.", n.Batches)
-	emit("events_total", "Audit events handled.", n.Events)
-	emit("events_malformed_total", "Items in batches that are no audit event, or lost a body over the limits.", n.Malformed)
+	faults, events := n.Faults, n.Events
+	perFile := func(name, help string, kind prometheus.ValueType, value func(k8saudit.TailCounters) float64) {
+		desc := prometheus.NewDesc("kubeguardian_audit_file_"+name, help, []string{"file"}, nil)
+		for i, t := range c.tails {
+			ch <- prometheus.MustNewConstMetric(desc, kind, value(t.Counters()), c.files[i])
+		}
+	}
+	for _, t := range c.tails {
+		counters := t.Counters()
+		faults, events = faults.Plus(counters.Faults), events+counters.Events
+	}
+	perFile("gaps_total", "Times that a file of the audit log was gone before it was read to its end.", prometheus.CounterValue, func(c k8saudit.TailCounters) float64 { return float64(c.Gaps) })
+	perFile("failures_total", "Times that a file of the audit log could not be read, or its events not be handled, and were tried again.", prometheus.CounterValue, func(c k8saudit.TailCounters) float64 { return float64(c.Failed) })
+	perFile("end_timestamp_seconds", "When the end of the live file was reached last.", prometheus.GaugeValue, func(c k8saudit.TailCounters) float64 {
+		if c.Read.IsZero() {
+			return 0
+		}
+		return float64(c.Read.UnixMilli()) / 1000
+	})
+	emit("events_total", "Audit events handled.", events)
+	malformed := prometheus.NewDesc("kubeguardian_audit_events_malformed_total", "Items that are no audit event, or lost a body, by cause; foreign ones are of another log.", []string{"cause"}, nil)
+	for cause, value := range faults.ByCause() {
+		ch <- prometheus.MustNewConstMetric(malformed, prometheus.CounterValue, float64(value), cause)
+	}
 	rejected := prometheus.NewDesc("kubeguardian_audit_batches_rejected_total", "Batches of audit events refused, by cause.", []string{"cause"}, nil)
 	for cause, value := range map[string]uint64{
 		"method": n.Rejected.Method, "media_type": n.Rejected.MediaType, "too_large": n.Rejected.TooLarge,

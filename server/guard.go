@@ -153,12 +153,17 @@ func (s *Server) news(before *error, err error) {
 	*before = err
 }
 
-// raise stores an alert of the server about itself, once for each event.
+// raise stores an alert of the server about its webhook, once for each event.
 func (s *Server) raise(ctx context.Context, priority alert.Priority, rule, event, output string) {
+	subject := finding.Subject{APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfiguration", Name: admission.ConfigurationName}
+	s.raiseAbout(ctx, subject, priority, rule, event, output)
+}
+
+func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priority alert.Priority, rule, event, output string) {
 	a := alert.Alert{
 		ID: alert.NewID("kubeguardian", event, rule), Time: time.Now().UTC(), Rule: rule, Priority: priority,
 		Source: "kubeguardian", Output: output, OutputFields: map[string]any{"cluster": s.cfg.Cluster}, Tags: []string{"kubeguardian"}, Cluster: s.cfg.Cluster,
-		Subject: finding.Subject{APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfiguration", Name: admission.ConfigurationName},
+		Subject: subject,
 	}
 	added, err := s.store.AddAlerts(ctx, []alert.Alert{a})
 	if s.stored(err) != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/policy/image"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -36,11 +36,23 @@ type metrics struct {
 	lostDecisions prometheus.Counter
 	unjudged      *prometheus.CounterVec
 
+	auditBlind prometheus.Gauge
+	auditBeat  prometheus.Gauge
+	auditDelay prometheus.Histogram
+
+	reloads     *prometheus.CounterVec
+	rulesFailed prometheus.Gauge
+
+	inForce      *prometheus.GaugeVec
+	policyErrors *prometheus.GaugeVec
+
 	violations    *prometheus.GaugeVec
 	auditFailures prometheus.Gauge
+
+	providerFailures *prometheus.CounterVec
 }
 
-func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func() time.Time) *metrics {
+func newMetrics(version string, auditLog auditCollector, images *image.Verifier, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -72,16 +84,47 @@ func newMetrics(version string, receiver *k8saudit.Receiver, authorityEnds func(
 		Namespace: "kubeguardian", Name: "authority_expiry_timestamp_seconds",
 		Help: "When the oldest certificate authority of the webhooks expires.",
 	}, func() float64 { return float64(authorityEnds().Unix()) })
+	stuck := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "kubeguardian", Name: "admission_runaway_evaluations",
+		Help: "Evaluations that go on after their time, because a function of Rego or CEL cannot be stopped.",
+	}, func() float64 { return float64(runaways()) })
 	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
 	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
 	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
+	m.inForce = gauge("policies", "Policies and what belongs to them, in force or not.", "kind", "source", "in_force")
+	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
+	m.reloads = counter("rules_reloads_total", "Times that changed rule files were loaded, by result.", "result")
+	m.reloads.WithLabelValues("loaded")
+	m.reloads.WithLabelValues("refused")
+	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
+	m.registry.MustRegister(m.reloads, m.rulesFailed)
+	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
+	m.auditBlind = gauge("audit_blind", "1 when requests to the API server do not appear in the audit log.").WithLabelValues()
+	m.auditBeat = gauge("audit_heartbeat_timestamp_seconds", "When a request of our own was seen in the audit log last.").WithLabelValues()
+	m.auditDelay = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "kubeguardian", Name: "audit_delay_seconds", Help: "From a request of our own until it was seen in the audit log.",
+		Buckets: prometheus.ExponentialBuckets(0.125, 2, 10),
+	})
+	m.registry.MustRegister(auditLog, m.auditBlind, m.auditBeat, m.auditDelay)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.violations, m.auditFailures, expiry, build, auditCollector{receiver}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// auditSeen notes whether requests appear in the audit log, and when one did
+// last.
+func (m *metrics) auditSeen(blind bool, last time.Time) {
+	m.auditBlind.Set(0)
+	if blind {
+		m.auditBlind.Set(1)
+	}
+	if !last.IsZero() {
+		m.auditBeat.Set(float64(last.UnixMilli()) / 1000)
+	}
 }
 
 // decided counts a decision. A denial of a dry run denied nothing: the label
@@ -102,16 +145,17 @@ func (m *metrics) alerted(alerts []alert.Alert) {
 }
 
 // audited counts objects: one that violates a policy by two bindings, or in two
-// ways, counts once. The violations of an object follow each other.
+// ways, counts once.
 func (m *metrics) audited(result audit.Result) {
 	type violated struct{ policy, enforcement string }
-	last := map[violated]finding.Subject{}
 	m.violations.Reset()
-	for _, v := range result.Violations {
-		key := violated{v.Policy, v.Enforcement}
-		if seen, ok := last[key]; !ok || seen != v.Subject {
-			m.violations.WithLabelValues(v.Policy, v.Enforcement).Inc()
-			last[key] = v.Subject
+	for _, found := range result.Found {
+		seen := map[violated]bool{}
+		for _, v := range found.Violations {
+			if key := (violated{v.Policy, v.Enforcement}); !seen[key] {
+				seen[key] = true
+				m.violations.WithLabelValues(v.Policy, v.Enforcement).Inc()
+			}
 		}
 	}
 	m.auditFailures.Set(float64(len(result.Failures)))

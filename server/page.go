@@ -24,7 +24,7 @@ func (s *Server) buildPage(context.Context) error {
 	s.page, err = web.New(web.Options{
 		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
 		Alerts: s.store, Decisions: s.store, Findings: s.store,
-		Posture: s.posture, Audit: s.lastAudit, Health: s.health, Log: s.log,
+		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
 }
@@ -39,9 +39,10 @@ func (s *Server) posture() (control.Score, []control.Fix, time.Time) {
 func (s *Server) health() web.Health {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
+	events, _ := s.auditEvents()
 	h := web.Health{
 		LastAuditEvent: s.state.lastEvent,
-		AuditEvents:    int64(s.receiver.Counters().Events),
+		AuditEvents:    int64(events),
 		Admission:      s.cfg.Admission.Enabled && s.state.registered == nil,
 		Problems:       []string{},
 	}
@@ -54,9 +55,11 @@ func (s *Server) health() web.Health {
 		h.Admission = h.Admission && s.state.blind.IsZero()
 		h.Problems = append(h.Problems, s.state.guarded()...)
 	}
+	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}
+	h.Problems = append(h.Problems, s.force.Load().problems()...)
 	switch contact := s.state.contact; {
 	case s.state.inventory == nil:
 		h.Problems = append(h.Problems, "The cluster has not been read yet.")

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/kubeguardian/kubeguardian/web"
 )
 
 // small answers like an API server that has one ConfigMap and whose only user
@@ -52,11 +54,17 @@ func small(t *testing.T) *rest.Config {
 // startWith starts a server with policies of its own.
 func startWith(t *testing.T, text string) *running {
 	t.Helper()
+	return startBeside(t, text, "")
+}
+
+// startBeside is startWith for one that has more fields of admission.
+func startBeside(t *testing.T, text, more string) *running {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "policies.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q]}\n", file))
+	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q]%s}\n", file, more))
 	opts.Cluster = small(t)
 	return start(t, opts)
 }
@@ -149,5 +157,46 @@ func TestPoliciesThatReadTheCluster(t *testing.T) {
 	r.read(podsIn(t))
 	if _, body := r.webhook("/admit", review); !strings.Contains(body, `"allowed":true`) || strings.Contains(body, "not judged") {
 		t.Errorf("after the other is gone: %s", body)
+	}
+}
+
+// TestSettings: policies are enforced as a file of settings says.
+func TestSettings(t *testing.T) {
+	const head = "apiVersion: kubeguardian.dev/v1alpha1\nkind: PolicySettings\n"
+	privileged := strings.Replace(podReview("alice", `"labels":{}`, "nginx:1"), `"image":"nginx:1"`, `"image":"nginx:1","securityContext":{"privileged":true}`, 1)
+	for settings, want := range map[string]string{
+		"enforcement: {default: dryrun}":                                          `"allowed":true`,
+		"enforcement: {default: dryrun, policies: {privileged-containers: deny}}": "[privileged-containers] privileged containers: main",
+	} {
+		r := start(t, options(t, t.TempDir(), fmt.Sprintf("admission: {settings: %q}\n", write(t, head+settings))))
+		if _, body := r.webhook("/admit", privileged); !strings.Contains(body, want) || strings.Contains(body, `"warnings"`) {
+			t.Errorf("%s: %s, want %s", settings, body, want)
+		}
+	}
+	file := write(t, head+"parameters: {none: 1}")
+	if _, err := New(t.Context(), options(t, t.TempDir(), fmt.Sprintf("admission: {settings: %q}\n", file))); err == nil || !strings.Contains(err.Error(), file+`:3: parameters: no policy has a parameter "none"`) {
+		t.Errorf("New = %v", err)
+	}
+}
+
+// TestListedPolicies: mutators that contradict each other are shown as disabled.
+func TestListedPolicies(t *testing.T) {
+	mutator := func(name, location string) string {
+		return fmt.Sprintf("apiVersion: mutations.gatekeeper.sh/v1\nkind: Assign\nmetadata: {name: %s}\nspec: {applyTo: [{groups: [''], versions: [v1], kinds: [Pod]}], location: '%s', parameters: {assign: {value: a}}}\n---\n", name, location)
+	}
+	r := startWith(t, template+mutator("one", "spec.x.y")+mutator("other", "spec.x[name: a].y")+mutator("third", "spec.z"))
+	code, body := r.page("/api/v1/policies")
+	var page web.Policies
+	if err := json.Unmarshal([]byte(body), &page); err != nil || code != 200 || len(page.Items) != 5 {
+		t.Fatalf("%d %s: %v", code, body, err)
+	}
+	for _, p := range page.Items {
+		disabled := p.Name == "one" || p.Name == "other"
+		if (p.Enforced == "nobody") != disabled || (len(p.Errors) > 0) != disabled || !strings.HasSuffix(p.Source, "policies.yaml") {
+			t.Errorf("%+v", p)
+		}
+	}
+	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, `kubeguardian_policies{in_force="false",kind="Assign",source="files"} 2`) {
+		t.Error("metrics do not count what is disabled")
 	}
 }

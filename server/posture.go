@@ -1,7 +1,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +33,7 @@ type state struct {
 	informed   *informed            // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
+	auditBlind time.Time            // since when requests do not appear in the audit log; zero: they do
 	contact    time.Time            // when the API server answered last
 	storing    error                // why alerts or findings could not be stored the last time
 	started    bool                 // scanned and registered, once
@@ -80,7 +80,7 @@ func (s *Server) watch(ctx context.Context) error {
 			replace(changes, inv)
 		})
 	}()
-	tick := time.NewTicker(s.cfg.Scan.Interval)
+	tick := time.NewTicker(s.interval())
 	defer tick.Stop()
 	var inv *inventory.Inventory
 	full := true // judge all, whether or not it has changed
@@ -94,14 +94,18 @@ func (s *Server) watch(ctx context.Context) error {
 			}
 			return fmt.Errorf("watch cluster: %w", err)
 		case inv = <-changes:
+		case <-s.changed.audit:
+			full = true
 		case <-tick.C:
 			full = true
 		}
 		start := time.Now()
 		if inv != nil {
 			s.scan(ctx, inv)
-			s.audit(ctx, inv, full)
-			full = false
+			if s.force.Load() != nil {
+				s.audit(ctx, inv, full)
+				full = false
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -111,21 +115,23 @@ func (s *Server) watch(ctx context.Context) error {
 	}
 }
 
+// interval is the time after which all is judged anew. What was judged by the
+// answers of providers must not count much longer than these are kept.
+func (s *Server) interval() time.Duration {
+	if now := s.force.Load(); now == nil || !now.set.AsksProviders() {
+		return s.cfg.Scan.Interval
+	}
+	return min(s.cfg.Scan.Interval, max(s.cfg.Admission.ExternalData.CacheTTL, time.Minute))
+}
+
 // read makes an inventory what the cluster is now. It is called once at a time.
 func (s *Server) read(inv *inventory.Inventory) {
-	s.state.mu.RLock()
-	before := cmp.Or(s.state.informed, &informed{Set: s.policies})
-	s.state.mu.RUnlock()
-	now, err := before.with(inv)
-	if err != nil { // policies go on with what was seen before
-		s.log.Error("policies do not see what has changed in the cluster", "error", err)
+	s.changed.mu.Lock()
+	defer s.changed.mu.Unlock()
+	s.state.update(func(st *state) { st.inventory, st.contact = inv, time.Now() })
+	if now := s.force.Load(); now != nil {
+		s.inform(now)
 	}
-	s.state.update(func(st *state) {
-		st.inventory, st.contact = inv, time.Now()
-		if err == nil {
-			st.informed = now
-		}
-	})
 }
 
 // replace puts inv into a channel of one, in place of an older one.
@@ -214,6 +220,7 @@ func (s *Server) prune(ctx context.Context) error {
 	for {
 		now := time.Now()
 		deleted, err := s.store.Prune(ctx, now.Add(-s.cfg.Retention.Alerts), now.Add(-s.cfg.Retention.Decisions))
+		err = errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-s.cfg.Retention.Readiness)))
 		switch {
 		case ctx.Err() != nil:
 			return nil

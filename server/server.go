@@ -15,20 +15,28 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/image"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/web"
@@ -52,11 +60,25 @@ type Server struct {
 	rest   *rest.Config
 	client kubernetes.Interface
 
-	policies  *engine.Set // what admission enforces
-	sources   sources     // what policies ask for besides the object
+	artifacts *artifact.Client // where policies may come from
+	images    *image.Verifier
+	files     []policy.File           // policies that the configuration names
+	settings  *setting.Settings       // of those, and of the cluster's beside them; may be nil
+	loader    engine.Loader           // of both
+	named     []web.Policy            // what is in files
+	policies  *engine.Set             // those of files, loaded
+	force     atomic.Pointer[inForce] // what admission enforces now; nil: not known yet
+	cluster   *clusterpolicy.Watcher  // nil: policies come from files alone
+	changed   policiesChanged
+	sources   sources              // what policies ask for besides the object
+	providers *externaldata.Client // of the policies in force
+	silence   rate.Sometimes       // of what is said of providers
 	auditor   *audit.Auditor
-	defining  *policy.Set // the built-in policies, which define controls
-	rules     *rule.Set
+	summaries summaries                // of audits, for constraints of the cluster
+	defining  *policy.Set              // the built-in policies, which define controls
+	rules     atomic.Pointer[rule.Set] // replaced when its files change
+	rulesSeen [32]byte                 // what its files were when New loaded them
+	enrich    *enrichment.Enricher     // of audit events, for the rules
 	catalogue *control.Catalogue
 
 	store        *store.Store
@@ -65,6 +87,9 @@ type Server struct {
 	heartbeat    *admission.Heartbeat
 	breakGlass   *admission.BreakGlass
 	receiver     *k8saudit.Receiver
+	tails        []*k8saudit.Tail
+	beats        auditBeats
+	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
 	metrics      *metrics
 	state        *state
@@ -83,7 +108,9 @@ type Server struct {
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
-		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
+		changed: newPoliciesChanged(),
+		silence: rate.Sometimes{Interval: 10 * time.Second},
+		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
 	defer func() {
@@ -92,7 +119,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.buildPage, s.listen,
+		s.loadContent, s.openData, s.connect, s.openProviders, s.followPolicies, s.buildPage, s.listen,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -207,11 +234,19 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.serveWeb(parts) })
 	group.Go(func() error { return s.watch(parts) })
 	group.Go(func() error { return s.register(parts) })
+	if s.cluster != nil {
+		group.Go(func() error { return s.cluster.Run(parts) })
+	}
 	group.Go(func() error { return s.guard(parts) })
 	group.Go(func() error { return s.prune(parts) })
+	group.Go(func() error { return s.watchRules(parts) })
+	group.Go(func() error { return s.watchAudit(parts) })
+	for _, t := range s.tails {
+		group.Go(func() error { return t.Run(parts) })
+	}
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),
 		"webhooks", s.webhookListener.Addr().String(),
-		"policies", s.policies.Len(), "rules", len(s.rules.Rules()))
+		"policies", s.policies.Len(), "rules", len(s.rules.Load().Rules()))
 	err := group.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -50,8 +51,8 @@ func webhookHosts(w config.Webhook) []string {
 
 // Uninstall removes the webhook registration from a cluster.
 func Uninstall(ctx context.Context, opts Options) error {
-	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log}
-	if err := errors.Join(s.loadContent(ctx), s.connect(ctx)); err != nil {
+	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log, policies: &engine.Set{}} // whatever they are
+	if err := errors.Join(s.openRegistries(), s.connect(ctx)); err != nil {
 		return err
 	}
 	return s.registration.Remove(ctx)
@@ -66,6 +67,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.sources, err = newSources(s.rest); err != nil {
 		return err
 	}
+	s.onStop(s.sources.watched.Stop)
 	if s.authority, err = openAuthority(ctx, s.cfg, s.rest); err != nil {
 		return err
 	}
@@ -73,12 +75,19 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	if s.heartbeat, err = admission.NewHeartbeat(s.rest, ownNamespace(s.cfg)); err != nil {
 		return err
 	}
-	s.receiver = k8saudit.NewReceiver(s.detect, auditInFlight)
-	s.metrics = newMetrics(s.version, s.receiver, s.authority.NotAfter)
+	compat, err := k8saudit.ParseCompat(s.cfg.Detection.Compat)
+	if err != nil {
+		return fmt.Errorf("read audit log: %w", err)
+	}
+	s.receiver = k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: s.detect, Compat: compat, Batches: auditBatches, Bytes: auditBytes})
+	s.openTails(compat)
+	s.metrics = newMetrics(s.version, auditCollector{s.receiver, s.tails, s.cfg.Detection.AuditFiles}, s.images, s.authority.NotAfter, s.runaways)
 	opts := admission.RegistrationOptions{
-		Client:        s.client,
-		Rules:         s.policies.WebhookRules,
-		MutatingRules: s.policies.MutatingWebhookRules,
+		Client: s.client,
+		Rules:  func() []admissionregistrationv1.RuleWithOperations { return s.rulesOf((*engine.Set).WebhookRules) },
+		MutatingRules: func() []admissionregistrationv1.RuleWithOperations {
+			return s.rulesOf((*engine.Set).MutatingWebhookRules)
+		},
 		CABundle:      s.authority.CABundle,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		Timeout:       s.cfg.Admission.Timeout,
@@ -118,7 +127,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Policies:      s.enforced,
 		Mutator:       admission.MutatorFunc(s.mutate),
 		Namespaces:    policy.NamespacesFunc(s.namespace),
-		Params:        s.sources.params,
+		Params:        s.sources.watched,
 		Authorizer:    s.sources.authorizer,
 		FailurePolicy: admissionregistrationv1.FailurePolicyType(s.cfg.Admission.FailurePolicy),
 		BreakGlass:    s.breakGlass,
@@ -213,14 +222,15 @@ func (s *Server) register(ctx context.Context) error {
 		if err := s.authority.Refresh(ctx); ctx.Err() == nil { // on an error, what is trusted now stays so
 			s.news(&before, err)
 		}
-		err := apply(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if s.force.Load() != nil || !s.cfg.Admission.Enabled { // else the registration that is there stays
+			if err := apply(ctx); ctx.Err() == nil {
+				s.registered(err)
+			}
 		}
-		s.registered(err)
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.changed.registration:
 		case <-tick.C:
 		}
 	}

@@ -22,6 +22,7 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 		if err != nil {
 			return err
 		}
+		held := heldWriter{tx, map[int64]int{}}
 		for _, d := range decisions {
 			body, err := json.Marshal(d)
 			if err != nil {
@@ -31,8 +32,15 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 			for _, v := range d.Violations {
 				search = append(search, v.Policy, v.Message)
 			}
-			if _, err := insert.ExecContext(ctx, d.ID, nanoseconds(d.Time), string(d.Outcome()), d.Subject.Namespace,
-				searchText(d.User, search...), string(body)); err != nil {
+			result, err := insert.ExecContext(ctx, d.ID, nanoseconds(d.Time), string(d.Outcome()), d.Subject.Namespace,
+				searchText(d.User, search...), string(body))
+			if err != nil {
+				return err
+			}
+			if added, err := result.RowsAffected(); err != nil || added == 0 {
+				return err
+			}
+			if err := held.add(ctx, &d); err != nil {
 				return err
 			}
 		}

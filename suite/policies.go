@@ -14,11 +14,13 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/inventory"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/review"
+	"github.com/kubeguardian/kubeguardian/ruletest"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
@@ -108,9 +110,9 @@ func (c *policyCase) own() string {
 	return ""
 }
 
-// suites runs the policy suites in a file, or in the files of a folder at any
-// depth. The error joins what could not be run.
-func suites(ctx context.Context, root string) ([]Result, error) {
+// suites runs the suites of policies and the tests of rules in a file, or in the
+// files of a folder at any depth. The error joins what could not be run.
+func (r Runner) suites(ctx context.Context, root string) ([]Result, error) {
 	var results []Result
 	var errs []error
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -120,21 +122,47 @@ func suites(ctx context.Context, root string) ([]Result, error) {
 		if err != nil || d.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
 			return err
 		}
-		found, err := suiteFile(path, path == root)
-		if err != nil || found == nil {
-			errs = append(errs, err)
-			return nil
-		}
-		ran, err := found.run(ctx, path)
+		ran, err := r.suite(ctx, path, path == root)
 		results, errs = append(results, ran...), append(errs, err)
 		return ctx.Err()
 	})
 	return results, errors.Join(append(errs, err)...)
 }
 
-// suiteFile reads a suite, or returns nil for another file, which is an error if
-// the user named it.
-func suiteFile(path string, named bool) (*document, error) {
+// suite runs what a file holds. One that holds nothing to run is an error if the
+// user named it.
+func (r Runner) suite(ctx context.Context, path string, named bool) ([]Result, error) {
+	data, err := suiteFile(path, named)
+	if err != nil {
+		return nil, err
+	}
+	if ruletest.Is(data) {
+		return ruleTests(ctx, path, data)
+	}
+	found, err := parseSuite(path, data, named)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	return found.run(ctx, r.Artifacts, path)
+}
+
+// ruleTests runs tests of detection rules.
+func ruleTests(ctx context.Context, path string, data []byte) ([]Result, error) {
+	tests, err := ruletest.Read(path, data)
+	if err != nil {
+		return nil, err
+	}
+	ran, err := tests.Run(ctx)
+	var results []Result
+	for _, r := range ran {
+		results = append(results, Result{Example: r.Name, Err: r.Err})
+	}
+	return results, err
+}
+
+// suiteFile reads a file, or returns nil for one that is too large for a suite,
+// which is an error if the user named it.
+func suiteFile(path string, named bool) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -145,17 +173,14 @@ func suiteFile(path string, named bool) (*document, error) {
 		}
 		return nil, nil
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return parseSuite(path, data, named)
+	return os.ReadFile(path)
 }
 
+// parseSuite reads a suite, or returns nil for another file.
 func parseSuite(path string, data []byte, named bool) (*document, error) {
 	if !bytes.Contains(data, []byte(suiteKind)) || !bytes.Contains(data, []byte(gatekeeperVersion)) && !bytes.Contains(data, []byte(ownVersion)) {
 		if named {
-			return nil, fmt.Errorf("%s: not a suite: want apiVersion %s or %s and kind %s", path, gatekeeperVersion, ownVersion, suiteKind)
+			return nil, fmt.Errorf("%s: not a suite: want apiVersion %s or %s and kind %s, or kind RuleTest", path, gatekeeperVersion, ownVersion, suiteKind)
 		}
 		return nil, nil
 	}
@@ -174,7 +199,7 @@ func parseSuite(path string, data []byte, named bool) (*document, error) {
 	return &d, nil
 }
 
-func (d *document) run(ctx context.Context, path string) ([]Result, error) {
+func (d *document) run(ctx context.Context, artifacts *artifact.Client, path string) ([]Result, error) {
 	var results []Result
 	var errs []error
 	folder := filepath.Dir(path)
@@ -185,7 +210,7 @@ func (d *document) run(ctx context.Context, path string) ([]Result, error) {
 			results = append(results, Result{Example: name, Skipped: true})
 			continue
 		}
-		ran, err := t.run(ctx, folder, name)
+		ran, err := t.run(ctx, artifacts, folder, name)
 		results, errs = append(results, ran...), append(errs, err)
 	}
 	return results, errors.Join(errs...)
@@ -193,8 +218,8 @@ func (d *document) run(ctx context.Context, path string) ([]Result, error) {
 
 // run loads the policies of a test and runs its cases. Policies that do not load
 // fail the test; of a kind that nothing here judges by, they are an error.
-func (t *policyTest) run(ctx context.Context, folder, name string) ([]Result, error) {
-	set, err := t.load(folder)
+func (t *policyTest) run(ctx context.Context, artifacts *artifact.Client, folder, name string) ([]Result, error) {
+	set, err := t.load(ctx, artifacts, folder)
 	if unknown := (*engine.UnknownKindError)(nil); errors.As(err, &unknown) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -215,7 +240,7 @@ func (t *policyTest) run(ctx context.Context, folder, name string) ([]Result, er
 	return results, ctx.Err()
 }
 
-func (t *policyTest) load(folder string) (*engine.Set, error) {
+func (t *policyTest) load(ctx context.Context, artifacts *artifact.Client, folder string) (*engine.Set, error) {
 	paths := slices.Clone(t.Policies)
 	if len(paths) == 0 {
 		if t.Template == "" || t.Constraint == "" {
@@ -228,10 +253,15 @@ func (t *policyTest) load(folder string) (*engine.Set, error) {
 	} else if t.Template+t.Constraint+t.Expansion != "" {
 		return nil, errors.New("policies take the place of template, constraint and expansion")
 	}
+	read := func(paths ...string) ([]policy.File, error) { return content.Read[policy.File](nil, paths...) }
 	for i := range paths {
-		paths[i] = filepath.Join(folder, paths[i])
+		if artifacts != nil && artifact.IsReference(paths[i]) {
+			read = func(paths ...string) ([]policy.File, error) { return artifacts.Read(ctx, nil, paths...) }
+		} else {
+			paths[i] = filepath.Join(folder, paths[i])
+		}
 	}
-	files, err := content.Read[policy.File](nil, slices.Compact(paths)...)
+	files, err := read(slices.Compact(paths)...)
 	if err != nil {
 		return nil, err
 	}

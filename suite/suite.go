@@ -1,5 +1,6 @@
-// Package suite runs labelled examples of controls, and suites of policies. They
-// are how a control or a policy is specified, and anybody can write one.
+// Package suite runs labelled examples of controls, suites of policies, and tests
+// of detection rules (package ruletest). They are how a control, a policy or a
+// rule is specified, and anybody can write one.
 //
 // # Examples of controls
 //
@@ -44,6 +45,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/exception"
@@ -66,6 +68,10 @@ type Runner struct {
 	Catalogue *control.Catalogue
 	Policies  *policy.Set
 	Now       time.Time // at which evidence is judged
+
+	// Artifacts reads the policies of suites, which may be OCI artifacts; nil reads
+	// files only.
+	Artifacts *artifact.Client
 }
 
 // A Result is one example of a control or one case of a suite: Err says how it
@@ -88,14 +94,14 @@ func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	results, err := suites(ctx, root)
+	results, err := r.suites(ctx, root)
 	if !info.IsDir() {
 		return results, err
 	}
 	examples, failed := r.examples(ctx, root)
 	results = append(results, examples...)
 	if err = errors.Join(err, failed); err == nil && len(results) == 0 {
-		err = fmt.Errorf("%s: nothing to test: want files of kind Suite, or folders with the id of a control, or the name of its policy, that hold examples", root)
+		err = fmt.Errorf("%s: nothing to test: want files of kind Suite or RuleTest, or folders with the id of a control, or the name of its policy, that hold examples", root)
 	}
 	return results, err
 }

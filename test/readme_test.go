@@ -19,9 +19,11 @@ import (
 	"k8s.io/apiserver/pkg/apis/apiserver/install"
 
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
@@ -143,6 +145,11 @@ func matchesTranscript(got, want string) bool {
 // TestConfigurationPage compares the page with the configuration: the example
 // must be valid and have every key.
 func TestConfigurationPage(t *testing.T) {
+	for _, b := range blocks(t, "../docs/audit-log.md") {
+		if _, err := config.Parse("docs/audit-log.md", []byte(b.text)); b.info != "yaml config" || err != nil {
+			t.Errorf("docs/audit-log.md:%d: block of %q: %v", b.line, b.info, err)
+		}
+	}
 	for _, b := range blocks(t, "../docs/configuration.md") {
 		if b.info != "yaml config" {
 			continue
@@ -193,6 +200,9 @@ func TestEvidencePage(t *testing.T) {
 func TestPoliciesPage(t *testing.T) {
 	shown := 0
 	for _, b := range blocks(t, "../docs/policies.md") {
+		if b.info == "yaml settings" {
+			checkSettings(t, b.text)
+		}
 		if b.info != "yaml policy" {
 			continue
 		}
@@ -203,6 +213,25 @@ func TestPoliciesPage(t *testing.T) {
 	}
 	if shown < 2 {
 		t.Errorf("docs/policies.md shows %d policies, want one of each kind", shown)
+	}
+}
+
+// checkSettings applies the settings that a page shows to the built-in policies.
+func checkSettings(t *testing.T, text string) {
+	t.Helper()
+	files, err := content.Read[policy.File](content.Policies())
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings, err := setting.Parse("docs/policies.md", []byte(text))
+	if err == nil {
+		files, err = settings.Apply(files)
+	}
+	if err == nil {
+		_, err = policy.Load(files...)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 

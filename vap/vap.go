@@ -1,7 +1,11 @@
-// Package vap writes policies as native ValidatingAdmissionPolicies with their
-// bindings: for a cluster, or as static manifests that an API server reads from
-// its own disk (ManifestBasedAdmissionControlConfig, Kubernetes 1.36 and later),
-// which nobody can delete through its API.
+// Package vap writes policies as native ones, ValidatingAdmissionPolicies or
+// MutatingAdmissionPolicies with their bindings: for a cluster, or as static
+// manifests that an API server reads from its own disk
+// (ManifestBasedAdmissionControlConfig, Kubernetes 1.36 and later), which nobody
+// can delete through its API.
+//
+// Native policies are written as they are. A constraint of a Gatekeeper template in
+// CEL becomes a policy of its own, which holds the parameters and needs neither.
 package vap
 
 import (
@@ -9,20 +13,30 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"reflect"
 	"slices"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"sigs.k8s.io/yaml"
 
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/manifest"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
 
 // StaticSuffix is how the names of static policies and bindings end; the API
 // server refuses it for all others.
 const StaticSuffix = ".static.k8s.io"
+
+// A Target is the kind of policies to write. An API server reads static manifests
+// of each from a folder of its own.
+type Target string
+
+// The targets.
+const (
+	Validating Target = "ValidatingAdmissionPolicy"
+	Mutating   Target = "MutatingAdmissionPolicy"
+)
 
 // A Manifest is one policy with its bindings, as YAML.
 type Manifest struct {
@@ -44,236 +58,191 @@ func (e *UnsupportedError) Error() string {
 }
 
 // Export returns the policies in files, ordered by name, each followed by its
-// bindings, ordered by name. The text is that of the files, but for what a
-// cluster adds to its objects. When they are to be static, names end in
+// bindings, ordered by name. The text of native policies is that of the files, but
+// for what a cluster adds to its objects. When they are to be static, names end in
 // [StaticSuffix].
 //
 // What cannot be exported is in unsupported, each an [*UnsupportedError]. The
 // error is for policies that do not load at all.
-func Export(files []policy.File, static bool) (manifests []Manifest, unsupported []error, err error) {
-	unsupported, err = load(files)
+func Export(files []policy.File, to Target, static bool) (manifests []Manifest, unsupported []error, err error) {
+	policies, others, err := engine.Split(files...)
 	if err != nil {
 		return nil, nil, err
 	}
-	policies, _, err := engine.Split(files...)
+	set, err := engine.Load(policies...)
 	if err != nil {
 		return nil, nil, err
 	}
-	var all []*object
-	for _, f := range policies {
-		objects, err := read(f)
-		if err != nil {
+	x := &export{to: to, static: static}
+	for _, f := range others {
+		if err := x.refuse(f); err != nil {
 			return nil, nil, err
+		}
+	}
+	all, err := read(policies)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, o := range all {
+		if err := x.object(o, all); err != nil {
+			return nil, nil, err
+		}
+	}
+	if to == Validating {
+		x.constraints(set)
+	}
+	slices.SortFunc(x.manifests, func(a, b Manifest) int { return cmp.Compare(a.Name, b.Name) })
+	return x.manifests, x.unsupported, nil
+}
+
+// read parses files, and orders what they hold by name.
+func read(files []policy.File) (all []*manifest.Object, err error) {
+	for _, f := range files {
+		objects, err := manifest.Read(f)
+		if err != nil && !bytes.HasPrefix(f.Data, []byte("-----BEGIN ")) { // a key that image policies name
+			return nil, err
 		}
 		all = append(all, objects...)
 	}
-	slices.SortStableFunc(all, func(a, b *object) int { return cmp.Compare(a.name(), b.name()) })
-	for _, o := range all {
-		if o.kind() == "ValidatingAdmissionPolicyBinding" {
-			continue // with its policy
-		}
-		if reason := o.obstacle(static); reason != "" {
-			unsupported = append(unsupported, &UnsupportedError{o.source, o.kind(), o.name(), reason})
-			continue
-		}
-		manifest, err := export(o, all, static)
-		if err != nil {
-			return nil, nil, err
-		}
-		manifests = append(manifests, manifest)
-	}
-	return manifests, unsupported, nil
+	slices.SortStableFunc(all, func(a, b *manifest.Object) int { return cmp.Compare(a.Name(), b.Name()) })
+	return all, nil
 }
 
-// load checks the policies. Documents of other kinds are not supported.
-func load(files []policy.File) (unsupported []error, err error) {
-	_, err = engine.Load(files...)
-	var errs []error
-	for _, e := range flatten(err) {
-		if unknown := (*engine.UnknownKindError)(nil); errors.As(e, &unknown) {
-			unsupported = append(unsupported, &UnsupportedError{Source: unknown.Source, Kind: unknown.Kind.Kind, Reason: "it is no policy"})
-		} else {
-			errs = append(errs, e)
-		}
-	}
-	return unsupported, errors.Join(errs...)
+// An export is what becomes of files.
+type export struct {
+	to          Target
+	static      bool
+	manifests   []Manifest
+	unsupported []error
 }
 
-// flatten returns the errors that are joined in one.
-func flatten(err error) (all []error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			all = append(all, flatten(e)...)
-		}
-		return all
+func (x *export) obstacle(source, kind, name, reason string) {
+	x.unsupported = append(x.unsupported, &UnsupportedError{source, kind, name, reason})
+}
+
+// refuse names documents that are no policies.
+func (x *export) refuse(f policy.File) error {
+	objects, err := manifest.Read(f)
+	for _, o := range objects {
+		x.obstacle(o.Place("kind"), o.Kind(), "", "it is no policy")
 	}
-	if err == nil {
+	return err
+}
+
+// object exports a document with its bindings. A binding comes with its policy,
+// constraints with their templates, and what has no kind with the image policies
+// that name it.
+func (x *export) object(o *manifest.Object, all []*manifest.Object) error {
+	kind := o.Kind()
+	if kind == "" || strings.HasSuffix(kind, "AdmissionPolicyBinding") || x.to == Validating && (kind == "ConstraintTemplate" || o.Group() == "constraints.gatekeeper.sh") {
 		return nil
 	}
-	return []error{err}
-}
-
-// export writes a policy and its bindings.
-func export(p *object, all []*object, static bool) (Manifest, error) {
-	out := []*object{p}
-	for _, o := range all {
-		if o.kind() == "ValidatingAdmissionPolicyBinding" && o.text("spec", "policyName") == p.name() {
-			out = append(out, o)
+	if reason := x.reason(o); reason != "" {
+		x.obstacle(o.Source, kind, o.Name(), reason)
+		return nil
+	}
+	out := []*manifest.Object{o}
+	for _, b := range all {
+		if b.Kind() == kind+"Binding" && b.Text("spec", "policyName") == o.Name() {
+			out = append(out, b)
 		}
 	}
-	suffix := ""
-	if static && !strings.HasSuffix(p.name(), StaticSuffix) {
-		suffix = StaticSuffix
-	}
-	manifest := Manifest{Name: p.name() + suffix}
-	var text bytes.Buffer
-	for i, o := range out {
-		if i > 0 {
-			text.WriteString("---\n")
-		}
-		data, err := o.write(static)
-		if err != nil {
-			return Manifest{}, err
-		}
-		text.Write(data)
-	}
-	manifest.Data = text.Bytes()
-	return manifest, nil
+	return x.write(o.Name(), out)
 }
 
-// An object is one document of a file.
-type object struct {
-	source string // "file:line"
-	root   *yaml.Node
-}
-
-// read parses the documents of a file that has been loaded.
-func read(f policy.File) (out []*object, err error) {
-	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
-		var document yaml.Node
-		err := decoder.Decode(&document)
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name, err)
-		}
-		if root := document.Content[0]; root.Kind == yaml.MappingNode {
-			out = append(out, &object{fmt.Sprintf("%s:%d", f.Name, root.Line), root})
-		}
-	}
-}
-
-func (o *object) kind() string { return o.text("kind") }
-func (o *object) name() string { return o.text("metadata", "name") }
-
-// text returns the text at a path, or "".
-func (o *object) text(path ...string) string {
-	if n := o.find(path...); n != nil {
-		return n.Value
-	}
-	return ""
-}
-
-// find returns the value at a path, or nil.
-func (o *object) find(path ...string) *yaml.Node {
-	n := o.root
-	for _, key := range path {
-		if n = value(n, key); n == nil {
-			return nil
-		}
-	}
-	return n
-}
-
-// value returns the value of a key, or nil. What an alias stands for is in its
-// place.
-func value(n *yaml.Node, key string) *yaml.Node {
-	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value != key {
-			continue
-		}
-		if v := n.Content[i+1]; v.Kind == yaml.AliasNode {
-			return v.Alias
-		}
-		return n.Content[i+1]
-	}
-	return nil
-}
-
-// obstacle returns why the object cannot be exported, or "".
-func (o *object) obstacle(static bool) string {
+// reason returns why a document cannot be exported, or "".
+func (x *export) reason(o *manifest.Object) string {
 	switch {
-	case o.kind() != "ValidatingAdmissionPolicy":
-		return "no ValidatingAdmissionPolicy does what it does"
-	case static && o.find("spec", "paramKind") != nil:
+	case o.Kind() == string(Mutating) && x.to == Validating:
+		return "it changes objects: --to map exports it"
+	case o.Kind() == string(Validating) && x.to == Mutating:
+		return "it changes nothing: --to vap exports it"
+	case o.Kind() != string(x.to):
+		return fmt.Sprintf("no %s does what it does", x.to)
+	case x.static && o.Find("spec", "paramKind") != nil:
 		return "a static policy cannot have parameters: the API server reads it before there are any"
-	case static && len(o.name())+len(StaticSuffix) > 253:
+	}
+	return x.tooLong(o.Name())
+}
+
+func (x *export) tooLong(name string) string {
+	if x.static && len(name)+len(StaticSuffix) > 253 {
 		return "its name is too long for the suffix " + StaticSuffix
 	}
 	return ""
 }
 
-// write returns the object as YAML, and makes sure that it says the same.
-func (o *object) write(static bool) ([]byte, error) {
-	o.drop()
-	unfold(o.root)
-	var want map[string]any
-	if static {
-		for _, path := range [][]string{{"metadata", "name"}, {"spec", "policyName"}} {
-			if n := o.find(path...); n != nil && !strings.HasSuffix(n.Value, StaticSuffix) {
-				n.Value += StaticSuffix
-			}
+// write adds a manifest.
+func (x *export) write(name string, objects []*manifest.Object) error {
+	texts := make([][]byte, len(objects))
+	for i, o := range objects {
+		o.Drop()
+		if x.static {
+			makeStatic(o)
 		}
+		text, err := o.Write()
+		if err != nil {
+			return err
+		}
+		texts[i] = text
 	}
-	if err := o.root.Decode(&want); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.source, err)
+	if x.static {
+		name = staticName(name)
 	}
-	var text bytes.Buffer
-	encoder := yaml.NewEncoder(&text)
-	encoder.SetIndent(2)
-	if err := errors.Join(encoder.Encode(o.root), encoder.Close()); err != nil {
-		return nil, fmt.Errorf("%s: write %s %q: %w", o.source, o.kind(), o.name(), err)
-	}
-	var have map[string]any
-	if err := yaml.Unmarshal(text.Bytes(), &have); err != nil || !reflect.DeepEqual(have, want) {
-		return nil, fmt.Errorf("%s: write %s %q: the text would not say the same: %v", o.source, o.kind(), o.name(), err)
-	}
-	return text.Bytes(), nil
+	x.manifests = append(x.manifests, Manifest{Name: name, Data: manifest.Join(texts...)})
+	return nil
 }
 
-// unfold writes folded text as literal text: the library would add lines to what
-// is indented in it.
-func unfold(n *yaml.Node) {
-	if n.Style&yaml.FoldedStyle != 0 {
-		n.Style = n.Style&^yaml.FoldedStyle | yaml.LiteralStyle
+// makeStatic gives an object its name, and the version that API servers with
+// static manifests have.
+func makeStatic(o *manifest.Object) {
+	for _, path := range [][]string{{"metadata", "name"}, {"spec", "policyName"}} {
+		if n := o.Find(path...); n != nil {
+			n.Value = staticName(n.Value)
+		}
 	}
-	for _, child := range n.Content {
-		unfold(child)
-	}
+	o.Find("apiVersion").Value = "admissionregistration.k8s.io/v1"
 }
 
-// drop removes what a cluster adds to its objects.
-func (o *object) drop() {
-	remove(o.root, "status")
-	if metadata := o.find("metadata"); metadata != nil {
-		for _, key := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"} {
-			remove(metadata, key)
-		}
-		if annotations := value(metadata, "annotations"); annotations != nil {
-			remove(annotations, "kubectl.kubernetes.io/last-applied-configuration")
+func staticName(name string) string { return strings.TrimSuffix(name, StaticSuffix) + StaticSuffix }
+
+// constraints exports those that can be native policies.
+func (x *export) constraints(set *engine.Set) {
+	natives, obstacles := set.Natives()
+	for _, o := range obstacles {
+		x.obstacle(o.Source, o.Kind, o.Name, o.Reason)
+	}
+	for _, n := range natives {
+		if reason := x.constraint(n); reason != "" {
+			x.obstacle(n.Source, n.Kind, n.Name, reason)
 		}
 	}
 }
 
-func remove(n *yaml.Node, key string) {
-	if n.Kind != yaml.MappingNode {
-		return
+// constraint exports a constraint, or says why it cannot be.
+func (x *export) constraint(n gatekeeper.Native) string {
+	name := n.Policy.Name
+	if reason := x.tooLong(name); reason != "" {
+		return reason
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			n.Content = slices.Delete(n.Content, i, i+2)
-			return
-		}
+	if slices.ContainsFunc(x.manifests, func(m Manifest) bool { return strings.TrimSuffix(m.Name, StaticSuffix) == name }) {
+		return fmt.Sprintf("another policy is called %s, as its own would be", name)
 	}
+	first, err := yaml.Marshal(n.Policy)
+	second, failed := yaml.Marshal(n.Binding)
+	if err := errors.Join(err, failed); err != nil {
+		return err.Error()
+	}
+	file := policy.File{Name: name, Data: manifest.Join(first, second)}
+	if _, err := policy.Load(file); err != nil {
+		return "it does not compile without Gatekeeper's variables: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	objects, err := manifest.Read(file)
+	if err == nil {
+		err = x.write(name, objects)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
 }

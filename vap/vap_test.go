@@ -38,7 +38,7 @@ func builtIn(t *testing.T) []policy.File {
 
 func export(t *testing.T, files []policy.File, static bool) []vap.Manifest {
 	t.Helper()
-	manifests, unsupported, err := vap.Export(files, static)
+	manifests, unsupported, err := vap.Export(files, vap.Validating, static)
 	if err != nil || len(unsupported) > 0 {
 		t.Fatalf("unsupported %v, error %v", unsupported, err)
 	}
@@ -188,18 +188,18 @@ func TestUnsupported(t *testing.T) {
 	long := strings.Repeat("a", 245)
 	files := []policy.File{{Name: "p.yaml", Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\n" +
 		strings.NewReplacer("&name team", long, "*name", "x", "policyName: team", "policyName: "+long).Replace(team))}}
-	manifests, unsupported, err := vap.Export(files, false)
+	manifests, unsupported, err := vap.Export(files, vap.Validating, false)
 	if err != nil || len(manifests) != 1 || len(unsupported) != 1 || unsupported[0].Error() != "p.yaml:2: ConfigMap cannot be exported: it is no policy" {
 		t.Errorf("manifests %v, unsupported %v, error %v", manifests, unsupported, err)
 	}
-	manifests, unsupported, err = vap.Export(files, true)
+	manifests, unsupported, err = vap.Export(files, vap.Validating, true)
 	if err != nil || len(manifests) != 0 || len(unsupported) != 2 || !strings.Contains(unsupported[1].Error(), "is too long for the suffix") {
 		t.Errorf("static: manifests %v, unsupported %v, error %v", manifests, unsupported, err)
 	}
 	if unknown := (*vap.UnsupportedError)(nil); !errors.As(unsupported[0], &unknown) {
 		t.Errorf("unsupported = %#v", unsupported[0])
 	}
-	if _, _, err := vap.Export([]policy.File{{Name: "p.yaml", Data: []byte(strings.Replace(team, "true ||", "tru ||", 1))}}, false); err == nil || !strings.Contains(err.Error(), "undeclared reference to 'tru'") {
+	if _, _, err := vap.Export([]policy.File{{Name: "p.yaml", Data: []byte(strings.Replace(team, "true ||", "tru ||", 1))}}, vap.Validating, false); err == nil || !strings.Contains(err.Error(), "undeclared reference to 'tru'") {
 		t.Errorf("error = %v", err)
 	}
 }

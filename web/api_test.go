@@ -71,7 +71,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams,
+		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/admission/readiness": readinessParams,
 	} {
 		var named []string
 		for _, p := range doc.Paths[path]["get"].Parameters {
@@ -108,6 +108,14 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Fix":       {*schemas["Posture"].Properties["fixes"].Items, control.Fix{}},
 		"Health":    {schemas["Health"], Health{}},
 
+		"ReadinessPage": {schemas["ReadinessPage"], readinessPage{}},
+		"Readiness":     {schemas["Readiness"], finding.Readiness{}},
+		"UserRequests":  {*schemas["Readiness"].Properties["users"].Items, finding.UserRequests{}},
+		"Held":          {*schemas["Readiness"].Properties["samples"].Items, finding.Held{}},
+
+		"Policies":       {schemas["Policies"], Policies{}},
+		"Policy":         {*schemas["Policies"].Properties["items"].Items, Policy{}},
+		"PolicyError":    {*schemas["Policies"].Properties["items"].Items.Properties["errors"].Items, PolicyError{}},
 		"Audit":          {schemas["Audit"], auditPage{}},
 		"AuditViolation": {*schemas["Audit"].Properties["items"].Items, audit.Violation{}},
 		"AuditSummary":   {*schemas["Audit"].Properties["summaries"].Items, audit.Summary{}},
@@ -198,6 +206,57 @@ func TestAPIAnswers(t *testing.T) {
 	}
 }
 
+// TestAPIAuditOpenReports expects an audit as objects of cluster tools.
+func TestAPIAuditOpenReports(t *testing.T) {
+	v := newSite(t).member(t)
+	if code, body := v.get("/api/v1/audit?format=openreports"); code != http.StatusServiceUnavailable || !strings.Contains(body, "no audit has ended yet") {
+		t.Errorf("before the first audit: %d %s", code, body)
+	}
+	v = newSite(t, full(t)).member(t)
+	code, body := v.get("/api/v1/audit?format=openreports")
+	if code != 200 || strings.Count(body, "name: kubeguardian-audit") != 3 || strings.Count(body, "result: fail") != 3 || strings.Count(body, "result: error") != 1 {
+		t.Errorf("%d: %s", code, body)
+	}
+	checkText(t, body, []string{"kind: ClusterReport", "namespace: bank", "policy: privileged-containers", "message: label the workload with its team"}, nil)
+	if _, body := v.get("/api/v1/audit?format=openreports&policy=K8sOwnedWorkload"); strings.Contains(body, "latest") || !strings.Contains(body, "warn: 3") {
+		t.Errorf("of one policy: %s", body)
+	}
+}
+
+// TestAPIReadiness expects the policies that do not deny, with what they would
+// have denied.
+func TestAPIReadiness(t *testing.T) {
+	code, page := newSite(t, full(t)).bearer(t, "/api/v1/admission/readiness?limit=2", testToken)
+	items := page["items"].([]any)
+	if code != 200 || len(items) != 2 || page["days"] != 7.0 || page["next"] != "2" || page["since"] == nil {
+		t.Fatalf("%d: %v", code, page)
+	}
+	first, second := items[0].(map[string]any), items[1].(map[string]any)
+	if first["policy"] != "latest-tags" || first["requests"] != 30.0 || len(first["samples"].([]any)) != 1 || second["requests"] != 0.0 || len(second["users"].([]any)) != 0 {
+		t.Errorf("items %v", items)
+	}
+	for path, want := range map[string]string{"/api/v1/audit?format=xml": "want json or openreports", "/api/v1/admission/readiness?days=4000": "want 366 or less"} {
+		if code, answer := newSite(t).bearer(t, path, testToken); code != http.StatusBadRequest || !strings.Contains(fmt.Sprint(answer["error"]), want) {
+			t.Errorf("%s: %d %v", path, code, answer)
+		}
+	}
+	if _, page := newSite(t).bearer(t, "/api/v1/admission/readiness", testToken); len(page["items"].([]any)) != 0 {
+		t.Errorf("without policies: %v", page)
+	}
+}
+
+func TestAPIPolicies(t *testing.T) {
+	s := newSite(t)
+	if code, p := s.bearer(t, "/api/v1/policies", testToken); code != 200 || len(p["items"].([]any)) != 0 || p["unread"] != nil {
+		t.Errorf("without policies: %d %v", code, p)
+	}
+	s.policies = Policies{Items: []Policy{{Kind: "Labelled", Name: "all", Source: "cluster", Enforced: "admission", Stale: true, Errors: []PolicyError{{Message: "broken"}}}}, Unread: []string{"why"}}
+	code, p := s.bearer(t, "/api/v1/policies", testToken)
+	if item := p["items"].([]any)[0].(map[string]any); code != 200 || item["stale"] != true || item["errors"].([]any)[0].(map[string]any)["message"] != "broken" || p["unread"].([]any)[0] != "why" {
+		t.Errorf("policies: %d %v", code, p)
+	}
+}
+
 // TestAPIAudit pages through the violations of an audit, and selects some.
 func TestAPIAudit(t *testing.T) {
 	s := newSite(t)
@@ -208,9 +267,9 @@ func TestAPIAudit(t *testing.T) {
 		s.seen = time.Now()
 		s.audited.Objects, s.audited.Summaries = 40, []audit.Summary{{Policy: "a", Enforcement: "deny", Objects: 30}}
 		for i := range 30 {
-			s.audited.Violations = append(s.audited.Violations, audit.Violation{
-				Subject:   finding.Subject{Kind: "Pod", Name: fmt.Sprint("pod-", i), Namespace: []string{"shop", "bank"}[i%2]},
-				Violation: finding.Violation{Policy: "a", Enforcement: "deny", Message: "no"},
+			s.audited.Found = append(s.audited.Found, audit.Found{
+				Subject:    finding.Subject{Kind: "Pod", Name: fmt.Sprint("pod-", i), Namespace: []string{"shop", "bank"}[i%2]},
+				Violations: []finding.Violation{{Policy: "a", Enforcement: "deny", Message: "no"}},
 			})
 			s.audited.Failures = append(s.audited.Failures, audit.Failure{Reason: "broken"})
 		}

@@ -2,11 +2,17 @@ package web
 
 import (
 	"cmp"
+	"iter"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/report"
 )
 
 // The sizes of a page of violations, those of the other lists.
@@ -15,7 +21,10 @@ const (
 	maxAuditPageSize = 1000
 )
 
-var auditParams = []string{"policy", "enforcement", "namespace", "after", "limit"}
+var (
+	auditPageParams = []string{"policy", "enforcement", "namespace", "text", "after", "limit"}
+	auditParams     = append([]string{"format"}, auditPageParams...)
+)
 
 // An auditPage is what the last audit said of the cluster, with one page of the
 // violations. The failures are those on a page of their own size.
@@ -29,18 +38,60 @@ type auditPage struct {
 	Failures   []audit.Failure   `json:"failures"`
 }
 
-// getAudit answers with a page. The cursor is a place in the list of one audit.
+// An auditQuery selects violations. The cursor is a place in the list of one
+// audit.
+type auditQuery struct {
+	policy, enforcement, namespace, text string
+	after, limit                         int
+}
+
+func newAuditQuery(p *params) auditQuery {
+	return auditQuery{
+		p.text("policy"), p.text("enforcement"), p.text("namespace"), strings.ToLower(p.text("text")),
+		int(parsed(p, "after", parseNatural)),
+		min(cmp.Or(int(parsed(p, "limit", parseNatural)), auditPageSize), maxAuditPageSize),
+	}
+}
+
+// selects reports whether a violation has what the query names.
+func (q *auditQuery) selects(v *audit.Violation) bool {
+	is := func(want, value string) bool { return want == "" || want == value }
+	has := func(value string) bool { return strings.Contains(strings.ToLower(value), q.text) }
+	return is(q.policy, v.Policy) && is(q.enforcement, v.Enforcement) && is(q.namespace, v.Subject.Namespace) &&
+		(q.text == "" || has(v.Subject.String()) || has(v.Policy) || has(v.Binding) || has(v.Message))
+}
+
+// page returns the violations of a page, and where the next one starts.
+func (q *auditQuery) page(result *audit.Result) (items []audit.Violation, next string) {
+	items = []audit.Violation{}
+	for i, v := range result.Violations() {
+		if i < q.after || !q.selects(&v) {
+			continue
+		}
+		if len(items) == q.limit {
+			return items, strconv.Itoa(i)
+		}
+		items = append(items, v)
+	}
+	return items, ""
+}
+
 func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	p := parseParams(r.URL, auditParams...)
-	after := int(parsed(p, "after", parseNatural))
-	limit := min(cmp.Or(int(parsed(p, "limit", parseNatural)), auditPageSize), maxAuditPageSize)
+	q := newAuditQuery(p)
+	if f := p.text("format"); f != "" && f != "json" && f != "openreports" {
+		p.fail(errFormat)
+	}
 	if p.err != nil {
 		return p.err
 	}
 	result, at := s.Audit()
+	if p.text("format") == "openreports" {
+		return writeOpenReports(w, &result, at, q)
+	}
 	page := auditPage{
-		Objects: result.Objects, ObservedAt: at, Summaries: result.Summaries, Items: []audit.Violation{},
-		Failed: len(result.Failures), Failures: result.Failures[:min(limit, len(result.Failures))],
+		Objects: result.Objects, ObservedAt: at, Summaries: result.Summaries,
+		Failed: len(result.Failures), Failures: result.Failures[:min(q.limit, len(result.Failures))],
 	}
 	if page.Summaries == nil {
 		page.Summaries = []audit.Summary{}
@@ -48,21 +99,134 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	if page.Failures == nil {
 		page.Failures = []audit.Failure{}
 	}
-	for i := after; i < len(result.Violations); i++ {
-		if !selected(p, &result.Violations[i]) {
-			continue
-		}
-		if len(page.Items) == limit {
-			page.Next = strconv.Itoa(i)
-			break
-		}
-		page.Items = append(page.Items, result.Violations[i])
-	}
+	page.Items, page.Next = q.page(&result)
 	return writeJSON(w, http.StatusOK, page)
 }
 
-// selected reports whether a violation has what the parameters name.
-func selected(p *params, v *audit.Violation) bool {
-	is := func(name, value string) bool { return p.text(name) == "" || p.text(name) == value }
-	return is("policy", v.Policy) && is("enforcement", v.Enforcement) && is("namespace", v.Subject.Namespace)
+// writeOpenReports answers with all that the query selects, as objects; without
+// an audit there is nothing to say, which is not the same as no violation.
+func writeOpenReports(w http.ResponseWriter, result *audit.Result, at time.Time, q auditQuery) error {
+	if at.IsZero() {
+		return &statusError{http.StatusServiceUnavailable, "no audit has ended yet"}
+	}
+	var violations iter.Seq2[finding.Subject, finding.Violation] = func(yield func(finding.Subject, finding.Violation) bool) {
+		for _, v := range result.Violations() {
+			if q.selects(&v) && !yield(v.Subject, v.Violation) {
+				return
+			}
+		}
+		for _, f := range result.Failures {
+			v := audit.Violation{Subject: f.Subject, Violation: finding.Violation{Enforcement: report.Unjudged, Message: f.Reason}}
+			if q.selects(&v) && !yield(v.Subject, v.Violation) {
+				return
+			}
+		}
+	}
+	w.Header().Set("Content-Type", "application/yaml")
+	return report.OpenReports{}.WriteViolations(w, at, violations)
+}
+
+// An auditGroup is what violates one policy: a few, or a page.
+type auditGroup struct {
+	Policy     string
+	Counts     []enforced // objects, strongest first
+	Violations []audit.Violation
+	Total      int // violations that the query selects
+}
+
+type enforced struct {
+	Enforcement string
+	Objects     int
+}
+
+type auditData struct {
+	Groups            []auditGroup
+	Flat              bool // one policy: all of it, in pages
+	Objects           int
+	ObservedAt        time.Time
+	Failed            int
+	Failures          []audit.Failure
+	Query             url.Values
+	Filtered          bool
+	First, More       string
+	JSON, OpenReports string
+}
+
+// auditFew is how many violations of a policy are shown beside other policies.
+const auditFew = 5
+
+// auditPage shows violations by policy, a few of each, and the pages of one
+// policy.
+func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, auditPageParams...)
+	q := newAuditQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	result, at := s.Audit()
+	data := auditData{
+		Flat: q.policy != "", Objects: result.Objects, ObservedAt: at, Query: p.values,
+		Failed: len(result.Failures), Failures: result.Failures[:min(auditFew, len(result.Failures))],
+		Filtered: with("", p.values, "after", "", "limit", "") != "", JSON: with("/api/v1/audit", p.values),
+		OpenReports: with("/api/v1/audit", p.values, "format", "openreports", "after", "", "limit", ""),
+	}
+	data.Groups = q.groups(&result)
+	if data.Flat && len(data.Groups) > 0 {
+		var next string
+		if data.Groups[0].Violations, next = q.page(&result); next != "" {
+			data.More = with("/audit", p.values, "after", next)
+		}
+		if q.after > 0 {
+			data.First = with("/audit", p.values, "after", "")
+		}
+	}
+	return s.show(w, "audit", "Audit", data)
+}
+
+// groups returns what the query selects by policy: what denies first, then what
+// most objects violate.
+func (q *auditQuery) groups(result *audit.Result) []auditGroup {
+	byPolicy := map[string]*auditGroup{}
+	last := map[enforcedPolicy]finding.Subject{}
+	for _, v := range result.Violations() {
+		if !q.selects(&v) {
+			continue
+		}
+		g := byPolicy[v.Policy]
+		if g == nil {
+			g = &auditGroup{Policy: v.Policy}
+			byPolicy[v.Policy] = g
+		}
+		if g.Total++; len(g.Violations) < auditFew {
+			g.Violations = append(g.Violations, v)
+		}
+		if key := (enforcedPolicy{v.Policy, v.Enforcement}); last[key] != v.Subject { // an object counts once
+			last[key] = v.Subject
+			g.count(v.Enforcement)
+		}
+	}
+	var out []auditGroup
+	for _, g := range byPolicy {
+		slices.SortFunc(g.Counts, func(a, b enforced) int {
+			return cmp.Or(cmp.Compare(finding.Strength(b.Enforcement), finding.Strength(a.Enforcement)), cmp.Compare(a.Enforcement, b.Enforcement))
+		})
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b auditGroup) int {
+		return cmp.Or(cmp.Compare(finding.Strength(b.Counts[0].Enforcement), finding.Strength(a.Counts[0].Enforcement)),
+			cmp.Compare(b.Counts[0].Objects, a.Counts[0].Objects), cmp.Compare(a.Policy, b.Policy))
+	})
+	return out
+}
+
+type enforcedPolicy struct{ policy, enforcement string }
+
+func (g *auditGroup) count(enforcement string) {
+	for i := range g.Counts {
+		if g.Counts[i].Enforcement == enforcement {
+			g.Counts[i].Objects++
+			return
+		}
+	}
+	g.Counts = append(g.Counts, enforced{enforcement, 1})
 }

@@ -168,7 +168,7 @@ func TestBrowser(t *testing.T) {
 		t.Error("a filtered page got an alert that does not match")
 	}
 
-	for _, path := range []string{"/", "/decisions", "/findings", "/alerts/" + hostile.ID} {
+	for _, path := range []string{"/", "/decisions", "/audit", "/audit?policy=latest-tags", "/readiness", "/findings", "/alerts/" + hostile.ID} {
 		b.open(t, path)
 		if wide := eval[bool](t, b, "document.documentElement.scrollWidth > innerWidth"); wide {
 			t.Errorf("%s is wider than the window", path)

@@ -26,7 +26,7 @@ type layout struct {
 	Page             any
 }
 
-var pages = []string{"login", "error", "overview", "alerts", "alert", "decisions", "findings"}
+var pages = []string{"login", "error", "overview", "alerts", "alert", "decisions", "audit", "readiness", "findings"}
 
 func parseTemplates() (map[string]*template.Template, error) {
 	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -49,23 +49,24 @@ func parseTemplates() (map[string]*template.Template, error) {
 
 func functions() template.FuncMap {
 	return template.FuncMap{
-		"onion":       chart.Onion,
-		"points":      func(v *float64, most float64) string { return chart.Points(*v, most) },
-		"share":       chart.Share,
-		"rfc3339":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-		"stamp":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
-		"age":         age,
-		"old":         func(t time.Time) bool { return time.Since(t) > 10*time.Minute },
-		"isDefined":   func(t time.Time) bool { return !t.IsZero() },
-		"row":         newAlertRow,
-		"value":       valueText,
-		"emptyRecord": func() alert.Record { return alert.Record{} },
-		"lower":       func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
-		"milli":       func(us int64) string { return fmt.Sprintf("%.1f ms", float64(us)/1000) },
-		"outcome":     func(d finding.Decision) finding.Outcome { return d.Outcome() },
-		"href":        with,
-		"link":        func(path string, pairs ...string) string { return with(path, nil, pairs...) },
-		"levels":      finding.Levels,
+		"onion":        chart.Onion,
+		"points":       func(v *float64, most float64) string { return chart.Points(*v, most) },
+		"share":        chart.Share,
+		"rfc3339":      func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+		"stamp":        func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") },
+		"age":          age,
+		"old":          func(t time.Time) bool { return time.Since(t) > 10*time.Minute },
+		"isDefined":    func(t time.Time) bool { return !t.IsZero() },
+		"row":          newAlertRow,
+		"value":        valueText,
+		"emptyRecord":  func() alert.Record { return alert.Record{} },
+		"lower":        func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
+		"milli":        func(us int64) string { return fmt.Sprintf("%.1f ms", float64(us)/1000) },
+		"outcome":      func(d finding.Decision) finding.Outcome { return d.Outcome() },
+		"href":         with,
+		"link":         func(path string, pairs ...string) string { return with(path, nil, pairs...) },
+		"levels":       finding.Levels,
+		"enforcements": func() []string { return []string{"deny", "warn", "dryrun", "audit"} },
 		"severities": func() []finding.Severity {
 			return []finding.Severity{finding.Critical, finding.High, finding.Medium, finding.Low}
 		},

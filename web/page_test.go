@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -53,6 +54,17 @@ func TestPagesShowWhatIsStored(t *testing.T) {
 		{"findings of a control", "/findings?control=CON-SEC-01", []string{"offer-service-04", "offer-service-56"}, []string{"offer-service-05", "→"}},
 		{"findings of a level", "/findings?level=cluster&severity=critical", []string{"Bindings to cluster-admin"}, []string{"Privileged containers"}},
 		{"findings in pages", "/findings?control=CON-SEC-01&limit=3", []string{"more →"}, []string{"← first"}},
+		{"audit", "/audit", []string{"240 objects judged", ">all 80 →<", "privileged-containers", "deny 3", "audit 3", "dryrun 3", "not judged", "nobody asks for it",
+			"/findings?text=Deployment%2Fbank%2Foffer-service-001", "offer-service-007", "format=openreports"}, []string{"offer-service-010", "all 3 →", "{{"}},
+		{"audit of a policy", "/audit?policy=latest-tags&limit=30", []string{"offer-service-001", "offer-service-044", "more →", `name="policy" value="latest-tags"`}, []string{"offer-service-046", "← first", "privileged"}},
+		{"audit, next page", "/audit?policy=latest-tags&limit=30&after=40", []string{"← first", "more →"}, []string{"offer-service-001"}},
+		{"audit by enforcement", "/audit?enforcement=dryrun&namespace=bank", []string{"K8sOwnedWorkload", "offer-service-001", `<option selected>dryrun`, "clear"}, []string{"latest-tags"}},
+		{"audit by text", "/audit?text=SERVICE-007", []string{"offer-service-007"}, []string{"offer-service-008"}},
+		{"audit without a match", "/audit?text=none", []string{"No violation matches this filter"}, nil},
+		{"readiness", "/readiness", []string{"latest-tags", ">30<", "developer@example.com", "create by developer@example.com", "it can be moved to warn", "it can be moved to deny"},
+			[]string{"privileged-containers", "{{", "Counting began"}},
+		{"readiness of a longer time", "/readiness?days=14", []string{"Counting began", `value="14" selected`}, []string{"it can be moved"}},
+		{"readiness in pages", "/readiness?limit=1&after=1", []string{"K8sOwnedWorkload", "← first", "more →"}, []string{"latest-tags"}},
 		{"findings that do not exist", "/findings?text=none", []string{"No finding matches this filter"}, nil},
 	}
 	for _, tt := range tests {
@@ -120,6 +132,10 @@ func TestHostileData(t *testing.T) {
 	d.Violations = []finding.Violation{{Policy: attack, Enforcement: attack, Message: attack}}
 	f := testFindings()[1]
 	f.Title, f.Message, f.Evidence, f.Fix, f.Control, f.Reason, f.Subject = attack, attack, attack, attack, attack, attack, &a.Subject
+	d.Allowed = true
+	d.Violations[0].Binding = attack
+	s.enforced = []finding.Enforced{{Policy: attack, Binding: attack, Enforcement: attack}}
+	s.audited.Found = []audit.Found{{Subject: a.Subject, Violations: d.Violations}}
 	s.fixes = []control.Fix{{Control: attack, Title: attack, Severity: attack, Fix: attack}}
 	s.score.Notes = []string{attack}
 	s.health.Problems = []string{attack}
@@ -131,7 +147,7 @@ func TestHostileData(t *testing.T) {
 	}
 	v := s.member(t)
 	search := "?text=" + url.QueryEscape(attack)
-	for _, path := range []string{"/", "/alerts", "/alerts/" + a.ID, "/decisions", "/findings", "/alerts" + search, "/decisions" + search, "/findings" + search} {
+	for _, path := range []string{"/", "/alerts", "/alerts/" + a.ID, "/decisions", "/findings", "/audit", "/readiness", "/alerts" + search, "/decisions" + search, "/findings" + search, "/audit" + search} {
 		code, body := v.get(path)
 		if code != http.StatusOK || strings.Count(body, "&lt;script&gt;") < 3 {
 			t.Errorf("%s: %d, and the text is not shown", path, code)
@@ -165,6 +181,7 @@ func TestBadRequests(t *testing.T) {
 		{"severity", "/findings?severity=bad", `unknown severity "bad"`},
 		{"status", "/findings?status=bad", `unknown status "bad"`},
 		{"query", "/alerts?%zz", "read the query of the URL"},
+		{"audit cursor", "/audit?after=x", `want a number, have "x"`},
 		{"stream", "/alerts/stream?after=x", "want the id of a stream event"},
 	}
 	for _, tt := range tests {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -27,15 +28,18 @@ const testToken = "test-token-0123456789"
 // A site is a server with a real store, on a port of its own.
 type site struct {
 	*Server
-	store   *store.Store
-	url     string
-	log     *lockedBuffer
-	mu      sync.Mutex
-	health  Health // guarded by mu
-	score   control.Score
-	audited audit.Result
-	fixes   []control.Fix
-	seen    time.Time
+	store    *store.Store
+	url      string
+	log      *lockedBuffer
+	mu       sync.Mutex
+	health   Health // guarded by mu
+	score    control.Score
+	audited  audit.Result
+	enforced []finding.Enforced
+	counted  time.Time // since when
+	policies Policies
+	fixes    []control.Fix
+	seen     time.Time
 }
 
 // lockedBuffer takes the log of a server while a test reads it.
@@ -70,8 +74,13 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Token: testToken,
 		Alerts: db, Decisions: db, Findings: db,
-		Posture: func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
-		Audit:   func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
+		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Policies: func() Policies { return s.policies },
+		Readiness: func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
+			held, err := db.Readiness(ctx, days, time.Now())
+			return finding.InForce(held, s.enforced), s.counted, err
+		},
 		Health: func() Health {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -271,10 +280,42 @@ func testDecisions() (out []finding.Decision) {
 	return out
 }
 
+// testAudit has two policies that few objects violate, and one that many do.
+func testAudit() audit.Result {
+	r := audit.Result{Objects: 240}
+	for i := range 120 {
+		found := audit.Found{Subject: finding.Subject{APIVersion: "apps/v1", Kind: "Deployment", Namespace: []string{"shop", "bank"}[i%2], Name: fmt.Sprintf("offer-service-%03d", i)}}
+		if i%3 > 0 {
+			found.Violations = append(found.Violations, finding.Violation{Policy: "latest-tags", Binding: "warn-everywhere", Enforcement: "warn", Message: fmt.Sprintf("container web: image registry.example.com/shop/web:latest has no version; pin it by digest (%d)", i)})
+		}
+		if i%40 == 1 {
+			found.Violations = append(found.Violations,
+				finding.Violation{Policy: "privileged-containers", Binding: "enforce", Enforcement: "deny", Message: "container web is privileged: remove securityContext.privileged"},
+				finding.Violation{Policy: "privileged-containers", Binding: "notes", Enforcement: "audit", Message: "container web is privileged: remove securityContext.privileged"},
+				finding.Violation{Policy: "K8sOwnedWorkload", Binding: "teams", Enforcement: "dryrun", Message: "label the workload with its team"})
+		}
+		if len(found.Violations) > 0 {
+			r.Found = append(r.Found, found)
+		}
+	}
+	r.Failures = []audit.Failure{{Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: "odd"}, Reason: `policy "rights" cannot judge: nobody asks for it`}}
+	return r
+}
+
+// testEnforced is what is in force on the site: the first would have denied what
+// testDecisions only warns of, the second has denied, the others nothing.
+func testEnforced() []finding.Enforced {
+	return []finding.Enforced{
+		{Policy: "latest-tags", Enforcement: "warn"}, {Policy: "privileged-containers", Enforcement: "deny"}, {Policy: "privileged-containers", Enforcement: "audit"},
+		{Policy: "K8sOwnedWorkload", Binding: "teams", Enforcement: "dryrun"}, {Policy: "probes", Binding: "probes", Enforcement: "warn"},
+	}
+}
+
 // full gives a site the data of a busy cluster.
 func full(t *testing.T) func(*site) {
 	return func(s *site) {
 		s.score, s.fixes, s.seen = testScore(), testFixes(), time.Now().Add(-40*time.Second)
+		s.audited, s.enforced, s.counted = testAudit(), testEnforced(), time.Now().Add(-9*24*time.Hour)
 		s.health = Health{LastAuditEvent: time.Now().Add(-3 * time.Second), AuditEvents: 18204, Admission: true}
 		s.add(t, testAlerts(0, 130)...)
 		if err := s.store.AddDecisions(t.Context(), testDecisions()); err != nil {

@@ -82,6 +82,11 @@ type Options struct {
 	// Audit returns what the last audit said and when it ended; the zero time
 	// before the first. It is called for each page, and must be quick.
 	Audit func() (audit.Result, time.Time)
+	// Readiness returns what policies that do not deny would have denied in the
+	// last days, and since when that is counted.
+	Readiness func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error)
+	// Policies returns what is judged by. It must be quick.
+	Policies func() Policies
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -174,6 +179,8 @@ func (s *Server) routes() []route {
 		{"GET", "/alerts", s.private(s.alertsPage)},
 		{"GET", "/alerts/{id}", s.private(s.alertPage)},
 		{"GET", "/decisions", s.private(s.decisionsPage)},
+		{"GET", "/audit", s.private(s.auditPage)},
+		{"GET", "/readiness", s.private(s.readinessPage)},
 		{"GET", "/findings", s.private(s.findingsPage)},
 		{"GET", "/", s.private(func(http.ResponseWriter, *http.Request) error { return errNotFound })},
 
@@ -183,6 +190,8 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
 		{"GET", "/api/v1/findings", s.api(s.listFindings)},
 		{"GET", "/api/v1/audit", s.api(s.getAudit)},
+		{"GET", "/api/v1/admission/readiness", s.api(s.getReadiness)},
+		{"GET", "/api/v1/policies", s.api(s.listPolicies)},
 		{"GET", "/api/v1/posture", s.api(s.getPosture)},
 		{"GET", "/api/v1/health", s.api(s.getHealth)},
 		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},

@@ -7,7 +7,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,7 +18,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kubeguardian/kubeguardian/policy/externaldata/providertest"
 )
 
 func TestMain(m *testing.M) {
@@ -37,14 +42,27 @@ func unprivileged() {
 }
 
 func TestScripts(t *testing.T) {
+	// A provider of external data that knows no key that begins with "bad".
+	provider := providertest.New(t, providertest.Answers(func(key string) (any, string) {
+		if strings.HasPrefix(key, "bad") {
+			return nil, "not known"
+		}
+		return key + "@sha256:abc", ""
+	}))
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TODAY", time.Now().Format(time.DateOnly))
 			env.Setenv("SOON", time.Now().AddDate(0, 2, 0).Format(time.DateOnly))
+			serveRegistry(env)
+			env.Setenv("PROVIDER_CERT", provider.CertFile)
+			env.Setenv("PROVIDER_KEY", provider.KeyFile)
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "provider.yaml"), []byte(provider.Document("images")), 0o600); err != nil {
+				return err
+			}
 			return occupyPort(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"expand": expand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"expand": expand, "setenv": setenv},
 	})
 }
 
@@ -54,6 +72,18 @@ func expand(ts *testscript.TestScript, _ bool, files []string) {
 		text := os.Expand(ts.ReadFile(name), ts.Getenv)
 		ts.Check(os.WriteFile(ts.MkAbs(name), []byte(text), 0o600))
 	}
+}
+
+// setenv sets a variable of the script to the text of a file.
+func setenv(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+}
+
+// serveRegistry starts an OCI registry for the time of a script, at $REGISTRY.
+func serveRegistry(env *testscript.Env) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	env.Defer(server.Close)
+	env.Setenv("REGISTRY", strings.TrimPrefix(server.URL, "http://"))
 }
 
 // occupyPort listens on a port for the time of a script and writes busy.yaml,
@@ -125,7 +155,7 @@ func TestReviewUsage(t *testing.T) {
 			t.Errorf("--%s: %v", m[1], err)
 		}
 	}
-	for _, name := range []string{"policies", "context", "enforcement-point", "operation", "old", "user", "group", "values", "set", "format", "output"} {
+	for _, name := range []string{"policies", "context", "enforcement-point", "ask-providers", "provider-cert", "provider-key", "operation", "old", "user", "group", "values", "set", "format", "output"} {
 		if !strings.Contains(reviewUsage, "\n  --"+name+" ") {
 			t.Errorf("--%s is not in the usage text", name)
 		}

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
@@ -19,13 +20,19 @@ const replayUsage = `Usage: kubeguardian replay [FLAGS] EVENTS…
 Runs recorded audit events through detection rules and prints each alert as one
 line of JSON, with Falco's keys. EVENTS is a file as kube-apiserver writes it
 with --audit-log-path (one JSON event on a line; event lists and arrays are read
-too), or - for standard input. A request has at most one alert of a rule, as in
-the server.
+too), one that a cloud exports, also packed by gzip, or - for standard input. A
+request has at most one alert of a rule, as in the server.
 
-  --rules PATH         a rule file or folder in place of the built-in rules; may
-                       be given several times
+  --rules PATH         a rule file or folder in place of the built-in rules, or
+                       builtin for these; may be given several times
+  --compat falco|fixed fields as Falco has them, defects included, or as their
+                       names promise (default falco)
   --match first|all    alerts of an event: of the first rule that matches, as
                        the server does, or of all (default first)
+  --priority LEVEL     leave out rules that are less urgent, as warning leaves out
+                       notice (default debug: none)
+
+What is suspect in a rule file is a note on standard error, with Falco's code.
 
 Exit codes: 0 no alert, 1 alerts, 2 the replay could not be done.
 
@@ -37,9 +44,17 @@ Example: try a rule of your own on yesterday's log:
 func replay(ctx context.Context, args []string, std streams) error {
 	var paths []string
 	var all bool
+	var compat k8saudit.Compat
 	flags := newFlags("replay")
+	flags.Func("compat", "", func(s string) (err error) { compat, err = k8saudit.ParseCompat(s); return err })
 	flags.Func("rules", "", func(s string) error { paths = append(paths, s); return nil })
 	flags.Func("match", "", choice(&all, "first", "all"))
+	var opts rule.Options
+	flags.Func("priority", "", func(s string) error {
+		p, err := alert.ParsePriority(s)
+		opts.Minimum = &p
+		return err
+	})
 	events, err := parse(flags, args, replayUsage, std.out)
 	if err != nil {
 		return err
@@ -47,16 +62,12 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if len(events) == 0 {
 		return wrongUsage("replay", errors.New("replay: name files with events, or - for standard input"))
 	}
-	files, err := content.Read[rule.File](content.Rules(), paths...)
-	if err != nil {
-		return fmt.Errorf("read rules: %w", err)
-	}
-	r := replayer{mode: rule.First, out: json.NewEncoder(std.out), raised: map[string]bool{}}
+	r := replayer{mode: rule.First, enrich: enrichment.New(), compat: compat, out: json.NewEncoder(std.out), raised: map[string]bool{}}
 	r.out.SetEscapeHTML(false)
 	if all {
 		r.mode = rule.All
 	}
-	if r.rules, err = rule.Load(files...); err != nil {
+	if r.rules, err = loadRules(paths, opts, std); err != nil {
 		return err
 	}
 	for _, name := range events {
@@ -73,7 +84,9 @@ func replay(ctx context.Context, args []string, std streams) error {
 // A replayer prints the alerts of events.
 type replayer struct {
 	rules  *rule.Set
+	enrich *enrichment.Enricher
 	mode   rule.Mode
+	compat k8saudit.Compat
 	out    *json.Encoder
 	raised map[string]bool // ids of alerts
 }
@@ -88,7 +101,7 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 		defer f.Close()
 		in = f
 	}
-	stats, err := k8saudit.Decode(in, func(e *event.Event) error {
+	stats, err := r.compat.Decode(in, func(e *event.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -103,6 +116,12 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 	if more := stats.Malformed - len(stats.Problems); more > 0 {
 		fmt.Fprintf(std.err, "kubeguardian: note: %s: and %d more\n", name, more)
 	}
+	if n := stats.Faults.Bodies; n > 0 {
+		fmt.Fprintf(std.err, "kubeguardian: note: %s: the API server left the bodies of %d events out, as they were too large for its audit log\n", name, n)
+	}
+	if n := stats.Faults.Foreign; n > 0 {
+		fmt.Fprintf(std.err, "kubeguardian: note: %s: %d records are of other logs\n", name, n)
+	}
 	if stats.Events == 0 {
 		return fmt.Errorf("read events of %s: no audit event in it", name)
 	}
@@ -110,7 +129,8 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 }
 
 func (r *replayer) match(e *event.Event) error {
-	for _, a := range r.rules.Match(e, r.mode) {
+	r.enrich.Enrich(e)
+	for _, a := range r.enrich.Attribute(e, r.rules.Match(e, r.mode)) {
 		if r.raised[a.ID] {
 			continue
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"k8s.io/client-go/rest"
 
@@ -25,14 +27,17 @@ as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
 Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
-const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|audit-policy|kubeconfig|rotate [--config FILE]
+const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|gatekeeper|audit-policy|kubeconfig|rotate [--config FILE]
 
 Prints what the cluster needs before 'kubeguardian serve':
 
   rbac          Namespace, ServiceAccount and rights of the server:
                   kubeguardian setup rbac | kubectl apply -f -
   replicas      a Secret that several replicas share, for webhook.authoritySecret
-  crds          the kind SecurityException, for who wants to accept risks by it
+  crds          the kinds SecurityException, for who wants to accept risks by it,
+                and ImagePolicy, for admission.fromCluster
+  gatekeeper    Gatekeeper's kinds, for admission.fromCluster in a cluster
+                without Gatekeeper, and the right to write their status
   audit-policy  for kube-apiserver --audit-policy-file
   kubeconfig    for kube-apiserver --audit-webhook-config-file, and as
                 kubeConfigFile of the webhook plugins in
@@ -89,10 +94,18 @@ func serverOptions(command, text string, args []string, std streams) (server.Opt
 	return opts, err
 }
 
+// servePercent is how much garbage there may be beside what is kept, in percent:
+// what the cluster is stays in memory, and what passes over it leave behind must
+// not double that.
+const servePercent = 30
+
 func serve(ctx context.Context, args []string, std streams) (err error) {
 	opts, err := serverOptions("serve", serveUsage, args, std)
 	if err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(servePercent)
 	}
 	s, err := server.New(ctx, opts)
 	if err != nil {
@@ -110,7 +123,7 @@ func setup(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(parts) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, audit-policy, kubeconfig and rotate"))
+		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, gatekeeper, audit-policy, kubeconfig and rotate"))
 	}
 	var data []byte
 	switch parts[0] {
@@ -120,6 +133,8 @@ func setup(ctx context.Context, args []string, std streams) error {
 		data = content.Replicas()
 	case "crds":
 		data = content.CRDs()
+	case "gatekeeper":
+		data = content.Gatekeeper()
 	case "audit-policy":
 		data = content.AuditPolicy()
 	case "kubeconfig":

@@ -14,11 +14,15 @@ import (
 
 const testUsage = `Usage: kubeguardian test [FLAGS] PATH…
 
-Runs suites of policies and labelled examples of controls, and prints what does
-not come out as they say. PATH is a suite, or a folder in which, at any depth,
+Runs suites of policies, tests of detection rules and labelled examples of
+controls, and prints what does not come out as they say. PATH is a suite or a file
+of tests, or a folder in which, at any depth,
 
   - a file is a suite: kind Suite of test.gatekeeper.sh/v1alpha1, as gator has it,
-    or of kubeguardian.dev/v1alpha1, which has more words (docs/review.md);
+    or of kubeguardian.dev/v1alpha1, which has more words (docs/review.md). Its
+    policies may be OCI artifacts by digest, as for 'kubeguardian review';
+  - a file has tests of rules: kind RuleTest of kubeguardian.dev/v1alpha1
+    (docs/rule-tests.md);
   - a folder with the id of a control, or with the name of its policy, holds
     examples: files or folders whose names begin with pass-, fail-, unknown- or
     na-, the state that the control must have for them.
@@ -26,13 +30,14 @@ not come out as they say. PATH is a suite, or a folder in which, at any depth,
   --now TIME           the time at which evidence is judged, as 2026-11-26T12:00:00Z
                        (default: now)
   --list               print what passes as well
-
+` + registryUsage + `
 Exit codes: 0 all passed, 1 some did not, 2 not all could be run.
 
-Examples: run the suites of your policies, and the examples of the built-in
-controls:
+Examples: run the suites of your policies, the tests of your rules, and all that
+is built in:
 
   kubeguardian test ./policies
+  kubeguardian test ./rules
   kubeguardian test --now 2026-11-26T12:00:00Z content
 `
 
@@ -40,6 +45,8 @@ controls:
 func runTests(ctx context.Context, args []string, std streams) error {
 	now, list := time.Now().UTC(), false
 	flags := newFlags("test")
+	var registries registryFlags
+	registries.add(flags)
 	flags.BoolVar(&list, "list", false, "")
 	flags.Func("now", "", func(s string) (err error) {
 		now, err = time.Parse(time.RFC3339, s)
@@ -56,7 +63,11 @@ func runTests(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	runner := suite.Runner{Catalogue: catalogue, Policies: set, Now: now}
+	artifacts, err := registries.artifacts()
+	if err != nil {
+		return err
+	}
+	runner := suite.Runner{Catalogue: catalogue, Policies: set, Now: now, Artifacts: artifacts}
 	var total tally
 	var errs []error
 	for _, path := range paths {

@@ -45,6 +45,7 @@ type named struct {
 type celEngine struct {
 	validator validating.Validator
 	namespace bool // an expression reads namespaceObject
+	source    celSource
 }
 
 // What every template has as variables.anyObject, also when it is deleted, and
@@ -75,7 +76,7 @@ func newCELEngine(d *policy.Document, path string, raw map[string]any) (engine, 
 		c.variable(fmt.Sprintf("variables[%d].expression", i), v.Name, v.Expression, withParams)
 	}
 	validator := c.validator(d.Text("kind"), &source)
-	return &celEngine{validator: validator, namespace: c.namespace}, errors.Join(c.errs...)
+	return &celEngine{validator: validator, namespace: c.namespace, source: source}, errors.Join(c.errs...)
 }
 
 // A celCompiler compiles the expressions of one template and keeps what is

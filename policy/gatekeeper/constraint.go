@@ -23,6 +23,7 @@ import (
 type constraint struct {
 	template *template
 	name     string
+	source   string                     // "file:line"
 	order    int                        // in the set
 	match    *match                     // nil: all
 	actions  map[Point][]string         // without a point: it is not judged there
@@ -85,6 +86,7 @@ func newConstraint(d *policy.Document, t *template) (*constraint, error) {
 	c := &constraint{
 		template: t,
 		name:     doc.Metadata.Name,
+		source:   d.Place(""),
 		match:    doc.Spec.Match,
 		actions:  checker.actions(&doc),
 		object:   &unstructured.Unstructured{Object: object},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 )
 
 // Evaluate judges a request by all constraints that match it. In a violation,
@@ -22,16 +23,22 @@ import (
 // of the object is not known, is violated; a template in Rego that fails, is
 // violated by what it failed for, by all its constraints.
 //
-// What the object of the request will make, as ExpansionTemplates say, is judged
-// with it; the message of such a violation begins with [Implied by NAME]. An
-// object that does not have what an ExpansionTemplate wants of it is an error.
+// What the object of the request will make, as ExpansionTemplates say, is changed
+// by mutators and judged with it; the message of such a violation begins with
+// [Implied by NAME]. An object that does not have what an ExpansionTemplate wants
+// of it is an error. When a mutator refuses what it makes, that is all that is
+// said of the request.
 //
 // When ctx ends first, Evaluate returns the violations of the constraints that
 // were judged and a [*policy.IncompleteError] that wraps the error of ctx. The
 // request must then not be changed any more: a built-in of Rego that cannot be
-// stopped may read it for a while.
+// stopped may read it for a while. While too many of these run, nothing is judged,
+// and the error wraps [deadline.ErrRunaways].
 func (s *Set) Evaluate(ctx context.Context, req policy.Request) ([]finding.Violation, error) {
-	children, err := s.expand(&req)
+	children, err := s.expand(ctx, &req)
+	if denied := (*policy.DeniedError)(nil); errors.As(err, &denied) {
+		return denied.Violations, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -78,10 +85,14 @@ func (s *Set) evaluate(ctx context.Context, req *policy.Request, from source) ([
 	if s.exempt(r) {
 		return nil, nil
 	}
+	r.providers = s.providers
 	e := evaluation{review: r, set: s}
 	e.match()
 	if len(e.groups) > 0 {
 		err = e.run(ctx)
+	}
+	if err == nil {
+		e.leaveOut()
 	}
 	return e.out, err
 }
@@ -150,8 +161,13 @@ func (e *evaluation) missing(c *constraint, matches bool, err error) error {
 	if err != nil {
 		return cmp.Or(e.lookup, err)
 	}
-	if rego, ok := c.template.engine.(*regoEngine); ok && matches && rego.inventory && e.set.inventory == nil {
+	rego, ok := c.template.engine.(*regoEngine)
+	switch {
+	case !ok || !matches:
+	case rego.inventory && e.set.inventory == nil:
 		return errors.New("read data.inventory: no objects are given")
+	case rego.external && e.set.providers == nil:
+		return fmt.Errorf("call external_data: %w", externaldata.ErrNotAsked)
 	}
 	return nil
 }

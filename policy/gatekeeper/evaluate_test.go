@@ -22,6 +22,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 func object(t testing.TB, text string) *unstructured.Unstructured {
@@ -339,6 +340,50 @@ func TestEndlessEvaluation(t *testing.T) {
 	}
 }
 
+// TestRunaways wants built-ins that cannot be stopped to be few, and the answer to
+// be that nothing is judged until they end.
+func TestRunaways(t *testing.T) {
+	slow := `violation[{"msg": "m"}] { input.review.object.metadata.labels.slow; s := concat("", [x | numbers.range(1, 500)[_]; x := "aaaaaaaaaaaaaaaaaaaa"]); regex.match("(a{1,500}){2}b", s) }`
+	set := load(t, template("X", "{type: object}", "package x\n"+slow)+constraint("X", "{}"))
+	pod := create(t, "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop, labels: {slow: please}}}")
+	evaluate := func(req policy.Request, limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		_, err := set.Evaluate(ctx, req)
+		return err
+	}
+	most := 0
+	var incomplete *policy.IncompleteError
+	for i := 0; ; i++ {
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				if err := evaluate(pod, 20*time.Millisecond); !errors.As(err, new(*policy.IncompleteError)) {
+					t.Errorf("Evaluate = %v", err)
+				}
+			})
+		}
+		group.Wait()
+		most = max(most, set.Runaways())
+		if err := evaluate(pod, 10*time.Millisecond); errors.As(err, &incomplete) && !errors.Is(err, context.DeadlineExceeded) {
+			break // refused
+		}
+		if i == 20 {
+			t.Fatalf("with %d runaways nothing is refused", set.Runaways())
+		}
+	}
+	if most < 4 || most > 12 || incomplete.Decided || !strings.Contains(incomplete.Error(), "have not ended") {
+		t.Errorf("%d runaways, error %v", most, incomplete)
+	}
+	for start := time.Now(); set.Runaways() > 0 && time.Since(start) < 5*time.Minute; {
+		time.Sleep(10 * time.Millisecond)
+	}
+	quick := create(t, "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}}")
+	if err := evaluate(quick, time.Minute); err != nil {
+		t.Errorf("after %d runaways: %v", set.Runaways(), err)
+	}
+}
+
 // TestDeadlineDecides wants what denies to be judged before what does not.
 func TestDeadlineDecides(t *testing.T) {
 	endless := `package x
@@ -374,7 +419,7 @@ violation[{"msg": msg}] {
 		return object(t, "{apiVersion: v1, kind: Pod, metadata: {name: "+name+", namespace: "+ns+"}}")
 	}
 	node := object(t, "{apiVersion: v1, kind: Node, metadata: {name: node1}}")
-	first, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{pod("a", "p"), pod("b", "q"), node}))
+	first, err := referential.New(slices.Values([]*unstructured.Unstructured{pod("a", "p"), pod("b", "q"), node}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +430,7 @@ violation[{"msg": msg}] {
 	}
 	want(set.WithInventory(second), `["p", "r"] []`)
 	want(set.WithInventory(first), `["p", "q"] ["node1"]`) // has not changed
-	if _, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{{Object: map[string]any{"kind": "Pod"}}})); err == nil {
+	if _, err := referential.New(slices.Values([]*unstructured.Unstructured{{Object: map[string]any{"kind": "Pod"}}})); err == nil {
 		t.Error("an object without a name is taken")
 	}
 }
@@ -482,7 +527,7 @@ violation[{"msg": msg}] {
 	}
 	set := load(t, text)
 	node := object(t, "{apiVersion: v1, kind: Node, metadata: {name: node1}}")
-	inventory, err := gatekeeper.NewInventory(slices.Values([]*unstructured.Unstructured{node}))
+	inventory, err := referential.New(slices.Values([]*unstructured.Unstructured{node}))
 	if err != nil {
 		t.Fatal(err)
 	}

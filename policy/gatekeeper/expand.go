@@ -1,6 +1,7 @@
 package gatekeeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -120,30 +121,48 @@ type made struct {
 	request policy.Request
 }
 
+// A Mutator changes objects that ExpansionTemplates make, before they are judged.
+type Mutator interface {
+	// MutateGenerated returns what becomes of the object of a request. The error
+	// is a [*policy.DeniedError] when it is refused.
+	MutateGenerated(ctx context.Context, req policy.Request) (*unstructured.Unstructured, error)
+}
+
+// WithMutator returns a set that has what objects make changed before it judges
+// it.
+func (s *Set) WithMutator(m Mutator) *Set {
+	variant := *s
+	variant.mutator = m
+	return &variant
+}
+
 // expand returns what the object of a request makes, and what that makes.
-func (c *compiled) expand(req *policy.Request) ([]made, error) {
+func (s *Set) expand(ctx context.Context, req *policy.Request) ([]made, error) {
 	object := req.Object
 	if req.Operation == admissionv1.Delete {
 		object = req.OldObject
 	}
-	if object == nil || len(c.expansions) == 0 {
+	if object == nil || len(s.expansions) == 0 {
 		return nil, nil
 	}
-	return c.expandObject(req, req.Kind, object)
+	return s.expandObject(ctx, req, req.Kind, object)
 }
 
-func (c *compiled) expandObject(req *policy.Request, kind schema.GroupVersionKind, object *unstructured.Unstructured) ([]made, error) {
+func (s *Set) expandObject(ctx context.Context, req *policy.Request, kind schema.GroupVersionKind, object *unstructured.Unstructured) ([]made, error) {
 	var out []made
-	for _, x := range c.expansions {
+	for _, x := range s.expansions {
 		if !slices.Contains(x.applyTo, kind) {
 			continue
 		}
 		child, err := x.make(kind, object, req.Namespace)
+		if err == nil && s.mutator != nil {
+			child, err = x.mutate(ctx, s.mutator, req, child)
+		}
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, made{x, x.request(req, child)})
-		further, err := c.expandObject(req, x.makes, child)
+		further, err := s.expandObject(ctx, req, x.makes, child)
 		if err != nil {
 			return nil, err
 		}
@@ -178,11 +197,27 @@ func (x *expansion) make(kind schema.GroupVersionKind, from *unstructured.Unstru
 	return o, nil
 }
 
+// mutate returns what mutators make of the new object, for the user of the
+// request. They act at whatever operation.
+func (x *expansion) mutate(ctx context.Context, m Mutator, from *policy.Request, o *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	req := x.request(from, o)
+	req.Operation, req.Object, req.OldObject, req.User = "", o, nil, from.User
+	o, err := m.MutateGenerated(ctx, req)
+	if denied := (*policy.DeniedError)(nil); errors.As(err, &denied) {
+		said := made{expansion: &expansion{name: x.name}}
+		return nil, &policy.DeniedError{Violations: said.implied(denied.Violations)}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mutate what %q makes of %s %q: %w", x.name, from.Kind.Kind, from.Name, err)
+	}
+	return o, nil
+}
+
 // request returns the request that the new object is judged by.
 func (x *expansion) request(from *policy.Request, o *unstructured.Unstructured) policy.Request {
 	req := policy.Request{
 		Operation: from.Operation, Kind: x.makes, Namespace: o.GetNamespace(), Name: o.GetName(), Object: o,
-		DryRun: from.DryRun, Namespaces: from.Namespaces,
+		Namespaces: from.Namespaces, Unjudged: from.Unjudged,
 	}
 	if req.Operation == admissionv1.Delete {
 		req.Object, req.OldObject = nil, o

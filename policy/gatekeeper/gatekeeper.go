@@ -14,19 +14,21 @@
 // constraints share it. What the rules of a template say of the request alone,
 // whatever the parameters, is evaluated once for all constraints of the template,
 // and so are constraints with equal parameters. Functions that depend on their
-// arguments alone, such as one that reads a quantity, are kept beyond the request.
+// arguments alone, such as one that reads a quantity, are kept beyond the request:
+// 4096 values of each template. Nothing else is remembered of a request.
+//
+// The rules themselves run by a plan (package plan). What has no plan, and what a
+// plan fails for, the Open Policy Agent decides.
 //
 // # Where it differs from Gatekeeper
 //
 // Mistakes are found at load: an unknown enforcement action, a CEL expression
 // that does not compile, a default that its schema refuses. Built-ins of Rego
-// that reach the network, the file system or the environment do not compile,
-// nor does external_data. A message that is not text is a violation of its
-// constraint, not an error of the whole review. An object is in the namespace
-// that the request names, also when nobody knows that namespace. input.review
-// has neither the uid of the request nor what it was converted from. On DELETE,
-// Rego sees the object whether or not there are templates in CEL. Expanded objects
-// are not mutated before they are judged.
+// that reach the network, the file system or the environment do not compile;
+// external_data does, see package externaldata. A message that is not text is a
+// violation of its constraint, not an error of the whole review. An object is in
+// the namespace that the request names, also when nobody knows that namespace. On
+// DELETE, Rego sees the object whether or not there are templates in CEL.
 package gatekeeper
 
 import (
@@ -35,6 +37,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // The API groups of the documents.
@@ -88,8 +94,10 @@ func points() []Point { return []Point{Webhook, Audit, Gator} }
 type Set struct {
 	*compiled
 	point     Point
-	inventory *Inventory
+	inventory *referential.Inventory
 	served    bool // operations are those of WebhookRules
+	providers *externaldata.Client
+	mutator   Mutator // of what others make; nil changes nothing
 }
 
 // compiled is what a set has in common with its variants.
@@ -100,7 +108,7 @@ type compiled struct {
 	excluded    map[Point][]wildcard // namespaces, by Config
 	synced      []schema.GroupVersionKind
 	expansions  []*expansion
-	workers     workers
+	pool        *deadline.Pool
 }
 
 // At returns a set that judges at another point. Load returns one that judges
@@ -111,22 +119,31 @@ func (s *Set) At(point Point) *Set {
 	return &variant
 }
 
+// Enforced tells what each constraint does about violations at the point at which
+// the set judges.
+func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
+	for _, c := range s.constraints {
+		for _, action := range c.actions[s.point] {
+			tell(c.template.kind, c.name, action)
+		}
+	}
+}
+
 // WithInventory returns a set whose policies see these objects as
 // data.inventory. Without one they see none.
-func (s *Set) WithInventory(inventory *Inventory) *Set {
+func (s *Set) WithInventory(inventory *referential.Inventory) *Set {
 	variant := *s
 	variant.inventory = inventory
 	return &variant
 }
 
+// WithInventoryOf returns a set whose policies see the inventory of another one.
+func (s *Set) WithInventoryOf(other *Set) *Set { return s.WithInventory(other.inventory) }
+
 // WithChanges returns a set whose policies see the inventory of this one with
-// changes, see [Inventory.With].
+// changes, see [referential.Inventory.With].
 func (s *Set) WithChanges(changed, removed iter.Seq[*unstructured.Unstructured]) (*Set, error) {
-	before := s.inventory
-	if before == nil {
-		before = &Inventory{root: &branch{}}
-	}
-	inventory, err := before.With(changed, removed)
+	inventory, err := s.inventory.With(changed, removed)
 	if err != nil {
 		return nil, err
 	}

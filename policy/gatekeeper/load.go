@@ -1,6 +1,7 @@
 package gatekeeper
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -11,23 +12,63 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 )
 
 // Load parses, checks and compiles files with templates, their constraints,
 // ExpansionTemplate, Config and SyncSet documents, in any order. The error holds one line for each
 // mistake found, with file and line, at most 100 of them. Documents of other
 // kinds are mistakes: see [Handles].
-func Load(files ...policy.File) (*Set, error) {
+func Load(files ...policy.File) (*Set, error) { return new(Loader).Load(files...) }
+
+// A Loader loads sets one after the other. A template in a file that is as it was
+// in the load before is not compiled again. The zero value is ready for use, by
+// one goroutine at a time.
+type Loader struct {
+	files    map[string]readFile
+	compiled map[*policy.Document]compilation
+}
+
+// A readFile is a parsed file.
+type readFile struct {
+	data []byte
+	docs []*policy.Document
+	err  error
+}
+
+// A compilation is what became of a template.
+type compilation struct {
+	template *template
+	err      error
+}
+
+// Load is like the function of the same name.
+func (c *Loader) Load(files ...policy.File) (*Set, error) {
+	last := *c
+	c.files, c.compiled = map[string]readFile{}, map[*policy.Document]compilation{}
 	l := loader{
+		compile: func(d *policy.Document) (*template, error) {
+			done, ok := last.compiled[d]
+			if !ok {
+				done.template, done.err = newTemplate(d)
+			}
+			c.compiled[d] = done
+			return done.template, done.err
+		},
 		templates:   map[string]*template{},
 		constraints: map[string]*policy.Document{},
-		out:         &compiled{excluded: map[Point][]wildcard{}, workers: workers{make(chan func())}},
+		out:         &compiled{excluded: map[Point][]wildcard{}, pool: deadline.NewPool()},
 	}
 	var constraints []*policy.Document
 	for _, f := range files {
-		docs, err := policy.Documents(f)
-		l.mistakes.Add(err)
-		for _, d := range docs {
+		read, ok := last.files[f.Name]
+		if !ok || !bytes.Equal(read.data, f.Data) {
+			read.data = f.Data
+			read.docs, read.err = policy.Documents(f)
+		}
+		c.files[f.Name] = read
+		l.mistakes.Add(read.err)
+		for _, d := range read.docs {
 			if kind := kindOf(d); kind.Group == constraintGroup {
 				constraints = append(constraints, d)
 			} else {
@@ -50,6 +91,7 @@ func kindOf(d *policy.Document) schema.GroupVersionKind {
 
 // A loader collects the documents of a load and what is wrong with them.
 type loader struct {
+	compile     func(*policy.Document) (*template, error)
 	templates   map[string]*template        // by the kind of their constraints
 	constraints map[string]*policy.Document // by kind and name
 	out         *compiled
@@ -73,11 +115,12 @@ func (l *loader) add(d *policy.Document, kind schema.GroupVersionKind) {
 }
 
 func (l *loader) addTemplate(d *policy.Document) {
-	t, err := newTemplate(d)
+	t, err := l.compile(d)
 	l.mistakes.Add(err)
 	if t == nil {
 		return
 	}
+	t.known = nil
 	if first := l.templates[t.kind]; first != nil {
 		l.mistakes.Add(d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name")))
 		return

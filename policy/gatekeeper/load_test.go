@@ -57,7 +57,7 @@ func TestLoadErrors(t *testing.T) {
 		"no violation":          {template("X", "{type: object}", "package x\n\ndeny { true }"), "f.yaml:9: rego: the rule violation is missing"},
 		"http.send":             {template("X", "{type: object}", always+"\nx { http.send({}) }"), "f.yaml:11: rego: undefined function http.send: it does not exist, or it reaches out"},
 		"files by schema":       {template("X", "{type: object}", always+"\nx { json.match_schema({}, {}) }"), "f.yaml:11: rego: undefined function json.match_schema"},
-		"external data":         {template("X", "{type: object}", always+"\nx { external_data({}) }"), "f.yaml:11: rego: undefined function external_data"},
+		"external data of two":  {template("X", "{type: object}", always+"\nx { external_data({}, 1) == 2 }"), "f.yaml:11: rego: external_data: arity mismatch"},
 		"other data":            {template("X", "{type: object}", always+"\nx { [1 | data.secrets[_]] }"), "f.yaml:11: rego: data.secrets"},
 		"data inside of a path": {template("X", "{type: object}", always+"\nx { input.review[data.secrets] }"), "f.yaml:11: rego: data.secrets"},
 		"import":                {template("X", "{type: object}", "package x\nimport data.other\nviolation[{\"msg\": \"\"}] { true }"), "f.yaml:10: rego: import of data.other is not allowed"},

@@ -243,8 +243,12 @@ func (m *Match) Check(d *policy.Document) error {
 type Candidate struct{ review review }
 
 // NewCandidate returns the object of a request, which has one, as a candidate.
-func NewCandidate(ctx context.Context, req *policy.Request) *Candidate {
+// It is the object of a user, or what an ExpansionTemplate has made of one.
+func NewCandidate(ctx context.Context, req *policy.Request, expanded bool) *Candidate {
 	c := &Candidate{review{Context: ctx, req: req, source: original}}
+	if expanded {
+		c.review.source = generated
+	}
 	c.Become(req.Object)
 	return c
 }

@@ -1,6 +1,7 @@
 package gatekeeper
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/topdown"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/plan"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // A regoSource is the code of a template in Rego, and where it stands.
@@ -27,9 +30,11 @@ type regoSource struct {
 // A regoEngine is the compiled Rego of a template.
 type regoEngine struct {
 	plain     *program
-	split     *program // gives the same with less work, or fails; may be nil
-	namespace bool     // the code may read input.review.namespaceObject
-	inventory bool     // the code reads data.inventory
+	split     *program   // gives the same with less work, or fails; may be nil
+	plan      *plan.Plan // gives the same with least work, or fails; may be nil
+	namespace bool       // the code may read input.review.namespaceObject
+	inventory bool       // the code reads data.inventory
+	external  bool       // the code calls external_data
 }
 
 // A program is compiled Rego with the query for violations.
@@ -78,7 +83,28 @@ func newRegoEngine(d *policy.Document, source regoSource) (engine, error) {
 		m.fail(list)
 		return nil, errors.Join(m.errs...)
 	}
-	return &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory}, nil
+	e := &regoEngine{plain: plain, split: plain.split(m.byName), namespace: readsNamespace(plain.compiler), inventory: m.inventory, external: asksProviders(plain.compiler)}
+	e.plan = cmp.Or(e.split, plain).plan()
+	return e, nil
+}
+
+// plan returns the plan of a program, or nil when there can be none.
+func (p *program) plan() *plan.Plan {
+	d := dependence{compiler: p.compiler, memo: map[*ast.Rule]reach{}}
+	share := func(r *ast.Rule) plan.Share {
+		switch d.of(r) {
+		case own:
+			return plan.Everybody
+		case request:
+			return plan.Session
+		}
+		return plan.Nobody
+	}
+	planned, err := plan.New(p.compiler, dataRef(entryModule, "violation"), share, &memo{})
+	if err != nil { // it says what has no plan; the program does without
+		return nil
+	}
+	return planned
 }
 
 // newProgram compiles linked modules, which stay as they are.
@@ -96,13 +122,14 @@ func newProgram(modules map[string]*ast.Module) (*program, error) {
 	return &program{compiler: compiler, query: query, shared: shared, places: places}, nil
 }
 
-// capabilities are the built-ins of Rego but those that reach out of the
-// request: to the network, the file system (a schema may refer to a file) or
-// the environment.
+// capabilities are external_data and the built-ins of Rego but those that reach
+// out of the request: to the network, the file system (a schema may refer to a
+// file) or the environment.
 func capabilities() *ast.Capabilities {
 	forbidden := []string{"http.send", "net.lookup_ip_addr", "opa.runtime", "json.match_schema", "json.verify_schema"}
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool { return slices.Contains(forbidden, b.Name) })
+	c.Builtins = append(c.Builtins, externalDataBuiltin())
 	c.AllowNet = []string{}
 	return c
 }
@@ -228,9 +255,14 @@ func hasPrefix(ref ast.Ref, name string) bool { return ref.HasPrefix(dataRef(nam
 // relocated returns data.libs.x for data.x.
 func relocated(ref ast.Ref) ast.Ref { return append(dataRef(libsPackage), ref[1:]...) }
 
-// judge asks the rule violation for one constraint. What the split program fails
-// for, the plain one may not have come across: it decides.
+// judge asks the rule violation for one constraint. What the plan or the split
+// program fail for, the plain one may not have come across: it decides.
 func (e *regoEngine) judge(r *review, c *constraint) ([]verdict, error) {
+	if e.plan != nil {
+		if out, err := e.planned(r, c); err == nil || r.stop.Cancelled() {
+			return out, err
+		}
+	}
 	input := ast.NewTerm(ast.NewObject(
 		[2]*ast.Term{ast.InternedTerm("review"), r.value(e.namespace)},
 		[2]*ast.Term{ast.InternedTerm("parameters"), c.parameters.value},
@@ -243,16 +275,40 @@ func (e *regoEngine) judge(r *review, c *constraint) ([]verdict, error) {
 	return e.plain.run(r, input)
 }
 
+// planned runs the plan.
+func (e *regoEngine) planned(r *review, c *constraint) ([]verdict, error) {
+	session := r.sessions[e]
+	if session == nil {
+		session = e.plan.Session(r, r.value(e.namespace), r.time, &r.stop)
+		if r.sessions == nil {
+			r.sessions = map[*regoEngine]*plan.Run{}
+		}
+		r.sessions[e] = session
+	}
+	found, err := session.Values(c.parameters.value)
+	if err != nil {
+		return nil, err
+	}
+	var out []verdict
+	found.Foreach(func(term *ast.Term) {
+		if v, ok := newVerdict(term); ok && !v.in(out) {
+			out = append(out, v)
+		}
+	})
+	return out, nil
+}
+
 func (p *program) run(r *review, input *ast.Term) ([]verdict, error) {
 	cache := r.cache(p)
 	query := topdown.NewQuery(p.query).
 		WithCompiler(p.compiler).
 		WithStore(r.store).
-		WithTransaction(reading{}).
+		WithTransaction(referential.Reading{}).
 		WithInput(input).
 		WithCancel(&r.stop).
 		WithTime(r.time).
 		WithMetrics(metrics.NoOp()).
+		WithBuiltins(r.builtins()).
 		WithVirtualCache(cache)
 	var out []verdict
 	err := query.Iter(r, func(result topdown.QueryResult) error {

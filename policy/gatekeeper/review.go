@@ -4,15 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/storage"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
+	"github.com/kubeguardian/kubeguardian/policy/plan"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // A review is one request that constraints judge. It belongs to one goroutine.
@@ -30,18 +33,25 @@ type review struct {
 	lookup   error
 
 	stop   stop
-	store  *store
+	store  storage.Store
 	time   time.Time
 	fields [][2]*ast.Term // input.review but for namespaceObject
 	values [2]*ast.Term   // input.review, without and with it
 	caches map[*program]*layer
+
+	providers *externaldata.Client // may be nil
+	answers   map[string]*ast.Term // of them, by question
+	ungiven   error                // of a question whose answer is to be given and is not
+
 	native *nativeReview // for CEL
+
+	sessions map[*regoEngine]*plan.Run
 }
 
 // newReview reads what constraints match. As in Gatekeeper, the object of a
 // DELETE is the one that is deleted.
-func newReview(ctx context.Context, req *policy.Request, from source, inventory *Inventory) (*review, error) {
-	r := &review{Context: ctx, req: req, source: from, store: inventory.store(), time: time.Now()}
+func newReview(ctx context.Context, req *policy.Request, from source, inventory *referential.Inventory) (*review, error) {
+	r := &review{Context: ctx, req: req, source: from, store: inventory.Store(), time: time.Now()}
 	object := req.Object
 	if req.Operation == admissionv1.Delete {
 		if req.OldObject == nil {
@@ -106,17 +116,27 @@ func (r *review) reviewFields() [][2]*ast.Term {
 		object = old
 	}
 	fields := [][2]*ast.Term{
-		{ast.InternedTerm("uid"), ast.InternedEmptyString},
+		{ast.InternedTerm("uid"), ast.StringTerm(string(req.UID))},
 		{ast.InternedTerm("kind"), texts("group", req.Kind.Group, "version", req.Kind.Version, "kind", req.Kind.Kind)},
 		{ast.InternedTerm("resource"), texts("group", req.Resource.Group, "version", req.Resource.Version, "resource", req.Resource.Resource)},
 		{ast.InternedTerm("operation"), ast.InternedTerm(string(req.Operation))},
 		{ast.InternedTerm("userInfo"), typed(req.User)},
 		{ast.InternedTerm("object"), object},
 		{ast.InternedTerm("oldObject"), old},
-		{ast.InternedTerm("dryRun"), ast.InternedTerm(req.DryRun)},
 		{ast.InternedTerm("options"), untyped(req.Options)},
 	}
-	for _, optional := range [][2]string{{"subResource", req.Subresource}, {"name", req.Name}, {"namespace", r.requestNamespace()}} {
+	if req.UID != "" || req.DryRun { // a request that is made up says nothing of it
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("dryRun"), ast.InternedTerm(req.DryRun)})
+	}
+	if k := req.RequestKind; !k.Empty() {
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("requestKind"), texts("group", k.Group, "version", k.Version, "kind", k.Kind)})
+	}
+	if g := req.RequestResource; !g.Empty() {
+		fields = append(fields, [2]*ast.Term{ast.InternedTerm("requestResource"), texts("group", g.Group, "version", g.Version, "resource", g.Resource)})
+	}
+	for _, optional := range [][2]string{
+		{"subResource", req.Subresource}, {"requestSubResource", req.RequestSubresource}, {"name", req.Name}, {"namespace", r.requestNamespace()},
+	} {
 		if optional[1] != "" {
 			fields = append(fields, [2]*ast.Term{ast.InternedTerm(optional[0]), ast.StringTerm(optional[1])})
 		}
@@ -151,7 +171,7 @@ func typed(v any) *ast.Term {
 	if err != nil { // not for types of the API
 		return ast.InternedNullTerm
 	}
-	value, err := newValue(plain)
+	value, err := referential.Value(plain)
 	if err != nil {
 		return ast.InternedNullTerm
 	}
@@ -162,55 +182,9 @@ func untyped(o *unstructured.Unstructured) *ast.Term {
 	if o == nil || o.Object == nil {
 		return ast.InternedNullTerm
 	}
-	value, err := newValue(o.Object)
+	value, err := referential.Value(o.Object)
 	if err != nil { // a Go type that JSON does not have
 		return typed(o.Object)
 	}
 	return ast.NewTerm(value)
 }
-
-// newValue converts a JSON value for Rego. Gatekeeper reads all numbers of
-// objects as floating point, which templates see when they write them into
-// messages.
-func newValue(v any) (ast.Value, error) {
-	switch v := v.(type) {
-	case map[string]any:
-		return newObject(v)
-	case []any:
-		terms := make([]ast.Term, len(v))
-		refs := make([]*ast.Term, len(v))
-		for i, item := range v {
-			value, err := newValue(item)
-			if err != nil {
-				return nil, err
-			}
-			terms[i].Value = value
-			refs[i] = &terms[i]
-		}
-		return ast.NewArray(refs...), nil
-	case int64:
-		return newNumber(float64(v)), nil
-	case float64:
-		return newNumber(v), nil
-	case string, bool, nil:
-		return ast.InterfaceToValue(v)
-	}
-	return nil, fmt.Errorf("a value is of type %T, which JSON does not have", v)
-}
-
-func newObject(v map[string]any) (ast.Value, error) {
-	terms := make([]ast.Term, len(v))
-	fields := make([][2]*ast.Term, 0, len(v))
-	for key, item := range v {
-		value, err := newValue(item)
-		if err != nil {
-			return nil, err
-		}
-		term := &terms[len(fields)]
-		term.Value = value
-		fields = append(fields, [2]*ast.Term{ast.InternedTerm(key), term})
-	}
-	return ast.NewObject(fields...), nil
-}
-
-func newNumber(f float64) ast.Value { return ast.Number(strconv.FormatFloat(f, 'g', -1, 64)) }

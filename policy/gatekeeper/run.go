@@ -6,14 +6,15 @@ import (
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/policy/deadline"
 )
 
 // The bounds of one evaluation, besides the time of its context.
 const (
-	maxGrowth     = 512 << 20              // of the heap while it runs, or the heap itself if that is larger
-	watchAfter    = 20 * time.Millisecond  // a longer evaluation is watched
-	watchInterval = 5 * time.Millisecond   // of the heap
-	grace         = 100 * time.Millisecond // for an evaluation to heed its end
+	maxGrowth     = 512 << 20             // of the heap while it runs, or the heap itself if that is larger
+	watchAfter    = 20 * time.Millisecond // a longer evaluation is watched
+	watchInterval = 5 * time.Millisecond  // of the heap
 )
 
 // errMemory ends an evaluation that takes too much.
@@ -40,38 +41,10 @@ func (s *stop) exhaust() { s.state.CompareAndSwap(running, exhausted) }
 // resume reports whether memory was the reason, and lets the next one run.
 func (s *stop) resume() bool { return s.state.CompareAndSwap(exhausted, running) }
 
-// Workers are goroutines that stay for a while: evaluating Rego takes a large
-// stack, which else grows, and is copied, time and again for each request.
-type workers struct{ jobs chan func() }
-
-const idleWorker = 10 * time.Second
-
-// do runs a job in a goroutine that waits for one, or in a new one.
-func (w *workers) do(job func()) {
-	select {
-	case w.jobs <- job:
-	default:
-		go w.work(job)
-	}
-}
-
-func (w *workers) work(job func()) {
-	for idle := time.NewTimer(idleWorker); ; {
-		job()
-		idle.Reset(idleWorker)
-		select {
-		case job = <-w.jobs:
-		case <-idle.C:
-			return
-		}
-	}
-}
-
-// A step is the outcome of one group.
-type step struct {
-	found []found
-	err   error
-}
+// Runaways returns how many evaluations go on, though nobody waits for them any
+// more: a built-in of Rego cannot be stopped. While they are as many as may be,
+// nothing is judged.
+func (s *Set) Runaways() int { return s.pool.Runaways() }
 
 // run judges all groups. Rego heeds the end of the context between two steps,
 // but one built-in, such as a regular expression over a long text, is one step.
@@ -79,44 +52,18 @@ type step struct {
 // not end in time.
 func (e *evaluation) run(ctx context.Context) error {
 	defer e.watch()()
-	steps := make(chan step, len(e.groups))
-	judge := func() {
-		for i := range e.groups {
-			found, err := e.judge(&e.groups[i])
-			steps <- step{found, err}
-			if err != nil {
-				return
-			}
-		}
-	}
-	if ctx.Done() == nil {
-		judge()
-	} else {
-		e.set.workers.do(judge)
-	}
-	return e.collect(ctx, steps)
-}
-
-// collect waits for the steps, or for the end of the context.
-func (e *evaluation) collect(ctx context.Context, steps <-chan step) error {
-	end := ctx.Done()
-	var overdue <-chan time.Time
-	for judged := 0; judged < len(e.groups); {
-		select {
-		case s := <-steps:
-			if s.err != nil {
-				return e.incomplete(e.groups[judged:], s.err)
-			}
-			for _, f := range s.found {
+	judged, err := deadline.Run(ctx, e.set.pool, deadline.Work[[]found]{
+		Items: len(e.groups),
+		Do:    func(i int) ([]found, error) { return e.judge(&e.groups[i]) },
+		Take: func(_ int, list []found) {
+			for _, f := range list {
 				e.violate(f.constraint, f.verdict)
 			}
-			judged++
-		case <-end:
-			e.stop.Cancel()
-			overdue, end = time.After(grace), nil
-		case <-overdue:
-			return e.incomplete(e.groups[judged:], ctx.Err())
-		}
+		},
+		End: e.stop.Cancel,
+	})
+	if err != nil {
+		return e.incomplete(e.groups[judged:], err)
 	}
 	return nil
 }

@@ -15,13 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 // asks runs a program as OPA does, with nothing kept.
 func asks(t *testing.T, p *program, r *review, input *ast.Term) string {
 	t.Helper()
 	var out []verdict
-	err := topdown.NewQuery(p.query).WithCompiler(p.compiler).WithStore(r.store).WithTransaction(reading{}).WithInput(input).WithTime(r.time).
+	err := topdown.NewQuery(p.query).WithCompiler(p.compiler).WithStore(r.store).WithTransaction(referential.Reading{}).WithInput(input).WithTime(r.time).
 		Iter(t.Context(), func(result topdown.QueryResult) error {
 			if v, ok := newVerdict(result["r"]); ok && !v.in(out) {
 				out = append(out, v)
@@ -56,7 +57,7 @@ func TestRungs(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(3, 5))
-	split, violated := map[string]bool{}, map[string]bool{}
+	split, planned, violated := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for range 150 {
 		pod := randomPod(random)
 		req := policy.Request{Operation: admissionv1.Create, Kind: pod.GroupVersionKind(), Namespace: "shop", Object: pod}
@@ -77,13 +78,19 @@ func TestRungs(t *testing.T) {
 					t.Fatalf("%s %s: split gives\n%s\nwant\n%s\nfor %v", c.template.kind, c.name, got, want, pod.Object)
 				}
 			}
+			if e.plan != nil {
+				planned[c.template.kind] = true
+				if got := sorted(e.planned(r, c)); got != want && !strings.HasPrefix(want, "template:") {
+					t.Fatalf("%s %s: the plan gives\n%s\nwant\n%s\nfor %v", c.template.kind, c.name, got, want, pod.Object)
+				}
+			}
 			if strings.Contains(want, "\n") {
 				violated[c.template.kind] = true
 			}
 		}
 	}
-	if len(split) < 2 || len(violated) < 8 {
-		t.Errorf("split are %v, violated %v", split, violated)
+	if len(split) < 2 || len(planned) < 11 || len(violated) < 8 {
+		t.Errorf("split are %v, planned %v, violated %v", split, planned, violated)
 	}
 }
 
@@ -173,9 +180,9 @@ func TestMemo(t *testing.T) {
 	}
 	var m memo
 	for i := range 3 * maxMemoized {
-		m.put(fmt.Sprint(i), ast.IntNumberTerm(i))
+		m.Put(fmt.Sprint(i), ast.IntNumberTerm(i))
 	}
-	if len(m.values) > maxMemoized || m.get(fmt.Sprint(3*maxMemoized-1)) == nil {
+	if len(m.values) > maxMemoized || m.Get(fmt.Sprint(3*maxMemoized-1)) == nil {
 		t.Errorf("%d values are kept", len(m.values))
 	}
 }

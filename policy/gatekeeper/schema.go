@@ -29,22 +29,9 @@ const schemaPath = "spec.crd.spec.validation.openAPIV3Schema"
 // a CustomResourceDefinition. A legacy schema keeps what it does not name; it is
 // the default of the old versions.
 func newParameters(d *policy.Document, apiVersion string, v *validation) (*parameters, error) {
-	legacy := strings.HasSuffix(apiVersion, "beta1") || strings.HasSuffix(apiVersion, "alpha1")
-	if v != nil && v.LegacySchema != nil {
-		legacy = *v.LegacySchema
-	}
-	var schema *apiextensionsv1.JSONSchemaProps
-	if v != nil {
-		schema = v.OpenAPIV3Schema
-	}
-	if schema == nil && !legacy {
-		return &parameters{}, nil
-	}
+	schema := parameterSchema(apiVersion, v)
 	if schema == nil {
-		schema = &apiextensionsv1.JSONSchemaProps{}
-	}
-	if legacy {
-		keepUnknown(schema)
+		return &parameters{}, nil
 	}
 	var internal apiextensions.JSONSchemaProps
 	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(schema, &internal, nil); err != nil {
@@ -62,6 +49,25 @@ func newParameters(d *policy.Document, apiVersion string, v *validation) (*param
 		return nil, d.At(schemaPath, "%s: %v", schemaPath, err)
 	}
 	return &parameters{structural: s, validator: validator}, nil
+}
+
+// parameterSchema returns the schema that a template gives, and nil for none.
+func parameterSchema(apiVersion string, v *validation) *apiextensionsv1.JSONSchemaProps {
+	legacy := strings.HasSuffix(apiVersion, "beta1") || strings.HasSuffix(apiVersion, "alpha1")
+	if v != nil && v.LegacySchema != nil {
+		legacy = *v.LegacySchema
+	}
+	var schema *apiextensionsv1.JSONSchemaProps
+	if v != nil {
+		schema = v.OpenAPIV3Schema
+	}
+	if schema == nil && legacy {
+		schema = &apiextensionsv1.JSONSchemaProps{}
+	}
+	if legacy {
+		keepUnknown(schema)
+	}
+	return schema
 }
 
 // fieldErrors gives each error of a library its line.

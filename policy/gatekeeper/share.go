@@ -87,7 +87,7 @@ type reach int
 
 const (
 	own      reach = iota // its arguments and constants
-	request               // also the review and the inventory, which are the same all through a request
+	request               // also the review, the inventory and providers, which are the same all through a request
 	anything              // also parameters, or what is not the same each time
 )
 
@@ -160,6 +160,9 @@ func reachOfRef(ref ast.Ref) reach {
 	case hasPrefix(ref, entryModule) || hasPrefix(ref, libsPackage): // rules speak for themselves
 		return own
 	case ref[0].Equal(ast.DefaultRootDocument):
+		return request
+	}
+	if isExternalData(ref) {
 		return request
 	}
 	if b := ast.BuiltinMap[ref.String()]; b != nil && b.IsNondeterministic() {
@@ -244,7 +247,7 @@ func (c *layeredCache) at(place *ruleTree) *kept {
 // other.
 func (c *layeredCache) commit() {
 	for i, call := range c.calls {
-		c.memo.put(call, c.results[i])
+		c.memo.Put(call, c.results[i])
 	}
 }
 
@@ -267,7 +270,7 @@ func (c *layeredCache) Get(key ast.Ref) (*ast.Term, bool) {
 		return c.VirtualCache.Get(key)
 	}
 	if place.pure && len(c.own) == 1 {
-		if value := c.memo.get(memoKey(place, rest)); value != nil {
+		if value := c.memo.Get(memoKey(place, rest)); value != nil {
 			return value, false
 		}
 	}

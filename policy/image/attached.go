@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // What registries call signatures and attestations: bundles of sigstore, which
@@ -80,7 +82,7 @@ func (r *reader) attached(image name.Digest, want wanted) (*attached, error) {
 // fault keeps what is wrong with a thing that is there, and returns what is wrong
 // with the registry.
 func (a *attached) fault(err error) error {
-	var bound *boundError
+	var bound *registry.BoundError
 	var broken *brokenError
 	switch {
 	case err == nil:

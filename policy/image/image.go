@@ -64,6 +64,15 @@ func (p *Policy) Name() string { return p.name }
 // to the caller.
 func (s *Set) Policies() []*Policy { return slices.Clone(s.policies) }
 
+// Enforced tells what each policy does about violations.
+func (s *Set) Enforced(tell func(policy, binding, enforcement string)) {
+	for _, p := range s.policies {
+		for _, action := range p.actions {
+			tell(p.name, "", action)
+		}
+	}
+}
+
 // Len returns the number of policies.
 func (s *Set) Len() int { return len(s.policies) }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // maxReference bounds the text of an image reference. Registries take names of
@@ -50,7 +52,7 @@ func parseReference(text string) (reference, error) {
 	if r.digest != "" && !digestForm.MatchString(r.digest) {
 		return reference{}, fmt.Errorf("digest %s is not supported: want sha256", r.digest)
 	}
-	host := canonicalHost(r.repo.RegistryStr())
+	host := registry.CanonicalHost(r.repo.RegistryStr())
 	if r.name = host + "/" + r.repo.RepositoryStr(); !nameForm.MatchString(r.name) {
 		return reference{}, errors.New("not an image reference")
 	}
@@ -67,21 +69,6 @@ func parseReference(text string) (reference, error) {
 var nameForm = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:]+\])(?::[0-9]+)?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+$`)
 
 var digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-
-// canonicalHost returns the one name by which patterns know a registry: host
-// names are not case-sensitive, 443 is the port without being said, and Docker
-// Hub has three names.
-func canonicalHost(host string) string {
-	host = strings.ToLower(host)
-	if bare := strings.TrimSuffix(host, ":443"); strings.Contains(bare, ".") { // else the port shows that it is a host
-		host = bare
-	}
-	switch host {
-	case "index.docker.io", "registry-1.docker.io":
-		return "docker.io"
-	}
-	return host
-}
 
 // Patterns select images by the full name of their repository.
 type patterns []*regexp.Regexp
@@ -114,7 +101,7 @@ func parsePattern(glob string) (*regexp.Regexp, error) {
 	case strings.Contains(path, ":"):
 		return nil, fmt.Errorf("%q has a tag: patterns match names without tag and digest", glob)
 	}
-	if host = canonicalHost(host); host == "docker.io" && !strings.Contains(path, "/") && path != "**" {
+	if host = registry.CanonicalHost(host); host == "docker.io" && !strings.Contains(path, "/") && path != "**" {
 		path = "library/" + path
 	}
 	var expr strings.Builder

@@ -2,18 +2,12 @@ package image
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -23,6 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // Bounds of what one verification may read from a registry.
@@ -74,119 +70,29 @@ func (r *registries) host(name string) *host {
 	return h
 }
 
-// dialer connects to registries only: an image reference is written by whoever
-// may make a pod, and must not lead to the metadata service of a cloud or, unless
-// allowed, to what listens on this machine.
-func dialer(loopback bool) *net.Dialer {
-	return &net.Dialer{
-		Timeout: 5 * time.Second,
-		Control: func(_, address string, _ syscall.RawConn) error {
-			to, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fmt.Errorf("read address %s: %w", address, err)
-			}
-			ip := to.Addr().Unmap()
-			if ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() || ip.IsLoopback() && !loopback {
-				return &forbiddenError{ip}
-			}
-			return nil
-		},
-	}
-}
-
-// A forbiddenError is an address to which no registry may lead.
-type forbiddenError struct{ ip netip.Addr }
-
-func (e *forbiddenError) Error() string {
-	return fmt.Sprintf("address %s is not that of a registry", e.ip)
-}
-
-// newTransport returns the usual transport to registries.
-func newTransport(roots *x509.CertPool, loopback bool) *http.Transport {
-	return &http.Transport{
-		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer(loopback).DialContext,
-		ForceAttemptHTTP2:      true,
-		MaxIdleConns:           100,
-		MaxIdleConnsPerHost:    16,
-		MaxResponseHeaderBytes: 64 << 10,
-		IdleConnTimeout:        90 * time.Second,
-		TLSHandshakeTimeout:    5 * time.Second,
-	}
-}
-
 // A reader reads for one verification, within its bounds.
 type reader struct {
 	*registries
-	options  []remote.Option
-	requests atomic.Int64
-	left     atomic.Int64 // bytes
+	options []remote.Option
 }
 
 func (r *registries) reader(ctx context.Context) *reader {
-	rd := &reader{registries: r}
-	rd.left.Store(maxTotalBytes)
-	rd.options = []remote.Option{
+	return &reader{r, []remote.Option{
 		remote.WithContext(ctx),
-		remote.WithTransport(rd),
+		remote.WithTransport(registry.Bound(r, registry.Bounds{Requests: maxRequests, Answer: maxAnswerBytes, Total: maxTotalBytes})),
 		remote.WithAuthFromKeychain(r.keys),
 		remote.WithUserAgent("kubeguardian"),
 		remote.WithRetryBackoff(remote.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 2}),
 		remote.WithRetryStatusCodes(http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout),
-	}
-	return rd
+	}}
 }
 
-// A boundError is an answer that is too large, or one too many: a fault of what
-// the registry holds, which no waiting cures.
-type boundError struct{ what string }
-
-func (e *boundError) Error() string { return e.what }
-
-// RoundTrip implements [http.RoundTripper]: it waits for its turn, and bounds the
-// answer.
-func (r *reader) RoundTrip(req *http.Request) (*http.Response, error) {
-	if r.requests.Add(1) > maxRequests {
-		return nil, &boundError{fmt.Sprintf("it takes more than %d requests", maxRequests)}
-	}
-	if req.URL.Scheme != "https" && !onThisMachine(req.URL.Hostname()) {
-		return nil, errPlain
-	}
+// RoundTrip implements [http.RoundTripper]: it waits for its turn.
+func (r *registries) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err := r.host(req.URL.Host).rate.Wait(req.Context()); err != nil {
 		return nil, fmt.Errorf("wait for a turn at %s: %w", req.URL.Host, err)
 	}
-	resp, err := r.transport.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = &boundedBody{ReadCloser: resp.Body, total: &r.left, left: maxAnswerBytes}
-	return resp, nil
-}
-
-// errPlain keeps passwords and answers from those who listen: the library would
-// try HTTP for private addresses, and follow where it is sent.
-var errPlain = errors.New("registries are asked by HTTPS only")
-
-func onThisMachine(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && ip.IsLoopback()
-}
-
-// A boundedBody fails when it has passed on as much as it may.
-type boundedBody struct {
-	io.ReadCloser
-	total *atomic.Int64
-	left  int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	if b.left < 0 || b.total.Add(-int64(n)) < 0 {
-		return 0, &boundError{fmt.Sprintf("the registry sends more than %d MiB, or %d MiB in all", maxAnswerBytes>>20, maxTotalBytes>>20)}
-	}
-	return n, err
+	return r.transport.RoundTrip(req)
 }
 
 // missing reports whether a registry says that a thing does not exist.

@@ -14,12 +14,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // Options are how a [Verifier] works. The zero value is ready for use.
 type Options struct {
 	// Credentials are for registries that want to know who asks; nil is nobody.
-	Credentials *Credentials
+	Credentials authn.Keychain
 	// Timeout is for all that one image takes; 0 is 8 seconds. Whoever asks may
 	// have less time, and then the work goes on for those who ask next.
 	Timeout time.Duration
@@ -95,16 +97,15 @@ func New(options Options) *Verifier {
 		options.Log = slog.New(slog.DiscardHandler)
 	}
 	if options.Transport == nil {
-		options.Transport = newTransport(options.RootCAs, options.AllowLoopback)
+		options.Transport = registry.NewTransport(options.RootCAs, options.AllowLoopback)
 	}
-	keys := authn.Keychain(authn.NewMultiKeychain())
-	if options.Credentials != nil {
-		keys = options.Credentials
+	if options.Credentials == nil {
+		options.Credentials = authn.NewMultiKeychain()
 	}
 	return &Verifier{
 		options: options,
 		registries: &registries{
-			transport: options.Transport, keys: keys, perSecond: rate.Limit(options.RequestsPerSecond), hosts: map[string]*host{},
+			transport: options.Transport, keys: options.Credentials, perSecond: rate.Limit(options.RequestsPerSecond), hosts: map[string]*host{},
 		},
 		cached: map[string]kept{},
 	}

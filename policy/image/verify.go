@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+
+	"github.com/kubeguardian/kubeguardian/registry"
 )
 
 // An outcome is what a policy concludes of one image.
@@ -50,7 +52,7 @@ func (p *Policy) verify(ctx context.Context, r *registries, image name.Digest, n
 // failed makes an outcome of an error of a registry. What does not exist is no
 // failure: nobody can run it.
 func failed(host string, err error) outcome {
-	var forbidden *forbiddenError
+	var forbidden *registry.ForbiddenError
 	switch {
 	case missing(err):
 		return outcome{problems: []string{"the registry does not have it"}}

@@ -30,7 +30,7 @@ type assignment struct {
 	FromMetadata *struct {
 		Field string `json:"field"`
 	} `json:"fromMetadata"`
-	ExternalData map[string]any `json:"externalData"`
+	ExternalData *externalSpec `json:"externalData"`
 }
 
 type assignParameters struct {
@@ -53,6 +53,8 @@ func (c *checker) assign(p *assignParameters) {
 		c.bad("spec.location", "nothing can be added to all items of a list")
 	case p.Assign.FromMetadata != nil:
 		c.bad(path+".fromMetadata", "metadata is text, which cannot be an item of a list with keys")
+	case p.Assign.ExternalData != nil:
+		c.bad(path+".externalData", "external data is text, which cannot be an item of a list with keys")
 	case !isObject:
 		c.bad(path+".value", "want an object, as items of lists with keys are")
 	case object[last.name] != last.key:
@@ -63,15 +65,21 @@ func (c *checker) assign(p *assignParameters) {
 // assignment makes the action of an assignment.
 func (c *checker) assignment(a *assignment) {
 	const path = "spec.parameters.assign"
+	given := 0
+	for _, one := range []bool{a.Value != nil, a.FromMetadata != nil, a.ExternalData != nil} {
+		if one {
+			given++
+		}
+	}
 	switch {
+	case given > 1:
+		c.bad(path, "value, fromMetadata and externalData exclude each other")
 	case a.ExternalData != nil:
-		c.bad(path+".externalData", "external data is not supported: %s would ask the provider %q", c.m, a.ExternalData["provider"])
-	case a.Value != nil && a.FromMetadata != nil:
-		c.bad(path, "value and fromMetadata exclude each other")
+		c.external(*a.ExternalData)
 	case a.Value != nil:
 		c.m.action = actionFunc(func(any, bool, *run) (any, bool, error) { return runtime.DeepCopyJSONValue(a.Value), true, nil })
 	case a.FromMetadata == nil:
-		c.bad(path, "value or fromMetadata is required")
+		c.bad(path, "value, fromMetadata or externalData is required")
 	case a.FromMetadata.Field == "name":
 		c.m.action = actionFunc(func(_ any, _ bool, in *run) (any, bool, error) { return in.object.GetName(), true, nil })
 	case a.FromMetadata.Field == "namespace":
@@ -268,6 +276,8 @@ func typeName(v any) string {
 		return "a string"
 	case bool:
 		return "a boolean"
+	case *placeholder:
+		return "external data"
 	}
 	return "a number"
 }

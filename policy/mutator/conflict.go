@@ -38,8 +38,9 @@ func (m *mutator) typeAt(i int) nodeType {
 	return objectType
 }
 
-// closed reports whether no other location may lead beyond that of a mutator.
-func (m *mutator) closed() bool { return m.end == textType }
+// closed reports whether no other location may lead beyond that of a mutator,
+// because it makes text.
+func (m *mutator) closed() bool { return m.end == textType || m.external != nil }
 
 // A schemaKey is what has a schema of its own.
 type schemaKey struct {

@@ -37,7 +37,7 @@ func Load(files ...policy.File) (*Set, error) {
 	}
 	schemas.disable()
 	slices.SortFunc(l.mutators, order)
-	return &Set{l.mutators}, nil
+	return &Set{mutators: l.mutators}, nil
 }
 
 // A loader collects the mutators of a load and what is wrong with them.

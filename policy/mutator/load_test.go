@@ -65,11 +65,17 @@ func TestLoadErrors(t *testing.T) {
 		"no location":          {assign("", value("x")), `spec.location: "": want a field after the last character`},
 		"metadata":             {assign("metadata.labels", value("x")), "Assign cannot change metadata: use AssignMetadata"},
 		"key":                  {assign("spec.containers[name: x].name", value("y")), "spec.location: name is the key of the list, which cannot be changed"},
-		"nothing to assign":    {assign("spec.a", "parameters: {assign: {}}"), "value or fromMetadata is required"},
-		"null":                 {assign("spec.a", value("null")), "value or fromMetadata is required"},
+		"nothing to assign":    {assign("spec.a", "parameters: {assign: {}}"), "value, fromMetadata or externalData is required"},
+		"null":                 {assign("spec.a", value("null")), "value, fromMetadata or externalData is required"},
 		"two to assign":        {assign("spec.a", "parameters: {assign: {value: x, fromMetadata: {field: name}}}"), "exclude each other"},
 		"metadata field":       {assign("spec.a", "parameters: {assign: {fromMetadata: {field: uid}}}"), `"uid" is not supported: want name or namespace`},
-		"external data":        {assign("spec.a", "parameters: {assign: {externalData: {provider: p}}}"), `external data is not supported: Assign "a" would ask the provider "p"`},
+		"data of nobody":       {assign("spec.a", outer("")), "spec.parameters.assign.externalData.provider: a value is required"},
+		"data and value":       {assign("spec.a", "parameters: {assign: {value: x, externalData: {provider: p}}}"), "exclude each other"},
+		"data source":          {assign("spec.a", outer("provider: p, dataSource: Mine")), `externalData.dataSource: "Mine" is not supported: want ValueAtLocation or Username`},
+		"data failure policy":  {assign("spec.a", outer("provider: p, failurePolicy: Retry")), `externalData.failurePolicy: "Retry" is not supported: want Fail, UseDefault or Ignore`},
+		"data default":         {assign("spec.a", outer("provider: p, failurePolicy: UseDefault")), "externalData.default: a value is required, which UseDefault is to use"},
+		"data field":           {assign("spec.a", outer("provider: p, failurPolicy: Fail")), `unknown field "spec.parameters.assign.externalData.failurPolicy"`},
+		"item of data":         {assign("spec.a[n: x]", outer("provider: p")), "external data is text, which cannot be an item of a list with keys"},
 		"item of all":          {assign("spec.a[n: *]", value("{n: x}")), "nothing can be added to all items of a list"},
 		"item of text":         {assign("spec.a[n: x]", value("x")), "want an object, as items of lists with keys are"},
 		"item of metadata":     {assign("spec.a[n: x]", "parameters: {assign: {fromMetadata: {field: name}}}"), "metadata is text"},
@@ -83,7 +89,7 @@ func TestLoadErrors(t *testing.T) {
 		"metadata of spec":     {document(metadataKind, "m", "spec.labels.a", value("x")), "want metadata.labels.KEY or metadata.annotations.KEY"},
 		"metadata of number":   {document(metadataKind, "m", "metadata.labels.a", value("1")), "want a string"},
 		"metadata with kinds":  {document(metadataKind, "m", "metadata.labels.a", `applyTo: [{groups: [""], versions: [v1], kinds: [Pod]}], `+value("x")), "AssignMetadata is for objects of any kind"},
-		"metadata from outer":  {document(metadataKind, "m", "metadata.labels.a", "parameters: {assign: {externalData: {}}}"), "external data is not supported"},
+		"metadata from outer":  {document(metadataKind, "m", "metadata.labels.a", "parameters: {assign: {externalData: {provider: p}}}"), "externalData.dataSource: want Username"},
 		"set of items":         {document(setKind, "s", "spec.a[n: x]", "parameters: {values: {fromList: [x]}}"), "the items of a set have no keys"},
 		"set of nothing":       {document(setKind, "s", "spec.a", "parameters: {}"), "spec.parameters.values.fromList: a value is required"},
 		"set operation":        {document(setKind, "s", "spec.a", "parameters: {operation: xor, values: {fromList: [x]}}"), `"xor" is not supported: want merge or prune`},
@@ -152,3 +158,6 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// outer returns parameters that assign external data.
+func outer(fields string) string { return "parameters: {assign: {externalData: {" + fields + "}}}" }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
 
@@ -31,17 +32,35 @@ import (
 // Gatekeeper then refuses the request. It wraps the error of ctx when the time
 // ran out, and then nothing is decided.
 //
+// Then providers are asked for external data, all at the same time.
+//
 // When req.Unjudged is not nil, it is told of each mutator that would match but
-// is disabled, and of each that cannot be matched, which is then left out.
+// is disabled or may ask no provider, and of each that cannot be matched, which
+// is then left out.
 func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Unstructured, []policy.Change, error) {
 	if req.Object == nil || req.Object.Object == nil || !slices.Contains(operations(), req.Operation) || strings.HasSuffix(req.Kind.Group, ".gatekeeper.sh") {
 		return req.Object, nil, nil
 	}
+	return s.mutate(ctx, &req, false)
+}
+
+// MutateGenerated is Mutate for an object that an ExpansionTemplate has made: the
+// mutators apply whose match is for generated objects, and that are for all
+// operations. It implements [gatekeeper.Mutator].
+func (s *Set) MutateGenerated(ctx context.Context, req policy.Request) (*unstructured.Unstructured, error) {
+	object, _, err := s.mutate(ctx, &req, true)
+	return object, err
+}
+
+func (s *Set) mutate(ctx context.Context, req *policy.Request, generated bool) (*unstructured.Unstructured, []policy.Change, error) {
 	r := &run{
-		Context: ctx, mutators: s.mutators, req: &req, object: req.Object,
-		candidate: gatekeeper.NewCandidate(ctx, &req), changed: map[*mutator]bool{}, unjudged: map[*mutator]bool{},
+		Context: ctx, mutators: s.mutators, providers: s.providers, req: req, object: req.Object,
+		candidate: gatekeeper.NewCandidate(ctx, req, generated), changed: map[*mutator]bool{}, unjudged: map[*mutator]bool{},
 	}
 	if err := r.settle(); err != nil {
+		return nil, nil, err
+	}
+	if err := r.resolve(); err != nil {
 		return nil, nil, err
 	}
 	return r.object, r.changes, nil
@@ -51,6 +70,7 @@ func (s *Set) Mutate(ctx context.Context, req policy.Request) (*unstructured.Uns
 type run struct {
 	context.Context
 	mutators  []*mutator
+	providers *externaldata.Client // nil: none may be asked
 	req       *policy.Request
 	object    *unstructured.Unstructured // as it is now
 	candidate *gatekeeper.Candidate      // of object
@@ -120,7 +140,7 @@ func (r *run) round() (changers []*mutator, err error) {
 			continue
 		}
 		if r.object == before {
-			r.object = before.DeepCopy()
+			r.object = copyOf(before)
 		}
 		changed, err := m.apply(r)
 		if err != nil {
@@ -158,6 +178,10 @@ func (r *run) matches(m *mutator) (bool, error) {
 	}
 	if len(m.conflicts) > 0 {
 		r.tell(m, m.conflict())
+		return false, nil
+	}
+	if m.external != nil && r.providers == nil && r.req.Unjudged != nil {
+		r.tell(m, fmt.Errorf("assign external data: %w", externaldata.ErrNotAsked))
 		return false, nil
 	}
 	return true, nil

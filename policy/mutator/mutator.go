@@ -17,8 +17,9 @@
 // location, a ModifySet without values, a test that a path exists below one that
 // must not. Path tests are held against each other by their paths, whatever
 // their order. A key of a list that is a number is that of an object to assign
-// which has the same number. External data is refused. What a mutator makes of a
-// Namespace, by another kind, is in no namespace.
+// which has the same number. What a mutator makes of a Namespace, by another
+// kind, is in no namespace. Answers of providers are kept, see package
+// externaldata.
 package mutator
 
 import (
@@ -29,6 +30,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
 )
 
@@ -51,7 +53,8 @@ func Handles(kind schema.GroupVersionKind) bool {
 
 // A Set is an immutable collection of mutators. It is safe for concurrent use.
 type Set struct {
-	mutators []*mutator // by kind, then name
+	mutators  []*mutator // by kind, then name
+	providers *externaldata.Client
 }
 
 // Len returns the number of mutators, with those that are disabled.
@@ -79,18 +82,20 @@ type mutator struct {
 	location   location
 	tests      []condition // by step of the location
 	action     action
-	end        nodeType   // of the last field of the location
-	conflicts  []*mutator // by kind, then name
+	external   *externalSpec // nil: the action needs none
+	end        nodeType      // of the last field of the location
+	conflicts  []*mutator    // by kind, then name
 }
 
 // String returns what errors call a mutator.
 func (m *mutator) String() string { return fmt.Sprintf("%s %q", m.kind, m.name) }
 
-// applies reports whether a mutator is for objects of a kind at all.
+// applies reports whether a mutator is for objects of a kind at all. Without an
+// operation it must be for all of them.
 func (m *mutator) applies(kind schema.GroupVersionKind, operation admissionv1.Operation) bool {
 	return m.kind == metadataKind || slices.ContainsFunc(m.applyTo, func(a applyTo) bool {
 		return slices.Contains(a.Groups, kind.Group) && slices.Contains(a.Versions, kind.Version) &&
-			slices.Contains(a.Kinds, kind.Kind) && slices.Contains(a.operations(), operation)
+			slices.Contains(a.Kinds, kind.Kind) && a.at(operation)
 	})
 }
 
@@ -100,6 +105,14 @@ type applyTo struct {
 	Versions   []string                `json:"versions"`
 	Kinds      []string                `json:"kinds"`
 	Operations []admissionv1.Operation `json:"operations"`
+}
+
+// at reports whether a mutator acts at an operation, or, without one, at all.
+func (a *applyTo) at(operation admissionv1.Operation) bool {
+	if operation == "" {
+		return !slices.ContainsFunc(operations(), func(o admissionv1.Operation) bool { return !slices.Contains(a.operations(), o) })
+	}
+	return slices.Contains(a.operations(), operation)
 }
 
 // operations returns those at which a mutator acts: without a list at all.

@@ -69,7 +69,7 @@ func (p clusterParams) Params(ctx context.Context, kind schema.GroupVersionKind,
 		return nil, err
 	}
 	if list.GetContinue() != "" {
-		return nil, fmt.Errorf("more than %d objects are selected", maxParams)
+		return nil, tooMany()
 	}
 	var found []*unstructured.Unstructured
 	for i := range list.Items {
@@ -77,6 +77,8 @@ func (p clusterParams) Params(ctx context.Context, kind schema.GroupVersionKind,
 	}
 	return found, nil
 }
+
+func tooMany() error { return fmt.Errorf("more than %d objects are selected", maxParams) }
 
 // NewAccessReviews returns an authorizer that asks the API server, by
 // SubjectAccessReviews.

@@ -28,8 +28,7 @@ type audited struct {
 // auditAll audits objects with all built-in policies, then 100 of them that have
 // changed.
 func auditAll(objects int) error {
-	debug.SetGCPercent(75)
-	debug.SetMemoryLimit(400 << 20)
+	debug.SetGCPercent(30) // as "kubeguardian serve" does
 	ctx := context.Background()
 	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
@@ -57,7 +56,10 @@ func auditAll(objects int) error {
 	if err != nil {
 		return err
 	}
-	r.Full, r.Violations = cpu()-began, len(result.Violations)
+	r.Full = cpu() - began
+	for range result.Violations() {
+		r.Violations++
+	}
 	changed := slices.Clone(inv.Objects())
 	for i := range min(100, objects) {
 		changed[i] = &inventory.Object{Unstructured: changed[i].DeepCopy()}
@@ -80,18 +82,31 @@ func auditAll(objects int) error {
 }
 
 // written returns an inventory of the objects that manifests writes, and of
-// their namespaces.
+// their namespaces. They are read page by page, as those of a cluster are.
 func written(ctx context.Context, objects int) (*inventory.Inventory, error) {
-	var text bytes.Buffer
-	for i := range 50 {
-		fmt.Fprintf(&text, "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: team-%d, labels: {kubernetes.io/metadata.name: team-%d}}\n", i, i)
+	const page = 500
+	var all []*inventory.Object
+	for first := 0; first < objects; first += page {
+		var text bytes.Buffer
+		if first == 0 {
+			namespaces(&text)
+		}
+		if err := manifests(&text, first, min(first+page, objects-teams)); err != nil {
+			return nil, err
+		}
+		read, err := inventory.Read(ctx, inventory.FileInput{Paths: []string{"-"}, Stdin: &text})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, read.Objects()...)
 	}
-	if err := manifests(&text, objects-50); err != nil {
-		return nil, err
+	return inventory.New(inventory.Cluster, all, nil)
+}
+
+const teams = 50
+
+func namespaces(text *bytes.Buffer) {
+	for i := range teams {
+		fmt.Fprintf(text, "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: team-%d, labels: {kubernetes.io/metadata.name: team-%d}}\n", i, i)
 	}
-	read, err := inventory.Read(ctx, inventory.FileInput{Paths: []string{"-"}, Stdin: &text})
-	if err != nil {
-		return nil, err
-	}
-	return inventory.New(inventory.Cluster, read.Objects(), nil)
 }

@@ -21,6 +21,7 @@ func TestReplicas(t *testing.T) {
 	d := deploy(t)
 	t.Run("nothing is lost by restarts and rotations", d.testRollingRestart)
 	t.Run("policies of all kinds", d.testKinds)
+	t.Run("policies of the cluster", d.testClusterPolicies)
 	t.Run("break-glass", d.testBreakGlass)
 	t.Run("ways around", d.testBypass)
 	t.Run("a webhook that is not reached is noticed", d.testBlind)

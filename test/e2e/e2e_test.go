@@ -5,9 +5,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -176,13 +176,31 @@ func (c *cluster) testScore(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.scan(t, &before)
+	c.testReview(t, "insecure", 4)
 	if _, err := c.Deploy(t.Context(), "secured"); err != nil {
 		t.Fatal(err)
 	}
 	c.scan(t, &after)
+	c.testReview(t, "secured", 0)
 	t.Logf("insecure %.1f, secured %.1f", *before.Score.Total, *after.Score.Total)
 	if *after.Score.Total <= *before.Score.Total {
 		t.Errorf("score %.1f does not rise above %.1f", *after.Score.Total, *before.Score.Total)
+	}
+}
+
+// testReview reviews what is in the cluster: so many Deployments would be denied.
+func (c *cluster) testReview(t *testing.T, variant string, denied int) {
+	t.Helper()
+	out, err := c.Kubeguardian(t.Context(), "review", "--cluster", "--kubeconfig", c.Access(), "--policies", "testdata/nonroot.yaml", "--format", "text")
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if lines := strings.Count(out, "cluster deny Deployment/internship-matcher/"); lines != denied || code != min(denied, 1) {
+		t.Errorf("review of the %s application: exit code %d, want %d denials\n%s%v", variant, code, denied, out, err)
 	}
 }
 
@@ -402,41 +420,11 @@ func (c *cluster) testSIGKILL(t *testing.T) {
 	c.compareWithAuditLog(t, since, requests)
 }
 
-// compareWithAuditLog replays the API server's audit log through the built-in
-// rules and waits until the store holds the same alerts, each once.
+// compareWithAuditLog waits until the store holds the alerts that the API
+// server's audit log implies, each once.
 func (c *cluster) compareWithAuditLog(t *testing.T, since time.Time, atLeast int) {
 	t.Helper()
-	query := url.Values{"since": {since.UTC().Format(time.RFC3339Nano)}}.Encode()
-	var lost, extra []string
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
-		want := c.impliedAlerts(t, since)
-		alerts, err := c.Alerts(t.Context(), query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		stored := map[string]int{}
-		for _, a := range alerts {
-			if a.Source == "k8s_audit" { // not what the server says of itself
-				stored[a.ID]++
-			}
-		}
-		lost, extra = nil, nil
-		for id := range want {
-			if stored[id] == 0 {
-				lost = append(lost, id)
-			}
-		}
-		for id, n := range stored {
-			if n != 1 || !want[id] {
-				extra = append(extra, id)
-			}
-		}
-		if len(lost) == 0 && len(extra) == 0 && len(want) >= atLeast {
-			t.Logf("%d alerts, each once", len(want))
-			return
-		}
-	}
-	t.Fatalf("%d alerts lost, %d doubled or unexplained", len(lost), len(extra))
+	compareWithAuditLog(t, c.AuditLog, since, atLeast, func(query string) ([]alert.Alert, error) { return c.Alerts(t.Context(), query) })
 }
 
 func (c *cluster) testRepair(t *testing.T) {

@@ -44,31 +44,7 @@ type deployment struct {
 // Secret, and takes all down when the test ends.
 func deploy(t *testing.T) *deployment {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("brings up an API server")
-	}
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &deployment{root: root, dir: t.TempDir()}
-	d.run(t, nil, "make", "-C", root, "build")
-	lab := d.path("lab")
-	d.run(t, nil, d.bin("lab"), "up", "--dir", lab)
-	t.Cleanup(func() {
-		if out, err := exec.Command(d.bin("lab"), "down", "--dir", lab).CombinedOutput(); err != nil {
-			t.Errorf("end lab: %v\n%s", err, out)
-		}
-	})
-	if d.admin, err = clientcmd.BuildConfigFromFlags("", filepath.Join(lab, "admin.kubeconfig")); err != nil {
-		t.Fatal(err)
-	}
-	d.admin.QPS = -1
-	d.client = kubernetes.NewForConfigOrDie(d.admin)
-	for _, part := range []string{"rbac", "replicas"} {
-		d.run(t, d.run(t, nil, d.bin("kubeguardian"), "setup", part), d.kubectl(t), "--kubeconfig", filepath.Join(lab, "admin.kubeconfig"), "apply", "-f", "-")
-	}
-	d.giveAccess(t)
+	d := newLab(t, "replicas", "gatekeeper")
 	d.service = newService(t)
 	for i := range 2 {
 		d.replicas = append(d.replicas, d.newReplica(t, i))
@@ -79,6 +55,42 @@ func deploy(t *testing.T) *deployment {
 		d.service.add(r.webhook, r.ready)
 	}
 	d.service.await(t, 2)
+	return d
+}
+
+// newLab brings up a lab where the server has its rights, and what further
+// parts of the setup say.
+func newLab(t *testing.T, parts ...string) *deployment {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("brings up an API server")
+	}
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &deployment{root: root, dir: t.TempDir()}
+	d.run(t, nil, "make", "-C", root, "build")
+	lab := d.path("lab")
+	policy := d.path("audit-policy.yaml")
+	if err := os.WriteFile(policy, d.run(t, nil, d.bin("kubeguardian"), "setup", "audit-policy"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.run(t, nil, d.bin("lab"), "up", "--dir", lab, "--audit-policy", policy)
+	t.Cleanup(func() {
+		if out, err := exec.Command(d.bin("lab"), "down", "--dir", lab).CombinedOutput(); err != nil {
+			t.Errorf("end lab: %v\n%s", err, out)
+		}
+	})
+	if d.admin, err = clientcmd.BuildConfigFromFlags("", filepath.Join(lab, "admin.kubeconfig")); err != nil {
+		t.Fatal(err)
+	}
+	d.admin.QPS = -1
+	d.client = kubernetes.NewForConfigOrDie(d.admin)
+	for _, part := range append([]string{"rbac"}, parts...) {
+		d.run(t, d.run(t, nil, d.bin("kubeguardian"), "setup", part), d.kubectl(t), "--kubeconfig", filepath.Join(lab, "admin.kubeconfig"), "apply", "-f", "-")
+	}
+	d.giveAccess(t)
 	return d
 }
 
@@ -137,7 +149,7 @@ dataDir: %s
 kubeconfig: %s
 web: {listen: %q}
 webhook: {listen: %q, url: "https://%s", drain: 1s, authoritySecret: webhook-authority}
-admission: {policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
+admission: {fromCluster: true, policies: [testdata/policies, ../../content/policies/privileged-containers.yaml], failClosed: [services]}
 `, r.dir, d.path("server.kubeconfig"), r.web, r.webhook, d.service.address())
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

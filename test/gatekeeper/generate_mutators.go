@@ -58,7 +58,7 @@ func (g generator) mutator(name string) object {
 	case "Assign":
 		parameters["assign"] = g.assign(location)
 	case "AssignMetadata":
-		parameters["assign"] = pick(g, object{"value": "v"}, object{"value": "w"}, object{"fromMetadata": object{"field": pick(g, "name", "namespace")}}, object{"value": 1})
+		parameters["assign"] = pick(g, g.external("Username", "Username", "ValueAtLocation"), object{"value": "v"}, object{"value": "w"}, object{"fromMetadata": object{"field": pick(g, "name", "namespace")}}, object{"value": 1})
 	case "AssignImage":
 		for field, value := range g.some(object{
 			"assignDomain": g.mostly(pick(g, "a.b", "localhost:5000", "a-.b_c"), "r.io:x", "host"), "assignPath": g.mostly(pick(g, "x", "x/y", "x__y/z--w"), "a.b/c", "X", "x//y", "x_"),
@@ -111,12 +111,32 @@ func (g generator) assign(location string) object {
 	if location == "spec.containers[name: c]" && g.half() {
 		return object{"value": object{"name": "c", "image": "x"}}
 	}
+	if g.IntN(6) == 0 {
+		return g.external("ValueAtLocation", "ValueAtLocation", "Username")
+	}
 	if g.IntN(3) > 0 {
 		return pick(g, object{"value": "text"}, object{"value": g.half()}, object{"value": 5}, object{"value": object{"name": "c", "x": object{}}})
 	}
 	return pick(g, object{"value": "text"}, object{"value": g.half()}, object{"value": 5}, object{"value": 1.5}, object{"value": object{"name": "c", "x": object{}}},
 		object{"value": object{"name": "d"}}, object{"value": []any{"--x", object{"name": "c"}}}, object{"value": object{}}, object{"value": nil},
 		object{"fromMetadata": object{"field": pick(g, "name", "namespace", "uid")}}, object{}, object{"value": "x", "fromMetadata": object{"field": "name"}})
+}
+
+// external makes an assignment of external data, with all that has a default on
+// an API server.
+func (g generator) external(sources ...string) object {
+	data := object{
+		"provider": g.mostly("good", "plain", "broken", "lost", "failing"), "dataSource": pick(g, sources...),
+		"failurePolicy": pick(g, "Fail", "UseDefault", "Ignore"), "default": "other",
+	}
+	if g.IntN(12) == 0 {
+		data["default"] = ""
+	}
+	out := object{"externalData": data}
+	if g.IntN(20) == 0 {
+		out["value"] = "x"
+	}
+	return out
 }
 
 // applyTo names kinds. No Namespace becomes anything else: Gatekeeper would take

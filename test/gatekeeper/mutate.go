@@ -23,6 +23,7 @@ type Mutation struct {
 	Mutators   []string          `json:"mutators"`
 	Namespaces []json.RawMessage `json:"namespaces"`
 	Requests   []json.RawMessage `json:"requests"`
+	Outer
 }
 
 // Mutated says what became of a Mutation, in the same order. Mutators that are
@@ -42,7 +43,11 @@ type MutatedObject struct {
 // Mutate applies mutators by Gatekeeper's own system, as its webhook does.
 func Mutate(m Mutation) (Mutated, error) {
 	var out Mutated
-	system := mutation.NewSystem(mutation.SystemOpts{})
+	providers, err := m.read()
+	if err != nil {
+		return Mutated{}, err
+	}
+	system := mutation.NewSystem(mutation.SystemOpts{ProviderCache: providers, ClientCertWatcher: m.certificate})
 	var ids []mutationtypes.ID
 	for _, text := range m.Mutators {
 		one, err := newMutator([]byte(text))

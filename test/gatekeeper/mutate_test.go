@@ -30,8 +30,10 @@ func TestMutatesAsGatekeeper(t *testing.T) {
 	ours := product(t)
 	g := generator{rand.New(rand.NewPCG(from, 3))}
 	seen := map[string]int{}
+	outer := providers(t)
 	for range mutations {
 		m := g.mutation()
+		m.Outer = outer
 		m.Namespaces = namespaces()
 		want, err := Mutate(m)
 		if err != nil {

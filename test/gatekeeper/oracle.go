@@ -21,6 +21,7 @@ import (
 	expansionunversioned "github.com/open-policy-agent/gatekeeper/v3/apis/expansion/unversioned"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/drivers/k8scel"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/expansion"
+	"github.com/open-policy-agent/gatekeeper/v3/pkg/mutation"
 	mutationtypes "github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/types"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/target"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/util"
@@ -38,6 +39,8 @@ type Setup struct {
 	Namespaces []json.RawMessage `json:"namespaces"`
 	Inventory  []json.RawMessage `json:"inventory"`
 	Point      string            `json:"point"`
+	Mutators   string            `json:"mutators"` // YAML documents, for what is expanded
+	Outer
 }
 
 // An Answer is the outcome of one review.
@@ -69,7 +72,15 @@ func New(setup Setup) (*Gatekeeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	driver, err := rego.New(rego.DisableBuiltins("http.send"))
+	providers, err := setup.read()
+	if err != nil {
+		return nil, err
+	}
+	args := []rego.Arg{rego.DisableBuiltins("http.send"), rego.AddExternalDataProviderCache(providers)}
+	if setup.certificate != nil {
+		args = append(args, rego.EnableExternalDataClientAuth(), rego.AddExternalDataClientCertWatcher(setup.certificate))
+	}
+	driver, err := rego.New(args...)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +90,11 @@ func New(setup Setup) (*Gatekeeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gatekeeper{client: c, expansion: expansion.NewSystem(nil), namespaces: map[string]*corev1.Namespace{}, point: setup.Point}
+	mutators, err := newSystem(setup.Mutators, mutation.SystemOpts{ProviderCache: providers, ClientCertWatcher: setup.certificate})
+	if err != nil {
+		return nil, err
+	}
+	g := &Gatekeeper{client: c, expansion: expansion.NewSystem(mutators), namespaces: map[string]*corev1.Namespace{}, point: setup.Point}
 	if err := g.addPolicies(setup.Policies); err != nil {
 		return nil, err
 	}
@@ -232,7 +247,7 @@ func (g *Gatekeeper) reviewExpanded(to *types.Responses, review *target.Augmente
 	}
 	o.SetNamespace(req.Namespace)
 	o.SetGroupVersionKind(schema.GroupVersionKind(req.Kind))
-	made, err := g.expansion.Expand(&mutationtypes.Mutable{Object: &o, Namespace: review.Namespace})
+	made, err := g.expansion.Expand(&mutationtypes.Mutable{Object: &o, Namespace: review.Namespace, Username: req.UserInfo.Username})
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"flag"
@@ -28,15 +29,19 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/gatekeeper"
+	"github.com/kubeguardian/kubeguardian/policy/mutator"
+	"github.com/kubeguardian/kubeguardian/policy/referential"
 )
 
 func main() {
 	round := flag.Duration("measure", 0, "judge each request for three rounds of this processor `time` and write that of one")
+	vary := flag.String("vary", "", "with -measure: put another number for this `text` of the request each time")
 	profile := flag.String("cpuprofile", "", "write a profile to this `file`")
 	mutates := flag.Bool("mutate", false, "apply mutators")
 	flag.Parse()
-	work := func() error { return run(os.Stdin, os.Stdout, *round) }
+	work := func() error { return run(os.Stdin, os.Stdout, rounds{*round, []byte(*vary)}) }
 	if *mutates {
 		work = func() error { return mutate(os.Stdin, os.Stdout) }
 	}
@@ -68,6 +73,23 @@ type setup struct {
 	Namespaces []corev1.Namespace          `json:"namespaces"`
 	Inventory  []unstructured.Unstructured `json:"inventory"`
 	Point      gatekeeper.Point            `json:"point"`
+	Mutators   string                      `json:"mutators"` // YAML documents, for what is expanded
+	outer
+}
+
+// An outer says who is asked for external data.
+type outer struct {
+	Providers string `json:"providers"` // YAML documents
+	CertFile  string `json:"certFile"`
+	KeyFile   string `json:"keyFile"`
+}
+
+func (o *outer) client() (*externaldata.Client, error) {
+	set, err := externaldata.Load(policy.File{Name: "providers.yaml", Data: []byte(o.Providers)})
+	if err != nil {
+		return nil, err
+	}
+	return externaldata.NewClient(set, externaldata.Options{CertFile: o.CertFile, KeyFile: o.KeyFile, TTL: time.Hour})
 }
 
 // An answer is written for each request.
@@ -75,6 +97,7 @@ type answer struct {
 	Violations  []finding.Violation `json:"violations,omitempty"`
 	Error       string              `json:"error,omitempty"`
 	Nanoseconds int64               `json:"nanoseconds,omitempty"`
+	Memory      int                 `json:"memory,omitempty"` // KiB at most so far
 }
 
 type judge struct {
@@ -82,7 +105,13 @@ type judge struct {
 	namespaces map[string]*corev1.Namespace
 }
 
-func run(in io.Reader, out io.Writer, round time.Duration) error {
+// Rounds are how requests are measured; none: they are not.
+type rounds struct {
+	time time.Duration
+	vary []byte // stands for a number; empty: requests stay the same
+}
+
+func run(in io.Reader, out io.Writer, r rounds) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<20)
 	if !lines.Scan() {
@@ -98,7 +127,7 @@ func run(in io.Reader, out io.Writer, round time.Duration) error {
 	}
 	encoder := json.NewEncoder(out)
 	for lines.Scan() {
-		if err := encoder.Encode(j.answer(lines.Bytes(), round)); err != nil {
+		if err := encoder.Encode(j.answer(lines.Bytes(), r)); err != nil {
 			return err
 		}
 	}
@@ -110,7 +139,7 @@ func newJudge(s setup) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	inventory, err := gatekeeper.NewInventory(func(yield func(*unstructured.Unstructured) bool) {
+	inventory, err := referential.New(func(yield func(*unstructured.Unstructured) bool) {
 		for i := range s.Inventory {
 			if !yield(&s.Inventory[i]) {
 				return
@@ -120,7 +149,16 @@ func newJudge(s setup) (*judge, error) {
 	if err != nil {
 		return nil, err
 	}
-	j := &judge{set: set.WithInventory(inventory), namespaces: map[string]*corev1.Namespace{}}
+	mutators, err := mutator.Load(policy.File{Name: "mutators.yaml", Data: []byte(s.Mutators)})
+	if err != nil {
+		return nil, err
+	}
+	client, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	set = set.WithInventory(inventory).WithExternalData(client).WithMutator(mutators.WithExternalData(client))
+	j := &judge{set: set, namespaces: map[string]*corev1.Namespace{}}
 	if s.Point != "" {
 		j.set = j.set.At(s.Point)
 	}
@@ -130,9 +168,9 @@ func newJudge(s setup) (*judge, error) {
 	return j, nil
 }
 
-func (j *judge) answer(line []byte, round time.Duration) answer {
-	if round > 0 {
-		return j.measure(line, round)
+func (j *judge) answer(line []byte, r rounds) answer {
+	if r.time > 0 {
+		return j.measure(line, r)
 	}
 	violations, err := j.review(line)
 	if err != nil {
@@ -142,13 +180,19 @@ func (j *judge) answer(line []byte, round time.Duration) answer {
 }
 
 // measure takes the best of three rounds: other processes only make it worse.
-func (j *judge) measure(line []byte, round time.Duration) answer {
+func (j *judge) measure(line []byte, r rounds) answer {
 	line = slices.Clone(line)
 	var best int64
+	serial := 0
 	for range 3 {
 		start, n := processorTime(), int64(0)
-		for processorTime()-start < round {
-			if _, err := j.review(line); err != nil {
+		for processorTime()-start < r.time {
+			request := line
+			if len(r.vary) > 0 {
+				serial++
+				request = bytes.ReplaceAll(line, r.vary, fmt.Appendf(nil, "%0*d", len(r.vary), serial))
+			}
+			if _, err := j.review(request); err != nil {
 				return answer{Error: err.Error()}
 			}
 			n++
@@ -157,7 +201,20 @@ func (j *judge) measure(line []byte, round time.Duration) answer {
 			best = took
 		}
 	}
-	return answer{Nanoseconds: best}
+	return answer{Nanoseconds: best, Memory: memory()}
+}
+
+// memory returns how many KiB the process had at most, of this program alone:
+// what getrusage says begins with the program that started it.
+func memory() (kib int) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	if _, rest, ok := bytes.Cut(status, []byte("VmHWM:")); ok {
+		fmt.Sscan(string(rest), &kib) // 0 when it is no number
+	}
+	return kib
 }
 
 // processorTime is that of all threads, so that collecting garbage counts.
@@ -177,7 +234,11 @@ func (j *judge) review(line []byte) ([]finding.Violation, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return j.set.Evaluate(ctx, req)
+	found, err := j.set.Evaluate(ctx, req)
+	if len(found) > 0 && slices.Contains([]string{"Assign", "AssignMetadata", "AssignImage", "ModifySet"}, found[0].Policy) {
+		return nil, fmt.Errorf("refused by a mutator: %s", found[0].Message) // as Gatekeeper says it
+	}
+	return found, err
 }
 
 // request reads a request.
@@ -187,14 +248,21 @@ func (j *judge) request(line []byte) (policy.Request, error) {
 		return policy.Request{}, fmt.Errorf("read request: %w", err)
 	}
 	req := policy.Request{
+		UID:         in.UID,
 		Operation:   in.Operation,
 		Kind:        schema.GroupVersionKind(in.Kind),
 		Resource:    schema.GroupVersionResource(in.Resource),
 		Subresource: in.SubResource, Namespace: in.Namespace, Name: in.Name,
-		User: in.UserInfo, DryRun: in.DryRun != nil && *in.DryRun,
+		User: in.UserInfo, DryRun: in.DryRun != nil && *in.DryRun, RequestSubresource: in.RequestSubResource,
 		Namespaces: policy.NamespacesFunc(func(_ context.Context, name string) (*corev1.Namespace, error) {
 			return j.namespaces[name], nil
 		}),
+	}
+	if in.RequestKind != nil {
+		req.RequestKind = schema.GroupVersionKind(*in.RequestKind)
+	}
+	if in.RequestResource != nil {
+		req.RequestResource = schema.GroupVersionResource(*in.RequestResource)
 	}
 	for _, part := range []struct {
 		raw  runtime.RawExtension

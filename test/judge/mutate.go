@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/mutator"
 )
 
@@ -21,6 +22,7 @@ type mutation struct {
 	Mutators   []string           `json:"mutators"`
 	Namespaces []corev1.Namespace `json:"namespaces"`
 	Requests   []json.RawMessage  `json:"requests"`
+	outer
 }
 
 // A mutated says what became of it, in the same order. Mutators that are refused
@@ -41,12 +43,19 @@ func mutate(in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<20)
 	encoder := json.NewEncoder(out)
+	var client *externaldata.Client // that of the first line: all ask the same
 	for lines.Scan() {
 		var m mutation
 		if err := json.Unmarshal(lines.Bytes(), &m); err != nil {
 			return fmt.Errorf("read mutation: %w", err)
 		}
-		answer, err := m.answer()
+		if client == nil {
+			var err error
+			if client, err = m.client(); err != nil {
+				return err
+			}
+		}
+		answer, err := m.answer(client)
 		if err != nil {
 			return err
 		}
@@ -57,7 +66,7 @@ func mutate(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-func (m *mutation) answer() (*mutated, error) {
+func (m *mutation) answer(client *externaldata.Client) (*mutated, error) {
 	out := &mutated{}
 	var files []policy.File
 	for i, text := range m.Mutators {
@@ -73,6 +82,7 @@ func (m *mutation) answer() (*mutated, error) {
 	if err != nil {
 		return nil, err
 	}
+	set = set.WithExternalData(client)
 	out.Conflicts = len(set.Conflicts())
 	j := judge{namespaces: map[string]*corev1.Namespace{}}
 	for i := range m.Namespaces {

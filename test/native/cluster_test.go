@@ -105,7 +105,7 @@ func start(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.QPS = -1
+	cfg.QPS, cfg.WarningHandler = -1, rest.NoWarnings{} // what the administrator does is not judged
 	c := &cluster{answer: &answers{}, log: filepath.Join(state, "audit.jsonl")}
 	c.admin, c.kube = dynamic.NewForConfigOrDie(cfg), kubernetes.NewForConfigOrDie(cfg)
 	as := rest.CopyConfig(cfg)

@@ -260,7 +260,9 @@ func (s *suite) compare(t *testing.T, p generated) {
 	defer cancel()
 	before := c.request
 	if p.policy.GetKind() == "ValidatingAdmissionPolicy" {
-		c.ours, c.err = s.set.Review(ctx, c.request)
+		if c.ours, c.err = s.set.Review(ctx, c.request); c.err == nil {
+			s.same(ctx, t, c)
+		}
 	} else if c.patched, _, c.err = s.set.Mutate(ctx, c.request); c.err == nil {
 		c.refused = s.settle(t, c)
 	}
@@ -268,6 +270,16 @@ func (s *suite) compare(t *testing.T, p generated) {
 		t.Errorf("%s: the object of the request is changed", p.name)
 	}
 	s.cases = append(s.cases, c)
+}
+
+// same wants the webhook, which evaluates, to say all that a review says: also
+// the warnings that come with a denial.
+func (s *suite) same(ctx context.Context, t *testing.T, c *comparison) {
+	t.Helper()
+	found, err := s.set.Evaluate(ctx, c.request)
+	if err != nil || !reflect.DeepEqual(found, c.ours.Violations) {
+		t.Errorf("%s: Evaluate = %v, %v; Review = %v", c.policy.name, found, err, c.ours.Violations)
+	}
 }
 
 // labels returns those of an object that a policy selects, and now and then
@@ -437,7 +449,7 @@ func (s *suite) report(t *testing.T) {
 	if len(s.cases) < 300 {
 		t.Errorf("only %d cases", len(s.cases))
 	}
-	for _, kind := range []string{"CREATE", "UPDATE", "DELETE", "CONNECT", "denied", "warned", "annotated", "audited", "changed", "failed"} {
+	for _, kind := range []string{"CREATE", "UPDATE", "DELETE", "CONNECT", "denied", "warned", "annotated", "audited", "changed", "failed", "denied with warnings"} {
 		if counts[kind] == 0 {
 			t.Errorf("no case is %s", kind)
 		}
@@ -477,6 +489,9 @@ func (c *comparison) validation(annotations map[string]string, counts map[string
 	theirs := distinct(c.theirs.warnings)
 	if counts["warned"] += len(theirs); !slices.Equal(theirs, distinct(warnings)) {
 		problems = append(problems, fmt.Sprintf("ours warns %q", warnings))
+	}
+	if c.theirs.status != nil && len(theirs) > 0 {
+		counts["denied with warnings"]++
 	}
 	return append(problems, c.audit(annotations, counts)...)
 }

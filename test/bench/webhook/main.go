@@ -1,7 +1,7 @@
 // Command webhook measures the admission webhook as the API server sees it, over
-// TLS 1.3 and HTTP/2, with all built-in policies: the times of reviews that come
-// at a rate, what one costs, and what happens with many at once, large and deep
-// ones. Client and server share the processors.
+// TLS 1.3 and HTTP/2, with all built-in policies and those in the files that it is
+// given: the times of reviews that come at a rate, what one costs, and what happens
+// with many at once, large and deep ones. Client and server share the processors.
 package main
 
 import (
@@ -36,6 +36,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy"
 )
@@ -44,7 +45,7 @@ func main() {
 	rate := flag.Int("rate", 500, "reviews a second")
 	lasting := flag.Duration("for", 10*time.Second, "how long they come")
 	flag.Parse()
-	if err := run(*rate, *lasting); err != nil {
+	if err := run(*rate, *lasting, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "webhook: error:", err)
 		os.Exit(1)
 	}
@@ -58,8 +59,8 @@ type bench struct {
 	unjudged atomic.Int64
 }
 
-func run(rate int, lasting time.Duration) error {
-	b, err := newBench()
+func run(rate int, lasting time.Duration, policies []string) error {
+	b, err := newBench(policies)
 	if err != nil {
 		return err
 	}
@@ -83,12 +84,19 @@ func run(rate int, lasting time.Duration) error {
 	return nil
 }
 
-func newBench() (*bench, error) {
+func newBench(policies []string) (*bench, error) {
 	files, err := content.Read[policy.File](content.Policies())
 	if err != nil {
 		return nil, err
 	}
-	set, err := policy.Load(files...)
+	for _, name := range policies {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, policy.File{Name: name, Data: data})
+	}
+	set, err := engine.Load(files...)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 // Command bench compares the processor time of one review by Gatekeeper's
 // client, as its webhook uses it, with that of the product, on the same
-// policies and requests in one run. Run it in test/gatekeeper.
+// policies and requests in one run, and then that of policies in CEL with what
+// Kubernetes itself takes. Run it in test/gatekeeper.
 package main
 
 import (
@@ -31,24 +32,23 @@ func main() {
 }
 
 func run(judge, only, write string) error {
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
 	if judge == "" {
-		dir, err := os.MkdirTemp("", "judge")
-		if err != nil {
+		if judge, err = build(dir, "./test/judge"); err != nil {
 			return err
-		}
-		defer os.RemoveAll(dir)
-		judge = filepath.Join(dir, "judge")
-		build := exec.Command("go", "build", "-o", judge, "./test/judge")
-		build.Dir, build.Stderr = "../..", os.Stderr
-		if err := build.Run(); err != nil {
-			return fmt.Errorf("build test/judge: %w", err)
 		}
 	}
 	sets, err := policySets()
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%-34s %-11s %12s %12s %9s %11s\n", "policies", "object", "Gatekeeper", "ours", "ratio", "violations")
+	fmt.Println("Processor time of one review. Fresh: names and image tags are others each time; again: the very same request.")
+	fmt.Printf("\n%-34s %-11s %11s %11s %8s %11s %11s %8s %10s %9s\n", "policies", "object", "Gatekeeper", "ours", "ratio", "Gatekeeper", "ours", "ratio", "", "")
+	fmt.Printf("%-34s %-11s %11s %11s %8s %11s %11s %8s %10s %9s\n", "", "", "fresh", "fresh", "fresh", "again", "again", "again", "violations", "memory")
 	for _, set := range sets {
 		if !strings.Contains(set.name, only) {
 			continue
@@ -57,7 +57,28 @@ func run(judge, only, write string) error {
 			return fmt.Errorf("%s: %w", set.name, err)
 		}
 	}
-	return nil
+	if only != "" {
+		return nil
+	}
+	bare, err := build(dir, "./test/bench/cel")
+	if err != nil {
+		return err
+	}
+	fmt.Println()
+	cmd := exec.Command(bare)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+// build builds a program of the product, whose module is another one.
+func build(dir, path string) (program string, err error) {
+	program = filepath.Join(dir, filepath.Base(path))
+	cmd := exec.Command("go", "build", "-o", program, path)
+	cmd.Dir, cmd.Stderr = "../..", os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("build %s: %w", path, err)
+	}
+	return program, nil
 }
 
 func measure(judge, write string, set policySet) error {
@@ -68,7 +89,6 @@ func measure(judge, write string, set policySet) error {
 	}
 	for _, name := range []string{"pod", "deployment", "configmap"} {
 		request := requests()[name]
-		gatekeeper, violations := theirTime(theirs, request)
 		input := input(setup, request)
 		if write != "" {
 			file := strings.ReplaceAll(set.name+"-"+name, " ", "-") + ".jsonl"
@@ -76,11 +96,18 @@ func measure(judge, write string, set policySet) error {
 				return err
 			}
 		}
-		ours, err := ourTime(judge, input)
-		if err != nil {
-			return err
+		fmt.Printf("%-34s %-11s", set.name, name)
+		var memory int64
+		for _, vary := range []string{serial, ""} {
+			gatekeeper := theirTime(theirs, request, []byte(vary))
+			ours, peak, err := ourTime(judge, input, vary)
+			if err != nil {
+				return err
+			}
+			memory = max(memory, peak)
+			fmt.Printf(" %11v %11v %7.1fx", gatekeeper.Round(100), ours.Round(100), float64(gatekeeper)/float64(ours))
 		}
-		fmt.Printf("%-34s %-11s %12v %12v %8.1fx %11d\n", set.name, name, gatekeeper.Round(100), ours.Round(100), float64(gatekeeper)/float64(ours), violations)
+		fmt.Printf(" %10d %5d MiB\n", len(theirs.Answer(request).Violations), memory>>10)
 	}
 	return nil
 }
@@ -89,14 +116,20 @@ func measure(judge, write string, set policySet) error {
 const round = 300 * time.Millisecond
 
 // theirTime takes the best of three rounds: other processes only make it worse.
-func theirTime(g *oracle.Gatekeeper, request []byte) (time.Duration, int) {
-	violations := len(g.Answer(request).Violations)
+// With vary, another number stands for it each time.
+func theirTime(g *oracle.Gatekeeper, request, vary []byte) time.Duration {
 	var best time.Duration
+	number := 0
 	for range 3 {
 		start, n := processorTime(), 0
 		for processorTime()-start < round {
-			if _, err := g.Review(request); err != nil {
-				panic(err) // the first one went well
+			fresh := request
+			if len(vary) > 0 {
+				number++
+				fresh = bytes.ReplaceAll(request, vary, fmt.Appendf(nil, "%0*d", len(vary), number))
+			}
+			if _, err := g.Review(fresh); err != nil {
+				panic(err) // the policies of the benchmark judge its requests
 			}
 			n++
 		}
@@ -104,7 +137,7 @@ func theirTime(g *oracle.Gatekeeper, request []byte) (time.Duration, int) {
 			best = took
 		}
 	}
-	return best, violations
+	return best
 }
 
 func processorTime() time.Duration {
@@ -125,26 +158,28 @@ func input(setup oracle.Setup, request []byte) []byte {
 	return in.Bytes()
 }
 
-func ourTime(judge string, in []byte) (time.Duration, error) {
-	cmd := exec.Command(judge, "-measure", round.String())
+// ourTime returns also how many KiB the process takes at most.
+func ourTime(judge string, in []byte, vary string) (took time.Duration, peak int64, err error) {
+	cmd := exec.Command(judge, "-measure", round.String(), "-vary", vary)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var answer struct {
 		Nanoseconds int64
+		Memory      int64
 		Error       string
 	}
 	line, err := bufio.NewReader(bytes.NewReader(out)).ReadBytes('\n')
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := json.Unmarshal(line, &answer); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if answer.Error != "" {
-		return 0, fmt.Errorf("judge: %s", answer.Error)
+		return 0, 0, fmt.Errorf("judge: %s", answer.Error)
 	}
-	return time.Duration(answer.Nanoseconds), nil
+	return time.Duration(answer.Nanoseconds), answer.Memory, nil
 }

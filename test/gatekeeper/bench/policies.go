@@ -76,18 +76,24 @@ func policySets() ([]policySet, error) {
 	}
 	const none = "{kinds: [{apiGroups: [networking.k8s.io], kinds: [Ingress]}]}"
 	const workloads = `{kinds: [{apiGroups: ["", apps], kinds: [Pod, Deployment, ConfigMap]}]}`
-	ten := many(290, none)
+	alone := ""
 	for i, kind := range order {
-		ten += constraint(kind, fmt.Sprintf("match%d", i), workloads, parameters[kind][0])
+		alone += constraint(kind, fmt.Sprintf("match%d", i), workloads, parameters[kind][0])
 	}
+	ten := many(290, none) + alone
 	return []policySet{
 		{"30 constraints in Rego, all match", rego + thirty(workloads)},
 		{"300 constraints, none matches", rego + many(300, none)},
 		{"1000 constraints, none matches", rego + many(1000, none)},
 		{"300 constraints, 10 match", rego + ten},
+		{"the 10 of them that match", rego + alone},
 		{"30 constraints in CEL, all match", cel + thirtyCEL.String()},
 	}, nil
 }
+
+// serial stands for a number in the requests: in names and tags of images, which
+// are what differs between the objects of a cluster.
+const serial = "0000000"
 
 // requests are those of the benchmark, in JSON.
 func requests() map[string][]byte {
@@ -104,20 +110,20 @@ func requests() map[string][]byte {
 	}
 	spec := map[string]any{
 		"automountServiceAccountToken": false,
-		"containers":                   []any{container("web", "registry.example.com/shop/web:1.4.2"), container("proxy", "ghcr.io/acme/proxy:2")},
+		"containers":                   []any{container("web", "registry.example.com/shop/web:1.4."+serial), container("proxy", "ghcr.io/acme/proxy:2."+serial)},
 		"volumes":                      []any{map[string]any{"name": "data", "emptyDir": map[string]any{}}},
 	}
 	labels := map[string]any{"app": "web", "team": "shop", "tier": "web", "owner": "jane"}
-	pod := map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "web-1", "namespace": "shop", "labels": labels}, "spec": spec}
+	pod := map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": map[string]any{"name": "web-" + serial, "namespace": "shop", "labels": labels}, "spec": spec}
 	deployment := map[string]any{
-		"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": "web", "namespace": "shop", "labels": labels},
+		"apiVersion": "apps/v1", "kind": "Deployment", "metadata": map[string]any{"name": "web-" + serial, "namespace": "shop", "labels": labels},
 		"spec": map[string]any{"replicas": 3, "selector": map[string]any{"matchLabels": labels}, "template": map[string]any{"metadata": map[string]any{"labels": labels}, "spec": spec}},
 	}
 	data := map[string]any{}
 	for i := range 100 {
 		data[fmt.Sprintf("key-%d.conf", i)] = strings.Repeat("0123456789abcdef", 64)
 	}
-	configMap := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "web", "namespace": "shop", "labels": labels}, "data": data}
+	configMap := map[string]any{"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "web-" + serial, "namespace": "shop", "labels": labels}, "data": data}
 	return map[string][]byte{
 		"pod":        request("", "v1", "Pod", "pods", pod),
 		"deployment": request("apps", "v1", "Deployment", "deployments", deployment),

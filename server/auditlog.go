@@ -1,0 +1,255 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/store"
+)
+
+// faultCauses says of which kinds faults are.
+func faultCauses(faults k8saudit.Faults) string {
+	var out []string
+	for _, cause := range []struct {
+		n    uint64
+		text string
+	}{
+		{faults.JSON, "are no JSON"}, {faults.Event, "are no audit events"}, {faults.Depth, "are nested too deep"},
+		{faults.Size, "are too large"}, {faults.Cut, "were cut by the log service"},
+	} {
+		if cause.n > 0 {
+			out = append(out, fmt.Sprint(cause.n, " ", cause.text))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// positions keeps how far the files of audit logs have been read.
+type positions struct{ store *store.Store }
+
+// Position is [k8saudit.Positions].
+func (p positions) Position(ctx context.Context, log string) (pos k8saudit.Position, known bool, err error) {
+	body, known, err := p.store.Checkpoint(ctx, "audit file "+log)
+	if err == nil && known {
+		if err = json.Unmarshal(body, &pos); err != nil {
+			err = fmt.Errorf("read position in %s: %w", log, err)
+		}
+	}
+	return pos, known, err
+}
+
+// SavePosition is [k8saudit.Positions].
+func (p positions) SavePosition(ctx context.Context, log string, pos k8saudit.Position) error {
+	body, err := json.Marshal(pos)
+	if err != nil {
+		return fmt.Errorf("encode position in %s: %w", log, err)
+	}
+	return p.store.SaveCheckpoint(ctx, "audit file "+log, body)
+}
+
+// openTails makes what follows the files of audit logs.
+func (s *Server) openTails(compat k8saudit.Compat) {
+	for _, file := range s.cfg.Detection.AuditFiles {
+		s.tails = append(s.tails, k8saudit.NewTail(k8saudit.TailOptions{
+			Path: file, Handle: s.detect, Compat: compat, Positions: positions{s.store}, Log: s.log,
+		}))
+	}
+}
+
+// auditEvents returns how many audit events have been handled, and what was not
+// taken as it came.
+func (s *Server) auditEvents() (n uint64, faults k8saudit.Faults) {
+	c := s.receiver.Counters()
+	n, faults = c.Events, c.Faults
+	for _, t := range s.tails {
+		c := t.Counters()
+		n, faults = n+c.Events, faults.Plus(c.Faults)
+	}
+	return n, faults
+}
+
+// The rules of the alerts about the audit log itself.
+const (
+	ruleAuditBlind = "Audit log is blind"
+	ruleAuditSees  = "Audit log is no longer blind"
+)
+
+// beatPrefix begins the audit ids of our own requests.
+const beatPrefix = "kubeguardian-"
+
+// auditBlindAfter is how many heartbeats in a row must be missing.
+const auditBlindAfter = 3
+
+// auditBeats are the requests that were sent so that they appear in the audit
+// log.
+type auditBeats struct {
+	mu   sync.Mutex
+	sent map[string]time.Time // that were answered or may be, and have not been seen
+	last time.Time            // when one was seen last; zero: never
+}
+
+// saw notes an event that is one of ours, and returns how long it took to come.
+// An id that nobody knows was sent by somebody else, or before a restart.
+func (b *auditBeats) saw(e *event.Event, now time.Time) (delay time.Duration, ours bool) {
+	if !strings.HasPrefix(e.ID, beatPrefix) {
+		return 0, false
+	}
+	id, _, _ := strings.Cut(e.ID, "\x00")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	sent, ours := b.sent[id]
+	if ours {
+		b.last = now
+		for id, other := range b.sent { // what was sent before is of no more interest
+			if !other.After(sent) {
+				delete(b.sent, id)
+			}
+		}
+	}
+	return now.Sub(sent), ours
+}
+
+// missing returns how many still are to be seen, and when the oldest of them
+// was sent.
+func (b *auditBeats) missing() (oldest time.Time, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, sent := range b.sent {
+		if oldest.IsZero() || sent.Before(oldest) {
+			oldest = sent
+		}
+	}
+	return oldest, len(b.sent)
+}
+
+func (b *auditBeats) add(id string, at time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sent == nil {
+		b.sent = map[string]time.Time{}
+	}
+	b.sent[id] = at
+}
+
+func (b *auditBeats) remove(id string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sent, id)
+}
+
+// forget keeps the oldest of many that are missing: it says since when.
+func (b *auditBeats) forget() {
+	oldest, _ := b.missing()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, sent := range b.sent {
+		if len(b.sent) > 2*auditBlindAfter && sent.After(oldest) {
+			delete(b.sent, id)
+		}
+	}
+}
+
+// watchAudit makes a request again and again that the audit log must show, and
+// tells when it does not: then no rule has an input, and that there are no
+// alerts means nothing.
+func (s *Server) watchAudit(ctx context.Context) error {
+	interval := s.cfg.Detection.Heartbeat
+	if interval == 0 {
+		return nil
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		s.sendAuditBeat(ctx, interval)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		s.judgeAudit(ctx, auditBlindAfter*interval)
+	}
+}
+
+// sendAuditBeat asks for our own namespace. Whatever the answer is, the request
+// is in the log, under the id that we gave it; only without an answer it need
+// not be.
+func (s *Server) sendAuditBeat(ctx context.Context, timeout time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	id := beatPrefix + strings.ToLower(rand.Text())
+	s.beats.forget()
+	s.beats.add(id, time.Now())
+	err := s.client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/"+ownNamespace(s.cfg)).SetHeader("Audit-ID", id).Do(ctx).Error()
+	if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
+		s.beats.remove(id)
+	}
+}
+
+// judgeAudit tells what changed.
+func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
+	now := time.Now()
+	missing, n := s.beats.missing()
+	s.beats.mu.Lock()
+	last := s.beats.last
+	s.beats.mu.Unlock()
+	var before time.Time
+	blind := n >= auditBlindAfter && now.Sub(missing) >= limit
+	s.state.update(func(st *state) {
+		before = st.auditBlind
+		switch {
+		case blind && before.IsZero():
+			st.auditBlind = missing
+		case !blind && (missing.IsZero() || last.After(before)):
+			st.auditBlind = time.Time{}
+		}
+		blind = !st.auditBlind.IsZero()
+	})
+	s.metrics.auditSeen(blind, last)
+	switch {
+	case blind && before.IsZero():
+		seen := "never"
+		if !last.IsZero() {
+			seen = last.UTC().Format(time.RFC3339)
+		}
+		s.log.Error("the audit log is blind", "since", missing, "lastSeen", seen)
+		s.raiseAudit(ctx, alert.Critical, ruleAuditBlind, missing.String(), "Requests to the API server do not appear in the audit log that arrives here, so that no detection rule can see them; last seen: "+seen)
+	case !blind && !before.IsZero():
+		s.log.Info("the audit log is no longer blind", "since", before)
+		s.raiseAudit(ctx, alert.Notice, ruleAuditSees, before.String(), "Requests appear in the audit log again; they did not from "+before.UTC().Format(time.RFC3339)+" on, until the log has been caught up with")
+	}
+}
+
+// raiseAudit stores an alert about the audit log, once for each event. One that
+// cannot be stored is no reason to end: the state says it too.
+func (s *Server) raiseAudit(ctx context.Context, priority alert.Priority, rule, event, output string) {
+	s.raiseAbout(ctx, finding.Subject{Kind: "AuditLog", Name: s.cfg.Cluster}, priority, rule, event, output)
+}
+
+// auditProblems returns what is wrong with the audit log, one sentence each.
+func (s *Server) auditProblems(st *state) []string {
+	var out []string
+	if !st.auditBlind.IsZero() {
+		out = append(out, fmt.Sprintf("The audit log is blind since %s: requests to the API server do not appear in it, and no rule can see them.", st.auditBlind.UTC().Format(time.RFC3339)))
+	}
+	if _, faults := s.auditEvents(); faults.Malformed() > 0 {
+		out = append(out, fmt.Sprintf("Since the start %d audit events could not be read, or not with their bodies: %s.", faults.Malformed(), faultCauses(faults)))
+	}
+	for i, t := range s.tails {
+		if c := t.Counters(); c.Gaps > 0 {
+			out = append(out, fmt.Sprintf("The audit log in %s was lost in part: a file was gone before it was read, %d times since the start.", s.cfg.Detection.AuditFiles[i], c.Gaps))
+		}
+	}
+	return out
+}

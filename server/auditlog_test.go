@@ -1,0 +1,102 @@
+package server
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/event"
+)
+
+// A file of the audit log is followed, across a restart, and what in it is no
+// event is said.
+func TestAuditFileBecomesAlerts(t *testing.T) {
+	lines, err := os.ReadFile("../content/rules/testdata/secrets-listed.alert.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	file, want := filepath.Join(dir, "audit.log"), bytes.Count(lines, []byte("\n"))
+	if err := os.WriteFile(file, append([]byte("not JSON\n"), lines...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	extra := "detection: {auditFiles: [" + file + "]}\n"
+	r := start(t, options(t, filepath.Join(dir, "data"), extra))
+	r.awaitAlerts(want)
+	if _, body := r.page("/api/v1/health"); !strings.Contains(body, "1 audit events could not be read, or not with their bodies: 1 are no JSON.") {
+		t.Errorf("health = %s", body)
+	}
+	if _, body := r.page("/metrics"); !strings.Contains(body, `kubeguardian_audit_events_malformed_total{cause="json"} 1`) ||
+		!strings.Contains(body, `kubeguardian_audit_file_gaps_total{file="`+file+`"} 0`) {
+		t.Errorf("metrics = %s", body)
+	}
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	more := bytes.ReplaceAll(lines, []byte(`"auditID":"`), []byte(`"auditID":"again-`))
+	f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(more); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, options(t, filepath.Join(dir, "data"), extra))
+	r.awaitAlerts(2 * want)
+	if n := r.tails[0].Counters().Events; n != uint64(want) {
+		t.Errorf("%d events were read after the restart, want the %d new ones", n, want)
+	}
+}
+
+func (r *running) awaitAlerts(want int) {
+	r.t.Helper()
+	for end := time.Now().Add(20 * time.Second); r.alerts() != want; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			r.t.Fatalf("%d alerts, want %d", r.alerts(), want)
+		}
+	}
+}
+
+// Only a heartbeat that we sent is one, and the ones before it are done with.
+func TestAuditBeats(t *testing.T) {
+	var b auditBeats
+	at := func(s int) time.Time { return time.Date(2026, 3, 4, 5, 6, s, 0, time.UTC) }
+	saw := func(id string, s int) (time.Duration, bool) { return b.saw(&event.Event{ID: id + "\x00rest"}, at(s)) }
+	if _, n := b.missing(); n != 0 {
+		t.Errorf("%d are missing before any was sent", n)
+	}
+	for i, id := range []string{"kubeguardian-a", "kubeguardian-b", "kubeguardian-c", "kubeguardian-d"} {
+		b.add(id, at(10*i))
+	}
+	b.remove("kubeguardian-d") // there was no answer
+	for _, id := range []string{"kubeguardian-forged", "kubeguardian-d", "somebody"} {
+		if _, ours := saw(id, 21); ours {
+			t.Errorf("%s is taken for ours", id)
+		}
+	}
+	if oldest, n := b.missing(); n != 3 || !oldest.Equal(at(0)) || !b.last.IsZero() {
+		t.Errorf("%d are missing since %v, last seen %v", n, oldest, b.last)
+	}
+	if delay, ours := saw("kubeguardian-b", 22); !ours || delay != 12*time.Second {
+		t.Errorf("our own is seen after %v, %v; want 12 s", delay, ours)
+	}
+	if oldest, n := b.missing(); n != 1 || !oldest.Equal(at(20)) || !b.last.Equal(at(22)) {
+		t.Errorf("%d are missing since %v, last seen %v", n, oldest, b.last)
+	}
+	for i := range 100 {
+		b.forget()
+		b.add("kubeguardian-x"+strings.Repeat("x", i), at(30+i))
+	}
+	if oldest, n := b.missing(); n > 10 || !oldest.Equal(at(20)) {
+		t.Errorf("%d are kept, the oldest of %v", n, oldest)
+	}
+}

@@ -1,0 +1,136 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule"
+)
+
+// rulesInterval is how often the rule files are looked at. A mounted ConfigMap
+// changes by a switch of links, which the contents show and notifications may
+// not.
+const rulesInterval = 2 * time.Second
+
+// loadRules loads the rules for the first time.
+func (s *Server) loadRules() error {
+	files, err := s.ruleFiles()
+	if err != nil {
+		return fmt.Errorf("load rules: %w", err)
+	}
+	s.rulesSeen = fingerprint(files, nil)
+	set, err := s.compileRules(files)
+	if err != nil {
+		return fmt.Errorf("load rules: %w", err)
+	}
+	s.useRules(set)
+	return nil
+}
+
+func (s *Server) ruleFiles() ([]rule.File, error) {
+	return content.Read[rule.File](content.Rules(), s.cfg.Detection.Rules...)
+}
+
+// compileRules loads rule files as the configuration says.
+func (s *Server) compileRules(files []rule.File) (*rule.Set, error) {
+	cfg := s.cfg.Detection
+	least, err := alert.ParsePriority(cfg.Priority)
+	if err != nil {
+		return nil, err
+	}
+	opts := rule.Options{Minimum: &least, Static: map[string]string{}}
+	for _, r := range cfg.Select {
+		opts.Select = append(opts.Select, rule.Selection{Rule: r.Rule, Tag: r.Tag, On: r.Enabled})
+	}
+	for _, f := range cfg.Static {
+		opts.Static[f.Name] = f.Value
+	}
+	for _, a := range cfg.Append {
+		add := rule.Append{Source: a.Source, Rule: a.Rule, Tags: a.Tags, Output: a.Output}
+		for _, f := range a.Fields {
+			add.Fields = append(add.Fields, rule.Extra{Name: f.Name, Format: f.Format})
+		}
+		opts.Append = append(opts.Append, add)
+	}
+	set, results := opts.Load(files...)
+	if set == nil {
+		return nil, rule.Mistakes(results)
+	}
+	return set, nil
+}
+
+// useRules puts rules in force, and says what is suspect in them.
+func (s *Server) useRules(set *rule.Set) {
+	s.rules.Store(set)
+	for _, w := range set.Warnings() {
+		s.log.Warn("a rule file is suspect", "code", w.Code, "warning", w.Error())
+	}
+	unfed := 0
+	for _, r := range set.Rules() {
+		if r.Source == event.Syscall && r.Enabled {
+			unfed++
+		}
+	}
+	if unfed > 0 {
+		s.log.Warn("no sensor feeds the rules for system calls: they are loaded and stay silent", "rules", unfed)
+	}
+}
+
+// watchRules loads the user's rule files again when they change. Events that
+// come meanwhile meet the rules before, and so do all events while the new
+// files are refused.
+func (s *Server) watchRules(ctx context.Context) error {
+	if len(s.cfg.Detection.Rules) == 0 {
+		return nil
+	}
+	last := s.rulesSeen
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rulesInterval):
+		}
+		files, err := s.ruleFiles()
+		now := fingerprint(files, err)
+		if now == last {
+			continue
+		}
+		last = now
+		s.reloadRules(files, err)
+	}
+}
+
+// fingerprint identifies the names and contents of files, or why they cannot be
+// read.
+func fingerprint(files []rule.File, err error) [sha256.Size]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%v\n", err)
+	for _, f := range files {
+		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Data))
+		h.Write(f.Data)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// reloadRules puts changed rule files in force, or refuses them and says why.
+func (s *Server) reloadRules(files []rule.File, err error) {
+	var set *rule.Set
+	if err == nil {
+		set, err = s.compileRules(files)
+	}
+	if err != nil {
+		s.metrics.reloads.WithLabelValues("refused").Inc()
+		s.metrics.rulesFailed.Set(1)
+		s.log.Error("changed rule files are refused: the rules before them stay in force", "error", err)
+		return
+	}
+	s.useRules(set)
+	s.metrics.reloads.WithLabelValues("loaded").Inc()
+	s.metrics.rulesFailed.Set(0)
+	s.log.Info("rules loaded again", "rules", len(set.Rules()))
+}
