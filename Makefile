@@ -86,15 +86,16 @@ lab-down: build
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app
 
-# Internship Matcher keeps its data in a real PostgreSQL; on Debian it is
-# installed when missing, and no server of it started.
+# Internship Matcher keeps its data in a real PostgreSQL, and survives the loss of
+# one with repmgr and Pgpool-II; on Debian they are installed when missing, and no
+# server of them started.
 postgres:
-	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || \
+	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v repmgr && command -v pgpool; } >/dev/null 2>&1 || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common iproute2 && \
 	    sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; } || \
-	  echo "make: no PostgreSQL found: the tests of Internship Matcher will be skipped"
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql repmgr pgpool2; } || \
+	  echo "make: no PostgreSQL, repmgr or Pgpool-II found: tests of Internship Matcher will be skipped"
 
 # The page is tested in a real Chromium; on Debian it is installed when missing.
 browser:

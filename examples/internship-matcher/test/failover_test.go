@@ -34,6 +34,9 @@ func startCluster(t *testing.T) *ha.Local {
 	if why != "" && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
 		t.Skip(why)
 	}
+	if out, err := exec.Command("unshare", "--net", "true").CombinedOutput(); err != nil {
+		t.Skipf("this machine lets nobody make network namespaces: %v: %s", err, out) // whatever is required
+	}
 	dir, err := os.MkdirTemp("", "internship-matcher-")
 	if err != nil {
 		t.Fatal(err)
