@@ -97,9 +97,13 @@ func TestOpenAPISchemas(t *testing.T) {
 		schema schema
 		value  any
 	}{
-		"Subject":   {schemas["Subject"], finding.Subject{}},
-		"Alert":     {schemas["Alert"], alert.Record{}},
-		"Decision":  {schemas["Decision"], finding.Decision{}},
+		"Subject":  {schemas["Subject"], finding.Subject{}},
+		"Alert":    {schemas["Alert"], alert.Record{}},
+		"Decision": {schemas["Decision"], finding.Decision{}},
+
+		"Attribution": {schemas["Attribution"], alert.Attribution{}},
+		"Writer":      {schemas["Attribution"].Properties["writer"], alert.Writer{}},
+
 		"Violation": {*schemas["Decision"].Properties["violations"].Items, finding.Violation{}},
 		"Finding":   {schemas["Finding"], finding.Finding{}},
 		"Posture":   {schemas["Posture"], posture{}},
