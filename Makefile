@@ -4,6 +4,7 @@
 # make race    the tests under the race detector
 # make bench   scan, admission and audit event rates
 # make app-up  Internship Matcher on this machine, until Ctrl-C
+# make failover its database under load, while parts of it are taken away
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -27,7 +28,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up browser postgres clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up failover browser postgres clean
 
 all: build
 
@@ -82,6 +83,10 @@ lab-up: build
 
 lab-down: build
 	bin/lab down $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+# As root: each part of the database is taken away while people write.
+failover: postgres
+	cd examples/internship-matcher && go test -v -run TestFailover ./test -failover
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

@@ -99,8 +99,23 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
 // commit may have succeeded although its answer was lost, do must be right to
 // run twice.
 func Do(ctx context.Context, pool *pgxpool.Pool, do func(tx pgx.Tx) error) error {
-	return again(ctx, func(ctx context.Context) error { return pgx.BeginFunc(ctx, pool, do) })
+	return again(ctx, func(ctx context.Context) error {
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Release()
+		err = pgx.BeginFunc(ctx, conn, do)
+		if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == readOnly {
+			_ = conn.Conn().Close(ctx) // it leads to a standby for good; the next one may not
+		}
+		return err
+	})
 }
+
+// readOnly is the code of a write at a standby, or at a primary that was just
+// demoted.
+const readOnly = "25006"
 
 // again calls f until it succeeds, fails for good, or the context ends.
 func again(ctx context.Context, f func(context.Context) error) error {
