@@ -46,7 +46,7 @@ test: build browser postgres
 	go test -timeout 20m $(FAST)
 	cd lab && go test -timeout 10m ./...
 	cd test/gatekeeper && go vet ./... && go test -timeout 10m ./...
-	cd examples/internship-matcher && go vet ./... && go test -timeout 10m ./...
+	cd examples/internship-matcher && go vet -tags failover ./... && go test -timeout 10m ./...
 	go test -timeout 20m ./test/e2e
 
 # Compiles with the flags of the tests, so that nothing is compiled twice.
@@ -86,7 +86,7 @@ lab-down: build
 
 # As root: each part of the database is taken away while people write.
 failover: postgres
-	cd examples/internship-matcher && go test -v -run TestFailover ./test -failover
+	cd examples/internship-matcher && go test -v -tags failover -run TestFailover ./test
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

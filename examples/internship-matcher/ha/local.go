@@ -298,6 +298,9 @@ func (l *Local) Stop() error {
 	}
 	ctx := context.Background()
 	for _, name := range append(l.Nodes(), pool) {
+		if exists("/sys/class/net/" + link(name)) { // a namespace with open connections goes later than it is deleted
+			errs = append(errs, run(ctx, "ip", "link", "del", link(name)))
+		}
 		if exists("/run/netns/" + namespace(name)) {
 			errs = append(errs, run(ctx, "ip", "netns", "del", namespace(name)))
 		}

@@ -44,7 +44,9 @@ func (c PgpoolConfig) Write() error {
 	set("follow_primary_command", "")
 	set("auto_failback", "on")
 	set("auto_failback_interval", "1")
-	set("search_primary_node_timeout", "3") // among the nodes that it takes to be up; meanwhile it takes none back
+	// Longer than any promotion takes: without a primary it would lead clients to a
+	// standby until the next node comes or goes. Meanwhile it takes no node back.
+	set("search_primary_node_timeout", "120")
 	for _, check := range []string{"sr_check", "health_check"} {
 		set(check+"_period", "1")
 		set(check+"_user", admin)

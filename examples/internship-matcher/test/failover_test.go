@@ -1,8 +1,9 @@
+//go:build failover
+
 package test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -19,27 +20,10 @@ import (
 	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/traffic"
 )
 
-var failover = flag.Bool("failover", false, "take away parts of the database under load")
-
-// startCluster starts a highly available PostgreSQL, or skips the test where
-// that cannot be.
+// startCluster starts a highly available PostgreSQL. It needs root, for network
+// namespaces, and the packages that make postgres installs.
 func startCluster(t *testing.T) *ha.Local {
 	t.Helper()
-	why := ""
-	for _, program := range []string{"ip", "setpriv", "repmgr", "pgpool", "/usr/lib/postgresql/15/bin/postgres"} {
-		if _, err := exec.LookPath(program); err != nil {
-			why = err.Error()
-		}
-	}
-	if os.Geteuid() != 0 {
-		why = "network namespaces need root"
-	}
-	if why != "" && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(why)
-	}
-	if out, err := exec.Command("unshare", "--net", "true").CombinedOutput(); err != nil {
-		t.Skipf("this machine lets nobody make network namespaces: %v: %s", err, out) // whatever is required
-	}
 	dir, err := os.MkdirTemp("", "internship-matcher-")
 	if err != nil {
 		t.Fatal(err)
@@ -137,10 +121,6 @@ func watch(ctx context.Context, t *testing.T, cluster *ha.Local) {
 // TestFailover takes away each part of the database in turn, under load. It is for
 // make failover: it takes minutes and wants the machine for itself.
 func TestFailover(t *testing.T) {
-	if !*failover {
-		t.Log("left out: run it with -failover")
-		return
-	}
 	cluster := startCluster(t)
 	app, _ := start(t, local.Options{WAF: "off", Rate: 10_000, Databases: cluster})
 	ctx := within(t, 8*time.Minute)
