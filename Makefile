@@ -4,6 +4,7 @@
 # make race    the tests under the race detector
 # make bench   scan, admission and audit event rates
 # make app-up  Internship Matcher on this machine, until Ctrl-C
+# make images  its container images, in bin/images; IMAGES has flags, such as -push
 # make failover its database under load, while parts of it are taken away
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -28,7 +29,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up failover browser postgres clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres clean
 
 all: build
 
@@ -87,6 +88,9 @@ lab-down: build
 # As root: each part of the database is taken away while people write.
 failover: postgres
 	cd examples/internship-matcher && go test -v -tags failover -run TestFailover ./test
+
+images:
+	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

@@ -15,7 +15,11 @@ import (
 )
 
 func processCollectors() []prometheus.Collector {
-	return []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+	return []prometheus.Collector{
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewBuildInfoCollector(), // the version
+	}
 }
 
 // Traces sends traces over OTLP to where the usual OTEL_ variables say, if on.
