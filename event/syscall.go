@@ -28,7 +28,30 @@ var (
 	syscallTypes  = newSyscallTypes()
 	syscallParams = newSyscallParams()
 	syscallFields = newSyscallFields()
+	parameters    = newParameters()
 )
+
+// A Parameter is one parameter of the events of a type.
+type Parameter struct {
+	Name string
+	Kind string // of its values, by Falco's words: fd, fspath, flags32, uint64 …
+	Type Type   // of evt.rawarg
+}
+
+// Parameters lists the parameters of an event type of the source syscall in
+// their order; nil if it has none. The list is read-only.
+func Parameters(typ string) []Parameter { return parameters[typ] }
+
+func newParameters() map[string][]Parameter {
+	all := map[string][]Parameter{}
+	for words := range lines(syscallTable, -1) {
+		for _, word := range words[1:] {
+			name, kind, _ := strings.Cut(word, ":")
+			all[words[0]] = append(all[words[0]], Parameter{name, kind, paramType(kind)})
+		}
+	}
+	return all
+}
 
 func newSyscallTypes() []string {
 	var types []string

@@ -25,6 +25,8 @@ var arrows = map[string][]string{
 
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
+	"sensor/syscall": {"event"},
+
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
 
