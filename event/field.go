@@ -31,7 +31,7 @@ type Field struct {
 type Ref struct {
 	Field
 	Text    string   // as a rule writes it: name, or name[arg]
-	Key     string   // the argument as written
+	Key     string   // the argument as written, or what follows the dot of a name such as evt.arg.path
 	Index   int      // of an index argument; -1 without one
 	Pointer []string // the parts of a pointer argument, unescaped
 	ID      ID       // of the field, for a source that finds its fields by number
@@ -90,6 +90,9 @@ func Lookup(source, name string) (Field, bool) {
 // Resolve binds a field to an argument; arg is nil if the rule gives none.
 func Resolve(f Field, arg *string) (Ref, error) {
 	ref := Ref{Field: f, Text: f.Name, Index: -1, ID: id(f.Name)}
+	if base, key, ok := dottedKey(f.Name); ok && ref.ID == 0 {
+		ref.ID, ref.Key = id(base), key
+	}
 	if arg == nil {
 		if f.Arg == KeyArg || f.Arg == PointerArg {
 			return ref, fmt.Errorf("field %s needs an argument: %s[…]", f.Name, f.Name)

@@ -1,23 +1,26 @@
 package event
 
+import "slices"
+
 // An ID is the number of a field of a source: one more than its position in
-// [Fields], 0 if the source has no such field.
+// [Fields], 0 if the source has no such field of its own. Sources number their
+// fields each by itself.
 type ID uint16
 
-// id returns the number of a field by its name.
-func id(name string) ID {
-	for i, f := range auditFields {
-		if f.Name == name {
-			return ID(i + 1)
+var fieldIDs = newFieldIDs()
+
+func newFieldIDs() map[string]ID {
+	ids := map[string]ID{}
+	for _, own := range [][]Field{slices.Concat(auditFields, enrichmentFields), syscallFields} {
+		for i, f := range own {
+			ids[f.Name] = ID(i + 1)
 		}
 	}
-	for i, f := range enrichmentFields {
-		if f.Name == name {
-			return ID(len(auditFields) + i + 1)
-		}
-	}
-	return 0
+	return ids
 }
+
+// id returns the number of a field by its name.
+func id(name string) ID { return fieldIDs[name] }
 
 // auditAlertFields answer who did what to what, from where, in which request.
 var auditAlertFields = []string{

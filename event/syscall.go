@@ -118,34 +118,40 @@ var dotted = []string{
 	"k8s.rc.label", "k8s.svc.label", "k8s.rs.label", "k8s.deployment.label",
 }
 
+// dottedKey takes a name such as evt.arg.path apart.
+func dottedKey(name string) (base, key string, ok bool) {
+	for _, base := range dotted {
+		if key, ok := strings.CutPrefix(name, base+"."); ok && key != "" {
+			return base, key, true
+		}
+	}
+	return "", "", false
+}
+
 // lookupDotted returns a field such as evt.arg.path, whose name holds an
 // argument.
 func lookupDotted(name string) (Field, bool) {
-	for _, base := range dotted {
-		key, ok := strings.CutPrefix(name, base+".")
-		if !ok || key == "" {
-			continue
-		}
-		f := Field{name, TypeString, NoArg, fieldIndex[Syscall][base].Desc}
-		switch base {
-		case "evt.arg", "evt.rawarg":
-			typ, known := syscallParams[key]
-			if !known {
-				return Field{}, false
-			}
-			if base == "evt.rawarg" {
-				f.Type = typ
-			}
-			return f, true
-		case "evt.type.is":
-			if !slices.Contains(syscallTypes, key) {
-				return Field{}, false
-			}
-			f.Type = TypeUint
-		}
-		return f, true
+	base, key, ok := dottedKey(name)
+	if !ok {
+		return Field{}, false
 	}
-	return Field{}, false
+	f := Field{name, TypeString, NoArg, fieldIndex[Syscall][base].Desc}
+	switch base {
+	case "evt.arg", "evt.rawarg":
+		typ, known := syscallParams[key]
+		if !known {
+			return Field{}, false
+		}
+		if base == "evt.rawarg" {
+			f.Type = typ
+		}
+	case "evt.type.is":
+		if !slices.Contains(syscallTypes, key) {
+			return Field{}, false
+		}
+		f.Type = TypeUint
+	}
+	return f, true
 }
 
 // Ancestors reports whether the reference is to any ancestor of a process: its

@@ -37,13 +37,21 @@ const NA = "<NA>"
 // event does not have the field. An empty string is present.
 type Value struct {
 	Type   Type
-	Text   string   // of a string; the bytes of a buffer; the 4 or 16 bytes of an address
+	Text   string   // of a string; the bytes of a buffer; the 4 or 16 bytes of an address; of an unsigned number or port, how it is printed if not in decimal
 	Number int64    // of a number; the bits of an unsigned one or a double; 1 for true
 	List   []string // of a list; read-only
 }
 
 // Text returns a string value.
 func Text(s string) Value { return Value{Type: TypeString, Text: s} }
+
+// Hex returns an unsigned number value that is printed in hexadecimal digits.
+func Hex(n uint64) Value {
+	return Value{Type: TypeUint, Number: int64(n), Text: strconv.FormatUint(n, 16)}
+}
+
+// Service returns a port value that is printed as the name of its service.
+func Service(n uint16, name string) Value { return Value{Type: TypePort, Number: int64(n), Text: name} }
 
 // Number returns a number value.
 func Number(n int64) Value { return Value{Type: TypeNumber, Number: n} }
@@ -114,6 +122,9 @@ func (v Value) String() string {
 	case TypeNumber:
 		return strconv.FormatInt(v.Number, 10)
 	case TypeUint, TypePort:
+		if v.Text != "" {
+			return v.Text
+		}
 		return strconv.FormatUint(uint64(v.Number), 10)
 	case TypeBool:
 		return strconv.FormatBool(v.Number != 0)
@@ -136,7 +147,9 @@ func (v Value) JSON() any {
 	case TypeNumber:
 		return v.Number
 	case TypeUint, TypePort:
-		return uint64(v.Number)
+		if v.Text == "" || v.Type == TypePort {
+			return uint64(v.Number)
+		}
 	case TypeBool:
 		return v.Number != 0
 	case TypeDouble:

@@ -25,10 +25,10 @@ var arrows = map[string][]string{
 
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
-	"sensor/syscall": {"event"},
-
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
+
+	"sensor/syscall": {"event"},
 
 	"rule/condition": {"event"},
 	"rule/plain":     {"event", "rule/condition"},
