@@ -81,6 +81,11 @@ type Alert struct {
 	Subject      finding.Subject `json:"subject"`
 	Tactics      []string        `json:"tactics,omitempty"`
 	Attribution  *Attribution    `json:"attribution,omitempty"` // nil if it is not known
+
+	// Alerts that were counted in place of being kept; nil if there were none.
+	Repeats   *Repeats `json:"repeats,omitempty"`   // of this alert so far
+	Previous  *Repeats `json:"previous,omitempty"`  // of the one before that said the same
+	OverLimit bool     `json:"overLimit,omitempty"` // its repeats are of its rule, whatever they say
 }
 
 // An Attribution says who is behind an object that a controller made: whoever

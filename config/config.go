@@ -165,6 +165,9 @@ type Detection struct {
 	Append []OutputAppend `yaml:"append"`
 	// Static has the values of the fields static.<name>.
 	Static []StaticField `yaml:"static"`
+	// Cooldown says which alerts are counted in place of being kept; the first
+	// that fits a rule counts.
+	Cooldown []Cooldown `yaml:"cooldown"`
 	// Compat is falco, for fields that give what Falco's do, defects included,
 	// or fixed, for what their names promise.
 	Compat string `yaml:"compat"`
@@ -184,6 +187,21 @@ type RuleSelection struct {
 	Rule    string `yaml:"rule"`
 	Tag     string `yaml:"tag"`
 	Enabled bool   `yaml:"enabled"`
+}
+
+// A Cooldown is how long an alert stands for those that say the same: for rules
+// whose name matches a pattern with *, for those with a tag, or for all.
+type Cooldown struct {
+	Rule string `yaml:"rule"`
+	Tag  string `yaml:"tag"`
+	// Within is at most 24h; with 0s each alert is kept.
+	Within time.Duration `yaml:"within"`
+	// By has the output fields in which alerts that say the same are equal; none
+	// means all that an alert says but its time.
+	By []string `yaml:"by"`
+	// Limit is how many different alerts of a rule are kept within that time; 0
+	// means any number.
+	Limit int `yaml:"limit"`
 }
 
 // An OutputAppend adds to the output of rules of a source, of one rule, or with
@@ -241,6 +259,7 @@ func Default() *Config {
 		},
 		Detection: Detection{
 			Match: "first", Priority: "debug", Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour,
+			Cooldown: []Cooldown{{Within: 10 * time.Minute}},
 		},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},

@@ -48,10 +48,31 @@ func (d *decoder) rules(c *Detection) {
 			}
 		}
 	}
+	for i, s := range c.Cooldown {
+		d.cooldown(index("detection.cooldown", i), s)
+	}
 	for i, f := range c.Static {
 		if !staticName.MatchString(f.Name) {
 			d.bad(index("detection.static", i), "want a name of letters, digits and _, have %q", clip(f.Name))
 		}
+	}
+}
+
+func (d *decoder) cooldown(key string, c Cooldown) {
+	if c.Rule != "" && c.Tag != "" {
+		d.bad(key, "give one of rule and tag, or neither for all rules")
+	}
+	if c.Within < 0 || c.Within > 24*time.Hour {
+		d.bad(key+".within", "want 0s to 24h, have %s", c.Within)
+	}
+	if c.Within == 0 && (len(c.By) > 0 || c.Limit != 0) {
+		d.bad(key, "by and limit are of the time that within gives: give it")
+	}
+	if c.Limit < 0 || c.Limit > 100_000 {
+		d.bad(key+".limit", "want 0 to 100000, have %d", c.Limit)
+	}
+	for i, field := range c.By {
+		d.required(index(key+".by", i), field)
 	}
 }
 

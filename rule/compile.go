@@ -101,7 +101,7 @@ func filter(es Errors, keep func(*Error) bool) Errors {
 func (o Options) selectRules(rules []*compiledRule) {
 	for _, r := range rules {
 		for _, s := range o.Select {
-			if s.Rule != "" && condition.Glob(strings.NewReplacer(`\`, `\\`, "?", `\?`, "[", `\[`).Replace(s.Rule), r.Name) ||
+			if s.Rule != "" && condition.Wildcard(s.Rule, r.Name) ||
 				s.Tag != "" && slices.Contains(r.Tags, s.Tag) {
 				r.Enabled = s.On
 			}

@@ -23,7 +23,7 @@ func TestAuditFileBecomesAlerts(t *testing.T) {
 	if err := os.WriteFile(file, append([]byte("not JSON\n"), lines...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	extra := "detection: {auditFiles: [" + file + "]}\n"
+	extra := "detection: {cooldown: [], auditFiles: [" + file + "]}\n"
 	r := start(t, options(t, filepath.Join(dir, "data"), extra))
 	r.awaitAlerts(want)
 	if _, body := r.page("/api/v1/health"); !strings.Contains(body, "1 audit events could not be read, or not with their bodies: 1 are no JSON.") {

@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/alert/cooldown"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -20,8 +22,9 @@ const (
 )
 
 // detect runs a batch of audit events through the rules. It returns nil only
-// when the alerts are on disk: the API server sends the batch again otherwise,
-// and the ids of the alerts keep a batch that comes twice from counting twice.
+// when the alerts, and the counts of those that repeat others, are on disk: the
+// API server sends the batch again otherwise, and the ids of the alerts keep a
+// batch that comes twice from counting twice.
 func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest, now := time.Time{}, time.Now()
@@ -44,12 +47,13 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 		alerts[i].Cluster = s.cfg.Cluster
 	}
 	if len(alerts) > 0 {
-		added, err := s.store.AddAlerts(ctx, alerts)
+		added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
 		if s.stored(err) != nil {
 			s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
 			return err
 		}
 		s.metrics.alerted(added)
+		s.metrics.repeated(repeated)
 		s.page.Publish(added)
 	}
 	s.state.update(func(st *state) {
@@ -58,6 +62,15 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 		}
 	})
 	return nil
+}
+
+// cooldownPolicy says which alerts are counted in place of being kept.
+func cooldownPolicy(settings []config.Cooldown) cooldown.Policy {
+	var p cooldown.Policy
+	for _, c := range settings {
+		p = append(p, cooldown.Setting(c))
+	}
+	return p
 }
 
 // auditCollector exports the counters of what receives the audit log.

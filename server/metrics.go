@@ -23,6 +23,7 @@ type metrics struct {
 	decisions  *prometheus.CounterVec
 	admission  prometheus.Histogram
 	alerts     *prometheus.CounterVec
+	repeats    *prometheus.CounterVec
 	scans      *prometheus.CounterVec
 	scanTime   prometheus.Gauge
 	findings   *prometheus.GaugeVec
@@ -69,6 +70,7 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 10),
 		}),
 		alerts:   counter("alerts_total", "Alerts stored.", "rule", "priority"),
+		repeats:  counter("alerts_repeated_total", "Alerts counted in one that says the same, in place of being stored.", "rule", "priority"),
 		scans:    counter("scans_total", "Posture scans of the cluster.", "result"),
 		findings: gauge("findings", "Findings of the last scan.", "level", "severity", "status"),
 		score:    gauge("score_points", "Score of a level, 0 to 20; not exported when the level has no data.", "level"),
@@ -110,7 +112,7 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 	m.registry.MustRegister(auditLog, m.auditBlind, m.auditBeat, m.auditDelay)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.scans, m.scanTime, m.findings, m.score, m.coverage,
+	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.repeats, m.scans, m.scanTime, m.findings, m.score, m.coverage,
 		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -141,6 +143,12 @@ func (m *metrics) decided(d finding.Decision) {
 func (m *metrics) alerted(alerts []alert.Alert) {
 	for _, a := range alerts {
 		m.alerts.WithLabelValues(a.Rule, a.Priority.String()).Inc()
+	}
+}
+
+func (m *metrics) repeated(alerts []alert.Alert) {
+	for _, a := range alerts {
+		m.repeats.WithLabelValues(a.Rule, a.Priority.String()).Inc()
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/alert/cooldown"
 	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/clusterpolicy"
@@ -79,6 +80,7 @@ type Server struct {
 	rules     atomic.Pointer[rule.Set] // replaced when its files change
 	rulesSeen [32]byte                 // what its files were when New loaded them
 	enrich    *enrichment.Enricher     // of audit events, for the rules
+	cooldown  cooldown.Policy          // of the alerts that they raise
 	catalogue *control.Catalogue
 
 	store        *store.Store
@@ -107,7 +109,7 @@ type Server struct {
 // speak to the cluster yet. On an error nothing stays open.
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
-		cfg: opts.Config, rest: opts.Cluster, log: opts.Log, version: opts.Version,
+		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version,
 		changed: newPoliciesChanged(),
 		silence: rate.Sometimes{Interval: 10 * time.Second},
 		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -191,6 +193,44 @@ func TestAuditEventsBecomeAlerts(t *testing.T) {
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics do not have %s", want)
+		}
+	}
+}
+
+// TestRepeatsAreCounted: what happens again is counted by what is kept, once,
+// also when its batch comes twice or the server starts anew.
+func TestRepeatsAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, options(t, dir, ""))
+	send := func(prefix string) {
+		t.Helper()
+		body := strings.ReplaceAll(eventList(t), `"auditID":"`, `"auditID":"`+prefix)
+		if code, body := r.webhook("/audit", body); code != http.StatusOK {
+			t.Fatalf("audit: %d %s", code, body)
+		}
+	}
+	send("first-")
+	kept := r.alerts()
+	for range 2 {
+		send("second-")
+	}
+	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, fmt.Sprintf("kubeguardian_alerts_repeated_total{priority=\"Warning\",rule=\"Secrets listed\"} %d\n", kept)) {
+		t.Errorf("metrics do not have %d repeats:\n%s", kept, metrics)
+	}
+	if err := errors.Join(r.stop(), r.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	r = start(t, options(t, dir, ""))
+	send("second-")
+	send("third-")
+	_, body := r.page("/api/v1/alerts")
+	var list struct{ Items []alert.Record }
+	if err := json.Unmarshal([]byte(body), &list); err != nil || len(list.Items) != kept || kept == 0 {
+		t.Fatalf("%d alerts, %v; want %d", len(list.Items), err, kept)
+	}
+	for _, a := range list.Items {
+		if a.Repeats == nil || a.Repeats.Count != 2 || !a.Repeats.First.Equal(a.Time) {
+			t.Errorf("alert %s has %+v, want 2 repeats", a.ID, a.Repeats)
 		}
 	}
 }

@@ -3,8 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -15,35 +13,8 @@ import (
 // stored. Alerts that the store has already, by id, are left out; it returns
 // the others. They are on the disk when it returns.
 func (s *Store) AddAlerts(ctx context.Context, alerts []alert.Alert) (added []alert.Alert, err error) {
-	if len(alerts) == 0 {
-		return nil, nil
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		insert, err := tx.PrepareContext(ctx, `INSERT INTO alerts (id, time, priority, rule, namespace, search, body)
-			VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-		if err != nil {
-			return err
-		}
-		for _, a := range alerts {
-			body, err := json.Marshal(a)
-			if err != nil {
-				return fmt.Errorf("encode alert %s of rule %q: %w", a.ID, a.Rule, err)
-			}
-			search := searchText(a.Output, append(fieldTexts(a.OutputFields), a.Rule, a.Subject.String(), a.ID)...)
-			isNew, err := inserted(insert.ExecContext(ctx, a.ID, nanoseconds(a.Time), a.Priority, a.Rule, a.Subject.Namespace, search, string(body)))
-			if err != nil {
-				return err
-			}
-			if isNew {
-				added = append(added, a)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, s.explain("add alerts to", err)
-	}
-	return added, nil
+	added, _, err = s.AddGrouped(ctx, alerts, func(*alert.Alert) (alert.Group, error) { return alert.Group{}, nil })
+	return added, err
 }
 
 func inserted(result sql.Result, err error) (bool, error) {

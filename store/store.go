@@ -103,6 +103,15 @@ CREATE TABLE checkpoints (
 	name TEXT PRIMARY KEY, -- of what is read
 	body TEXT NOT NULL     -- how far
 );
+`, `
+ALTER TABLE alerts ADD COLUMN grp BLOB;          -- what its repeats have in common; NULL: nothing repeats it
+CREATE INDEX alerts_grp ON alerts (grp, time) WHERE grp IS NOT NULL;
+CREATE TABLE repeats (                           -- alerts that another one has counted
+	seq  INTEGER PRIMARY KEY,
+	id   TEXT NOT NULL UNIQUE,
+	time INTEGER NOT NULL
+);
+CREATE INDEX repeats_time ON repeats (time);
 `}
 
 // Open opens the database in a file, which it creates with mode 0600 when there
@@ -258,13 +267,14 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 const pruneBatch = 2000
 
 // Prune deletes the alerts and decisions older than the given times and
-// returns how many they were, also when it fails half-way. The file keeps its
-// size; later records use the space.
+// returns how many they were, also when it fails half-way; alerts that others
+// have counted are forgotten with them. The file keeps its size; later records
+// use the space.
 func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Time) (deleted int, err error) {
 	for _, t := range []struct {
 		table  string
 		before time.Time
-	}{{"alerts", alertsBefore}, {"decisions", decisionsBefore}} {
+	}{{"alerts", alertsBefore}, {"repeats", alertsBefore}, {"decisions", decisionsBefore}} {
 		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? LIMIT %d)", t.table, pruneBatch)
 		for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
 			result, err := s.writer.ExecContext(ctx, query, nanoseconds(t.before))

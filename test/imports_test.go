@@ -20,8 +20,9 @@ var arrows = map[string][]string{
 	"yamldoc":  {},
 	"registry": {},
 
-	"alert":    {"event", "finding"},
-	"incident": {"alert", "event", "finding"},
+	"alert":          {"event", "finding"},
+	"alert/cooldown": {"alert", "rule/condition"},
+	"incident":       {"alert", "event", "finding"},
 
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
@@ -87,7 +88,7 @@ var arrows = map[string][]string{
 	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
 	"server": {
 		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
-		"finding", "alert", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
+		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
 		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 

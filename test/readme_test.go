@@ -145,9 +145,19 @@ func matchesTranscript(got, want string) bool {
 // TestConfigurationPage compares the page with the configuration: the example
 // must be valid and have every key.
 func TestConfigurationPage(t *testing.T) {
-	for _, b := range blocks(t, "../docs/audit-log.md") {
-		if _, err := config.Parse("docs/audit-log.md", []byte(b.text)); b.info != "yaml config" || err != nil {
-			t.Errorf("docs/audit-log.md:%d: block of %q: %v", b.line, b.info, err)
+	for page, want := range map[string]int{"docs/audit-log.md": 1, "docs/rules.md": 1} {
+		shown := 0
+		for _, b := range blocks(t, "../"+page) {
+			if b.info != "yaml config" {
+				continue
+			}
+			shown++
+			if _, err := config.Parse(page, []byte(b.text)); err != nil {
+				t.Errorf("%s:%d: %v", page, b.line, err)
+			}
+		}
+		if shown != want {
+			t.Errorf("%s: %d configurations, want %d", page, shown, want)
 		}
 	}
 	for _, b := range blocks(t, "../docs/configuration.md") {

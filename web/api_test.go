@@ -102,6 +102,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Decision": {schemas["Decision"], finding.Decision{}},
 
 		"Attribution": {schemas["Attribution"], alert.Attribution{}},
+		"Repeats":     {schemas["Repeats"], alert.Repeats{}},
 		"Writer":      {schemas["Attribution"].Properties["writer"], alert.Writer{}},
 
 		"Violation": {*schemas["Decision"].Properties["violations"].Items, finding.Violation{}},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -75,6 +76,26 @@ func TestPagesShowWhatIsStored(t *testing.T) {
 			}
 			checkText(t, body, tt.want, tt.not)
 		})
+	}
+}
+
+// TestRepeatsAreShown: a counter in the list, and all of it on the alert's page.
+func TestRepeatsAreShown(t *testing.T) {
+	s := newSite(t)
+	a := testAlert(1)
+	a.Repeats = &alert.Repeats{Count: 41, First: a.Time, Last: a.Time.Add(time.Minute)}
+	a.Previous = &alert.Repeats{Count: 7, First: a.Time.Add(-time.Hour), Last: a.Time.Add(-time.Hour)}
+	a.OverLimit = true
+	s.add(t, a)
+	v := s.member(t)
+	if _, page := v.get("/alerts"); !strings.Contains(page, "+41</span>") {
+		t.Errorf("the list has no counter:\n%s", page)
+	}
+	_, page := v.get("/alerts/" + a.ID)
+	for _, want := range []string{"<dd>41 times, from ", "by any alert of the rule", "was repeated 7 times"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q:\n%s", want, page)
+		}
 	}
 }
 

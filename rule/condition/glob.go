@@ -152,3 +152,9 @@ func CString(s string) string {
 	}
 	return s
 }
+
+// Wildcard reports whether all of s matches a pattern in which only * is
+// special.
+func Wildcard(pattern, s string) bool { return Glob(wildcard.Replace(pattern), s) }
+
+var wildcard = strings.NewReplacer(`\`, `\\`, "?", `\?`, "[", `\[`)

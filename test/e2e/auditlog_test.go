@@ -115,7 +115,7 @@ func readLog(t *testing.T) *logReader {
 		t.Fatal(err)
 	}
 	r.replica = &replica{name: "server", program: d.bin("kubeguardian"), dir: d.path("data"), config: d.path("config.yaml"), web: free(t), webhook: free(t)}
-	text := fmt.Sprintf("dataDir: %s\nkubeconfig: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\nadmission: {enabled: false}\ndetection: {auditFiles: [%s], heartbeat: 1s}\n",
+	text := fmt.Sprintf("dataDir: %s\nkubeconfig: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\nadmission: {enabled: false}\ndetection: {auditFiles: [%s], heartbeat: 1s, cooldown: []}\n",
 		r.dir, d.path("server.kubeconfig"), r.web, r.webhook, r.link)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

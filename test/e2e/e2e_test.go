@@ -52,7 +52,7 @@ func start(t *testing.T) *cluster {
 	if out, err := exec.Command("make", "-C", root, "build").CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	s, err := story.Start(t.Context(), story.Options{Root: root, Progress: t.Output()})
+	s, err := story.Start(t.Context(), story.Options{Root: root, Progress: t.Output(), Keep: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,9 @@ type Options struct {
 	Progress   io.Writer // what the lab and the server say while starting
 	Kubeconfig string    // an existing cluster instead of the lab; empty: the lab
 	Config     string    // configuration of a server that this cluster knows; empty: the story makes one
+
+	// Keep has each alert kept, also those that say the same as one before.
+	Keep bool
 }
 
 // A Story is a cluster guarded by a running KubeGuardian server.
@@ -159,6 +162,9 @@ web: {listen: %q}
 webhook: {listen: %q}
 admission: {requireClientCertificate: %t}
 `, s.path("data"), s.access, page, webhook, !s.External())
+	if s.opts.Keep {
+		text += "detection: {cooldown: []}\n"
+	}
 	if err := os.WriteFile(s.config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write server configuration: %w", err)
 	}
