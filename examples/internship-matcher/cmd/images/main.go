@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/image"
 )
@@ -22,14 +23,18 @@ the folder of the module.
 
 type options struct {
 	image.Options
-	out  string
-	push bool
+	out     string
+	push    bool
+	key     string
+	builder string
 }
 
 func main() {
 	var o options
-	flag.StringVar(&o.out, "o", "", "`folder` for images.tar, an OCI layout of all; for nodes: ctr -n k8s.io images import")
+	flag.StringVar(&o.out, "o", "", "`folder` for images.tar (an OCI layout; for nodes: ctr -n k8s.io images import), for evidence, and for the secured manifests with these images")
 	flag.BoolVar(&o.push, "push", false, "push to the registry, with the credentials of docker login")
+	flag.StringVar(&o.key, "key", "", "`file` with a private key to sign images and provenance with, in PEM")
+	flag.StringVar(&o.builder, "builder", image.ByHand, "who vouches for this machine, as a `URI` in the provenance")
 	flag.StringVar(&o.Repository, "repository", "registry.example.com/internship-matcher", "the `name` before those of the images")
 	flag.StringVar(&o.Tag, "tag", "", "of the images; the default is the version of the source")
 	flag.StringVar(&o.Arch, "arch", runtime.GOARCH, "for which processors")
@@ -44,18 +49,36 @@ func main() {
 }
 
 func run(ctx context.Context, o options, programs []string) error {
+	var key *image.Key
+	var err error
+	if o.key != "" {
+		if key, err = image.ReadKey(o.key); err != nil {
+			return err
+		}
+	}
+	started := time.Now()
 	images, err := image.Build(ctx, o.Options, programs...)
 	if err != nil {
 		return err
 	}
+	built := image.Run{Builder: o.builder, Started: started, Finished: time.Now()}
 	if o.out != "" {
 		if err := write(o.out, images); err != nil {
 			return err
 		}
 	}
 	for _, i := range images {
+		attachments, err := i.Attachments(built, key)
+		if err != nil {
+			return err
+		}
+		if o.out != "" {
+			if err := writeEvidence(filepath.Join(o.out, "evidence"), i.Name, attachments); err != nil {
+				return err
+			}
+		}
 		if o.push {
-			if err := i.Push(ctx); err != nil {
+			if err := i.Push(ctx, attachments...); err != nil {
 				return err
 			}
 		}
@@ -65,8 +88,21 @@ func run(ctx context.Context, o options, programs []string) error {
 }
 
 func write(dir string, images []*image.Image) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := image.WriteManifests(filepath.Join(dir, "deploy"), "deploy/secured", images); err != nil {
 		return err
 	}
 	return image.WriteArchive(filepath.Join(dir, "images.tar"), images)
+}
+
+// writeEvidence writes what kubeguardian scan reads by --evidence.
+func writeEvidence(dir, name string, attachments []image.Attachment) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, a := range attachments {
+		if err := os.WriteFile(filepath.Join(dir, name+"-"+a.Name+".json"), a.Data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,0 +1,61 @@
+package image
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+)
+
+// pinned is an image of the application that a manifest names by its digest.
+var pinned = regexp.MustCompile(`\S+/internship-matcher/([a-z]+)(?::[\w.-]+)?@sha256:[0-9a-f]{64}`)
+
+// WriteManifests copies the manifests of one folder into another, with images
+// in place of those that have the same name and a digest. An image cannot have
+// its own digest in the commit that it is made of: so digests in a repository
+// are always of earlier images, or placeholders.
+func WriteManifests(to, from string, images []*Image) error {
+	digests := map[string]string{}
+	for _, i := range images {
+		digests[i.Name] = i.Tag.Name() + "@" + i.Digest.String()
+	}
+	count := 0
+	replace := func(text []byte) []byte {
+		return pinned.ReplaceAllFunc(text, func(found []byte) []byte {
+			digest, ok := digests[string(pinned.FindSubmatch(found)[1])]
+			if !ok {
+				return found
+			}
+			count++
+			return []byte(digest)
+		})
+	}
+	if err := copyFiles(to, from, replace); err != nil {
+		return fmt.Errorf("write manifests: %w", err)
+	}
+	if count == 0 {
+		return fmt.Errorf("write manifests: those in %s name none of the images by digest", from)
+	}
+	return nil
+}
+
+func copyFiles(to, from string, change func([]byte) []byte) error {
+	return filepath.WalkDir(from, func(file string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(from, file)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, name)
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, change(text), 0o644)
+	})
+}
