@@ -168,7 +168,7 @@ func (i *Image) join(layers ...v1.Layer) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	revision, created := i.Commit()
 	config := &v1.ConfigFile{
-		Architecture: i.Arch, OS: "linux",
+		Architecture: i.Arch, OS: "linux", RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			User:       user + ":" + user,
 			Entrypoint: []string{"/" + i.Name},

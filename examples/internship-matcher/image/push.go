@@ -14,9 +14,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
+// Signature is the name of the attachment that says nothing but that the key's
+// owner signed the image. It is of use in a registry only.
+const Signature = "signature"
+
 // An Attachment is what is said of an image, as registries keep it beside it.
 type Attachment struct {
-	Name      string // what it is: sbom, provenance, signature
+	Name      string // what it is: sbom, provenance or [Signature]
 	MediaType types.MediaType
 	Predicate string // the type of a statement, else ""
 	Data      []byte
@@ -41,7 +45,7 @@ func (i *Image) Attachments(run Run, key *Key) ([]Attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, a := range []Attachment{{"provenance", bundleType, provenanceType, made}, {"signature", bundleType, signedType, signed}} {
+	for _, a := range []Attachment{{"provenance", bundleType, provenanceType, made}, {Signature, bundleType, signedType, signed}} {
 		if a.Data, err = key.sign(a.Data); err != nil {
 			return nil, fmt.Errorf("sign %s of %s: %w", a.Name, i.Name, err)
 		}

@@ -100,6 +100,9 @@ func writeEvidence(dir, name string, attachments []image.Attachment) error {
 		return err
 	}
 	for _, a := range attachments {
+		if a.Name == image.Signature {
+			continue
+		}
 		if err := os.WriteFile(filepath.Join(dir, name+"-"+a.Name+".json"), a.Data, 0o644); err != nil {
 			return err
 		}
