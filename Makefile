@@ -29,7 +29,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clean
 
 all: build
 
@@ -41,7 +41,7 @@ demo: build
 	go build -o bin/ ./test/demo
 	@exec bin/demo
 
-test: build browser postgres
+test: build browser postgres containerd
 	bin/lab build
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
@@ -111,6 +111,13 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
 	  echo "make: no Chromium found: the browser tests will be skipped"
+
+# What the agent asks a container runtime is asked of a real one, with state and
+# socket of its own; on Debian it is installed when missing.
+containerd:
+	@{ command -v containerd && command -v runc && command -v ctr; } >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends containerd runc; } || \
+	  echo "make: no containerd found: tests with real containers will be skipped"
 
 clean:
 	rm -rf bin

@@ -26,6 +26,10 @@ var arrows = map[string][]string{
 
 	"sensor":   {"event"},
 	"k8saudit": {"event"},
+
+	"sensor/container":                {"sensor/syscall"},
+	"sensor/container/containerdtest": {},
+
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
 
@@ -154,7 +158,7 @@ func TestArrowsHaveNoCircle(t *testing.T) {
 }
 
 func TestDependencies(t *testing.T) {
-	const most = 40
+	const most = 44 // of which the agent's own may be 10
 	data, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)
