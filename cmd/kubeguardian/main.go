@@ -54,6 +54,7 @@ func commands() []command {
 		{"policy", "export policies as native ones, push them to a registry", policies},
 		{"replay", "run recorded audit events through detection rules", replay},
 		{"explain", "show check by check why a rule matches an event or does not", explainRule},
+		{"tune", "propose exceptions for rules that alert on what is normal", tune},
 		{"rules", "validate files of detection rules", rules},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},
