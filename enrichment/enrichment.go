@@ -10,6 +10,7 @@ package enrichment
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -20,6 +21,7 @@ import (
 type Enricher struct {
 	fields []extractor // by the number of the field; nil for those of others
 	refs   refs
+	unused sync.Pool // of records
 
 	mu     sync.Mutex
 	owners owners
@@ -40,21 +42,40 @@ func (en *Enricher) Enrich(e *event.Event) {
 	if e.Source != event.K8sAudit {
 		return
 	}
-	r := &record{Record: e.Record, enricher: en}
-	r.object = readObject(r)
+	r, ok := en.unused.Get().(*record)
+	if !ok {
+		r = &record{enricher: en, scratch: &scratch{}}
+	}
+	r.Record = e.Record
+	r.user, r.resource, r.verb = r.text(en.refs.user), r.text(en.refs.resource), r.text(en.refs.verb)
+	r.class = class(r)
+	r.readObject()
 	en.mu.Lock()
 	defer en.mu.Unlock()
-	r.token = en.tokens.learn(r, e)
+	en.tokens.learn(r, e)
 	en.owners.learn(r, e)
-	r.owner = en.owners.of(r)
+	en.owners.find(r)
 	e.Record = r
+}
+
+// Release takes back what Enrich gave an event, whose fields must not be asked for
+// any more, for use by later events. Without it only memory is taken anew.
+func (en *Enricher) Release(e *event.Event) {
+	r, ok := e.Record.(*record)
+	if !ok {
+		return
+	}
+	e.Record = r.Record
+	*r = record{enricher: en, podMade: r.podMade.empty(), texts: r.texts[:0], scratch: r.scratch}
+	en.unused.Put(r)
 }
 
 // Attribute says in the alerts of an enriched event who is behind it.
 func (en *Enricher) Attribute(e *event.Event, alerts []alert.Alert) []alert.Alert {
-	if r, ok := e.Record.(*record); ok {
+	if r, ok := e.Record.(*record); ok && r.owner.known() && len(alerts) > 0 {
+		a := r.owner.attribution()
 		for i := range alerts {
-			alerts[i].Attribution = r.owner
+			alerts[i].Attribution = a
 		}
 	}
 	return alerts
@@ -65,15 +86,26 @@ type record struct {
 	event.Record
 	enricher *Enricher
 
-	podRead bool
-	podMade *pod
+	user, resource, verb string
+	class                string // of the user
 
-	path [12]string // of the value that is asked for below
+	podRead, hasPod bool
+	podMade         pod
 
-	object *ownedObject // pod or workload in the response, or nil
+	*scratch
+	texts []string // of lists that were asked for
 
-	owner *alert.Attribution // nil if it is not known
-	token *tokenFacts        // nil for a request without a service account's token
+	object ownedObject // pod or workload in the response; without a uid: none
+
+	owner lineage
+	token tokenFacts // without an id for a request without a service account's token
+}
+
+// A scratch is memory that nothing is expected in.
+type scratch struct {
+	path      [12]string               // of the value that is asked for below
+	addressed [maxAddresses]netip.Addr // of a list of a status
+	chain     [maxChain]owned          // of the lineage
 }
 
 // Value returns the value of a field.
@@ -86,21 +118,21 @@ func (r *record) Value(ref event.Ref) event.Value {
 
 func newFields() []extractor {
 	named := map[string]extractor{
-		"kg.user.class":          func(r *record) event.Value { return event.Text(class(r)) },
+		"kg.user.class":          func(r *record) event.Value { return event.Text(r.class) },
 		"kg.user.namespace":      userNamespace,
-		"kg.pod.images":          ofPod((*pod).images),
-		"kg.pod.registries":      ofPod((*pod).registries),
-		"kg.pod.unversioned":     ofPod((*pod).unversioned),
-		"kg.pod.capabilities":    ofPod((*pod).capabilities),
-		"kg.pod.host_namespaces": ofPod((*pod).hostNamespaces),
+		"kg.pod.images":          ofPod(addImages),
+		"kg.pod.registries":      ofPod(addRegistries),
+		"kg.pod.unversioned":     ofPod(addUnversioned),
+		"kg.pod.capabilities":    ofPod(addCapabilities),
+		"kg.pod.host_namespaces": ofPod(addHostNamespaces),
 		"kg.pod.node":            podNode,
 		"kg.pod.tolerates_all":   podToleratesAll,
 		"kg.role.powers":         func(r *record) event.Value { return event.List(rolePowers(r)) },
 
-		"kg.owner.kind":      ofOwner(func(a *alert.Attribution) string { return a.Kind }),
-		"kg.owner.name":      ofOwner(func(a *alert.Attribution) string { return a.Name }),
-		"kg.owner.writer":    ofOwner(func(a *alert.Attribution) string { return a.Writer.User }),
-		"kg.owner.auditid":   ofOwner(func(a *alert.Attribution) string { return a.Writer.AuditID }),
+		"kg.owner.kind":      ofOwner(func(o *owned) string { return o.kind }),
+		"kg.owner.name":      ofOwner(func(o *owned) string { return o.name }),
+		"kg.owner.writer":    ofOwner(func(o *owned) string { return o.writer.User }),
+		"kg.owner.auditid":   ofOwner(func(o *owned) string { return o.writer.AuditID }),
 		"kg.token.id":        ofToken(func(f *tokenFacts) string { return f.id }),
 		"kg.token.pod":       ofToken(func(f *tokenFacts) string { return f.pod }),
 		"kg.token.node":      ofToken(func(f *tokenFacts) string { return f.node }),

@@ -1,8 +1,6 @@
 package enrichment
 
 import (
-	"encoding/json"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -15,6 +13,8 @@ const (
 	maxObjects = 20_000 // objects whose owners are known, in each generation
 	maxChain   = 8      // owners above an object
 	maxName    = 256    // bytes of a user name or the like
+
+	maxReferences = 64 // of an object to its owners
 )
 
 // An owned is an object in a chain of owners.
@@ -23,12 +23,6 @@ type owned struct {
 	owner                 string // uid of the controller; empty for the top
 	generation            int64  // of its spec, when that was written last
 	writer                alert.Writer
-}
-
-// An ownerReference is what an object says of its controller.
-type ownerReference struct {
-	UID        string `json:"uid"`
-	Controller bool   `json:"controller"`
 }
 
 // An ownedObject is what a response says of the object in it.
@@ -41,101 +35,127 @@ type ownedObject struct {
 // owners remembers who controls what, and who wrote it.
 type owners struct {
 	objects *memory[string, owned] // by uid
-	pods    *memory[string, string]
+	pods    *memory[podName, string]
 }
 
+type podName struct{ namespace, name string }
+
 func newOwners() owners {
-	return owners{newMemory[string, owned](maxObjects), newMemory[string, string](maxObjects)}
+	return owners{newMemory[string, owned](maxObjects), newMemory[podName, string](maxObjects)}
 }
 
 // learn takes in the object that a request has written. The writer is who changed
 // the spec last: what controllers do to labels, annotations and status does not
 // make them the author.
 func (o *owners) learn(r *record, e *event.Event) {
-	refs := &r.enricher.refs
-	verb := r.text(refs.verb)
-	if r.object == nil || r.text(refs.subresource) != "" ||
-		verb != "create" && verb != "update" && verb != "patch" ||
+	refs, object := &r.enricher.refs, &r.object
+	if object.uid == "" || r.text(refs.subresource) != "" ||
+		r.verb != "create" && r.verb != "update" && r.verb != "patch" ||
 		!strings.HasPrefix(r.text(refs.code), "2") || r.text(refs.dryRun) != "" {
 		return
 	}
-	object := r.object
-	next := owned{kind: object.kind, namespace: object.namespace, name: object.name, generation: object.generation, owner: object.controller}
-	next.writer = alert.Writer{
-		User: clip(r.text(refs.user)), Impersonating: clip(r.text(refs.impersonated)),
-		AuditID: clip(r.text(refs.auditID)), Time: e.Time,
+	old, known := o.objects.get(object.uid)
+	if known && old.generation == object.generation && old.is(object) {
+		return
 	}
-	if old, known := o.objects.get(object.uid); known && old.generation == next.generation {
+	next := owned{
+		kind: clip(object.kind), namespace: clip(object.namespace), name: clip(object.name), generation: object.generation, owner: clip(object.controller),
+		writer: alert.Writer{
+			User: clip(r.user), Impersonating: clip(r.text(refs.impersonated)),
+			AuditID: clip(r.text(refs.auditID)), Time: e.Time,
+		},
+	}
+	if known && old.generation == next.generation {
 		next.writer = old.writer
 	}
-	o.objects.set(object.uid, next)
-	if r.text(refs.resource) == "pods" {
-		o.pods.set(next.namespace+"/"+next.name, object.uid)
+	uid := clip(object.uid)
+	o.objects.set(uid, next)
+	if r.resource == "pods" {
+		o.pods.set(podName{next.namespace, next.name}, uid)
 	}
 }
 
-// attribution returns who is behind an object: the last writer of the topmost
-// owner that is known.
-func (o *owners) attribution(uid string) *alert.Attribution {
-	var a *alert.Attribution
-	for range maxChain {
-		object, known := o.objects.get(uid)
-		if !known {
-			break
-		}
-		if a == nil {
-			a = &alert.Attribution{}
-		}
-		a.Kind, a.Namespace, a.Name, a.Writer = object.kind, object.namespace, object.name, object.writer
-		a.Chain = append(a.Chain, object.kind+"/"+object.name)
-		if uid = object.owner; uid == "" {
-			break
-		}
+// is reports whether nothing but the generation may differ from an object.
+func (o *owned) is(object *ownedObject) bool {
+	return o.kind == object.kind && o.namespace == object.namespace && o.name == object.name && o.owner == object.controller
+}
+
+// A lineage is an object and its owners, as far as they are known.
+type lineage struct {
+	chain *[maxChain]owned // from the object up; in the scratch of the record
+	n     int
+}
+
+func (l *lineage) known() bool { return l.n > 0 }
+
+// top returns the topmost owner that is known.
+func (l *lineage) top() *owned { return &l.chain[l.n-1] }
+
+// attribution says who is behind the object: the last writer of its topmost
+// owner.
+func (l *lineage) attribution() *alert.Attribution {
+	top := l.top()
+	a := &alert.Attribution{Kind: top.kind, Namespace: top.namespace, Name: top.name, Writer: top.writer}
+	for _, o := range l.chain[:l.n] {
+		a.Chain = append(a.Chain, o.kind+"/"+o.name)
 	}
 	return a
 }
 
-// of returns who is behind the object that an event is about. For a pod and what
-// is below it that is its owner's writer, also where only its name is known.
-func (o *owners) of(r *record) *alert.Attribution {
-	refs := &r.enricher.refs
-	if r.object != nil {
-		if a := o.attribution(r.object.uid); a != nil {
-			return a
+// follow finds an object and its owners.
+func (o *owners) follow(l *lineage, uid string) {
+	for l.n = 0; l.n < maxChain && (l.n == 0 || uid != ""); l.n++ {
+		object, known := o.objects.get(uid)
+		if !known {
+			return
 		}
+		l.chain[l.n], uid = object, object.owner
 	}
-	if r.text(refs.resource) != "pods" {
-		return nil
-	}
-	uid, known := o.pods.get(clip(r.text(refs.namespace)) + "/" + clip(r.text(refs.name)))
-	if !known {
-		return nil
-	}
-	return o.attribution(uid)
 }
 
-// readObject returns the pod or workload in the response, or nil.
-func readObject(r *record) *ownedObject {
+// find finds who is behind the object that an event is about. For a pod and what
+// is below it that is its owner's writer, also where only its name is known.
+func (o *owners) find(r *record) {
 	refs := &r.enricher.refs
-	if resource := r.text(refs.resource); resource != "pods" && !isWorkload(resource) {
-		return nil
+	r.owner.chain = &r.scratch.chain
+	if r.object.uid != "" {
+		if o.follow(&r.owner, r.object.uid); r.owner.known() {
+			return
+		}
 	}
-	metadata := func(name string) string { return clip(r.below(refs.response, nil, "metadata", name).Text) }
-	object := &ownedObject{uid: metadata("uid")}
+	if r.resource != "pods" {
+		return
+	}
+	if uid, known := o.pods.get(podName{cut(r.text(refs.namespace)), cut(r.text(refs.name))}); known {
+		o.follow(&r.owner, uid)
+	}
+}
+
+// readObject finds the pod or workload in the response. Its texts last as long as
+// the event.
+func (r *record) readObject() {
+	response := r.enricher.refs.response
+	if r.resource != "pods" && !isWorkload(r.resource) {
+		return
+	}
+	metadata := func(name string) string { return cut(r.below(response, nil, "metadata", name).Text) }
+	object := ownedObject{uid: metadata("uid")}
 	if object.uid == "" {
-		return nil
+		return
 	}
-	object.kind, object.namespace, object.name = clip(r.below(refs.response, nil, "kind").Text), metadata("namespace"), metadata("name")
+	object.kind, object.namespace, object.name = cut(r.below(response, nil, "kind").Text), metadata("namespace"), metadata("name")
 	object.generation, _ = strconv.ParseInt(metadata("generation"), 10, 64) // pods have none
-	var owners []ownerReference
-	text := r.below(refs.response, nil, "metadata", "ownerReferences").Text
-	if text == "" || json.Unmarshal([]byte(text), &owners) != nil {
-		return object
+	for i := range maxReferences {
+		n := strconv.Itoa(i)
+		if r.below(response, nil, "metadata", "ownerReferences", n).Missing() {
+			break
+		}
+		if r.below(response, nil, "metadata", "ownerReferences", n, "controller").Text == "true" {
+			object.controller = cut(r.below(response, nil, "metadata", "ownerReferences", n, "uid").Text)
+			break
+		}
 	}
-	if i := slices.IndexFunc(owners, func(ref ownerReference) bool { return ref.Controller }); i >= 0 {
-		object.controller = clip(owners[i].UID)
-	}
-	return object
+	r.object = object
 }
 
 // clip bounds and copies what is remembered of foreign text.
@@ -144,11 +164,11 @@ func clip(s string) string { return strings.Clone(cut(s)) }
 // cut bounds foreign text as what is remembered of it.
 func cut(s string) string { return s[:min(len(s), maxName)] }
 
-func ofOwner(get func(*alert.Attribution) string) extractor {
+func ofOwner(get func(*owned) string) extractor {
 	return func(r *record) event.Value {
-		if r.owner == nil {
+		if !r.owner.known() {
 			return event.Value{}
 		}
-		return event.Text(get(r.owner))
+		return event.Text(get(r.owner.top()))
 	}
 }

@@ -1,7 +1,6 @@
 package enrichment
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,25 +12,14 @@ import (
 // sets. It may be read from both the request, which has what the client sent,
 // and the response, which has what became of it.
 type pod struct {
-	specs []podSpec
-}
-
-type podSpec struct {
 	hostPID, hostIPC, hostNetwork bool
-	node                          string
-	containers                    []container // of all kinds
-	tolerations                   []toleration
+	node                          string // the first that is named
+	toleratesAll                  bool
+	images, capabilities          []string // of containers of all kinds; capabilities that are added
 }
 
-type container struct {
-	image        string
-	capabilities []string // that are added
-}
-
-type toleration struct {
-	Key      string `json:"key"`
-	Operator string `json:"operator"`
-}
+// empty returns a pod of nothing, with the memory of this one.
+func (p *pod) empty() pod { return pod{images: p.images[:0], capabilities: p.capabilities[:0]} }
 
 // specPath is where an object of a resource has the spec of its pods.
 func specPath(resource string) []string {
@@ -56,14 +44,18 @@ func isWorkload(resource string) bool {
 // pod returns the pod that the request sets, or nil.
 func (r *record) pod() *pod {
 	if !r.podRead {
-		r.podRead, r.podMade = true, r.readPod()
+		r.podRead, r.hasPod = true, r.readPod()
 	}
-	return r.podMade
+	if !r.hasPod {
+		return nil
+	}
+	return &r.podMade
 }
 
-func (r *record) readPod() *pod {
+// readPod reads the pod, and reports whether there is one.
+func (r *record) readPod() bool {
 	refs := &r.enricher.refs
-	resource, subresource, verb := r.text(refs.resource), r.text(refs.subresource), r.text(refs.verb)
+	resource, subresource, verb := r.resource, r.text(refs.subresource), r.verb
 	debug := resource == "pods" && subresource == "ephemeralcontainers"
 	creation := verb == "create" || verb == "patch" && r.text(refs.code) == "201"
 	switch {
@@ -71,14 +63,14 @@ func (r *record) readPod() *pod {
 	case debug && (verb == "update" || verb == "patch"):
 	case isWorkload(resource) && subresource == "" && (creation || verb == "update" || verb == "patch"):
 	default:
-		return nil
+		return false
 	}
-	path, p := specPath(resource), &pod{}
-	p.add(r, refs.request, path, debug)
+	path := specPath(resource)
+	r.addPod(refs.request, path, debug)
 	if verb != "patch" || r.patchesPod(resource, path, debug) {
-		p.add(r, refs.response, path, debug)
+		r.addPod(refs.response, path, debug)
 	}
-	return p
+	return true
 }
 
 // patchesPod reports whether a patch is about the pod: after one about something
@@ -96,134 +88,127 @@ func (r *record) patchesPod(resource string, path []string, debug bool) bool {
 	return strings.Contains(strings.ToLower(request), "template")
 }
 
-// add takes in what a body says of pods. While one is debugged, the rest of it
+// addPod takes in what a body says of pods. While one is debugged, the rest of it
 // was there before.
-func (p *pod) add(r *record, body event.Ref, path []string, debug bool) {
-	at := func(more ...string) string { return r.below(body, path, more...).Text }
-	var spec podSpec
-	kinds := []string{"ephemeralContainers"}
+func (r *record) addPod(body event.Ref, path []string, debug bool) {
+	p, at := &r.podMade, func(more ...string) string { return r.below(body, path, more...).Text }
 	if !debug {
-		kinds = []string{"containers", "initContainers", "ephemeralContainers"}
-		spec.hostPID, spec.hostIPC, spec.hostNetwork = at("hostPID") == "true", at("hostIPC") == "true", at("hostNetwork") == "true"
-		spec.node = at("nodeName")
-		decode(at("tolerations"), &spec.tolerations)
-	}
-	for _, kind := range kinds {
-		for i := 0; ; i++ {
+		p.hostPID = p.hostPID || at("hostPID") == "true"
+		p.hostIPC = p.hostIPC || at("hostIPC") == "true"
+		p.hostNetwork = p.hostNetwork || at("hostNetwork") == "true"
+		if p.node == "" {
+			p.node = at("nodeName")
+		}
+		for i := 0; !p.toleratesAll; i++ {
 			n := strconv.Itoa(i)
-			c := container{image: at(kind, n, "image")}
-			if c.image == "" && at(kind, n) == "" {
+			if at("tolerations", n) == "" {
 				break
 			}
-			decode(at(kind, n, "securityContext", "capabilities", "add"), &c.capabilities)
-			spec.containers = append(spec.containers, c)
+			p.toleratesAll = at("tolerations", n, "key") == "" && at("tolerations", n, "operator") == "Exists"
 		}
+		r.addContainers(body, path, "containers")
+		r.addContainers(body, path, "initContainers")
 	}
-	p.specs = append(p.specs, spec)
+	r.addContainers(body, path, "ephemeralContainers")
 }
 
-// decode reads a small part of a body. The API server refuses one that is not
-// what it should be, so that nothing is lost with it.
-func decode(text string, to any) {
-	if text != "" {
-		_ = json.Unmarshal([]byte(text), to)
-	}
-}
-
-// containers are those of all kinds.
-func (p *pod) containers() []container {
-	var all []container
-	for _, s := range p.specs {
-		all = append(all, s.containers...)
-	}
-	return all
-}
-
-func (p *pod) images() []string {
-	var images []string
-	for _, c := range p.containers() {
-		if c.image != "" {
-			images = append(images, c.image)
+func (r *record) addContainers(body event.Ref, path []string, kind string) {
+	p, at := &r.podMade, func(more ...string) string { return r.below(body, path, more...).Text }
+	for i := 0; ; i++ {
+		n := strconv.Itoa(i)
+		image := at(kind, n, "image")
+		if image == "" && at(kind, n) == "" {
+			return
 		}
-	}
-	return images
-}
-
-func (p *pod) registries() []string {
-	registries := p.images()
-	for i, image := range registries {
-		host, _, ok := strings.Cut(image, "/")
-		if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
-			host = "docker.io"
+		if image != "" {
+			p.images = append(p.images, image)
 		}
-		registries[i] = host
-	}
-	return registries
-}
-
-func (p *pod) unversioned() []string {
-	return slices.DeleteFunc(p.images(), func(image string) bool {
-		name := image[strings.LastIndexByte(image, '/')+1:]
-		_, tag, _ := strings.Cut(name, ":")
-		return strings.Contains(name, "@") || tag != "" && tag != "latest"
-	})
-}
-
-func (p *pod) capabilities() []string {
-	var all []string
-	for _, c := range p.containers() {
-		for _, name := range c.capabilities {
-			all = append(all, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
-		}
-	}
-	return all
-}
-
-func (p *pod) hostNamespaces() []string {
-	var all []string
-	for _, s := range p.specs {
-		for name, joined := range map[string]bool{"pid": s.hostPID, "ipc": s.hostIPC, "network": s.hostNetwork} {
-			if joined {
-				all = append(all, name)
+		for j := 0; ; j++ {
+			name := at(kind, n, "securityContext", "capabilities", "add", strconv.Itoa(j))
+			if name == "" {
+				break
 			}
+			p.capabilities = append(p.capabilities, strings.TrimPrefix(strings.ToUpper(name), "CAP_"))
 		}
 	}
-	return all
 }
 
-// ofPod lists what get finds in the pod, sorted and each once.
-func ofPod(get func(*pod) []string) extractor {
+// registryOf returns the registry of an image.
+func registryOf(image string) string {
+	host, _, ok := strings.Cut(image, "/")
+	if !ok || !strings.ContainsAny(host, ".:") && host != "localhost" {
+		return "docker.io"
+	}
+	return host
+}
+
+// versioned reports whether an image has a digest or a tag other than latest.
+func versioned(image string) bool {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	_, tag, _ := strings.Cut(name, ":")
+	return strings.Contains(name, "@") || tag != "" && tag != "latest"
+}
+
+func addImages(list []string, p *pod) []string       { return append(list, p.images...) }
+func addCapabilities(list []string, p *pod) []string { return append(list, p.capabilities...) }
+
+func addRegistries(list []string, p *pod) []string {
+	for _, image := range p.images {
+		list = append(list, registryOf(image))
+	}
+	return list
+}
+
+func addUnversioned(list []string, p *pod) []string {
+	for _, image := range p.images {
+		if !versioned(image) {
+			list = append(list, image)
+		}
+	}
+	return list
+}
+
+func addHostNamespaces(list []string, p *pod) []string {
+	if p.hostIPC {
+		list = append(list, "ipc")
+	}
+	if p.hostNetwork {
+		list = append(list, "network")
+	}
+	if p.hostPID {
+		list = append(list, "pid")
+	}
+	return list
+}
+
+// ofPod lists what add finds in the pod, sorted and each once.
+func ofPod(add func([]string, *pod) []string) extractor {
 	return func(r *record) event.Value {
 		p := r.pod()
 		if p == nil {
 			return event.Value{}
 		}
-		items := get(p)
+		before := len(r.texts)
+		r.texts = add(r.texts, p)
+		items := r.texts[before:]
 		slices.Sort(items)
-		return event.List(slices.Compact(items))
+		items = slices.Compact(items)
+		return event.List(items[:len(items):len(items)])
 	}
 }
 
 // podNode looks at what the client asked for: the scheduler's choice is in later
 // responses.
 func podNode(r *record) event.Value {
-	if p := r.pod(); p != nil {
-		for _, s := range p.specs {
-			if s.node != "" {
-				return event.Text(s.node)
-			}
-		}
+	if p := r.pod(); p != nil && p.node != "" {
+		return event.Text(p.node)
 	}
 	return event.Value{}
 }
 
 func podToleratesAll(r *record) event.Value {
-	if p := r.pod(); p != nil {
-		for _, s := range p.specs {
-			if slices.Contains(s.tolerations, toleration{Operator: "Exists"}) {
-				return event.Text("true")
-			}
-		}
+	if p := r.pod(); p != nil && p.toleratesAll {
+		return event.Text("true")
 	}
 	return event.Value{}
 }

@@ -1,10 +1,10 @@
 package enrichment
 
 import (
-	"crypto/sha256"
-	"encoding/json"
+	"hash/maphash"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,7 +22,7 @@ const (
 // id, so that an event that comes again says the same again.
 type use struct {
 	address netip.Addr
-	request [sha256.Size]byte
+	request uint64
 }
 
 // A token is what is known of one credential.
@@ -51,13 +51,14 @@ func (p place) with(addresses ...netip.Addr) place {
 
 // tokens remembers from where tokens are used, and who made them.
 type tokens struct {
+	seed  maphash.Seed // of the hashes of ids
 	known *memory[string, token]
 	pods  *memory[string, place] // by uid
 	nodes *memory[string, place] // by name
 }
 
 func newTokens() tokens {
-	return tokens{newMemory[string, token](maxTokens), newMemory[string, place](maxTokens), newMemory[string, place](maxTokens)}
+	return tokens{maphash.MakeSeed(), newMemory[string, token](maxTokens), newMemory[string, place](maxTokens), newMemory[string, place](maxTokens)}
 }
 
 // tokenFacts are what an event says of the token that was sent with it. They last
@@ -72,21 +73,16 @@ type tokenFacts struct {
 	firstUse      bool
 }
 
-// learn takes in an event, and returns what is to be said of its token.
-func (ts *tokens) learn(r *record, e *event.Event) *tokenFacts {
-	refs := &r.enricher.refs
-	user := r.text(refs.user)
-	address := lastAddress(r)
-	if name, ok := strings.CutPrefix(user, "system:node:"); ok && class(r) == node {
-		ts.learnNode(r, clip(name), address, e.Time)
-		return nil
+// learn takes in an event, and finds what is to be said of its token.
+func (ts *tokens) learn(r *record, e *event.Event) {
+	if r.class == node {
+		ts.learnNode(r, cut(strings.TrimPrefix(r.user, "system:node:")), lastAddress(r), e.Time)
+		return
 	}
-	var facts *tokenFacts
-	if strings.HasPrefix(user, accountPrefix) {
-		facts = ts.judge(r, e, address)
+	if strings.HasPrefix(r.user, accountPrefix) {
+		ts.judge(r, e, lastAddress(r))
 	}
-	ts.learnMint(r, user, facts)
-	return facts
+	ts.learnMint(r)
 }
 
 // lastAddress is the only one of the source addresses that a client cannot forge.
@@ -105,74 +101,64 @@ func lastAddress(r *record) netip.Addr {
 // learnNode takes in what a kubelet says of its pods, and from where it says so.
 func (ts *tokens) learnNode(r *record, name string, address netip.Addr, at time.Time) {
 	refs := &r.enricher.refs
-	old, _ := ts.nodes.get(name)
-	here := old.with(address)
-	defer func() { ts.nodes.set(name, here) }()
-	if r.text(refs.resource) != "pods" || !strings.HasPrefix(r.text(refs.code), "2") {
-		return
-	}
-	var object struct {
-		Metadata struct {
-			UID string `json:"uid"`
-		} `json:"metadata"`
-		Preconditions struct {
-			UID string `json:"uid"`
-		} `json:"preconditions"`
-		Status struct {
-			HostIPs []ip `json:"hostIPs"`
-			PodIPs  []ip `json:"podIPs"`
-		} `json:"status"`
-	}
-	if json.Unmarshal([]byte(r.text(refs.request)), &object) != nil {
-		return
-	}
-	switch verb := r.text(refs.verb); {
-	case r.text(refs.subresource) == "status" && object.Metadata.UID != "":
-		uid := clip(object.Metadata.UID)
-		pod, _ := ts.pods.get(uid)
-		ts.pods.set(uid, pod.with(addresses(object.Status.PodIPs)...))
-		here = here.with(addresses(object.Status.HostIPs)...)
-	case verb == "delete" && object.Preconditions.UID != "":
-		// Only the kubelet removes a pod at last; whoever deletes one asks it to.
-		uid := clip(object.Preconditions.UID)
-		pod, _ := ts.pods.get(uid)
-		if pod.dead.IsZero() {
-			pod.dead = at
+	known, _ := ts.nodes.get(name)
+	here := known.with(address)
+	if r.resource == "pods" && strings.HasPrefix(r.text(refs.code), "2") {
+		body := func(path ...string) string { return cut(r.below(refs.request, nil, path...).Text) }
+		switch {
+		case r.text(refs.subresource) == "status":
+			if uid := body("metadata", "uid"); uid != "" {
+				old, _ := ts.pods.get(uid)
+				if pod := old.with(r.addresses("podIPs")...); len(pod.addresses) > len(old.addresses) {
+					ts.pods.set(clip(uid), pod)
+				}
+				here = here.with(r.addresses("hostIPs")...)
+			}
+		case r.verb == "delete":
+			// Only the kubelet removes a pod at last; whoever deletes one asks it to.
+			uid := body("preconditions", "uid")
+			if pod, _ := ts.pods.get(uid); uid != "" && pod.dead.IsZero() {
+				pod.dead = at
+				ts.pods.set(clip(uid), pod)
+			}
 		}
-		ts.pods.set(uid, pod)
+	}
+	if len(here.addresses) > len(known.addresses) {
+		ts.nodes.set(clip(name), here)
 	}
 }
 
-// An ip is an address as the status of a pod has it.
-type ip struct {
-	IP string `json:"ip"`
-}
-
-func addresses(ips []ip) []netip.Addr {
-	var out []netip.Addr
-	for _, i := range ips[:min(len(ips), maxAddresses)] {
-		if a, err := netip.ParseAddr(i.IP); err == nil {
+// addresses returns those of a list in the status that a request writes. They last
+// until it is called again.
+func (r *record) addresses(list string) []netip.Addr {
+	out := r.addressed[:0]
+	for i := range maxAddresses {
+		v := r.below(r.enricher.refs.request, nil, "status", list, strconv.Itoa(i), "ip")
+		if v.Missing() {
+			break
+		}
+		if a, err := netip.ParseAddr(v.Text); err == nil {
 			out = append(out, a.Unmap().WithZone(""))
 		}
 	}
 	return out
 }
 
-// judge says what is to be said of the token of a service account.
-func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFacts {
-	refs := &r.enricher.refs
+// judge finds what is to be said of the token of a service account.
+func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) {
+	refs, facts := &r.enricher.refs, &r.token
 	id := r.text(refs.credential)
 	if id == "" {
-		return nil
+		return
 	}
-	facts := &tokenFacts{id: cut(id), pod: cut(r.text(refs.boundPod)), node: cut(r.text(refs.boundNode))}
+	*facts = tokenFacts{id: cut(id), pod: cut(r.text(refs.boundPod)), node: cut(r.text(refs.boundNode))}
 	t, _ := ts.known.get(facts.id)
 	facts.mintedBy, facts.chain = t.mintedBy, t.chain
 	pod, _ := ts.pods.get(cut(r.text(refs.boundPodUID)))
 	host, _ := ts.nodes.get(facts.node)
 	home := pod.has(address) || host.has(address)
 	seen := len(t.uses)
-	if fresh := t.see(address, e.ID); fresh && address.IsValid() {
+	if fresh := t.see(address, maphash.String(ts.seed, e.ID)); fresh && address.IsValid() {
 		facts.firstUse = t.uses[0].address == address
 		if facts.pod != "" && len(pod.addresses) > 0 && !home {
 			facts.elsewhere = address.String()
@@ -185,12 +171,10 @@ func (ts *tokens) judge(r *record, e *event.Event, address netip.Addr) *tokenFac
 	if len(t.uses) > seen {
 		ts.known.set(clip(id), t)
 	}
-	return facts
 }
 
 // see takes in an address, and reports whether this is the first event from it.
-func (t *token) see(address netip.Addr, id string) bool {
-	request := sha256.Sum256([]byte(id))
+func (t *token) see(address netip.Addr, request uint64) bool {
 	for _, u := range t.uses {
 		if u.address == address {
 			return u.request == request
@@ -217,19 +201,19 @@ func (t *token) another(address netip.Addr, home bool, pod, host place) string {
 }
 
 // learnMint takes in that somebody asked for a token, and with whose token.
-func (ts *tokens) learnMint(r *record, user string, by *tokenFacts) {
-	refs := &r.enricher.refs
-	if r.text(refs.resource) != "serviceaccounts" || r.text(refs.subresource) != "token" {
+func (ts *tokens) learnMint(r *record) {
+	refs, by := &r.enricher.refs, &r.token
+	if r.resource != "serviceaccounts" || r.text(refs.subresource) != "token" {
 		return
 	}
 	id := clip(r.text(refs.issued))
-	if id == "" || class(r) == controlPlane {
+	if id == "" || r.class == controlPlane {
 		return
 	}
 	t, _ := ts.known.get(id)
-	t.mintedBy = clip(user)
+	t.mintedBy = clip(r.user)
 	t.chain = []string{t.mintedBy}
-	if by != nil {
+	if by.id != "" {
 		t.chain = append(slices.Clone(by.chain[:min(len(by.chain), maxChain-1)]), t.mintedBy)
 	}
 	ts.known.set(id, t)
@@ -237,10 +221,7 @@ func (ts *tokens) learnMint(r *record, user string, by *tokenFacts) {
 
 func ofToken(get func(*tokenFacts) string) extractor {
 	return func(r *record) event.Value {
-		if r.token == nil {
-			return event.Value{}
-		}
-		if s := get(r.token); s != "" {
+		if s := get(&r.token); s != "" {
 			return event.Text(s)
 		}
 		return event.Value{}
@@ -248,8 +229,5 @@ func ofToken(get func(*tokenFacts) string) extractor {
 }
 
 func tokenChain(r *record) event.Value {
-	if r.token == nil {
-		return event.Value{}
-	}
 	return event.List(r.token.chain)
 }

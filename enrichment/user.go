@@ -22,7 +22,7 @@ const accountPrefix = "system:serviceaccount:"
 // class returns the class of who made the request. A name alone does not make a
 // node: a client certificate may carry any name.
 func class(r *record) string {
-	name := r.text(r.enricher.refs.user)
+	name := r.user
 	switch {
 	case name == "" || name == "system:anonymous":
 		return anonymous
@@ -32,14 +32,14 @@ func class(r *record) string {
 		return workload
 	case strings.HasPrefix(name, "system:node:") && slices.Contains(r.Record.Value(r.enricher.refs.groups).List, "system:nodes"):
 		return node
-	case slices.Contains([]string{"system:apiserver", "system:kube-controller-manager", "system:kube-scheduler"}, name):
+	case name == "system:apiserver" || name == "system:kube-controller-manager" || name == "system:kube-scheduler":
 		return controlPlane
 	}
 	return person
 }
 
 func userNamespace(r *record) event.Value {
-	account, ok := strings.CutPrefix(r.text(r.enricher.refs.user), accountPrefix)
+	account, ok := strings.CutPrefix(r.user, accountPrefix)
 	namespace, _, whole := strings.Cut(account, ":")
 	if !ok || !whole {
 		return event.Value{}

@@ -39,6 +39,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 		}
 		s.enrich.Enrich(e)
 		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)
+		s.enrich.Release(e)
 		if e.Time.After(newest) {
 			newest = e.Time
 		}

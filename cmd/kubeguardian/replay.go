@@ -130,6 +130,7 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 
 func (r *replayer) match(e *event.Event) error {
 	r.enrich.Enrich(e)
+	defer r.enrich.Release(e)
 	for _, a := range r.enrich.Attribute(e, r.rules.Match(e, r.mode)) {
 		if r.raised[a.ID] {
 			continue

@@ -209,6 +209,7 @@ func (t *tuner) each(ctx context.Context, file string, f func(*event.Event, *enr
 			return err
 		}
 		enrich.Enrich(e)
+		defer enrich.Release(e)
 		return f(e, enrich)
 	})
 	switch {

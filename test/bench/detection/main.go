@@ -188,6 +188,7 @@ func run(log []byte, rounds int, enrich *enrichment.Enricher, rules *rule.Set, o
 		if enrich == nil {
 			return nil
 		}
+		defer enrich.Release(e)
 		if enrich.Enrich(e); rules == nil {
 			return nil
 		}
