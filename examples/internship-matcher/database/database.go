@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,7 @@ import (
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	"github.com/sethvargo/go-retry"
+	"golang.org/x/sys/unix"
 )
 
 // A Config says where a database is.
@@ -32,9 +34,33 @@ type Config struct {
 	RootCertFile string // for verify-ca and verify-full
 }
 
-// connectTimeout bounds one attempt to connect, so that a dead primary does not
-// hold up the next attempt.
-const connectTimeout = 3 * time.Second
+// Bounds of one attempt, so that one to which nobody answers does not hold up
+// the next.
+const (
+	connectTimeout = 3 * time.Second
+	attemptTimeout = 8 * time.Second
+	migrateTimeout = time.Minute
+)
+
+// maxConns is the number of connections of one replica of a service. A
+// connection on which an answer was given up counts for some seconds more.
+const maxConns = 10
+
+// Dialer returns what connects to databases: it gives up a connection whose other
+// end has not confirmed anything for 5 seconds, where TCP alone takes 15 minutes.
+func Dialer() *net.Dialer {
+	return &net.Dialer{
+		Timeout:         connectTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3},
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			controlled := c.Control(func(fd uintptr) {
+				err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 5000)
+			})
+			return errors.Join(controlled, err)
+		},
+	}
+}
 
 // Open prepares connections; the first is made when it is needed.
 func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
@@ -43,6 +69,8 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 		return nil, fmt.Errorf("database %s: %w", c.Name, err)
 	}
 	conf.ConnConfig.ConnectTimeout = connectTimeout
+	conf.ConnConfig.DialFunc = Dialer().DialContext
+	conf.MaxConns = maxConns
 	conf.MaxConnLifetime = 30 * time.Minute
 	conf.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
 		password, err := os.ReadFile(c.PasswordFile)
@@ -69,7 +97,7 @@ func (c Config) dsn() string {
 // Migrate brings the schema up to date. Replicas that start together take
 // turns. It waits for the database until the context ends.
 func Migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
-	err := again(ctx, func(ctx context.Context) error { return migrate(ctx, pool, migrations) })
+	err := again(ctx, migrateTimeout, func(ctx context.Context) error { return migrate(ctx, pool, migrations) })
 	if err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
@@ -99,7 +127,7 @@ func migrate(ctx context.Context, pool *pgxpool.Pool, migrations fs.FS) error {
 // commit may have succeeded although its answer was lost, do must be right to
 // run twice.
 func Do(ctx context.Context, pool *pgxpool.Pool, do func(tx pgx.Tx) error) error {
-	return again(ctx, func(ctx context.Context) error {
+	return again(ctx, attemptTimeout, func(ctx context.Context) error {
 		conn, err := pool.Acquire(ctx)
 		if err != nil {
 			return err
@@ -117,13 +145,16 @@ func Do(ctx context.Context, pool *pgxpool.Pool, do func(tx pgx.Tx) error) error
 // demoted.
 const readOnly = "25006"
 
-// again calls f until it succeeds, fails for good, or the context ends.
-func again(ctx context.Context, f func(context.Context) error) error {
+// again calls f, each time for so long at most, until it succeeds, fails for
+// good, or the context ends.
+func again(ctx context.Context, within time.Duration, f func(context.Context) error) error {
 	backoff := retry.WithCappedDuration(time.Second, retry.NewExponential(20*time.Millisecond))
 	backoff = retry.WithJitterPercent(25, backoff)
 	return retry.Do(ctx, backoff, func(ctx context.Context) error {
-		err := f(ctx)
-		if err != nil && passes(err) {
+		attempt, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		err := f(attempt)
+		if err != nil && (passes(err) || attempt.Err() != nil) {
 			return retry.RetryableError(err)
 		}
 		return err

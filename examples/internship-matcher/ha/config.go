@@ -2,17 +2,22 @@
 // its primary: streaming replication to two standbys, one of which must have
 // each commit; repmgr, which promotes a standby; and around both a supervisor
 // that fences a primary which is cut off, and brings an old primary back as a
-// standby. Pgpool-II leads clients to whichever node is the primary.
+// standby. Pgpool-II, with a supervisor of its own, leads clients to whichever
+// node is the primary.
 //
 // No commit that a client saw is lost, and no two nodes take writes, as long as
 // one node fails at a time:
 //
-//   - A commit waits for one standby, and the promoted standby is the one that
-//     has most.
+//   - A commit waits for one standby. A standby is promoted only where most nodes
+//     are seen, none of them follows a primary, and it has most of what was
+//     written. While none follows, no primary confirms anything.
 //   - A primary that sees no other node stops within [fenceAfter]. The others
 //     promote no standby before [promoteAfter] has passed.
 //   - A node that was primary and went down does not become primary by itself
 //     again before the others had the time to promote one of them.
+//
+// All connections between machines are TLS, with certificates of an authority
+// of the cluster's own on both ends.
 package ha
 
 import (
@@ -24,18 +29,26 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/identity"
 )
 
 // Times, each long enough for the one before.
 const (
 	fenceAfter   = 6 * time.Second  // alone as a primary
-	promoteAfter = 12 * time.Second // without a primary: 4 attempts, 3 seconds apart
-	followAfter  = 10 * time.Second // a new primary, if repmgr did not see to it
+	promoteAfter = 8 * time.Second  // without a primary
+	followAfter  = 1 * time.Second  // a new primary, if repmgr did not see to it
+	restartAfter = 12 * time.Second // when following does not succeed
+	standInAfter = 10 * time.Second // without a primary, if repmgr has not promoted one
 	grace        = 40 * time.Second // for others, before an old primary starts as one
 )
 
-// Superuser of replication, promotion and supervision, and its database.
+// Superuser of replication, promotion and supervision, and its database. Only
+// who has a node's certificate is let in.
 const admin = "repmgr"
+
+// The role of Pgpool-II itself, which may look how the nodes are.
+const watcher = "pool"
 
 // A Peer is another node.
 type Peer struct {
@@ -50,29 +63,38 @@ func (p Peer) String() string { return fmt.Sprintf("%d:%s:%s", p.ID, p.Name, p.H
 // A Config says which node this is.
 type Config struct {
 	Peer
-	Port         int               // of PostgreSQL, the same on all nodes
-	StatusPort   int               // of the supervisors, the same on all nodes
-	Dir          string            // for data, sockets and generated configuration
-	PasswordFile string            // of the superuser, the same on all nodes
-	Peers        []Peer            // the other nodes
-	Databases    map[string]string // to make at first start: name, which is also the role's, and password file
-	BinDir       string            // of PostgreSQL
+	Listen      string            // addresses of the host to listen on, as PostgreSQL has them; "*" for all
+	Port        int               // of PostgreSQL, the same on all nodes
+	StatusPort  int               // of the supervisors, the same on all nodes
+	Health      string            // address for probes, HTTP without TLS
+	Dir         string            // for data; on a disk that keeps what it has confirmed
+	RunDir      string            // for sockets and generated configuration
+	IdentityDir string            // certificate of repmgr for this host, its key, and whom to trust
+	Peers       []Peer            // the other nodes
+	Databases   map[string]string // to make at first start: name, which is also the role's, and password file
+	BinDir      string            // of PostgreSQL
 }
 
 func (c Config) data() string         { return filepath.Join(c.Dir, "data") }
-func (c Config) repmgrConf() string   { return filepath.Join(c.Dir, "repmgr.conf") }
-func (c Config) postgresConf() string { return filepath.Join(c.Dir, "postgresql.conf") }
-func (c Config) passFile() string     { return filepath.Join(c.Dir, "pgpass") }
+func (c Config) hasData() bool        { return exists(filepath.Join(c.data(), "PG_VERSION")) }
+func (c Config) repmgrConf() string   { return filepath.Join(c.RunDir, "repmgr.conf") }
+func (c Config) postgresConf() string { return filepath.Join(c.RunDir, "postgresql.conf") }
+func (c Config) hbaConf() string      { return filepath.Join(c.RunDir, "pg_hba.conf") }
 
-// conninfo is how a node is reached by the others.
+func (c Config) identity(file string) string { return filepath.Join(c.IdentityDir, file) }
+
+// conninfo is how a node is reached by the others. What is needed for TLS is in
+// the environment: where repmgr tells a standby whom to follow, it would pass on
+// the paths of the one to be followed.
 func (c Config) conninfo(host, database string) string {
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=2 application_name=%s", host, c.Port, admin, database, c.Name)
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s application_name=%s connect_timeout=2 tcp_user_timeout=5000 keepalives_idle=3 keepalives_interval=1 keepalives_count=3",
+		host, c.Port, admin, database, c.Name)
 }
 
 // local is how the node reaches itself, over a socket that only its own user
-// and root can reach.
+// and root can use.
 func (c Config) local(database string) string {
-	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=2", c.Dir, c.Port, admin, database)
+	return fmt.Sprintf("host=%s port=%d user=%s dbname=%s connect_timeout=2", c.RunDir, c.Port, admin, database)
 }
 
 // ReadPeers reads nodes written as ID:NAME:HOST, separated by commas.
@@ -92,43 +114,76 @@ func ReadPeers(text string) ([]Peer, error) {
 	return peers, nil
 }
 
+func writePeers(peers []Peer) string {
+	var texts []string
+	for _, p := range peers {
+		texts = append(texts, p.String())
+	}
+	return strings.Join(texts, ",")
+}
+
+// Among makes this the node of a name, and the others its peers.
+func (c *Config) Among(nodes []Peer, name string) error {
+	c.Peers = nil
+	for _, n := range nodes {
+		if n.Name == name {
+			c.Peer = n
+		} else {
+			c.Peers = append(c.Peers, n)
+		}
+	}
+	if c.Name == "" {
+		return fmt.Errorf("no node is named %q", name)
+	}
+	return nil
+}
+
 // write writes the configuration of the node. That of PostgreSQL is not in the
 // data folder, where a copy of another node's would replace it.
 func (c Config) write() error {
-	password, err := os.ReadFile(c.PasswordFile)
+	program, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("password of %s: %w", admin, err)
+		return err
 	}
-	repmgr := fmt.Sprintf(`node_id=%d
+	return errors.Join(
+		os.WriteFile(c.repmgrConf(), []byte(c.repmgrText(program)), 0o600),
+		os.WriteFile(c.postgresConf(), []byte(c.postgresText()), 0o600),
+		os.WriteFile(c.hbaConf(), []byte(hba), 0o600))
+}
+
+// repmgrText returns the settings of repmgr. It looks twice, [promoteAfter]
+// apart, before it takes a primary to be gone: each look at one that is cut off
+// takes two more seconds. Then the supervisor has a say; program is its own.
+func (c Config) repmgrText(program string) string {
+	return fmt.Sprintf(`node_id=%d
 node_name='%s'
 conninfo='%s'
 data_directory='%s'
 pg_bindir='%s'
 failover='automatic'
-promote_command='repmgr standby promote -f %[6]s'
+promote_command='%[8]s -promote -run-dir %[9]s'
 follow_command='repmgr standby follow -f %[6]s -W --upstream-node-id=%%n'
-reconnect_attempts=4
-reconnect_interval=3
+reconnect_attempts=2
+reconnect_interval=%d
 monitor_interval_secs=1
 primary_visibility_consensus=true
 log_level='NOTICE'
-`, c.ID, c.Name, c.conninfo(c.Host, admin), c.data(), c.BinDir, c.repmgrConf())
-	pass := fmt.Sprintf("*:%d:*:%s:%s\n", c.Port, admin, strings.TrimSpace(string(password)))
-	return errors.Join(
-		os.WriteFile(c.repmgrConf(), []byte(repmgr), 0o600),
-		os.WriteFile(c.postgresConf(), []byte(c.postgres()), 0o600),
-		os.WriteFile(c.passFile(), []byte(pass), 0o600))
+`, c.ID, c.Name, c.conninfo(c.Host, admin), c.data(), c.BinDir, c.repmgrConf(), int(promoteAfter.Seconds()), program, c.RunDir)
 }
 
-// hba lets clients in by password, and the node's own user over the socket.
-const hba = `local all         all           trust
-host  all         all  all      scram-sha-256
-host  replication all  all      scram-sha-256
+// hba lets the nodes in by their certificate, Pgpool-II itself by its own, and
+// clients by password, through Pgpool-II and its certificate; the node's own user
+// over the socket.
+const hba = `local   all         ` + admin + `            trust
+hostssl replication ` + admin + `   all  cert
+hostssl all         ` + admin + `   all  cert
+hostssl postgres    ` + watcher + `     all  cert
+hostssl all         all      all  scram-sha-256 clientcert=verify-ca
 `
 
-// postgres returns the settings of PostgreSQL. A commit waits for one other
+// postgresText returns the settings of PostgreSQL. A commit waits for one other
 // node; WAL is kept for the time that a node is away.
-func (c Config) postgres() string {
+func (c Config) postgresText() string {
 	var names []string
 	for _, p := range append([]Peer{c.Peer}, c.Peers...) {
 		names = append(names, strconv.Quote(p.Name))
@@ -136,6 +191,14 @@ func (c Config) postgres() string {
 	return fmt.Sprintf(`listen_addresses = '%s'
 port = %d
 unix_socket_directories = '%s'
+unix_socket_permissions = 0700
+hba_file = '%s'
+ssl = on
+ssl_min_protocol_version = 'TLSv1.3'
+ssl_cert_file = '%s'
+ssl_key_file = '%s'
+ssl_ca_file = '%s'
+password_encryption = 'scram-sha-256'
 shared_preload_libraries = 'repmgr'
 wal_level = replica
 wal_log_hints = on
@@ -148,16 +211,19 @@ wal_receiver_timeout = 5s
 wal_sender_timeout = 5s
 wal_receiver_status_interval = 1s
 wal_retrieve_retry_interval = 1s
-tcp_keepalives_idle = 5
-tcp_keepalives_interval = 2
+tcp_keepalives_idle = 3
+tcp_keepalives_interval = 1
 tcp_keepalives_count = 3
-`, c.Host, c.Port, c.Dir, strings.Join(names, ", "))
+tcp_user_timeout = 5s
+`, c.Listen, c.Port, c.RunDir, c.hbaConf(), c.identity(identity.CertificateFile), c.identity(identity.KeyFile), c.identity(identity.AuthorityFile),
+		strings.Join(names, ", "))
 }
 
-// environment lets programs of PostgreSQL find the password, also where repmgr
-// tells a standby whom to follow and leaves out the file.
-func (c Config) environment() []string { return append(os.Environ(), "PGPASSFILE="+c.passFile()) }
-
-func (c Config) statusAddress(host string) string {
-	return net.JoinHostPort(host, strconv.Itoa(c.StatusPort))
+// environment lets programs of PostgreSQL, and the server itself where it
+// follows another one, show their certificate and verify that of the other end.
+func (c Config) environment() []string {
+	return append(os.Environ(), "PGSSLMODE=verify-full",
+		"PGSSLCERT="+c.identity(identity.CertificateFile), "PGSSLKEY="+c.identity(identity.KeyFile), "PGSSLROOTCERT="+c.identity(identity.AuthorityFile))
 }
+
+func statusAddress(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

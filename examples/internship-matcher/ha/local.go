@@ -10,19 +10,22 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/database"
+	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/identity"
 )
 
 // A Local is a whole cluster on one machine: every node, and Pgpool-II, in a
 // network namespace of its own, joined by a bridge. It needs root.
 type Local struct {
 	dir       string
-	pgnode    string // the program
+	programs  string // the folder of pgnode and pgfront
+	authority *identity.Authority
 	databases map[string]string
 	nodes     []Peer
 	running   map[string]*exec.Cmd
@@ -37,16 +40,22 @@ const (
 	pool     = "pool"
 	port     = 5432
 	poolPort = 9999
+
+	statusPort = 8009
 )
 
 // startLimit is for three nodes to find each other.
 const startLimit = 3 * time.Minute
 
 // StartLocal starts three nodes and Pgpool-II, with databases of these names.
-// pgnode is the program that runs a node; dir must be reachable by the user
-// postgres.
-func StartLocal(ctx context.Context, dir, pgnode string, databases ...string) (*Local, error) {
-	l := &Local{dir: dir, pgnode: pgnode, databases: map[string]string{}, running: map[string]*exec.Cmd{}}
+// The programs pgnode and pgfront are in a folder; both folders must be reachable
+// by the user postgres.
+func StartLocal(ctx context.Context, dir, programs string, databases ...string) (*Local, error) {
+	authority, err := identity.NewAuthority()
+	if err != nil {
+		return nil, err
+	}
+	l := &Local{dir: dir, programs: programs, authority: authority, databases: map[string]string{}, running: map[string]*exec.Cmd{}}
 	for id := 1; id <= 3; id++ {
 		l.nodes = append(l.nodes, Peer{id, fmt.Sprintf("node%d", id), network + strconv.Itoa(10+id)})
 	}
@@ -56,18 +65,15 @@ func StartLocal(ctx context.Context, dir, pgnode string, databases ...string) (*
 	if err := l.passwords(databases); err != nil {
 		return nil, err
 	}
-	err := l.connect(ctx)
+	err = l.connect(ctx)
 	for _, n := range l.nodes {
-		err = errors.Join(err, l.StartNode(n.Name))
+		err = errors.Join(err, l.Issue(n.Name), l.StartNode(n.Name))
 	}
+	err = errors.Join(err, l.Issue(pool), l.StartPool())
 	if err == nil {
-		// Pgpool-II that finds no node at all when it starts never takes one back.
 		starting, cancel := context.WithTimeout(ctx, startLimit)
 		defer cancel()
 		err = l.Healthy(starting)
-	}
-	if err == nil {
-		err = l.StartPool()
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Stop())
@@ -86,11 +92,9 @@ func (l *Local) owner() error {
 }
 
 func (l *Local) passwords(databases []string) error {
-	for _, name := range append(databases, admin) {
-		file := l.password(name)
-		if name != admin {
-			l.databases[name] = file
-		}
+	for _, name := range databases {
+		file := filepath.Join(l.dir, name+".password")
+		l.databases[name] = file
 		if err := errors.Join(os.WriteFile(file, []byte(rand.Text()), 0o600), os.Chown(file, l.uid, l.gid)); err != nil {
 			return err
 		}
@@ -98,7 +102,27 @@ func (l *Local) passwords(databases []string) error {
 	return nil
 }
 
-func (l *Local) password(name string) string { return filepath.Join(l.dir, name+".password") }
+// Identity is the folder of the identity of a node, or of Pgpool-II.
+func (l *Local) Identity(name string) string { return filepath.Join(l.dir, name+".identity") }
+
+// Issue gives a node, or Pgpool-II, a new identity, also while it runs.
+func (l *Local) Issue(name string) error {
+	service, host := watcher, poolHost
+	if name != pool {
+		service, host = admin, l.Config(name).Host
+	}
+	if err := l.authority.Issue(l.Identity(name), service, 24*time.Hour, host); err != nil {
+		return err
+	}
+	return l.giveAway(l.Identity(name))
+}
+
+// giveAway makes a folder, and what is in it, belong to the user postgres.
+func (l *Local) giveAway(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, l.uid, l.gid))
+	})
+}
 
 // connect makes the bridge and the namespaces.
 func (l *Local) connect(ctx context.Context) error {
@@ -142,7 +166,7 @@ func (l *Local) start(name, program string, args ...string) error {
 		return err
 	}
 	defer out.Close()
-	prefix := []string{"netns", "exec", namespace(name), "setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", program}
+	prefix := []string{"netns", "exec", namespace(name), "setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", filepath.Join(l.programs, program)}
 	cmd := exec.Command("ip", append(prefix, args...)...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -165,59 +189,68 @@ func (l *Local) Nodes() []string {
 	return names
 }
 
-func (l *Local) config(name string) Config {
-	c := Config{Port: port, StatusPort: 8009, Dir: filepath.Join(l.dir, name), PasswordFile: l.password(admin), Databases: l.databases}
-	for _, n := range l.nodes {
-		if n.Name == name {
-			c.Peer = n
-		} else {
-			c.Peers = append(c.Peers, n)
-		}
-	}
+// Config returns the configuration of a node.
+func (l *Local) Config(name string) Config {
+	dir := filepath.Join(l.dir, name)
+	c := Config{Port: port, StatusPort: statusPort, Dir: dir, RunDir: filepath.Join(dir, "run"), IdentityDir: l.Identity(name), Databases: l.databases}
+	_ = c.Among(l.nodes, name) // all names are ours
 	return c
 }
 
 // StartNode starts a node, for the first time or again.
 func (l *Local) StartNode(name string) error {
-	c := l.config(name)
-	if err := errors.Join(os.MkdirAll(c.Dir, 0o700), os.Chown(c.Dir, l.uid, l.gid)); err != nil {
+	c := l.Config(name)
+	if err := l.own(c.Dir); err != nil {
 		return err
 	}
-	args := []string{"-node", c.Peer.String(), "-peers", c.Peers[0].String() + "," + c.Peers[1].String(), "-dir", c.Dir, "-password-file", c.PasswordFile}
-	for database, file := range c.Databases {
-		args = append(args, "-database", database+"="+file)
-	}
-	return l.start(name, l.pgnode, args...)
+	args := []string{"-name", name, "-listen", c.Host, "-dir", c.Dir, "-run-dir", c.RunDir}
+	return l.start(name, "pgnode", append(args, l.arguments(c.IdentityDir)...)...)
 }
 
 // StartPool starts Pgpool-II, for the first time or again.
 func (l *Local) StartPool() error {
-	c := PgpoolConfig{
-		Host: poolHost, Port: poolPort, Dir: filepath.Join(l.dir, pool),
-		Nodes: l.nodes, NodePort: port, PasswordFile: l.password(admin), Databases: l.databases,
-	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	dir := filepath.Join(l.dir, pool)
+	if err := l.own(dir); err != nil {
 		return err
 	}
-	if err := c.Write(); err != nil {
-		return err
+	args := []string{"-listen", poolHost, "-port", strconv.Itoa(poolPort), "-run-dir", dir}
+	return l.start(pool, "pgfront", append(args, l.arguments(l.Identity(pool))...)...)
+}
+
+// own makes a folder of the user postgres.
+func (l *Local) own(dir string) error {
+	return errors.Join(os.MkdirAll(dir, 0o700), os.Chown(dir, l.uid, l.gid))
+}
+
+// arguments are those of both programs.
+func (l *Local) arguments(identity string) []string {
+	args := []string{"-nodes", writePeers(l.nodes), "-identity", identity, "-health", "127.0.0.1:8081"}
+	for database, file := range l.databases {
+		args = append(args, "-database", database+"="+file)
 	}
-	err := filepath.WalkDir(c.Dir, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, l.uid, l.gid))
-	})
-	if err != nil {
-		return err
-	}
-	return l.start(pool, "pgpool", c.Arguments()...)
+	return args
 }
 
 // Kill ends a node, or Pgpool-II, with all that belongs to it, in an instant.
 func (l *Local) Kill(name string) error {
 	cmd := l.running[name]
 	delete(l.running, name)
-	err := syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	for {
+		out, err := exec.Command("ip", "netns", "pids", namespace(name)).Output()
+		if err != nil {
+			return fmt.Errorf("processes of %s: %w", name, err)
+		}
+		pids := strings.Fields(string(out))
+		if len(pids) == 0 {
+			break
+		}
+		for _, pid := range pids {
+			n, _ := strconv.Atoi(pid)
+			_ = syscall.Kill(n, syscall.SIGKILL) // has ended already, then
+		}
+	}
 	_ = cmd.Wait() // it was killed
-	return err
+	return nil
 }
 
 // KillPool ends Pgpool-II.
@@ -233,7 +266,7 @@ func (l *Local) Cut(ctx context.Context, name string, off bool) error {
 }
 
 // Status asks a node about itself, past the network.
-func (l *Local) Status(ctx context.Context, name string) Status { return Ask(ctx, l.config(name)) }
+func (l *Local) Status(ctx context.Context, name string) Status { return Ask(ctx, l.Config(name)) }
 
 // Primary returns the node that takes writes, once there is one.
 func (l *Local) Primary(ctx context.Context) (string, error) {
@@ -273,7 +306,7 @@ func (l *Local) Healthy(ctx context.Context) error {
 
 // knows counts the nodes that repmgr on a node knows to work.
 func (l *Local) knows(ctx context.Context, name string) (count int) {
-	conn, err := pgx.Connect(ctx, l.config(name).local(admin))
+	conn, err := pgx.Connect(ctx, l.Config(name).local(admin))
 	if err != nil {
 		return 0
 	}
@@ -287,7 +320,8 @@ func (l *Local) Create(_ context.Context, name, _ string) (database.Config, erro
 	if l.databases[name] == "" {
 		return database.Config{}, fmt.Errorf("the cluster was made without a database %s", name)
 	}
-	return database.Config{Host: poolHost, Port: poolPort, Name: name, User: name, PasswordFile: l.databases[name], SSLMode: "disable"}, nil
+	return database.Config{Host: poolHost, Port: poolPort, Name: name, User: name, PasswordFile: l.databases[name],
+		SSLMode: "verify-full", RootCertFile: filepath.Join(l.Identity(pool), identity.AuthorityFile)}, nil
 }
 
 // Stop ends everything, and removes the namespaces and the bridge.

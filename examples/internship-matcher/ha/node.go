@@ -8,19 +8,26 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/identity"
 )
 
 // A Node is one member of the cluster.
 type Node struct {
 	Config
+	own   *identity.Identity
+	peers observer
 	log   *slog.Logger
-	began time.Time // when this node began to look for a primary
-	short int       // how often PostgreSQL ended soon, one time after the other
+	turn  sync.Mutex // of promotions
+	began time.Time  // when this node began to look for a primary
+	short int        // how often PostgreSQL ended soon, one time after the other
 }
 
 // A standby that cannot follow, since its data has gone another way, ends as
@@ -32,8 +39,13 @@ const (
 
 // Run keeps the node a member of the cluster, until the context ends.
 func Run(ctx context.Context, c Config, log *slog.Logger) error {
-	n := &Node{Config: c, log: log.With("node", c.Name)}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+	log = log.With("node", c.Name)
+	own, err := identity.Open(c.IdentityDir, log)
+	if err != nil {
+		return err
+	}
+	n := &Node{Config: c, own: own, peers: newObserver(own, c.StatusPort, c.Peers), log: log}
+	if err := errors.Join(os.MkdirAll(c.Dir, 0o700), os.MkdirAll(c.RunDir, 0o700)); err != nil {
 		return err
 	}
 	if err := n.write(); err != nil {
@@ -44,6 +56,16 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 		return err
 	}
 	defer status.Close()
+	health, err := serveHealth(c.Health, n.ready, log)
+	if err != nil {
+		return err
+	}
+	defer health.Close()
+	door, err := n.servePromote()
+	if err != nil {
+		return err
+	}
+	defer door.Close()
 	n.began = time.Now()
 	for ctx.Err() == nil {
 		ready, err := n.prepare(ctx)
@@ -76,8 +98,9 @@ func pause(ctx context.Context, d time.Duration) {
 // prepare makes the data folder fit for a start, in the role that the node has
 // now. It returns false while that is to be waited for.
 func (n *Node) prepare(ctx context.Context) (ready bool, err error) {
-	primary, seen := n.look(ctx)
-	empty := !exists(filepath.Join(n.data(), "PG_VERSION"))
+	others := n.peers.look(ctx)
+	primary := others.primary
+	empty := !n.hasData()
 	standby := exists(filepath.Join(n.data(), "standby.signal"))
 	switch {
 	case primary != nil && empty:
@@ -86,54 +109,52 @@ func (n *Node) prepare(ctx context.Context) (ready bool, err error) {
 		n.short = 0
 		return true, n.rewind(ctx, *primary)
 	case primary != nil:
-		return true, n.follow(*primary)
-	case empty && n.ID == 1:
+		return true, n.follow(n.data(), *primary)
+	case empty && n.ID == 1 && n.first(others):
 		return true, n.create(ctx)
 	case empty:
-		return false, nil // node 1 makes the cluster
+		return false, nil
 	case standby:
 		return true, nil // reads may be served, and repmgr finds a primary
 	}
 	// It was the primary when it went down.
-	if time.Since(n.began) < grace || 2*(seen+1) <= len(n.Peers)+1 {
+	if time.Since(n.began) < grace || !n.most(others) {
 		return false, nil
 	}
-	n.log.Warn("nobody else took over: primary again", "seen", seen)
+	n.log.Warn("nobody else took over: primary again", "seen", len(others.nodes))
 	return true, nil
 }
 
-// look asks the other supervisors. It returns a peer that is primary, if any,
-// and how many answered.
-func (n *Node) look(ctx context.Context) (primary *Peer, seen int) {
-	for _, p := range n.Peers {
-		s, err := n.ask(ctx, p)
-		if err != nil {
-			continue
-		}
-		seen++
-		if s.Primary {
-			primary = &p
-		}
-	}
-	return primary, seen
+// first reports whether there is no cluster yet: all nodes say so. The first one
+// makes it.
+func (n *Node) first(others view) bool {
+	return len(others.nodes) == len(n.Peers) && !slices.ContainsFunc(others.nodes, func(s Status) bool { return s.Data })
 }
 
-// create makes a new cluster.
+// most reports whether this node and those that it sees are most of them.
+func (n *Node) most(others view) bool { return 2*(len(others.nodes)+1) > len(n.Peers)+1 }
+
+// create makes a new cluster, beside the place where it is to be: half of one is
+// none.
 func (n *Node) create(ctx context.Context) error {
 	n.log.Info("making a new cluster")
-	if err := n.command(ctx, "initdb", "-D", n.data(), "-U", admin, "-E", "UTF8", "--no-locale", "--data-checksums"); err != nil {
-		return errors.Join(err, os.RemoveAll(n.data()))
+	fresh := n.data() + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(n.data(), "pg_hba.conf"), []byte(hba), 0o600); err != nil {
+	if err := n.command(ctx, "initdb", "-D", fresh, "-U", admin, "-E", "UTF8", "--no-locale", "--data-checksums"); err != nil {
 		return err
 	}
 	// Commits wait for nobody yet, and nobody but this node can connect.
-	server := n.server("-c", "synchronous_standby_names=", "-c", "listen_addresses=")
+	server := n.server(fresh, "-c", "synchronous_standby_names=", "-c", "listen_addresses=")
 	if err := server.Start(); err != nil {
 		return err
 	}
 	err := n.fill(ctx)
-	return errors.Join(err, server.Process.Signal(syscall.SIGINT), server.Wait())
+	if err := errors.Join(err, server.Process.Signal(syscall.SIGINT), server.Wait()); err != nil {
+		return err
+	}
+	return os.Rename(fresh, n.data())
 }
 
 // fill makes the roles and databases of a new cluster.
@@ -143,11 +164,7 @@ func (n *Node) fill(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close(ctx)
-	own, err := quoted(n.PasswordFile)
-	if err != nil {
-		return err
-	}
-	statements := []string{"ALTER ROLE " + admin + " PASSWORD " + own, "CREATE DATABASE " + admin}
+	statements := []string{"CREATE DATABASE " + admin, "CREATE ROLE " + watcher + " LOGIN", "GRANT pg_monitor TO " + watcher}
 	for name, file := range n.Databases {
 		password, err := quoted(file)
 		if err != nil {
@@ -186,14 +203,20 @@ func (n *Node) connect(ctx context.Context, database string, within time.Duratio
 	}
 }
 
-// clone copies a primary.
+// clone copies a primary, beside the place where the copy is to be.
 func (n *Node) clone(ctx context.Context, primary Peer) error {
 	n.log.Info("copying the primary", "primary", primary.Name)
-	err := n.command(ctx, "pg_basebackup", "-D", n.data(), "-d", n.conninfo(primary.Host, "postgres"), "-c", "fast", "-X", "stream")
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(n.data()))
+	fresh := n.data() + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
 	}
-	return n.follow(primary)
+	if err := n.command(ctx, "pg_basebackup", "-D", fresh, "-d", n.conninfo(primary.Host, "postgres"), "-c", "fast", "-X", "stream"); err != nil {
+		return err
+	}
+	if err := n.follow(fresh, primary); err != nil {
+		return err
+	}
+	return os.Rename(fresh, n.data())
 }
 
 // rewind turns an old primary into a standby: what it wrote and nobody else
@@ -208,9 +231,9 @@ func (n *Node) rewind(ctx context.Context, primary Peer) error {
 	}
 	err := n.command(ctx, "pg_rewind", "-D", n.data(), "--config-file", n.postgresConf(), "--source-server", n.conninfo(primary.Host, "postgres"))
 	if err == nil {
-		return n.follow(primary)
+		return n.follow(n.data(), primary)
 	}
-	if s, unknown := n.ask(ctx, primary); unknown != nil || !s.Primary || ctx.Err() != nil {
+	if s, unknown := n.peers.ask(ctx, primary); unknown != nil || !s.Primary || ctx.Err() != nil {
 		return err
 	}
 	n.log.Error("the data cannot be rewound; it is kept as data.old", "error", err)
@@ -221,18 +244,18 @@ func (n *Node) rewind(ctx context.Context, primary Peer) error {
 	return n.clone(ctx, primary)
 }
 
-// follow makes the data folder one of a standby of a primary.
-func (n *Node) follow(primary Peer) error {
-	if err := os.WriteFile(filepath.Join(n.data(), "standby.signal"), nil, 0o600); err != nil {
+// follow makes a data folder one of a standby of a primary.
+func (n *Node) follow(data string, primary Peer) error {
+	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o600); err != nil {
 		return err
 	}
-	path := filepath.Join(n.data(), "postgresql.auto.conf") // repmgr changes it there when it follows another one
-	data, err := os.ReadFile(path)
+	path := filepath.Join(data, "postgresql.auto.conf") // repmgr changes it there when it follows another one
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	var lines []string
-	for line := range strings.Lines(string(data)) {
+	for line := range strings.Lines(string(text)) {
 		if !strings.HasPrefix(line, "primary_conninfo") {
 			lines = append(lines, line)
 		}
@@ -245,7 +268,7 @@ func (n *Node) follow(primary Peer) error {
 // the context ends.
 func (n *Node) run(ctx context.Context) error {
 	os.Remove(filepath.Join(n.data(), "postmaster.pid")) // of a server that was killed; a live one is in another process namespace or our own child
-	server := n.server()
+	server := n.server(n.data())
 	if err := server.Start(); err != nil {
 		return err
 	}
@@ -255,25 +278,30 @@ func (n *Node) run(ctx context.Context) error {
 	defer cancel()
 	go n.manage(ctx)
 
-	var w watch
+	var alone, lost watch
+	svid, _ := n.own.GetX509SVID() // never fails
 	for {
 		select {
 		case err := <-ended:
 			return err
 		case <-ctx.Done():
 			return n.end(server, ended, syscall.SIGINT)
-		case <-time.After(time.Second):
+		case <-time.After(500 * time.Millisecond):
 		}
-		if reason := n.misplaced(ctx, &w); reason != "" {
+		if now, _ := n.own.GetX509SVID(); now != svid {
+			svid = now
+			_ = server.Process.Signal(syscall.SIGHUP) // has ended already, then
+		}
+		if reason := n.misplaced(ctx, server, &alone, &lost); reason != "" {
 			n.log.Error("stopping PostgreSQL", "reason", reason)
 			return n.end(server, ended, syscall.SIGQUIT)
 		}
 	}
 }
 
-// server returns PostgreSQL, ready to start.
-func (n *Node) server(settings ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(n.BinDir, "postgres"), append([]string{"-D", n.data(), "-c", "config_file=" + n.postgresConf()}, settings...)...)
+// server returns PostgreSQL with the data in a folder, ready to start.
+func (n *Node) server(data string, settings ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(n.BinDir, "postgres"), append([]string{"-D", data, "-c", "config_file=" + n.postgresConf()}, settings...)...)
 	cmd.Env, cmd.Stderr = n.environment(), os.Stderr
 	return cmd
 }
@@ -283,40 +311,66 @@ func (n *Node) end(server *exec.Cmd, ended <-chan error, how os.Signal) error {
 	return <-ended
 }
 
-// A watch remembers since when a node is without what its role needs: a primary
-// without company, a standby without a primary to follow.
-type watch struct{ since time.Time }
-
-// longer reports whether something has lasted for so long.
-func (w *watch) longer(lasts bool, than time.Duration) bool {
-	if !lasts {
-		w.since = time.Time{}
-		return false
-	}
-	if w.since.IsZero() {
-		w.since = time.Now()
-	}
-	return time.Since(w.since) > than
+// A watch remembers since when something lasts, and whether it has been acted
+// upon.
+type watch struct {
+	since time.Time
+	acted bool
 }
 
-// misplaced says why PostgreSQL must not go on in its role, if it must not.
-func (n *Node) misplaced(ctx context.Context, w *watch) string {
-	s := n.status(ctx)
+// lasts returns for how long it lasts that is seen at a moment.
+func (w *watch) lasts(is bool, now time.Time) time.Duration {
+	if !is {
+		*w = watch{}
+		return 0
+	}
+	if w.since.IsZero() {
+		w.since = now
+	}
+	return time.Since(w.since)
+}
+
+// misplaced says why PostgreSQL must not go on in its role, if it must not. A
+// standby that follows nobody is shown the primary first; without one it is
+// promoted, if repmgr has not seen to that.
+func (n *Node) misplaced(ctx context.Context, server *exec.Cmd, alone, lost *watch) string {
+	now := time.Now()
+	s := Ask(ctx, n.Config)
 	if !s.Up || s.Streaming {
-		w.longer(false, 0)
+		alone.lasts(false, now)
+		lost.lasts(false, now)
 		return ""
 	}
-	primary, seen := n.look(ctx)
-	switch {
-	case s.Primary && primary != nil:
-		return primary.Name + " is primary"
-	case s.Primary:
-		majority := 2*(seen+1) > len(n.Peers)+1
-		if w.longer(!majority, fenceAfter-2*time.Second) { // looking takes up to two more
-			return "no other node answers"
+	others := n.peers.look(ctx)
+	if !s.Primary {
+		if lost.lasts(others.primary == nil, now) > standInAfter && !lost.acted {
+			lost.acted = true
+			go n.standIn(ctx)
 		}
-	case w.longer(primary != nil, followAfter):
+		return n.lead(server, others.primary, alone, now)
+	}
+	lasts := alone.lasts(!n.most(others), now)
+	switch {
+	case others.primary != nil && others.timeline >= s.Timeline:
+		return others.primary.Name + " was promoted"
+	case lasts > fenceAfter/2: // the rest is for looking, once before and once after
+		return "no other node answers"
+	}
+	return ""
+}
+
+// lead lets a standby follow the primary that there is, at first while it runs.
+func (n *Node) lead(server *exec.Cmd, primary *Peer, w *watch, now time.Time) string {
+	switch lasts := w.lasts(primary != nil, now); {
+	case lasts > restartAfter:
 		return "it follows nobody, although " + primary.Name + " is primary"
+	case lasts > followAfter && !w.acted:
+		w.acted = true
+		n.log.Warn("following a new primary", "primary", primary.Name)
+		if err := n.follow(n.data(), *primary); err != nil {
+			n.log.Error("cannot follow", "error", err)
+		}
+		_ = server.Process.Signal(syscall.SIGHUP) // has ended already, then
 	}
 	return ""
 }
@@ -324,30 +378,56 @@ func (n *Node) misplaced(ctx context.Context, w *watch) string {
 // manage registers the node with repmgr and runs its daemon, which promotes
 // this node or lets it follow another one.
 func (n *Node) manage(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ; ctx.Err() == nil; pause(ctx, time.Second) {
 		if err := n.register(ctx); err != nil {
-			n.log.Debug("not registered yet", "error", err)
-			pause(ctx, time.Second)
+			n.log.Info("not registered yet", "error", err)
 			continue
 		}
-		os.Remove(filepath.Join(n.Dir, "repmgrd.pid"))
-		err := n.wait(ctx, "repmgrd", "-f", n.repmgrConf(), "--daemonize=false", "--pid-file", filepath.Join(n.Dir, "repmgrd.pid"))
+		pid := filepath.Join(n.RunDir, "repmgrd.pid")
+		os.Remove(pid)
+		daemon := n.program(ctx, "repmgrd", "-f", n.repmgrConf(), "--daemonize=false", "--pid-file", pid)
+		daemon.Stdout, daemon.Stderr = os.Stderr, os.Stderr
+		err := daemon.Run()
 		if ctx.Err() == nil {
 			n.log.Warn("repmgrd ended", "error", err)
 		}
-		pause(ctx, time.Second)
 	}
 }
 
+// register makes the node known in its role. One that is known already needs no
+// primary for that: there may be none just now, and repmgrd is to choose one.
 func (n *Node) register(ctx context.Context) error {
-	s := n.status(ctx)
+	s := Ask(ctx, n.Config)
+	role := "standby"
 	switch {
 	case !s.Up:
 		return errors.New("PostgreSQL does not answer")
 	case s.Primary:
-		return n.repmgr(ctx, "primary", "register", "--force")
+		role = "primary"
 	}
-	return n.repmgr(ctx, "standby", "register", "--force")
+	if n.registered(ctx, role) {
+		return nil
+	}
+	if err := n.repmgr(ctx, role, "register", "--force"); err != nil {
+		return err
+	}
+	if !n.registered(ctx, role) {
+		return errors.New("the registration has not come back from the primary")
+	}
+	return nil
+}
+
+// registered reports whether the node's own copy of repmgr's list has it.
+func (n *Node) registered(ctx context.Context, role string) (known bool) {
+	conn, err := n.connect(ctx, admin, time.Second)
+	if err != nil {
+		return false
+	}
+	defer conn.Close(ctx)
+	const query = `SELECT EXISTS (SELECT FROM repmgr.nodes n WHERE node_id = $1 AND type = $2 AND active AND conninfo = $3
+		AND (type = 'primary' OR upstream_node_id = (SELECT node_id FROM repmgr.nodes WHERE type = 'primary' AND active)))`
+	_ = conn.QueryRow(ctx, query, n.ID, role, n.conninfo(n.Host, admin)).Scan(&known) // not, before there is a list
+	return known
 }
 
 func (n *Node) repmgr(ctx context.Context, args ...string) error {
@@ -360,15 +440,20 @@ func (n *Node) command(ctx context.Context, name string, args ...string) error {
 }
 
 func (n *Node) wait(ctx context.Context, path string, args ...string) error {
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Dir, cmd.Env = n.Dir, n.environment()
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	out, err := cmd.CombinedOutput()
+	out, err := n.program(ctx, path, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(path), err, tail(out))
 	}
 	return nil
+}
+
+// program returns a program that ends with the context.
+func (n *Node) program(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir, cmd.Env = n.RunDir, n.environment()
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
 }
 
 // tail returns the end of what a program printed.

@@ -152,6 +152,29 @@ func (i *Identity) Client(service string) credentials.TransportCredentials {
 	return newCredentials(tlsconfig.MTLSClientConfig(i, i, tlsconfig.AuthorizeID(ID(service))))
 }
 
+// ServerTLS returns a configuration for connections from some services, and
+// from no others.
+func (i *Identity) ServerTLS(services ...string) *tls.Config {
+	var ids []spiffeid.ID
+	for _, service := range services {
+		ids = append(ids, ID(service))
+	}
+	config := tlsconfig.MTLSServerConfig(i, i, tlsconfig.AuthorizeOneOf(ids...))
+	config.MinVersion = tls.VersionTLS13
+	return config
+}
+
+// ClientTLS returns a configuration for connections to one service at a host,
+// which its certificate must name, and to nobody else.
+func (i *Identity) ClientTLS(service, host string) *tls.Config {
+	config := tlsconfig.MTLSClientConfig(i, i, tlsconfig.AuthorizeID(ID(service)))
+	config.MinVersion = tls.VersionTLS13
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		return state.PeerCertificates[0].VerifyHostname(host) // there is one, or it would have failed before
+	}
+	return config
+}
+
 func newCredentials(config *tls.Config) credentials.TransportCredentials {
 	config.MinVersion = tls.VersionTLS13
 	return credentials.NewTLS(config)

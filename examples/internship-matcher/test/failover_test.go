@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -32,11 +31,10 @@ func startCluster(t *testing.T) *ha.Local {
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	pgnode := filepath.Join(dir, "pgnode")
-	if out, err := exec.Command("go", "build", "-o", pgnode, "../cmd/pgnode").CombinedOutput(); err != nil {
-		t.Fatalf("build pgnode: %v: %s", err, out)
+	if out, err := exec.Command("go", "build", "-o", dir, "../cmd/pgnode", "../cmd/pgfront").CombinedOutput(); err != nil {
+		t.Fatalf("build pgnode and pgfront: %v: %s", err, out)
 	}
-	cluster, err := ha.StartLocal(t.Context(), dir, pgnode, "auth", "offer", "application")
+	cluster, err := ha.StartLocal(t.Context(), dir, dir, "auth", "offer", "application")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/kubeguardian/kubeguardian/examples/internship-matcher/ha"
@@ -17,37 +16,32 @@ import (
 
 func main() {
 	var c ha.Config
-	var node, peers string
-	flag.StringVar(&node, "node", "", "this node, as `ID:NAME:HOST`")
-	flag.StringVar(&peers, "peers", "", "the others, separated by commas")
-	flag.IntVar(&c.Port, "port", 5432, "port of PostgreSQL on all nodes")
-	flag.IntVar(&c.StatusPort, "status-port", 8009, "port of pgnode on all nodes")
-	flag.StringVar(&c.Dir, "dir", "", "`folder` of data and sockets")
-	flag.StringVar(&c.PasswordFile, "password-file", "", "`file` with the password of the superuser repmgr")
+	common := ha.NewFlags(flag.CommandLine)
+	name := flag.String("name", "", "`name` of this node, one of them")
+	flag.StringVar(&c.Listen, "listen", "*", "`address` to listen on")
+	flag.IntVar(&c.Port, "port", 5432, "`port` of PostgreSQL, the same on all nodes")
+	flag.StringVar(&c.Dir, "dir", "/var/lib/postgresql/node", "`folder` of the data")
+	flag.StringVar(&c.RunDir, "run-dir", "/run/postgresql", "`folder` of sockets and generated configuration")
 	flag.StringVar(&c.BinDir, "bin", "/usr/lib/postgresql/15/bin", "`folder` of PostgreSQL's programs")
-	c.Databases = map[string]string{}
-	flag.Func("database", "`NAME=FILE`: a database and its role to make in a new cluster, and the file of its password; repeatable", func(v string) error {
-		name, file, ok := strings.Cut(v, "=")
-		if !ok {
-			return fmt.Errorf("%q is not NAME=FILE", v)
-		}
-		c.Databases[name] = file
-		return nil
-	})
+	promote := flag.Bool("promote", false, "ask the node that runs with this run-dir to become the primary, and do nothing else")
 	flag.Parse()
-	if err := run(c, node, peers); err != nil {
+	if *promote {
+		exit(ha.Promote(context.Background(), c.RunDir))
+	}
+	c.IdentityDir, c.StatusPort, c.Health, c.Databases = common.IdentityDir, common.StatusPort, common.Health, common.Databases
+	exit(run(c, common.Nodes, *name))
+}
+
+func exit(err error) {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "pgnode:", err)
 		os.Exit(1)
 	}
+	os.Exit(0)
 }
 
-func run(c ha.Config, node, peers string) error {
-	own, err := ha.ReadPeers(node)
-	if err != nil {
-		return err
-	}
-	c.Peer = own[0]
-	if c.Peers, err = ha.ReadPeers(peers); err != nil {
+func run(c ha.Config, nodes []ha.Peer, name string) error {
+	if err := c.Among(nodes, name); err != nil {
 		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
