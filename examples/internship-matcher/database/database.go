@@ -30,6 +30,7 @@ type Config struct {
 	Port         int
 	Name, User   string
 	PasswordFile string // read for each new connection, so that it can be replaced
+	Password     string // without a file: all who see the process's environment can see it
 	SSLMode      string // as libpq has it: disable, require, verify-full …
 	RootCertFile string // for verify-ca and verify-full
 }
@@ -73,14 +74,22 @@ func Open(ctx context.Context, c Config) (*pgxpool.Pool, error) {
 	conf.MaxConns = maxConns
 	conf.MaxConnLifetime = 30 * time.Minute
 	conf.BeforeConnect = func(_ context.Context, cc *pgx.ConnConfig) error {
-		password, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			return fmt.Errorf("database %s: password: %w", c.Name, err)
-		}
-		cc.Password = strings.TrimRight(string(password), "\r\n")
-		return nil
+		var err error
+		cc.Password, err = c.password()
+		return err
 	}
 	return pgxpool.NewWithConfig(ctx, conf)
+}
+
+func (c Config) password() (string, error) {
+	if c.PasswordFile == "" {
+		return c.Password, nil
+	}
+	password, err := os.ReadFile(c.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("database %s: password: %w", c.Name, err)
+	}
+	return strings.TrimRight(string(password), "\r\n"), nil
 }
 
 func (c Config) dsn() string {

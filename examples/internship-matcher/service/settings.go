@@ -10,7 +10,9 @@ import (
 )
 
 // Settings are what a service reads from its environment. Secrets are files
-// that the environment names, never values.
+// that the environment names; the only one that may be a value is
+// DATABASE_PASSWORD, in place of DATABASE_PASSWORD_FILE, which shows how it
+// should not be.
 type Settings struct {
 	Listen       string // LISTEN_ADDRESS, gRPC; default :9090
 	Health       string // HEALTH_ADDRESS, HTTP without TLS for probes and metrics; default :8081
@@ -49,7 +51,8 @@ func FromEnv(getenv func(string) string) (Settings, error) {
 		Traces:       getenv("OTEL_EXPORTER_OTLP_ENDPOINT") != "",
 		Database: database.Config{
 			Host: must("DATABASE_HOST"), Name: must("DATABASE_NAME"), User: must("DATABASE_USER"),
-			PasswordFile: must("DATABASE_PASSWORD_FILE"),
+			PasswordFile: getenv("DATABASE_PASSWORD_FILE"),
+			Password:     getenv("DATABASE_PASSWORD"),
 			SSLMode:      get("DATABASE_SSLMODE", "verify-full"),
 			RootCertFile: getenv("DATABASE_ROOT_CA_FILE"),
 		},
@@ -57,6 +60,9 @@ func FromEnv(getenv func(string) string) (Settings, error) {
 	var err error
 	if s.Database.Port, err = strconv.Atoi(get("DATABASE_PORT", "5432")); err != nil {
 		errs = append(errs, fmt.Errorf("DATABASE_PORT: %w", err))
+	}
+	if (s.Database.PasswordFile == "") == (s.Database.Password == "") {
+		errs = append(errs, errors.New("want either DATABASE_PASSWORD_FILE or DATABASE_PASSWORD"))
 	}
 	if err := s.LogLevel.UnmarshalText([]byte(get("LOG_LEVEL", "info"))); err != nil {
 		errs = append(errs, fmt.Errorf("LOG_LEVEL: %w", err))
