@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"alert/cooldown": {"alert", "rule/condition"},
 	"incident":       {"alert", "event", "finding"},
 
-	"sensor":   {"event"},
+	"sensor":   {"event", "sensor/record"},
 	"k8saudit": {"event"},
 
 	"sensor/container":                {"sensor/syscall"},
@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"tuning":   {"alert", "event", "rule"},
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
 
+	"sensor/record":  {},
 	"sensor/syscall": {"event"},
 
 	"rule/condition": {"event"},
