@@ -230,6 +230,15 @@ func (r *Record) Decode(data []byte) error {
 	return nil
 }
 
+// TimeOf returns the time of a record that was not decoded, 0 if it is too short
+// to be one.
+func TimeOf(data []byte) uint64 {
+	if len(data) < HeaderSize {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(data[8:])
+}
+
 func (r *Record) set(tag uint8, v Value) error {
 	if tag < uint8(Path) {
 		if !r.Param(int(tag)).Missing() {

@@ -116,6 +116,7 @@ personality
 acct
 reboot
 sethostname
+fchmodat2
 `
 
 // A Kind says how the bytes of a value are read.
