@@ -29,7 +29,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clang clean
 
 all: build
 
@@ -41,7 +41,7 @@ demo: build
 	go build -o bin/ ./test/demo
 	@exec bin/demo
 
-test: build browser postgres containerd
+test: build browser postgres containerd clang
 	bin/lab build
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
@@ -106,6 +106,13 @@ postgres:
 	    sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql repmgr pgpool2; } || \
 	  echo "make: no PostgreSQL, repmgr or Pgpool-II found: tests of Internship Matcher will be skipped"
+
+# The kernel side of the sensor is compiled anew and compared; on Debian the
+# compiler is installed when missing.
+clang:
+	@{ command -v clang && [ -e /usr/include/bpf/bpf_helpers.h ]; } >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends clang llvm libbpf-dev; } || \
+	  echo "make: no clang or libbpf headers found: the sensor's kernel side will not be compiled anew"
 
 # The page is tested in a real Chromium; on Debian it is installed when missing.
 browser:

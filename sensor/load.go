@@ -1,0 +1,289 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/kubeguardian/kubeguardian/sensor/record"
+)
+
+// A Feature is one thing that the sensor asks of the kernel.
+type Feature struct {
+	Name  string   // such as exec
+	Using string   // how it is done here; empty if it is not
+	Err   error    // why not; wraps the error number of the refusal
+	Types []string // the wanted types of events that depend on it
+}
+
+// Features says what the wanted types of events need and how it is done on this
+// kernel. Types that no kernel gives are under the name "types".
+func (s *Sensor) Features() []Feature { return slices.Clone(s.features) }
+
+// Missing returns the wanted types of events that are not covered, each with the
+// reason.
+func (s *Sensor) Missing() map[string]error {
+	missing := map[string]error{}
+	for _, f := range s.features {
+		for _, name := range f.Types {
+			if f.Err != nil {
+				missing[name] = fmt.Errorf("%s: %w", f.Name, f.Err)
+			}
+		}
+	}
+	return missing
+}
+
+// A part is a program and the types of events that it makes.
+type part struct {
+	feature string
+	program string
+	types   []string
+	calls   []call // of programs that the table of calls leads to
+}
+
+// dispatcher is the program that looks up what to do with a call.
+const dispatcher = "call_exit"
+
+func (s *Sensor) load() error {
+	spec, err := loadKernel()
+	if err != nil {
+		return fmt.Errorf("read programs: %w", err)
+	}
+	_ = rlimit.RemoveMemlock() // older kernels count maps against this limit; they say so when it is in the way
+	parts, unknown, err := s.parts()
+	if err != nil {
+		return err
+	}
+	if err := s.configure(spec); err != nil {
+		return err
+	}
+	if err := s.createMaps(spec); err != nil {
+		return err
+	}
+	cache := btf.NewCache()
+	working := 0
+	for _, p := range parts {
+		err := s.start(spec, cache, p)
+		f := Feature{Name: p.feature, Types: p.types, Err: err}
+		if err == nil {
+			f.Using = "tp_btf"
+			working++
+		}
+		s.features = append(s.features, f)
+	}
+	if len(unknown) > 0 {
+		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
+	}
+	if len(parts) > 0 && working == 0 {
+		return fmt.Errorf("%s: %w", s.features[0].Name, s.features[0].Err)
+	}
+	return s.attachCalls(spec, cache)
+}
+
+// parts returns what the wanted types need, and the types that nothing makes.
+func (s *Sensor) parts() (parts []part, unknown []string, err error) {
+	calls, err := newCalls(runtime.GOARCH)
+	if err != nil {
+		return nil, nil, err
+	}
+	add := func(feature, program, name string, c *call) {
+		i := slices.IndexFunc(parts, func(p part) bool { return p.program == program })
+		if i < 0 {
+			i = len(parts)
+			parts = append(parts, part{feature: feature, program: program})
+		}
+		if !slices.Contains(parts[i].types, name) {
+			parts[i].types = append(parts[i].types, name)
+		}
+		if c != nil {
+			parts[i].calls = append(parts[i].calls, *c)
+		}
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(s.config.Types))) {
+		found := false
+		switch name {
+		case "clone", "clone3", "fork", "vfork":
+			add("fork", "process_fork", name, nil)
+			found = true
+		case "procexit":
+			add("exit", "process_exit", name, nil)
+			found = true
+		case "execve", "execveat":
+			add("exec", "process_exec", name, nil)
+		}
+		for i := range calls {
+			if calls[i].kind.String() == name {
+				add(strings.Replace(calls[i].program, "_", ".", 1), calls[i].program, name, &calls[i])
+				found = true
+			}
+		}
+		if !found && existsElsewhere(name) {
+			found = true // a call that this architecture does not have is never made
+		}
+		if !found {
+			unknown = append(unknown, name)
+		}
+	}
+	return parts, unknown, nil
+}
+
+func existsElsewhere(name string) bool {
+	_, ok := record.TypeOf(name)
+	return ok
+}
+
+func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	spec.Maps["scratch"].MaxEntries = uint32(cpus)
+	values := map[string]any{
+		"partitions": uint32(s.config.Partitions), "watermark": uint32(s.config.Watermark),
+		"with_environment": s.config.Environment,
+		"nr_fork":          numberOf("fork"), "nr_vfork": numberOf("vfork"), "nr_clone": numberOf("clone"),
+		"nr_clone3": numberOf("clone3"), "nr_execveat": numberOf("execveat"),
+	}
+	controller, id, err := cgroupController()
+	if err != nil {
+		return err
+	}
+	var name [8]byte
+	values["cgroup_controller"], values["cgroup_name_size"] = id, uint32(copy(name[:], controller))
+	values["cgroup_name"] = name
+	for name, value := range values {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// cgroupController returns the controller whose hierarchy says which container a
+// process is in, with the kernel's number of it: none, and -1, where the unified
+// hierarchy does.
+func cgroupController() (string, int32, error) {
+	data, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return "", 0, fmt.Errorf("find hierarchy of cgroups: %w", err)
+	}
+	for _, name := range []string{"memory", "pids"} {
+		if !ownHierarchy(string(data), name) {
+			continue
+		}
+		kernel, err := btf.LoadKernelSpec()
+		if err != nil {
+			return "", 0, fmt.Errorf("read the kernel's types: %w", err)
+		}
+		var ids *btf.Enum
+		if err := kernel.TypeByName("cgroup_subsys_id", &ids); err != nil {
+			return "", 0, fmt.Errorf("find controller %s: %w", name, err)
+		}
+		for _, v := range ids.Values {
+			if v.Name == name+"_cgrp_id" {
+				return name, int32(v.Value), nil
+			}
+		}
+	}
+	return "", -1, nil
+}
+
+// ownHierarchy reports whether a controller has a hierarchy besides the unified
+// one, by the lines of /proc/self/cgroup.
+func ownHierarchy(lines, controller string) bool {
+	for line := range strings.Lines(lines) {
+		if parts := strings.SplitN(line, ":", 3); len(parts) == 3 && slices.Contains(strings.Split(parts[1], ","), controller) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Sensor) createMaps(spec *ebpf.CollectionSpec) error {
+	only := spec.Copy()
+	clear(only.Programs)
+	var err error
+	if s.collection, err = ebpf.NewCollection(only); err != nil {
+		return fmt.Errorf("create maps: %w", err)
+	}
+	s.onClose = append(s.onClose, s.collection.Close)
+	s.maps = s.collection.Maps
+	for i := range 2 * s.config.Partitions {
+		size := s.config.BufferSize
+		if i >= s.config.Partitions {
+			size = s.config.LifecycleSize
+		}
+		r, err := newRing(uint32(size))
+		if err != nil {
+			return err
+		}
+		s.onClose = append(s.onClose, r.close)
+		s.rings = append(s.rings, r)
+		if err := s.maps["rings"].Put(uint32(i), r.m); err != nil {
+			return fmt.Errorf("register ring buffer: %w", err)
+		}
+	}
+	return s.SetFilters(s.config.Filters)
+}
+
+// program loads one program. Each is loaded on its own, so that the refusal of
+// one costs no other.
+func (s *Sensor) program(spec *ebpf.CollectionSpec, cache *btf.Cache, name string) (*ebpf.Program, error) {
+	one := spec.Copy()
+	for other := range one.Programs {
+		if other != name {
+			delete(one.Programs, other)
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{MapReplacements: s.maps, Cache: cache})
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", name, errors.Join(ErrNotSupported, err))
+	}
+	p := c.DetachProgram(name)
+	c.Close()
+	s.programs[name] = p
+	s.onClose = append(s.onClose, func() { p.Close() })
+	return p, nil
+}
+
+func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) error {
+	program, err := s.program(spec, cache, p.program)
+	if err != nil {
+		return err
+	}
+	if len(p.calls) == 0 {
+		return s.attach(p.program)
+	}
+	for _, c := range p.calls {
+		if err := s.maps["calls"].Put(c.number, c.spec); err != nil {
+			return fmt.Errorf("describe call %s: %w", c.kind, err)
+		}
+		if err := s.maps["programs"].Put(c.number, program); err != nil {
+			return fmt.Errorf("register call %s: %w", c.kind, err)
+		}
+	}
+	return nil
+}
+
+// attachCalls starts the dispatcher if a call leads anywhere.
+func (s *Sensor) attachCalls(spec *ebpf.CollectionSpec, cache *btf.Cache) error {
+	wanted := false
+	for name := range s.programs {
+		wanted = wanted || strings.HasPrefix(name, "call_")
+	}
+	if !wanted {
+		return nil
+	}
+	if _, err := s.program(spec, cache, dispatcher); err != nil {
+		return err
+	}
+	return s.attach(dispatcher)
+}
