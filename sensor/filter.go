@@ -77,6 +77,8 @@ func (s *Sensor) SetFilters(f Filters) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	s.filters.Lock()
+	defer s.filters.Unlock()
 	if err := s.variables(map[string]any{"open_reads": uint32(AllReads), "connect_families": uint64(math.MaxUint64)}); err != nil {
 		return err
 	}
@@ -179,10 +181,14 @@ func replace[K comparable](m *ebpf.Map, texts []string, key func(string) K) erro
 	var old []K
 	var k K
 	var v uint8
-	for it := m.Iterate(); it.Next(&k, &v); {
+	it := m.Iterate()
+	for it.Next(&k, &v) {
 		if !want[k] {
 			old = append(old, k)
 		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list entries: %w", err)
 	}
 	for _, k := range old {
 		if err := m.Delete(k); err != nil {

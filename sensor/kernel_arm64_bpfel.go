@@ -45,9 +45,22 @@ type kernelFirst struct {
 	Words [2]uint64
 }
 
+type kernelGuard struct {
+	_       structs.HostLayout
+	Cgroup  uint64
+	Type    uint32
+	Padding uint32
+}
+
 type kernelName struct {
 	_     structs.HostLayout
 	Words [8]uint64
+}
+
+type kernelOrder struct {
+	_        structs.HostLayout
+	ExeFlags uint32
+	Action   uint32
 }
 
 type kernelPrefix struct {
@@ -57,11 +70,13 @@ type kernelPrefix struct {
 }
 
 type kernelScratch struct {
-	_      structs.HostLayout
-	Size   uint32
-	Cut    uint32
-	Args   [8]uint64
-	Header struct {
+	_        structs.HostLayout
+	Size     uint32
+	ExeFlags uint32
+	Cut      uint32
+	Padding  uint32
+	Args     [8]uint64
+	Header   struct {
 		_           structs.HostLayout
 		Size        uint32
 		Type        uint16
@@ -106,6 +121,7 @@ type kernelScratch struct {
 const (
 	kernelMapCalls            = "calls"
 	kernelMapCounters         = "counters"
+	kernelMapGuards           = "guards"
 	kernelMapPrograms         = "programs"
 	kernelMapRings            = "rings"
 	kernelMapScratch          = "scratch"
@@ -137,10 +153,12 @@ const (
 	kernelVarNrFork           = "nr_fork"
 	kernelVarNrVfork          = "nr_vfork"
 	kernelVarOpenReads        = "open_reads"
+	kernelVarOwnProcess       = "own_process"
 	kernelVarPartitions       = "partitions"
 	kernelVarUnused           = "unused"
 	kernelVarWatchAnyFirst    = "watch_any_first"
 	kernelVarWatermark        = "watermark"
+	kernelVarWithEnforcement  = "with_enforcement"
 	kernelVarWithEnvironment  = "with_environment"
 )
 
@@ -206,6 +224,7 @@ type kernelProgramSpecs struct {
 type kernelMapSpecs struct {
 	Calls           *ebpf.MapSpec `ebpf:"calls"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	Guards          *ebpf.MapSpec `ebpf:"guards"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Rings           *ebpf.MapSpec `ebpf:"rings"`
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
@@ -231,10 +250,12 @@ type kernelVariableSpecs struct {
 	NrFork           *ebpf.VariableSpec `ebpf:"nr_fork"`
 	NrVfork          *ebpf.VariableSpec `ebpf:"nr_vfork"`
 	OpenReads        *ebpf.VariableSpec `ebpf:"open_reads"`
+	OwnProcess       *ebpf.VariableSpec `ebpf:"own_process"`
 	Partitions       *ebpf.VariableSpec `ebpf:"partitions"`
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
+	WithEnforcement  *ebpf.VariableSpec `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.VariableSpec `ebpf:"with_environment"`
 }
 
@@ -260,6 +281,7 @@ func (o *kernelObjects) Close() error {
 type kernelMaps struct {
 	Calls           *ebpf.Map `ebpf:"calls"`
 	Counters        *ebpf.Map `ebpf:"counters"`
+	Guards          *ebpf.Map `ebpf:"guards"`
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Rings           *ebpf.Map `ebpf:"rings"`
 	Scratch         *ebpf.Map `ebpf:"scratch"`
@@ -272,6 +294,7 @@ func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Calls,
 		m.Counters,
+		m.Guards,
 		m.Programs,
 		m.Rings,
 		m.Scratch,
@@ -298,10 +321,12 @@ type kernelVariables struct {
 	NrFork           *ebpf.Variable `ebpf:"nr_fork"`
 	NrVfork          *ebpf.Variable `ebpf:"nr_vfork"`
 	OpenReads        *ebpf.Variable `ebpf:"open_reads"`
+	OwnProcess       *ebpf.Variable `ebpf:"own_process"`
 	Partitions       *ebpf.Variable `ebpf:"partitions"`
 	Unused           *ebpf.Variable `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`
+	WithEnforcement  *ebpf.Variable `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.Variable `ebpf:"with_environment"`
 }
 

@@ -50,6 +50,7 @@ type Config struct {
 	Watermark     int           // bytes that wait in a buffer before the reader is woken: by default an eighth of it
 	Flush         time.Duration // how long less than that waits: by default 100 ms
 	Environment   bool          // execs have the environment, which may hold secrets
+	Enforce       bool          // programs may kill, as [Sensor.SetGuards] says; without it they hold no code for that
 }
 
 const (
@@ -100,6 +101,8 @@ type Sensor struct {
 	features   []Feature
 	onClose    []func()
 
+	filters   sync.Mutex // held while they are replaced
+	guards    sync.Mutex
 	seen      [len(kernelCounters{}.Made)]atomic.Uint64
 	malformed atomic.Uint64
 }
@@ -159,6 +162,10 @@ func (s *Sensor) Run(ctx context.Context, handle func(partition int, r *record.R
 	return <-errs
 }
 
+// mostAtOnce is how many records are read before the end of the context is looked
+// for again.
+const mostAtOnce = 10_000
+
 func (s *Sensor) read(ctx context.Context, partition int, handle func(int, *record.Record)) error {
 	calls, processes := s.rings[partition], s.rings[s.config.Partitions+partition]
 	wait, err := newWaiter(calls.m.FD(), processes.m.FD())
@@ -168,16 +175,20 @@ func (s *Sensor) read(ctx context.Context, partition int, handle func(int, *reco
 	defer wait.close()
 	var r record.Record
 	for ctx.Err() == nil {
-		if err := wait.wait(s.config.Flush); err != nil {
-			return err
-		}
-		for n := 0; ; n++ {
+		n := 0
+		for ; n < mostAtOnce; n++ {
 			from, sample := oldest(processes, calls)
-			if sample == nil || n == 10_000 && ctx.Err() != nil {
+			if sample == nil {
 				break
 			}
 			s.handle(&r, sample, partition, handle)
 			from.next(uint64(len(sample)))
+		}
+		if n == mostAtOnce {
+			continue
+		}
+		if err := wait.wait(s.config.Flush); err != nil {
+			return err
 		}
 	}
 	return nil

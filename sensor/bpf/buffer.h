@@ -35,6 +35,7 @@ enum { HAS_RESULT = 1, TRUNCATED = 1, VALUE_HEAD = 4 };
 // Tags of extras, as in package record.
 enum tag {
 	tag_path = 64, tag_base, tag_second_base, tag_fd, tag_stdin, tag_stdout, tag_stderr, tag_file_state, tag_device, tag_address,
+	tag_enforced,
 };
 
 // RECORD_LIMIT is where the last value may begin; after it there is room for one
@@ -44,7 +45,9 @@ enum tag {
 
 struct scratch {
 	__u32 size; // bytes of the record so far
+	__u32 exe_flags; // of an exec, for guards
 	__u32 cut;  // values that were cut or left out
+	__u32 padding;
 	__u64 args[8];
 	struct header header;
 	char rest[RECORD_LIMIT + 2 * VALUE_MAX];
@@ -245,7 +248,7 @@ static __always_inline struct scratch *start(struct task_struct *task, __u16 typ
 	const struct cred *cred = task->cred;
 	struct nsproxy *namespaces = task->nsproxy;
 
-	s->size = s->cut = 0;
+	s->size = s->cut = s->exe_flags = 0;
 	h->type = type;
 	h->version = 1;
 	h->flags = 0;
@@ -280,6 +283,53 @@ static __always_inline bool is_lifecycle(__u16 type)
 	return type >= event_execve && type <= event_procexit;
 }
 
+// What the loader gives if programs may kill.
+const volatile bool with_enforcement = false;
+const volatile __u32 own_process = 0; // the reader, which is never killed
+
+enum { WOULD_KILL = 1, KILL = 2, SIGKILL = 9 };
+
+struct guard {
+	__u64 cgroup;
+	__u32 type;
+	__u32 padding;
+};
+
+struct order {
+	__u32 exe_flags; // of an exec: any of these; 0 for every one
+	__u32 action;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct guard);
+	__type(value, struct order);
+} guards SEC(".maps");
+
+// enforce kills the process that made a call which a guard of its cgroup is
+// about, before it runs any further.
+static __always_inline void enforce(struct scratch *s)
+{
+	struct header *h = &s->header;
+	if (!with_enforcement || h->result < 0 || h->tgid == own_process || h->tgid == 1)
+		return;
+	if (h->type >= event_clone && h->type <= event_procexit)
+		return;
+	struct guard g = {.cgroup = h->cgroup, .type = h->type};
+	struct order *o = bpf_map_lookup_elem(&guards, &g);
+	if (!o || (o->exe_flags && !(o->exe_flags & s->exe_flags)))
+		return;
+	long outcome = o->action;
+	if (outcome == KILL) {
+		long failure = bpf_send_signal(SIGKILL);
+		if (failure)
+			outcome = failure;
+	}
+	put_int(s, tag_enforced, outcome);
+}
+
 // submit hands a record to the ring buffer of its process, or counts it as
 // dropped.
 static __always_inline int submit(struct scratch *s)
@@ -288,6 +338,7 @@ static __always_inline int submit(struct scratch *s)
 	struct counters *c = count();
 	if (!c)
 		return 0;
+	enforce(s);
 	__u32 buffer = (h->tgid * 2654435761U >> 16) & (partitions - 1);
 	if (is_lifecycle(h->type))
 		buffer += partitions;

@@ -184,7 +184,8 @@ static __always_inline void put_capabilities(struct scratch *s, struct task_stru
 static __always_inline void put_executable(struct scratch *s, struct task_struct *task, struct file *f)
 {
 	struct inode *inode = BPF_CORE_READ(f, f_inode);
-	put_int(s, exec_flags, executable_flags(task, f, inode));
+	s->exe_flags = executable_flags(task, f, inode);
+	put_int(s, exec_flags, s->exe_flags);
 	put_int(s, exec_ino, BPF_CORE_READ(inode, i_ino));
 	put_int(s, tag_device, device(inode));
 	put_times(s, inode);

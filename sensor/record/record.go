@@ -119,16 +119,23 @@ const (
 	FileState                  // Int: [Created], [Upper], [Lower] of what was opened
 	Device                     // Int: of the executable
 	Address                    // SockAddr: the destination or source that the caller named
+	Enforced                   // Int: what a guard did: [WouldKill], [Killed], or the error (-errno) that kept it from that
 	endOfTags
 )
 
-var extraKinds = [endOfTags - Path]Kind{Text, Text, Text, Descriptor, Descriptor, Descriptor, Descriptor, Int, Int, SockAddr}
+var extraKinds = [endOfTags - Path]Kind{Text, Text, Text, Descriptor, Descriptor, Descriptor, Descriptor, Int, Int, SockAddr, Int}
 
 // Bits of [FileState].
 const (
 	Created = 1 << iota // by this call
 	Upper               // in the upper layer of an overlay
 	Lower               // in a lower layer
+)
+
+// Values of [Enforced].
+const (
+	WouldKill = 1 // in a dry run
+	Killed    = 2
 )
 
 // Bits of the parameter flags of an exec.

@@ -1,0 +1,100 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/kubeguardian/kubeguardian/sensor/record"
+)
+
+// An Action is what becomes of a process that does what a guard is about.
+type Action uint32
+
+const (
+	DryRun Action = record.WouldKill // the record says that it would have been killed
+	Kill   Action = record.Killed    // it is killed before it runs any further
+)
+
+// A Guard kills processes from within the kernel. The call that it is about has
+// happened by then, and its record says what was done ([record.Enforced]); of an
+// exec, no instruction of the new program has run.
+type Guard struct {
+	Cgroup      uint64 // as in the header of records; not those below it
+	Type        string // of events, one of those that the sensor was loaded for; only calls that succeed count
+	Executables uint32 // of execve and execveat: bits such as record.ExeUpper, any of which is enough; 0 for every program
+	Action      Action
+}
+
+// maxGuards is how many guards there can be.
+const maxGuards = 65536
+
+type guardOrder struct{ Executables, Action uint32 }
+
+// SetGuards replaces the guards, of which there are none at first. It needs
+// [Config.Enforce]. The first process of the node and the sensor's own are never
+// killed, and no guard can be about a root cgroup. After an error there are no
+// guards.
+func (s *Sensor) SetGuards(guards []Guard) error {
+	want := map[kernelGuard]guardOrder{}
+	for _, g := range guards {
+		key, err := s.guard(g)
+		if err != nil {
+			return errors.Join(fmt.Errorf("set guards: %w", err), s.setGuards(nil))
+		}
+		want[key] = guardOrder{g.Executables, uint32(g.Action)}
+	}
+	if err := s.setGuards(want); err != nil {
+		return errors.Join(fmt.Errorf("set guards: %w", err), s.setGuards(nil))
+	}
+	return nil
+}
+
+func (s *Sensor) guard(g Guard) (kernelGuard, error) {
+	t, ok := record.TypeOf(g.Type)
+	switch {
+	case !s.config.Enforce:
+		return kernelGuard{}, errors.New("the sensor was loaded without enforcement")
+	case !ok || !slices.Contains(s.config.Types, g.Type) || s.Missing()[g.Type] != nil:
+		return kernelGuard{}, fmt.Errorf("events of type %q are not covered", g.Type)
+	case slices.Contains([]string{"clone", "clone3", "fork", "vfork", "procexit"}, g.Type):
+		return kernelGuard{}, fmt.Errorf("no guard can be about %s", g.Type)
+	case g.Cgroup <= 1:
+		return kernelGuard{}, fmt.Errorf("cgroup %d is a root, which holds the node's own processes", g.Cgroup)
+	case g.Action != DryRun && g.Action != Kill:
+		return kernelGuard{}, fmt.Errorf("action %d does not exist", g.Action)
+	}
+	return kernelGuard{Cgroup: g.Cgroup, Type: uint32(t)}, nil
+}
+
+func (s *Sensor) setGuards(want map[kernelGuard]guardOrder) error {
+	s.guards.Lock()
+	defer s.guards.Unlock()
+	if len(want) > maxGuards {
+		return fmt.Errorf("%d guards, at most %d", len(want), maxGuards)
+	}
+	m := s.maps["guards"]
+	var key kernelGuard
+	var value guardOrder
+	var old []kernelGuard
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		if _, ok := want[key]; !ok {
+			old = append(old, key)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return fmt.Errorf("list guards: %w", err)
+	}
+	for _, key := range old {
+		if err := m.Delete(key); err != nil {
+			return fmt.Errorf("remove a guard: %w", err)
+		}
+	}
+	for key, order := range want {
+		if err := m.Put(key, order); err != nil {
+			return fmt.Errorf("add a guard: %w", err)
+		}
+	}
+	return nil
+}
