@@ -75,8 +75,9 @@ func baseOf(name string, list bool) (base string, ok bool) {
 	return base, err == nil && ref.Text == name
 }
 
-// An actor is who made a request.
-type actor struct{ user, impersonated string }
+// An actor is who made a request; for a controller, that does what others have
+// written, also who that is, if the output of the rule says so.
+type actor struct{ user, impersonated, behind string }
 
 // String names the actor.
 func (a actor) String() string {
@@ -85,8 +86,17 @@ func (a actor) String() string {
 		return "nobody known"
 	case a.impersonated != "":
 		return a.user + " as " + a.impersonated
+	case a.behind != "":
+		return a.user + " for " + a.behind
 	}
 	return a.user
+}
+
+// isController reports whether a user does what others have written into objects.
+func isController(user string) bool {
+	name, own := strings.CutPrefix(user, "system:serviceaccount:kube-system:")
+	return own && (strings.HasSuffix(name, "-controller") || strings.HasSuffix(name, "-collector")) ||
+		user == "system:kube-controller-manager" || user == "system:kube-scheduler" || user == "system:apiserver"
 }
 
 // refused says why nothing of an actor is silenced; it is empty if it may be.
@@ -94,6 +104,8 @@ func (a actor) refused() string {
 	switch {
 	case a.user == "" || a.user == "system:anonymous" || a.impersonated == "system:anonymous":
 		return "anybody may be that"
+	case isController(a.user) && a.behind == "":
+		return "it does what others have written, and whose doing this is is not said (kg.owner.writer)"
 	}
 	return ""
 }
@@ -102,6 +114,9 @@ func newSample(a *alert.Alert) *sample {
 	s := &sample{Alert: a, values: map[string]Field{}}
 	s.actor.user, _ = a.OutputFields["ka.user.name"].(string)
 	s.actor.impersonated, _ = a.OutputFields["ka.impuser.name"].(string)
+	if isController(s.actor.user) {
+		s.actor.behind, _ = a.OutputFields["kg.owner.writer"].(string)
+	}
 	for name, v := range a.OutputFields {
 		f := Field{Name: name}
 		switch v := v.(type) {

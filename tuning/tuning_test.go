@@ -178,6 +178,22 @@ func TestActors(t *testing.T) {
 	}
 }
 
+// TestControllers: a controller is as many actors as it acts for.
+func TestControllers(t *testing.T) {
+	controller := "system:serviceaccount:kube-system:replicaset-controller"
+	made := func(n int, first int, writer any) []alert.Alert {
+		alerts := raise(n+first, "Pod made", fields{"ka.user.name": controller, "ka.verb": "create", "kg.owner.writer": writer})
+		return alerts[first:]
+	}
+	p := propose(t, options(), made(20, 0, "alice"), made(20, 20, "bob"), made(20, 40, nil))
+	if x := p[0].Exceptions; len(x) != 2 || p[0].Silenced != 40 || !strings.Contains(conditions(x[0]), "kg.owner.writer=") || len(x[0].Actors) != 1 {
+		t.Errorf("%+v", p)
+	}
+	if left := p[0].Left; len(left) != 1 || left[0].Alerts != 20 || !strings.Contains(left[0].Reason, "what others have written") {
+		t.Errorf("left %+v", left)
+	}
+}
+
 // TestRepeats counts what the server has counted.
 func TestRepeats(t *testing.T) {
 	alerts := secrets(1, "velero", nil)

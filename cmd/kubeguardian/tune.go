@@ -37,8 +37,8 @@ that the events raise.
                     rules with and without the exceptions
   --match first|all alerts of an event, as in replay (default first)
   --min N           how many alerts an exception silences at least (default 10)
-  --across-actors   also exceptions that silence alerts of several users, or of
-                    those that anybody may be
+  --across-actors   also exceptions that silence alerts of several users, of
+                    those that anybody may be, or of controllers
   --output FILE     write the exceptions to a file
   --all             list all alerts that an exception silences, not only three
 
