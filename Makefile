@@ -17,7 +17,7 @@ FAST = $(shell go list ./... | grep -v /test/e2e)
 
 # Run data through much code in one thread each: the race detector takes long
 # there and has nothing to see.
-DATA := %/cmd/kubeguardian %/content %/fix %/test
+DATA := %/cmd/kubeguardian %/content %/fix %/test %/test/charts
 
 # Share state between goroutines, and link neither Helm, Kustomize, gitleaks nor
 # SQLite, which take minutes under the race detector: the webhook's handlers and
@@ -86,9 +86,10 @@ lab-down: build
 	bin/lab down $(if $(LAB_DIR),--dir $(LAB_DIR))
 
 # As root: each part of the database is taken away while people write; and who has
-# no business there tries to get in.
+# no business there tries to get in. The recipe of its image is followed, too.
 failover: postgres
-	cd examples/internship-matcher && go test -v -tags failover -run 'TestFailover|TestCluster' ./test
+	@command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
+	cd examples/internship-matcher && go test -v -timeout 20m -tags failover -run 'TestFailover|TestCluster|TestContainerfile' ./test
 
 images:
 	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)
