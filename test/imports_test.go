@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"rule/match":     {"event", "rule/condition", "rule/plain"},
 
 	"enrichment": {"event", "alert"},
+	"correlate":  {"event", "alert", "finding"},
 
 	"helm":          {},
 	"inventory":     {"finding", "helm", "policy/normal"},
