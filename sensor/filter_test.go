@@ -58,6 +58,16 @@ func TestOpenFilter(t *testing.T) {
 		{dir + "/watchedness", false},
 		{"other/id_rsa.pub", false},
 		{long + "other/plain", true}, // in doubt
+		{"/etc/" + strings.Repeat("n", 120), false},
+		{"/etc/" + strings.Repeat("n", 130), true}, // too long to be judged
+		{"/" + strings.Repeat("long/", 20) + "id_rsa", true},
+		{"/" + strings.Repeat("long/", 20) + "id_rsb", false},
+		{"/etc/.hidden", false},
+		{".x/.y./.../plain", true}, // in doubt, as "..." begins like ".."
+		{".x/.y./z../plain", false},
+		{"/etc/.", true},
+		{"/etc/..", true},
+		{"./" + "other/plain", true},
 		{"/proc/../etc/hostname", true},
 	} {
 		if f, err := os.Open(c.path); err == nil {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -80,6 +81,8 @@ func TestProcess(t *testing.T) {
 // TestHeader holds the header against what /proc says.
 func TestHeader(t *testing.T) {
 	l := start(t, Config{Types: []string{"chdir"}}, mine)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := syscall.Chdir("."); err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +117,9 @@ func TestHeader(t *testing.T) {
 			t.Errorf("namespace %s %d, want %s", ns, got, want)
 		}
 	}
-	if comm, _ := os.ReadFile("/proc/self/comm"); string(r.Name()) != strings.TrimSpace(string(comm)) && !strings.HasPrefix(string(comm), string(r.Name())) {
-		t.Errorf("name %q, want %q", r.Name(), comm)
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/comm", r.TID))
+	if err != nil || string(r.Name()) != strings.TrimSpace(string(comm)) {
+		t.Errorf("name %q, want %q (%v)", r.Name(), comm, err)
 	}
 }
 

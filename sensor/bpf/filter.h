@@ -17,6 +17,7 @@ volatile __u64 connect_families = -1; // bit n: connects to AF n are wanted
 #define FIRST_MAX 16
 #define NAME_MAX 64
 #define PREFIX_MAX 128
+#define GIVEN_MAX 128 // of a path as it was given; longer ones pass
 
 struct first {
 	__u64 words[FIRST_MAX / 8];
@@ -100,8 +101,9 @@ static __always_inline bool is_first_watched(__u64 a, __u64 b)
 
 // first_watched says whether the first component of an entry's path is watched:
 // DROP if not, CHECK_PREFIXES if so, PASS in doubt.
-static __noinline int first_watched(void *d, void *mnt)
+__noinline int first_watched(__u64 entry, __u64 mnt_address)
 {
+	void *d = (void *)entry, *mnt = (void *)mnt_address;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = task->fs;
 	void *root = fs->root.dentry, *root_mnt = fs->root.mnt, *below = 0, *parent;
@@ -151,30 +153,35 @@ static __always_inline __u32 last_of(__u64 marks)
 	return marks >> 8 ? n + 1 : n;
 }
 
-// is_plain reports whether a text holds no "//", "/./" or "/../", so that it is
-// its own shortest form, and notes the last word that holds a slash. The text is
-// whole, or follows a slash if relative is set.
-static __always_inline bool is_plain(struct scratch *s, const __u64 *words, bool relative)
+// plain_length returns the length of a text that holds no "//", "/./" or "/../",
+// so that it is its own shortest form; 0 if it does, is empty or too long. It notes
+// the last word that holds a slash. The text is whole, or follows a slash if
+// relative is set; after its NUL anything may come.
+__noinline int plain_length(struct scratch *s, int relative)
 {
+	if (!s)
+		return 0;
+	const __u64 *words = (void *)s->path;
 	__u64 slash_before = relative ? 0x80 : 0, dot_before = 0;
 	s->last_slashes = 0;
-	for (int i = 0; i < NAME_MAX / 8; i++) {
+	for (int i = 0; i < GIVEN_MAX / 8; i++) {
 		__u64 w = words[i];
-		__u64 slash = bytes_of(w, '/'), dot = bytes_of(w, '.'), end = bytes_of(w, 0);
+		__u64 end = bytes_of(w, 0), before_end = (end & -end) - 1;
+		__u64 slash = bytes_of(w, '/') & before_end, dot = bytes_of(w, '.') & before_end;
 		__u64 after_slash = slash << 8 | slash_before;
 		__u64 after_dot = (dot & after_slash) << 8 | dot_before;
 		if ((after_slash & slash) | (after_dot & (slash | dot | end)))
-			return false;
+			return 0;
 		if (slash) {
 			s->last_slashes = slash;
 			s->last_word = i;
 		}
 		if (end)
-			return true;
+			return i * 8 + last_of(end & -end);
 		slash_before = slash >> 56;
 		dot_before = (dot & after_slash) >> 56;
 	}
-	return false;
+	return 0;
 }
 
 // last_component returns where the last component of a plain text begins.
@@ -206,19 +213,18 @@ __noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd
 	__u64 *words = (void *)s->path;
 	enum verdict verdict = DROP;
 
-	for (int i = 0; i < NAME_MAX / 8; i++)
-		words[i] = 0;
-	long n = bpf_probe_read_user_str(s->path, NAME_MAX, (void *)name);
-	if (n <= 1 || n >= NAME_MAX)
+	// A text at the end of a page cannot be read with what follows it.
+	if (bpf_probe_read_user(s->path, GIVEN_MAX, (void *)name) && bpf_probe_read_user_str(s->path, GIVEN_MAX, (void *)name) <= 0)
 		return PASS;
 	bool relative = s->path[0] != '/';
 	if (f)
 		d = READ(struct file, f, f_path.dentry);
-	if (!is_plain(s, words, relative))
+	__u32 n = plain_length(s, relative);
+	if (!n)
 		return PASS;
 	if (name_lengths) {
 		__u32 last = last_component(s);
-		if (is_name_watched(&s->path[last & (NAME_MAX - 1)], n - 1 - last))
+		if (is_name_watched(&s->path[last & (GIVEN_MAX - 1)], n - last))
 			return PASS;
 		if (d && is_name_watched(READ(struct dentry, d, d_name.name), READ(struct dentry, d, d_name.len)))
 			return PASS;
@@ -226,7 +232,7 @@ __noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd
 	if (watch_any_first)
 		return CHECK_PREFIXES;
 	if (f) {
-		verdict = first_watched(d, READ(struct file, f, f_path.mnt));
+		verdict = first_watched(untyped(s, d), untyped(s, READ(struct file, f, f_path.mnt)));
 		if (verdict != DROP)
 			return verdict;
 	}
@@ -235,11 +241,11 @@ __noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = task->fs;
 	if (dirfd == AT_FDCWD)
-		return first_watched(fs->pwd.dentry, fs->pwd.mnt);
+		return first_watched(untyped(s, fs->pwd.dentry), untyped(s, fs->pwd.mnt));
 	struct file *base = file_of(task, dirfd);
 	if (!base)
 		return PASS;
-	return first_watched(READ(struct file, base, f_path.dentry), READ(struct file, base, f_path.mnt));
+	return first_watched(untyped(s, READ(struct file, base, f_path.dentry)), untyped(s, READ(struct file, base, f_path.mnt)));
 }
 
 // is_prefix_watched looks for a watched prefix of n bytes of a path.

@@ -91,15 +91,23 @@ __noinline int put_path(struct scratch *s, __u32 tag, __u64 entry, __u64 mnt_add
 	return 0;
 }
 
+// untyped returns a pointer as the number that functions take which are checked
+// once: what was in memory has no type any more.
+static __always_inline __u64 untyped(struct scratch *s, void *pointer)
+{
+	*(void *volatile *)&s->args[7] = pointer;
+	return *(volatile __u64 *)&s->args[7];
+}
+
 static __always_inline void put_file_path(struct scratch *s, __u32 tag, struct file *f)
 {
-	put_path(s, tag, (__u64)BPF_CORE_READ(f, f_path.dentry), (__u64)BPF_CORE_READ(f, f_path.mnt));
+	put_path(s, tag, untyped(s, READ(struct file, f, f_path.dentry)), untyped(s, READ(struct file, f, f_path.mnt)));
 }
 
 static __always_inline void put_cwd(struct scratch *s, __u32 tag, struct task_struct *task)
 {
 	struct fs_struct *fs = task->fs;
-	put_path(s, tag, (__u64)BPF_CORE_READ(fs, pwd.dentry), (__u64)BPF_CORE_READ(fs, pwd.mnt));
+	put_path(s, tag, untyped(s, fs->pwd.dentry), untyped(s, fs->pwd.mnt));
 }
 
 static __always_inline struct file *file_of(struct task_struct *task, __s32 fd)
