@@ -137,6 +137,10 @@ const (
 	kernelProgCallOpen        = "call_open"
 	kernelProgCallPrctl       = "call_prctl"
 	kernelProgCallTransfer    = "call_transfer"
+	kernelProgEgressConnect4  = "egress_connect4"
+	kernelProgEgressConnect6  = "egress_connect6"
+	kernelProgEgressSendmsg4  = "egress_sendmsg4"
+	kernelProgEgressSendmsg6  = "egress_sendmsg6"
 	kernelProgProcessExec     = "process_exec"
 	kernelProgProcessExit     = "process_exit"
 	kernelProgProcessFork     = "process_fork"
@@ -204,18 +208,22 @@ type kernelSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type kernelProgramSpecs struct {
-	CallAccept   *ebpf.ProgramSpec `ebpf:"call_accept"`
-	CallAny      *ebpf.ProgramSpec `ebpf:"call_any"`
-	CallBind     *ebpf.ProgramSpec `ebpf:"call_bind"`
-	CallCapset   *ebpf.ProgramSpec `ebpf:"call_capset"`
-	CallConnect  *ebpf.ProgramSpec `ebpf:"call_connect"`
-	CallExit     *ebpf.ProgramSpec `ebpf:"call_exit"`
-	CallOpen     *ebpf.ProgramSpec `ebpf:"call_open"`
-	CallPrctl    *ebpf.ProgramSpec `ebpf:"call_prctl"`
-	CallTransfer *ebpf.ProgramSpec `ebpf:"call_transfer"`
-	ProcessExec  *ebpf.ProgramSpec `ebpf:"process_exec"`
-	ProcessExit  *ebpf.ProgramSpec `ebpf:"process_exit"`
-	ProcessFork  *ebpf.ProgramSpec `ebpf:"process_fork"`
+	CallAccept     *ebpf.ProgramSpec `ebpf:"call_accept"`
+	CallAny        *ebpf.ProgramSpec `ebpf:"call_any"`
+	CallBind       *ebpf.ProgramSpec `ebpf:"call_bind"`
+	CallCapset     *ebpf.ProgramSpec `ebpf:"call_capset"`
+	CallConnect    *ebpf.ProgramSpec `ebpf:"call_connect"`
+	CallExit       *ebpf.ProgramSpec `ebpf:"call_exit"`
+	CallOpen       *ebpf.ProgramSpec `ebpf:"call_open"`
+	CallPrctl      *ebpf.ProgramSpec `ebpf:"call_prctl"`
+	CallTransfer   *ebpf.ProgramSpec `ebpf:"call_transfer"`
+	EgressConnect4 *ebpf.ProgramSpec `ebpf:"egress_connect4"`
+	EgressConnect6 *ebpf.ProgramSpec `ebpf:"egress_connect6"`
+	EgressSendmsg4 *ebpf.ProgramSpec `ebpf:"egress_sendmsg4"`
+	EgressSendmsg6 *ebpf.ProgramSpec `ebpf:"egress_sendmsg6"`
+	ProcessExec    *ebpf.ProgramSpec `ebpf:"process_exec"`
+	ProcessExit    *ebpf.ProgramSpec `ebpf:"process_exit"`
+	ProcessFork    *ebpf.ProgramSpec `ebpf:"process_fork"`
 }
 
 // kernelMapSpecs contains maps before they are loaded into the kernel.
@@ -334,18 +342,22 @@ type kernelVariables struct {
 //
 // It can be passed to loadKernelObjects or ebpf.CollectionSpec.LoadAndAssign.
 type kernelPrograms struct {
-	CallAccept   *ebpf.Program `ebpf:"call_accept"`
-	CallAny      *ebpf.Program `ebpf:"call_any"`
-	CallBind     *ebpf.Program `ebpf:"call_bind"`
-	CallCapset   *ebpf.Program `ebpf:"call_capset"`
-	CallConnect  *ebpf.Program `ebpf:"call_connect"`
-	CallExit     *ebpf.Program `ebpf:"call_exit"`
-	CallOpen     *ebpf.Program `ebpf:"call_open"`
-	CallPrctl    *ebpf.Program `ebpf:"call_prctl"`
-	CallTransfer *ebpf.Program `ebpf:"call_transfer"`
-	ProcessExec  *ebpf.Program `ebpf:"process_exec"`
-	ProcessExit  *ebpf.Program `ebpf:"process_exit"`
-	ProcessFork  *ebpf.Program `ebpf:"process_fork"`
+	CallAccept     *ebpf.Program `ebpf:"call_accept"`
+	CallAny        *ebpf.Program `ebpf:"call_any"`
+	CallBind       *ebpf.Program `ebpf:"call_bind"`
+	CallCapset     *ebpf.Program `ebpf:"call_capset"`
+	CallConnect    *ebpf.Program `ebpf:"call_connect"`
+	CallExit       *ebpf.Program `ebpf:"call_exit"`
+	CallOpen       *ebpf.Program `ebpf:"call_open"`
+	CallPrctl      *ebpf.Program `ebpf:"call_prctl"`
+	CallTransfer   *ebpf.Program `ebpf:"call_transfer"`
+	EgressConnect4 *ebpf.Program `ebpf:"egress_connect4"`
+	EgressConnect6 *ebpf.Program `ebpf:"egress_connect6"`
+	EgressSendmsg4 *ebpf.Program `ebpf:"egress_sendmsg4"`
+	EgressSendmsg6 *ebpf.Program `ebpf:"egress_sendmsg6"`
+	ProcessExec    *ebpf.Program `ebpf:"process_exec"`
+	ProcessExit    *ebpf.Program `ebpf:"process_exit"`
+	ProcessFork    *ebpf.Program `ebpf:"process_fork"`
 }
 
 func (p *kernelPrograms) Close() error {
@@ -359,6 +371,10 @@ func (p *kernelPrograms) Close() error {
 		p.CallOpen,
 		p.CallPrctl,
 		p.CallTransfer,
+		p.EgressConnect4,
+		p.EgressConnect6,
+		p.EgressSendmsg4,
+		p.EgressSendmsg6,
 		p.ProcessExec,
 		p.ProcessExit,
 		p.ProcessFork,

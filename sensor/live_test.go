@@ -21,8 +21,8 @@ type live struct {
 	kept []*record.Record
 }
 
-// start loads a sensor, or skips the test where that is not allowed.
-func start(t *testing.T, config Config, keep func(*record.Record) bool) *live {
+// load loads a sensor, or skips the test where that is not allowed.
+func load(t *testing.T, config Config) *Sensor {
 	t.Helper()
 	s, err := New(config)
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrNotSupported) {
@@ -34,6 +34,13 @@ func start(t *testing.T, config Config, keep func(*record.Record) bool) *live {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// start loads a sensor and reads what a test keeps.
+func start(t *testing.T, config Config, keep func(*record.Record) bool) *live {
+	t.Helper()
+	s := load(t, config)
 	l := &live{Sensor: s, t: t}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
@@ -78,9 +85,7 @@ func (l *live) wait(what string, want func(*record.Record) bool) *record.Record 
 	return nil
 }
 
-// all returns what was kept once a mark has come through every partition's
-// buffer that the caller can have written to: after it, nothing of before is on
-// its way.
+// all returns what was kept so far.
 func (l *live) all() []*record.Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -79,6 +79,9 @@ func (s *Sensor) load() error {
 		}
 		s.features = append(s.features, f)
 	}
+	if s.config.Enforce {
+		s.loadEgress(spec, cache)
+	}
 	if len(unknown) > 0 {
 		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
 	}

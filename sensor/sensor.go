@@ -50,7 +50,7 @@ type Config struct {
 	Watermark     int           // bytes that wait in a buffer before the reader is woken: by default an eighth of it
 	Flush         time.Duration // how long less than that waits: by default 100 ms
 	Environment   bool          // execs have the environment, which may hold secrets
-	Enforce       bool          // programs may kill, as [Sensor.SetGuards] says; without it they hold no code for that
+	Enforce       bool          // programs may kill and block, as [Sensor.SetGuards] and [Sensor.BlockEgress] say; without it they hold no code for that
 }
 
 const (
@@ -103,6 +103,7 @@ type Sensor struct {
 
 	filters   sync.Mutex // held while they are replaced
 	guards    sync.Mutex
+	egress    sync.Mutex // guards onClose once the sensor runs
 	seen      [len(kernelCounters{}.Made)]atomic.Uint64
 	malformed atomic.Uint64
 }
@@ -125,6 +126,8 @@ func New(config Config) (*Sensor, error) {
 
 // Close detaches the programs and frees the buffers.
 func (s *Sensor) Close() {
+	s.egress.Lock()
+	defer s.egress.Unlock()
 	for _, undo := range slices.Backward(s.onClose) {
 		undo()
 	}

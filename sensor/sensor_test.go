@@ -233,3 +233,29 @@ func TestOwnHierarchy(t *testing.T) {
 		t.Error("the unified hierarchy is taken for one of its own")
 	}
 }
+
+// TestCloseLeavesNothing holds that no descriptor, and so no program, map or
+// link, outlives a sensor.
+func TestCloseLeavesNothing(t *testing.T) {
+	config := Config{Types: append([]string{"openat", "connect", "chdir"}, processTypes...), Enforce: true}
+	load(t, config).Close() // what the runtime opens once is open now
+	before := descriptors(t)
+	s := load(t, config)
+	if during := descriptors(t); during <= before {
+		t.Errorf("%d descriptors with a sensor, %d without", during, before)
+	}
+	s.Close()
+	s.Close()
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
