@@ -25,9 +25,11 @@ type Event struct {
 	FD        *FD        // that the event is about; nil if none, or if it is not known
 	Container *Container // nil if not known
 
-	Time     int64    // nanoseconds since 1970
-	Previous int64    // time of the event before; 0 if not known
+	Time     Instant
+	Previous Instant  // time of the event before; 0 if not known
 	Polled   []Polled // descriptors of poll and ppoll
+
+	lists [lists][]string // what ancestors say, by field; their memory is used again
 }
 
 // A Param is the value of one parameter of an event. What its parts mean depends
@@ -42,8 +44,8 @@ type Param struct {
 
 // A Polled is a descriptor that is waited for.
 type Polled struct {
-	FD     *FD
-	Events uint16 // that are waited for, or have come
+	FD     *FD    `json:"fd"`
+	Events uint16 `json:"events"` // that are waited for, or have come
 }
 
 // Number returns a known parameter that is a number.

@@ -14,9 +14,7 @@ const (
 	FDFile
 	FDDirectory
 	FDIPv4
-	FDIPv4Server // listens, or is bound without a peer
 	FDIPv6
-	FDIPv6Server
 	FDUnix
 	FDPipe
 	FDEvent
@@ -37,7 +35,7 @@ const (
 // have them.
 var fdTypes = [...]struct{ name, char string }{
 	FDUnknown: {"unknown", "o"}, FDFile: {"file", "f"}, FDDirectory: {"directory", "d"},
-	FDIPv4: {"ipv4", "4"}, FDIPv4Server: {"ipv4", "4"}, FDIPv6: {"ipv6", "6"}, FDIPv6Server: {"ipv6", "6"},
+	FDIPv4: {"ipv4", "4"}, FDIPv6: {"ipv6", "6"},
 	FDUnix: {"unix", "u"}, FDPipe: {"pipe", "p"}, FDEvent: {"event", "e"}, FDSignal: {"signalfd", "s"},
 	FDEventPoll: {"eventpoll", "l"}, FDInotify: {"inotify", "i"}, FDTimer: {"timerfd", "t"}, FDNetlink: {"netlink", "n"},
 	FDBPF: {"bpf", "b"}, FDIOUring: {"io_uring", "r"}, FDUserfault: {"userfaultfd", "u"}, FDMemory: {"memfd", "m"},
@@ -51,10 +49,7 @@ func (t FDType) String() string { return fdTypes[t].name }
 func (t FDType) Char() string { return fdTypes[t].char }
 
 // IsIP reports whether the type is a socket of IPv4 or IPv6.
-func (t FDType) IsIP() bool { return t >= FDIPv4 && t <= FDIPv6Server }
-
-// IsServer reports whether the type is a socket of IPv4 or IPv6 without a peer.
-func (t FDType) IsServer() bool { return t == FDIPv4Server || t == FDIPv6Server }
+func (t FDType) IsIP() bool { return t == FDIPv4 || t == FDIPv6 }
 
 // A Protocol is what a socket speaks above IP.
 type Protocol uint8
@@ -76,19 +71,23 @@ func (p Protocol) String() string { return protocolNames[p] }
 // An FD is a descriptor as it is after an event. It is immutable once it is
 // published by an event or a table. Before that, [FD.Ready] is called.
 type FD struct {
-	Num  int64 // -1 if there is none, as after a failed open
-	Type FDType
-	Name string // absolute path of a file, name of anything else; of an IP socket [FD.Ready] makes it
-	Raw  string // path as given; empty if the path was not given
-	Dev  uint32
-	Ino  uint64 // 0 if not known
+	Num  int64  `json:"num"` // -1 if there is none
+	Type FDType `json:"type,omitzero"`
+	Name string `json:"name,omitzero"` // absolute path of a file, name of anything else; of an IP socket [FD.Ready] makes it
+	Raw  string `json:"raw,omitzero"`  // path as given; empty if no path was
+	Dev  uint32 `json:"dev,omitzero"`
+	Ino  uint64 `json:"ino,omitzero"` // 0 if not known
 
-	Protocol       Protocol
-	Client, Server netip.AddrPort // ends of an IP socket; a server's own address is Server
-	Serving        bool           // the process is the server, so that its own end is Server
-	Connected      bool           // the socket has a peer
-	Changed        bool           // this event has given it another peer or name
-	Upper, Lower   bool           // the layer of an overlay that the file is in
+	Protocol   Protocol       `json:"protocol,omitzero"`
+	Client     netip.AddrPort `json:"client,omitzero"` // the ends of an IP socket; the address of one that listens is Server
+	Server     netip.AddrPort `json:"server,omitzero"`
+	ClientName string         `json:"client_name,omitzero"` // DNS names of the ends; empty if not known
+	ServerName string         `json:"server_name,omitzero"`
+	Serving    bool           `json:"serving,omitzero"`   // the process is the server: its own end is Server
+	Connected  bool           `json:"connected,omitzero"` // the socket has a peer
+	Changed    bool           `json:"changed,omitzero"`   // this event has given it another peer or name
+	Upper      bool           `json:"upper,omitzero"`     // the file is in the upper layer of an overlay
+	Lower      bool           `json:"lower,omitzero"`     // the file is in the lower layer of an overlay
 
 	clientIP, serverIP string // the bytes of the addresses
 }
@@ -107,7 +106,7 @@ func addressBytes(a netip.Addr) string { return string(a.Unmap().AsSlice()) }
 // tuple returns both ends as client->server, or the one that is known.
 func (f *FD) tuple() string {
 	switch {
-	case f.Type.IsServer() || !f.Client.IsValid():
+	case !f.Client.IsValid():
 		return endText(f.Server)
 	case !f.Server.IsValid():
 		return endText(f.Client)
@@ -121,19 +120,4 @@ func endText(a netip.AddrPort) string {
 		return ""
 	}
 	return a.Addr().Unmap().String() + ":" + strconv.Itoa(int(a.Port()))
-}
-
-// local returns the end of the process itself, remote the other one.
-func (f *FD) local() (end netip.AddrPort, bytes string) {
-	if f.Serving {
-		return f.Server, f.serverIP
-	}
-	return f.Client, f.clientIP
-}
-
-func (f *FD) remote() (end netip.AddrPort, bytes string) {
-	if f.Serving {
-		return f.Client, f.clientIP
-	}
-	return f.Server, f.serverIP
 }

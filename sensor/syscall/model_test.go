@@ -62,7 +62,7 @@ func TestNamesOfConnections(t *testing.T) {
 	}{
 		{syscall.FD{Type: syscall.FDIPv4, Client: client, Server: mapped}, "10.0.0.7:40112->10.0.0.9:80"},
 		{syscall.FD{Type: syscall.FDIPv6, Client: client, Server: server}, "10.0.0.7:40112->2001:db8::1:443"},
-		{syscall.FD{Type: syscall.FDIPv6Server, Server: server}, "2001:db8::1:443"},
+		{syscall.FD{Type: syscall.FDIPv6, Server: server}, "2001:db8::1:443"},
 		{syscall.FD{Type: syscall.FDIPv4}, ""},
 		{syscall.FD{Type: syscall.FDFile, Name: "/etc/passwd"}, "/etc/passwd"},
 	} {

@@ -115,9 +115,9 @@ func errnoName(result int64) string {
 	return strconv.FormatInt(-result, 10)
 }
 
-// capabilities returns the names of the bits of a capability set, separated by
+// names returns the names of the capabilities in the set, separated by
 // blanks.
-func capabilities(set uint64) string {
+func (set CapabilitySet) names() string {
 	if set == 0 {
 		return ""
 	}

@@ -8,8 +8,8 @@ import (
 // A Key tells a process from all others of a boot: its id is used again, with a
 // later start.
 type Key struct {
-	PID   int32  // of the process (thread group) on the node
-	Start uint64 // of its first thread, in nanoseconds since boot
+	PID   int32  `json:"pid"`            // of the process (thread group) on the node
+	Start uint64 `json:"start,omitzero"` // of its first thread, in nanoseconds since boot
 }
 
 // A Process is what is known of a process. It is immutable once it is published
@@ -20,37 +20,39 @@ type Key struct {
 // its fields are missing. It never stands for something else.
 type Process struct {
 	Key
-	VPID        int32 // id in its own process namespace; 0 if not known
-	PGID, VPGID int32 // process group on the node and in the namespace; -1 if not known
-	SID         int32 // session; -1 if not known
+	VPID  int32 `json:"vpid,omitzero"` // id in its own process namespace; 0 if not known
+	PGID  int32 `json:"pgid"`          // process group on the node; -1 if not known
+	VPGID int32 `json:"vpgid"`         // process group in the namespace; -1 if not known
+	SID   int32 `json:"sid"`           // session; -1 if not known
 
-	Name    string   // comm of the first thread, at most 15 bytes
-	Argv    []string // nil if not known; the first is the name that it was started by
-	Cwd     string   // absolute path; empty if not known
-	Env     []string // NAME=value; nil if not known
-	ExePath string   // path of the executable in the process's own root, symbolic links resolved; empty if not known
-	Exe     *Executable
-	TTY     uint32 // device of the controlling terminal; 0 without one
+	Name    string      `json:"name"`                // comm of the first thread, at most 15 bytes
+	Argv    []string    `json:"argv,omitzero"`       // nil if not known; the first is the name that it was started by
+	Cwd     string      `json:"cwd,omitzero"`        // absolute path; empty if not known
+	Env     []string    `json:"env,omitzero"`        // NAME=value; nil if not known
+	ExePath string      `json:"exe_path,omitzero"`   // path of the executable in the process's own root, symbolic links resolved; empty if not known
+	Exe     *Executable `json:"executable,omitzero"` // nil if not known
+	TTY     uint32      `json:"tty,omitzero"`        // device of the controlling terminal; 0 without one
 
-	User  *User
-	Group *Group
-	Login *User // whose login the process stems from; nil if from none
-	Caps  *Capabilities
+	User  *User         `json:"user,omitzero"`
+	Group *Group        `json:"group,omitzero"`
+	Login *User         `json:"login,omitzero"` // whose login the process stems from; nil if from none
+	Caps  *Capabilities `json:"caps,omitzero"`
 
-	Started          int64 // nanoseconds since 1970; 0 if not known
-	NamespaceStarted int64 // when the first process of the process namespace started
+	Started          Instant `json:"started,omitzero"`
+	NamespaceStarted Instant `json:"namespace_started,omitzero"` // when the first process of the process namespace started
 
-	Cgroups []Cgroup // nil if not known
-	Usage   *Usage
-	Streams [3]*FD      // standard input, output and error; nil where not known
-	Files   Descriptors // nil if not known
+	Cgroups []Cgroup    `json:"cgroups,omitzero"` // nil if not known
+	Usage   *Usage      `json:"usage,omitzero"`
+	Streams [3]*FD      `json:"-"` // standard input, output and error; nil where not known
+	Files   Descriptors `json:"-"` // nil if not known
 
-	Parent  *Handle // who started it, also after it ended; nil if not known
-	Session *Handle // leader of the session; nil if not known
-	Leader  *Handle // leader of the process group; nil if not known
+	Parent  *Handle `json:"-"` // who started it, also after it ended; nil if not known
+	Session *Handle `json:"-"` // leader of the session; nil if not known
+	Leader  *Handle `json:"-"` // leader of the process group; nil if not known
 
 	line    string // argv joined by blanks
 	cmdline string // name and arguments
+	cwd     string // with a final slash
 }
 
 // A Handle holds the current value of a process, the last one after its end. It
@@ -77,46 +79,61 @@ func (h *Handle) Process() *Process {
 
 // An Executable is the file that a process runs.
 type Executable struct {
-	Dev      uint32
-	Ino      uint64
-	Changed  int64 // time of the last change of the inode (ctime), in nanoseconds since 1970
-	Modified int64 // time of the last change of the content (mtime), in nanoseconds since 1970
-	Writable bool  // by the user of the process
-	Upper    bool  // in the upper layer of an overlay: it did not come with the image
-	Lower    bool  // in the lower layer of an overlay
-	Memory   bool  // a memfd: it has no file
+	Dev      uint32  `json:"dev,omitzero"`
+	Ino      uint64  `json:"ino,omitzero"`
+	Changed  Instant `json:"changed,omitzero"`  // the last change of the inode (ctime)
+	Modified Instant `json:"modified,omitzero"` // the last change of the content (mtime)
+	Writable bool    `json:"writable,omitzero"` // by the user of the process
+	Upper    bool    `json:"upper,omitzero"`    // in the upper layer of an overlay: it did not come with the image
+	Lower    bool    `json:"lower,omitzero"`    // in the lower layer of an overlay
+	Memory   bool    `json:"memory,omitzero"`   // a memfd: it has no file
 }
 
-// Capabilities are the capability sets of a process, one bit each.
-type Capabilities struct{ Inheritable, Permitted, Effective uint64 }
+// A CapabilitySet is a set of capabilities, one bit each.
+type CapabilitySet uint64
+
+// Capabilities are the capability sets of a process.
+type Capabilities struct {
+	Inheritable CapabilitySet `json:"inheritable"`
+	Permitted   CapabilitySet `json:"permitted"`
+	Effective   CapabilitySet `json:"effective"`
+}
 
 // A User is a user of the node or of a container.
 type User struct {
-	UID               uint32
-	Name, Home, Shell string // empty if not known
+	UID   uint32 `json:"uid"`
+	Name  string `json:"name,omitzero"` // empty if not known, as the others
+	Home  string `json:"home,omitzero"`
+	Shell string `json:"shell,omitzero"`
 }
 
 // A Group is a group of the node or of a container.
 type Group struct {
-	GID  uint32
-	Name string // empty if not known
+	GID  uint32 `json:"gid"`
+	Name string `json:"name,omitzero"` // empty if not known
 }
 
 // A Cgroup is the control group of a process in one hierarchy.
 type Cgroup struct {
-	Subsystem string // empty in the unified hierarchy
-	Path      string
+	Subsystem string `json:"subsystem,omitzero"` // empty in the unified hierarchy
+	Path      string `json:"path"`
 }
 
 // Usage is what a process uses, where it was measured.
 type Usage struct {
-	FDLimit                  int64  // most descriptors
-	OpenFDs                  uint64 // descriptors
-	VMSize, VMRSS, VMSwap    uint64 // KiB
-	MajorFaults, MinorFaults uint64
-	Threads, Children        uint64  // threads; threads but the first
-	ExecTime, TotalExecTime  uint64  // processor time of the last slice, and in all, in nanoseconds
-	CPUUser, CPUSystem       float64 // processor use in per cent
+	FDLimit       int64   `json:"fd_limit"` // most descriptors
+	OpenFDs       uint64  `json:"open_fds"`
+	VMSize        uint64  `json:"vm_size"` // KiB, as the next two
+	VMRSS         uint64  `json:"vm_rss"`
+	VMSwap        uint64  `json:"vm_swap"`
+	MajorFaults   uint64  `json:"major_faults"`
+	MinorFaults   uint64  `json:"minor_faults"`
+	Threads       uint64  `json:"threads"`
+	Children      uint64  `json:"children"`        // threads but the first
+	ExecTime      uint64  `json:"exec_time"`       // processor time of the last slice, in nanoseconds
+	TotalExecTime uint64  `json:"total_exec_time"` // processor time in all, in nanoseconds
+	CPUUser       float64 `json:"cpu_user"`        // processor use in per cent, as the next
+	CPUSystem     float64 `json:"cpu_system"`
 }
 
 // Descriptors are the open descriptors of a process. They are safe for
@@ -132,9 +149,17 @@ type Descriptors interface {
 // Ready prepares the texts that rules ask for with every event. It is called
 // once a process has its final values, before it is published.
 func (p *Process) Ready() *Process {
-	p.line = strings.Join(p.Argv, " ")
-	p.cmdline = p.commandLine(p.Name)
+	p.line, p.cmdline, p.cwd = strings.Join(p.Argv, " "), "", ""
+	p.cmdline, p.cwd = p.commandLine(p.Name), p.directory()
 	return p
+}
+
+// wholeLine returns all arguments joined by blanks.
+func (p *Process) wholeLine() string {
+	if p.line == "" {
+		return strings.Join(p.Argv, " ")
+	}
+	return p.line
 }
 
 // arguments returns the arguments without the first, joined by blanks.
@@ -142,10 +167,18 @@ func (p *Process) arguments() string {
 	if len(p.Argv) < 2 {
 		return ""
 	}
-	if p.line == "" {
-		return strings.Join(p.Argv[1:], " ")
+	return p.wholeLine()[len(p.Argv[0])+1:]
+}
+
+// directory returns the current directory with a final slash, as Falco has it.
+func (p *Process) directory() string {
+	switch {
+	case p.cwd != "":
+		return p.cwd
+	case p.Cwd == "" || strings.HasSuffix(p.Cwd, "/"):
+		return p.Cwd
 	}
-	return p.line[len(p.Argv[0])+1:]
+	return p.Cwd + "/"
 }
 
 // commandLine returns the arguments behind a name.
@@ -176,7 +209,7 @@ func (p *Process) Ancestor(n int) *Process {
 }
 
 // MaxAncestors is how far ancestors are looked for.
-const MaxAncestors = 64
+const MaxAncestors = 1024
 
 // leader returns the session's or group's leader: the one that is known as such,
 // or the highest ancestor in a row that belongs to it.

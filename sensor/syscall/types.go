@@ -17,6 +17,7 @@ type Type struct {
 	call     bool        // it is a system call
 	openLike bool        // it opens a path: open, openat, openat2, open_by_handle_at, creat
 	params   []paramType // of the parameters
+	paths    [3]int      // by side: the parameter with this path, -1 if there is none
 	order    map[string]int
 }
 
@@ -113,6 +114,7 @@ func newTypes() map[string]*Type {
 			t.order[p.Name] = i
 			t.params = append(t.params, newParamType(t, i, tables))
 		}
+		t.paths = [3]int{t.path(onlySide), t.path(sourceSide), t.path(targetSide)}
 		all[name] = t
 	}
 	return all
@@ -129,9 +131,6 @@ func newParamType(t *Type, i int, tables map[string]*nameTable) paramType {
 	case kindFlags, kindEnum:
 	default:
 		out.base = numberBase(t, p)
-		if out.kind != kindSigned && out.kind != kindUnsigned {
-			out.names = nil
-		}
 	}
 	return out
 }
