@@ -34,20 +34,25 @@ func (s typeSet) join(o typeSet, or bool) typeSet {
 // typesOf returns the event types for which a condition can be true. A check of
 // anything but the type can be, and so can its negation; negations go down to
 // the checks.
-func typesOf(e condition.Expr, types []string) typeSet { return inferTypes(e, types, false) }
+func typesOf(e condition.Expr, types []string) typeSet {
+	return inferTypes(e, types, false, leafTypes)
+}
 
-func inferTypes(e condition.Expr, types []string, negated bool) typeSet {
+// A leafRule says for which types a check, or its negation, can be true.
+type leafRule func(l *condition.Leaf, types []string, negated bool) typeSet
+
+func inferTypes(e condition.Expr, types []string, negated bool, leaf leafRule) typeSet {
 	switch e := e.(type) {
 	case *condition.Not:
-		return inferTypes(e.Kid, types, !negated)
+		return inferTypes(e.Kid, types, !negated, leaf)
 	case *condition.Logical:
-		out := inferTypes(e.Kids[0], types, negated)
+		out := inferTypes(e.Kids[0], types, negated, leaf)
 		for _, kid := range e.Kids[1:] {
-			out = out.join(inferTypes(kid, types, negated), e.Or != negated)
+			out = out.join(inferTypes(kid, types, negated, leaf), e.Or != negated)
 		}
 		return out
 	case *condition.Leaf:
-		return leafTypes(e, types, negated)
+		return leaf(e, types, negated)
 	}
 	return all(types, true)
 }

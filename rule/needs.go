@@ -1,0 +1,298 @@
+package rule
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule/condition"
+)
+
+// Needs says which system calls the rules of a set can match, so that a sensor
+// can leave out the others. Whatever it leaves out, no rule matches.
+type Needs struct {
+	// Rules has, by event type, the names of the rules that an event of the type
+	// can match, in their order. A type that no rule can match is not in it.
+	Rules map[string][]string
+
+	// The opens that rules can match: calls of the types open, openat, openat2,
+	// creat and open_by_handle_at, by what fd.name is or, if the call failed, would
+	// be. A call reads if it neither asks for write access nor creates or cuts a
+	// file. The name that the kernel has for a path must be known to leave one out.
+	Reads, Writes             Paths
+	FailedReads, FailedWrites Paths
+}
+
+// Types lists the event types that are needed, sorted.
+func (n Needs) Types() []string {
+	types := make([]string, 0, len(n.Rules))
+	for typ := range n.Rules {
+		types = append(types, typ)
+	}
+	slices.Sort(types)
+	return types
+}
+
+// Paths is a set of paths: those that begin with one of the prefixes, or end with
+// one of the suffixes. The empty prefix stands for all paths. Both are sorted.
+type Paths struct{ Prefixes, Suffixes []string }
+
+// All reports whether it has all paths.
+func (p Paths) All() bool { return slices.Contains(p.Prefixes, "") || slices.Contains(p.Suffixes, "") }
+
+// None reports whether it has no path.
+func (p Paths) None() bool { return len(p.Prefixes)+len(p.Suffixes) == 0 }
+
+var allPaths = Paths{Prefixes: []string{""}}
+
+// Needs returns what the rules of the source syscall need that can match.
+func (s *Set) Needs() Needs {
+	types := event.Types(event.Syscall)
+	n := Needs{Rules: map[string][]string{}}
+	opens := []struct {
+		to *Paths
+		openKind
+	}{
+		{&n.Reads, openKind{}}, {&n.Writes, openKind{writes: true}},
+		{&n.FailedReads, openKind{failed: true}}, {&n.FailedWrites, openKind{writes: true, failed: true}},
+	}
+	for _, r := range s.rules {
+		if !r.live || r.Source != event.Syscall {
+			continue
+		}
+		for i, can := range inferTypes(r.condition, types, false, needTypes) {
+			if !can {
+				continue
+			}
+			n.Rules[types[i]] = append(n.Rules[types[i]], r.Name)
+			if !isOpen(types[i]) {
+				continue
+			}
+			for _, open := range opens {
+				if open.typ = types[i]; open.writes || open.typ != "creat" {
+					*open.to = open.to.join(open.judge(r.condition).yes)
+				}
+			}
+		}
+	}
+	return n
+}
+
+func isOpen(typ string) bool {
+	return slices.Contains([]string{"open", "openat", "openat2", "open_by_handle_at", "creat"}, typ)
+}
+
+// needTypes is as leafTypes, but knows that a parameter and what depends on one
+// is only in events of types that have it.
+func needTypes(l *condition.Leaf, types []string, negated bool) typeSet {
+	out := leafTypes(l, types, negated)
+	if negated {
+		return out // also true of events that do not have the field
+	}
+	has := func(string) bool { return true }
+	name, _ := strings.CutPrefix(l.Left.Ref.Name, "evt.arg.")
+	name, _ = strings.CutPrefix(name, "evt.rawarg.")
+	switch {
+	case l.Left.Fun != "":
+		return out
+	case name != l.Left.Ref.Name:
+		has = func(typ string) bool {
+			return slices.ContainsFunc(event.Parameters(typ), func(p event.Parameter) bool { return p.Name == name })
+		}
+	case strings.HasPrefix(l.Left.Ref.Name, "evt.is_open_") && l.Op == "=" && len(l.Consts) == 1 && l.Consts[0].Value.Number == 1 && l.Right == nil:
+		has = isOpen
+	}
+	for i, typ := range types {
+		out[i] = out[i] && has(typ)
+	}
+	return out
+}
+
+// An openKind is a class of opens.
+type openKind struct {
+	typ            string
+	writes, failed bool
+}
+
+// A pathVerdict has the paths for which a condition can be true, and for which it
+// can be false.
+type pathVerdict struct{ yes, no Paths }
+
+// check returns the verdict on a check that does not depend on the path. It can
+// always be false, as its field may be missing.
+func check(canBeTrue bool) pathVerdict {
+	if canBeTrue {
+		return pathVerdict{allPaths, allPaths}
+	}
+	return pathVerdict{no: allPaths}
+}
+
+// judge returns the paths for which an open of the class can meet a condition.
+func (k openKind) judge(e condition.Expr) pathVerdict {
+	switch e := e.(type) {
+	case *condition.Not:
+		v := k.judge(e.Kid)
+		return pathVerdict{v.no, v.yes}
+	case *condition.Logical:
+		out := k.judge(e.Kids[0])
+		for _, kid := range e.Kids[1:] {
+			v := k.judge(kid)
+			if e.Or {
+				out = pathVerdict{out.yes.join(v.yes), out.no.meet(v.no)}
+			} else {
+				out = pathVerdict{out.yes.meet(v.yes), out.no.join(v.no)}
+			}
+		}
+		return out
+	case *condition.Leaf:
+		return k.judgeLeaf(e)
+	}
+	return check(true)
+}
+
+// judgeLeaf judges a check. What it does not know can be true and false.
+func (k openKind) judgeLeaf(l *condition.Leaf) pathVerdict {
+	if l.Left.Fun != "" || l.Right != nil {
+		return check(true)
+	}
+	switch name := l.Left.Ref.Name; name {
+	case "evt.type", "syscall.type", "evt.num":
+		of := []string{k.typ}
+		v := check(leafTypes(l, of, false)[0])
+		if !leafTypes(l, of, true)[0] {
+			v.no = Paths{}
+		}
+		return v
+	case "fd.name", "fd.directory", "fd.filename":
+		return pathVerdict{pathsOf(l), allPaths}
+	case "fd.num", "evt.rawres", "evt.res", "evt.failed", "evt.is_open_write", "evt.is_open_create", "evt.is_open_exec":
+		if l.Modifier == "" && len(l.Consts) == 1 {
+			return check(k.possible(name, l.Op, l.Consts[0]))
+		}
+	}
+	return check(true)
+}
+
+// possible reports whether a field of an open of the class can compare so with a
+// constant.
+func (k openKind) possible(field, op string, c condition.Const) bool {
+	if op == "in" || op == "intersects" {
+		op = "=" // one constant
+	}
+	switch field {
+	case "evt.res":
+		return k.isResult(op, c.S == "SUCCESS")
+	case "evt.failed":
+		return isBool(k.failed, op, c)
+	case "evt.is_open_write":
+		return k.writes && k.typ != "creat" || isBool(false, op, c)
+	case "evt.is_open_create", "evt.is_open_exec":
+		return k.writes || isBool(false, op, c)
+	}
+	n := c.Value.Number
+	switch {
+	case k.failed: // it is below 0
+		return op == "<" || op == "<=" || op == "!=" || n < -1 || n == -1 && op != ">"
+	case op == "<":
+		return n > 0
+	case op == "<=", op == "=":
+		return n >= 0
+	}
+	return true
+}
+
+// isResult reports whether evt.res can compare so with SUCCESS, or with an error.
+func (k openKind) isResult(op string, success bool) bool {
+	switch op {
+	case "=":
+		return success != k.failed
+	case "!=":
+		return !success || k.failed
+	}
+	return true
+}
+
+// isBool compares a bool with a constant; an operator that is not known says
+// nothing.
+func isBool(value bool, op string, c condition.Const) bool {
+	same := (c.Value.Number == 1) == value
+	switch op {
+	case "=":
+		return same
+	case "!=":
+		return !same
+	}
+	return true
+}
+
+// pathsOf returns the paths for which a check of a path can be true.
+func pathsOf(l *condition.Leaf) Paths {
+	if len(l.Consts) == 0 {
+		return allPaths // exists
+	}
+	var out Paths
+	for _, c := range l.Consts {
+		out = out.join(pathsOfConstant(l.Left.Ref.Name, l.Op, c.S))
+	}
+	return out
+}
+
+func pathsOfConstant(field, op, s string) Paths {
+	last := field == "fd.filename"
+	switch {
+	case last && (op == "=" || op == "in" || op == "intersects"), op == "endswith" && field != "fd.directory":
+		return Paths{Suffixes: []string{s}}
+	case last:
+		return allPaths
+	}
+	switch op {
+	case "=", "in", "intersects", "startswith":
+		return Paths{Prefixes: []string{s}}
+	case "glob":
+		return Paths{Prefixes: []string{literal(s)}}
+	case "pmatch":
+		return Paths{Prefixes: []string{literal("/" + strings.Join(condition.Components(s), "/"))}}
+	}
+	return allPaths
+}
+
+// literal returns what a pattern begins with before anything special.
+func literal(pattern string) string {
+	if i := strings.IndexAny(pattern, `*?[\`); i >= 0 {
+		return pattern[:i]
+	}
+	return pattern
+}
+
+// join returns the paths of both sets.
+func (p Paths) join(o Paths) Paths {
+	if p.All() || o.All() {
+		return allPaths
+	}
+	return Paths{
+		compact(slices.Concat(p.Prefixes, o.Prefixes), strings.HasPrefix),
+		compact(slices.Concat(p.Suffixes, o.Suffixes), strings.HasSuffix),
+	}
+}
+
+// compact sorts and leaves out what another one covers.
+func compact(all []string, covers func(s, by string) bool) []string {
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool {
+		return slices.ContainsFunc(all, func(by string) bool { return by != s && covers(s, by) })
+	})
+}
+
+// meet returns a set that has all paths that are in both: the smaller one.
+func (p Paths) meet(o Paths) Paths {
+	switch {
+	case p.None() || o.All():
+		return p
+	case o.None() || p.All():
+		return o
+	case len(p.Prefixes)+len(p.Suffixes) <= len(o.Prefixes)+len(o.Suffixes):
+		return p
+	}
+	return o
+}
