@@ -127,6 +127,9 @@ func (r *Resolver) check(c *Check) Expr {
 	if !r.operator(c, l) || !r.eventType(c, left) {
 		return nil
 	}
+	if left.Ref.Name == "evt.around" && !r.around(c, l) {
+		return nil
+	}
 	if c.Right != nil {
 		return r.right(c, l)
 	}
@@ -228,6 +231,17 @@ func (r *Resolver) eventType(c *Check, left *Input) bool {
 			return false
 		}
 	}
+	return true
+}
+
+// around lets evt.around[T] = D mean within D milliseconds of T: the value of the
+// field is how far the event is away.
+func (r *Resolver) around(c *Check, l *Leaf) bool {
+	if l.Op != "=" || l.Modifier != "" {
+		r.fail(c.OpPlace, "filter error: '%s' operator not supported for evt.around", strings.TrimSpace(c.Op+" "+c.Modifier))
+		return false
+	}
+	l.Op = "<="
 	return true
 }
 

@@ -12,7 +12,7 @@ import (
 // discriminating are fields that are cheap to take from an event and tell
 // conditions apart, most telling first.
 var discriminating = []string{
-	"evt.type", "syscall.type", "ka.target.resource", "ka.verb", "ka.target.subresource", "ka.stage", "jevt.value[/stage]",
+	"evt.type", "syscall.type", "evt.is_open_write", "evt.is_open_read", "proc.name", "fd.name", "fd.directory", "container.id", "ka.target.resource", "ka.verb", "ka.target.subresource", "ka.stage", "jevt.value[/stage]",
 	"json.value[/stage]", "jevt.value[/verb]", "ka.response.code", "ka.target.namespace", "ka.target.name", "ka.user.name", "ka.auth.decision",
 }
 
@@ -23,7 +23,8 @@ const maxConstants = 4096
 type discriminator struct {
 	slot    int32
 	values  map[string]bitset
-	other   bitset // for a value that no condition names
+	bools   [2]bitset // for false and true, of a bool
+	other   bitset    // for a value that no condition names
 	missing bitset
 }
 
@@ -34,7 +35,10 @@ const few = 3
 // it to go on.
 func (d *discriminator) narrow(r *Run) bool {
 	v, can := r.value(d.slot), d.missing
-	if !v.Missing() {
+	switch {
+	case v.Type == event.TypeBool:
+		can = d.bools[v.Number&1]
+	case !v.Missing():
 		if can = d.other; len(d.values) > 0 {
 			if known, ok := d.values[v.Text]; ok {
 				can = known
@@ -53,7 +57,7 @@ func (d *discriminator) narrow(r *Run) bool {
 func (b *builder) discriminate() {
 	for _, name := range discriminating {
 		slot, ok := b.texts[name]
-		if !ok || b.inputs[slot].input.Type != event.TypeString || b.inputs[slot].input.Const != nil {
+		if !ok || b.inputs[slot].input.Const != nil || !isOneOf(b.inputs[slot].input.Type, event.TypeString, event.TypeBool) {
 			continue
 		}
 		u := b.universe(slot)
@@ -71,16 +75,26 @@ func (b *builder) discriminate() {
 type universe struct {
 	*builder
 	slot   int32
+	typ    event.Type
 	values []string
 	can    []verdict // by node
 }
+
+// The values of a bool by their numbers.
+var bools = []string{"false", "true"}
+
+func isOneOf(t event.Type, a, b event.Type) bool { return t == a || t == b }
 
 // A verdict says for which values of a universe a node can be true and can be
 // false; nil means for all.
 type verdict struct{ yes, no bitset }
 
 func (b *builder) universe(slot int32) *universe {
-	u := &universe{builder: b, slot: slot, can: make([]verdict, len(b.nodes))}
+	u := &universe{builder: b, slot: slot, typ: b.inputs[slot].input.Type, can: make([]verdict, len(b.nodes))}
+	if u.typ == event.TypeBool {
+		u.values = bools
+		return u
+	}
 	for i := range b.nodes {
 		n := &b.nodes[i]
 		if n.leaf == nil || n.slot != slot || structureOf(n.leaf) != equality {
@@ -119,7 +133,9 @@ func (u *universe) discriminator() (d discriminator, ok bool) {
 		return can
 	}
 	for i, s := range u.values {
-		d.values[s] = of(int32(i))
+		if d.values[s] = of(int32(i)); u.typ == event.TypeBool {
+			d.bools[i] = d.values[s]
+		}
 	}
 	d.other, d.missing = of(u.other()), of(u.missing())
 	return d, ok
@@ -138,7 +154,7 @@ func (u *universe) judge(n *node) verdict {
 	}
 	v := verdict{newBitset(u.size()), newBitset(u.size())}
 	for i, s := range u.values {
-		if plain.Check(n.leaf, fixed(s)) {
+		if plain.Check(n.leaf, u.fixed(i, s)) {
 			v.yes.set(int32(i))
 		} else {
 			v.no.set(int32(i))
@@ -201,8 +217,16 @@ func (u *universe) either(a, b bitset) bitset {
 	return a
 }
 
+// fixed returns an event in which each field has one of the values.
+func (u *universe) fixed(i int, s string) fixed {
+	if u.typ == event.TypeBool {
+		return fixed(event.Bool(i == 1))
+	}
+	return fixed(event.Text(s))
+}
+
 // fixed is an event in which each field has one value.
-type fixed string
+type fixed event.Value
 
 // Get implements [condition.Getter].
-func (f fixed) Get(*condition.Input) event.Value { return event.Text(string(f)) }
+func (f fixed) Get(*condition.Input) event.Value { return event.Value(f) }
