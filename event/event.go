@@ -16,7 +16,7 @@ const (
 // events are valid, with the texts of their values; what must live longer is to
 // be copied. What [Value.JSON] returns is a copy.
 type Event struct {
-	Source   string    // [K8sAudit]
+	Source   string    // [K8sAudit] or [Syscall]
 	ID       string    // opaque, as long valid as the event; the same for each delivery and each stage of one action, and for no other action
 	Time     time.Time // when it happened
 	Num      uint64    // its number among the events of the source, from 1; 0 counts as 1

@@ -49,13 +49,8 @@ var allPaths = Paths{Prefixes: []string{""}}
 func (s *Set) Needs() Needs {
 	types := event.Types(event.Syscall)
 	n := Needs{Rules: map[string][]string{}}
-	opens := []struct {
-		to *Paths
-		openKind
-	}{
-		{&n.Reads, openKind{}}, {&n.Writes, openKind{writes: true}},
-		{&n.FailedReads, openKind{failed: true}}, {&n.FailedWrites, openKind{writes: true, failed: true}},
-	}
+	var opens [4][]Paths // by kind
+	kinds := []openKind{{}, {writes: true}, {failed: true}, {writes: true, failed: true}}
 	for _, r := range s.rules {
 		if !r.live || r.Source != event.Syscall {
 			continue
@@ -68,13 +63,14 @@ func (s *Set) Needs() Needs {
 			if !isOpen(types[i]) {
 				continue
 			}
-			for _, open := range opens {
-				if open.typ = types[i]; open.writes || open.typ != "creat" {
-					*open.to = open.to.join(open.judge(r.condition).yes)
+			for j, kind := range kinds {
+				if kind.typ = types[i]; kind.writes || kind.typ != "creat" {
+					opens[j] = append(opens[j], kind.judge(r.condition).yes)
 				}
 			}
 		}
 	}
+	n.Reads, n.Writes, n.FailedReads, n.FailedWrites = union(opens[0]...), union(opens[1]...), union(opens[2]...), union(opens[3]...)
 	return n
 }
 
@@ -138,9 +134,9 @@ func (k openKind) judge(e condition.Expr) pathVerdict {
 		for _, kid := range e.Kids[1:] {
 			v := k.judge(kid)
 			if e.Or {
-				out = pathVerdict{out.yes.join(v.yes), out.no.meet(v.no)}
+				out = pathVerdict{union(out.yes, v.yes), out.no.meet(v.no)}
 			} else {
-				out = pathVerdict{out.yes.meet(v.yes), out.no.join(v.no)}
+				out = pathVerdict{out.yes.meet(v.yes), union(out.no, v.no)}
 			}
 		}
 		return out
@@ -230,11 +226,11 @@ func pathsOf(l *condition.Leaf) Paths {
 	if len(l.Consts) == 0 {
 		return allPaths // exists
 	}
-	var out Paths
+	var all []Paths
 	for _, c := range l.Consts {
-		out = out.join(pathsOfConstant(l.Left.Ref.Name, l.Op, c.S))
+		all = append(all, pathsOfConstant(l.Left.Ref.Name, l.Op, c.S))
 	}
-	return out
+	return union(all...)
 }
 
 func pathsOfConstant(field, op, s string) Paths {
@@ -264,24 +260,44 @@ func literal(pattern string) string {
 	return pattern
 }
 
-// join returns the paths of both sets.
-func (p Paths) join(o Paths) Paths {
-	if p.All() || o.All() {
-		return allPaths
+// union returns the paths of all sets.
+func union(sets ...Paths) Paths {
+	var out Paths
+	for _, p := range sets {
+		if p.All() {
+			return allPaths
+		}
+		out.Prefixes, out.Suffixes = append(out.Prefixes, p.Prefixes...), append(out.Suffixes, p.Suffixes...)
 	}
-	return Paths{
-		compact(slices.Concat(p.Prefixes, o.Prefixes), strings.HasPrefix),
-		compact(slices.Concat(p.Suffixes, o.Suffixes), strings.HasSuffix),
+	out.Prefixes = compact(out.Prefixes)
+	for i, s := range out.Suffixes {
+		out.Suffixes[i] = reversed(s)
 	}
+	out.Suffixes = compact(out.Suffixes)
+	for i, s := range out.Suffixes {
+		out.Suffixes[i] = reversed(s)
+	}
+	slices.Sort(out.Suffixes)
+	return out
 }
 
-// compact sorts and leaves out what another one covers.
-func compact(all []string, covers func(s, by string) bool) []string {
-	slices.Sort(all)
-	all = slices.Compact(all)
-	return slices.DeleteFunc(slices.Clone(all), func(s string) bool {
-		return slices.ContainsFunc(all, func(by string) bool { return by != s && covers(s, by) })
-	})
+// compact sorts prefixes and leaves out those that begin with another one.
+func compact(prefixes []string) []string {
+	slices.Sort(prefixes)
+	out := prefixes[:0]
+	for _, s := range prefixes {
+		if len(out) == 0 || !strings.HasPrefix(s, out[len(out)-1]) {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// reversed returns the bytes of s in the opposite order.
+func reversed(s string) string {
+	b := []byte(s)
+	slices.Reverse(b)
+	return string(b)
 }
 
 // meet returns a set that has all paths that are in both: the smaller one.

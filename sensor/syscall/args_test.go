@@ -54,7 +54,7 @@ func sample(e *syscall.Event, kind string, n int) syscall.Param {
 // full returns an event of a type with all of its parameters.
 func full(typ *syscall.Type) *syscall.Event {
 	e := &syscall.Event{
-		Type: typ, CPU: -1, Time: 1767261605000000007, Process: (&syscall.Process{Key: syscall.Key{PID: 7}, Name: "sh", Cwd: "/work"}).Ready(),
+		Type: typ, CPU: -1, Time: 1767261605000000007, Process: (&syscall.Process{Key: syscall.Key{PID: 7}, Name: "sh", Cwd: "/app"}).Ready(),
 	}
 	for i, p := range typ.Params {
 		e.Params = append(e.Params, sample(e, p.Kind, i))

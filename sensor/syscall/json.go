@@ -39,7 +39,8 @@ type recorded struct {
 }
 
 // AppendJSON appends an event as one object of JSON, without the end of a line,
-// for [Reader] to read. The record of the event must be an [Event].
+// for [Read] and [Decode]. The record of the event must be an [Event]. Where names,
+// arguments and paths are no UTF-8, it has U+FFFD.
 func AppendJSON(b []byte, e *event.Event) ([]byte, error) {
 	s, ok := e.Record.(*Event)
 	if !ok {

@@ -38,7 +38,7 @@ func (e *Event) paramForm(p *Param, t *paramType) any {
 		}
 		return p.Text
 	case kindPath:
-		if p.Path == "" && utf8.ValidString(p.Text) {
+		if p.Path == "" {
 			return p.Text
 		}
 		return given{p.Text, p.Path}
