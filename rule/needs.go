@@ -1,11 +1,13 @@
 package rule
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule/condition"
+	"github.com/kubeguardian/kubeguardian/rule/plain"
 )
 
 // Needs says which system calls the rules of a set can match, so that a sensor
@@ -14,6 +16,10 @@ type Needs struct {
 	// Rules has, by event type, the names of the rules that an event of the type
 	// can match, in their order. A type that no rule can match is not in it.
 	Rules map[string][]string
+
+	// Host lists the types of which a rule can match an event outside containers,
+	// sorted.
+	Host []string
 
 	// The opens that rules can match: calls of the types open, openat, openat2,
 	// creat and open_by_handle_at, by what fd.name is or, if the call failed, would
@@ -25,12 +31,7 @@ type Needs struct {
 
 // Types lists the event types that are needed, sorted.
 func (n Needs) Types() []string {
-	types := make([]string, 0, len(n.Rules))
-	for typ := range n.Rules {
-		types = append(types, typ)
-	}
-	slices.Sort(types)
-	return types
+	return slices.Sorted(maps.Keys(n.Rules))
 }
 
 // Paths is a set of paths: those that begin with one of the prefixes, or end with
@@ -50,11 +51,13 @@ func (s *Set) Needs() Needs {
 	types := event.Types(event.Syscall)
 	n := Needs{Rules: map[string][]string{}}
 	var opens [4][]Paths // by kind
+	host := all(types, false)
 	kinds := []openKind{{}, {writes: true}, {failed: true}, {writes: true, failed: true}}
 	for _, r := range s.rules {
 		if !r.live || r.Source != event.Syscall {
 			continue
 		}
+		host = host.join(inferTypes(r.condition, types, false, hostTypes), true)
 		for i, can := range inferTypes(r.condition, types, false, needTypes) {
 			if !can {
 				continue
@@ -68,6 +71,11 @@ func (s *Set) Needs() Needs {
 					opens[j] = append(opens[j], kind.judge(r.condition).yes)
 				}
 			}
+		}
+	}
+	for i, can := range host {
+		if can {
+			n.Host = append(n.Host, types[i])
 		}
 	}
 	n.Reads, n.Writes, n.FailedReads, n.FailedWrites = union(opens[0]...), union(opens[1]...), union(opens[2]...), union(opens[3]...)
@@ -102,6 +110,33 @@ func needTypes(l *condition.Leaf, types []string, negated bool) typeSet {
 		out[i] = out[i] && has(typ)
 	}
 	return out
+}
+
+// hostTypes is as needTypes for events outside containers.
+func hostTypes(l *condition.Leaf, types []string, negated bool) typeSet {
+	var of onHost
+	if l.Left.Fun == "" && l.Right == nil && of.knows(l.Left.Ref.Name) && plain.Check(l, of) == negated {
+		return all(types, false)
+	}
+	return needTypes(l, types, negated)
+}
+
+// onHost is what is known of any event outside containers.
+type onHost struct{}
+
+func (onHost) knows(field string) bool {
+	return slices.Contains([]string{"container.id", "container.name", "container.image.repository"}, field) || strings.HasPrefix(field, "k8s.")
+}
+
+// Get implements [condition.Getter].
+func (onHost) Get(in *condition.Input) event.Value {
+	switch in.Ref.Name {
+	case "container.id", "container.name":
+		return event.Text("host")
+	case "container.image.repository":
+		return event.Text("")
+	}
+	return event.Value{}
 }
 
 // An openKind is a class of opens.

@@ -54,6 +54,26 @@ func TestNeededTypes(t *testing.T) {
 	}
 }
 
+func TestNeededOnHost(t *testing.T) {
+	for _, tc := range []struct{ condition, want string }{
+		{"evt.type = open and container.id != host", ""},
+		{"evt.type = open and not container.id = host", ""},
+		{"evt.type in (open, close) and (container.id != host or evt.type = close)", "close"},
+		{"evt.type = open and container.id = host", "open"},
+		{"evt.type = open and k8s.ns.name = shop", ""},
+		{"evt.type = open and k8s.ns.name != shop", ""},
+		{"evt.type = open and not k8s.ns.name = shop", "open"},
+		{"evt.type = open and container.image.repository startswith registry", ""},
+		{"evt.type = open and not container.image.repository in (registry/a)", "open"},
+		{"evt.type = open and proc.name = x", "open"},
+		{"evt.type = open and tolower(container.id) = x", "open"},
+	} {
+		if got := strings.Join(needsOf(t, ruleOf("R", tc.condition)).Host, " "); got != tc.want {
+			t.Errorf("%s needs %q of the host, want %q", tc.condition, got, tc.want)
+		}
+	}
+}
+
 func TestNeededOpens(t *testing.T) {
 	const open = "evt.type in (open, openat) and "
 	for _, tc := range []struct{ condition, reads, writes, failedReads, failedWrites string }{
@@ -101,7 +121,9 @@ func (g generator) openCondition(depth int) string {
 	paths := []string{"/a", "/a/b", "/a/bc", "/b", "/b/a", "b", "c", "/"}
 	path := func() string { return pick(g, paths...) }
 	field := pick(g, "fd.name", "fd.name", "fd.directory", "fd.filename")
-	switch g.IntN(9) {
+	switch g.IntN(10) {
+	case 9:
+		return pick(g, "container.id = host", "container.id != host", "container.name in (a, host)", "k8s.ns.name exists", "k8s.ns.name != shop", "container.image.repository = a")
 	case 0:
 		return "evt.type " + pick(g, "= open", "!= open", "in (openat, creat)", "exists")
 	case 1:
@@ -140,6 +162,7 @@ func (g generator) open() (e *event.Event, writes, failed bool) {
 	if failed = call.Result < 0; !failed {
 		call.FD = (&sensor.FD{Num: call.Result, Type: pick(g, sensor.FDFile, sensor.FDDirectory), Name: name, Raw: name}).Ready()
 	}
+	call.Container = pick(g, sensor.Host(), &sensor.Container{ID: "abc", Known: true, Details: sensor.Details{Name: "a", Repository: "a", Pod: &sensor.Pod{Namespace: "x"}}})
 	e = newEvent(nil)
 	e.Source, e.Record = event.Syscall, call
 	return e, writes, failed
@@ -152,7 +175,7 @@ func has(p rule.Paths, name string) bool {
 
 // Whatever a rule matches is what it says that it needs.
 func TestNeedsAreSound(t *testing.T) {
-	matches, less := 0, 0
+	matches, less, inside := 0, 0, 0
 	for seed := range uint64(1500) {
 		g := generator{rand.New(rand.NewPCG(seed, 5))}
 		file := ruleOf("R", g.openCondition(2))
@@ -164,6 +187,9 @@ func TestNeedsAreSound(t *testing.T) {
 		if !n.Reads.All() || !n.Writes.All() || !n.FailedReads.All() || !n.FailedWrites.All() {
 			less++
 		}
+		if len(n.Host) == 0 && len(n.Rules) > 0 {
+			inside++
+		}
 		for range 60 {
 			e, writes, failed := g.open()
 			if set.Match(e, rule.First) == nil {
@@ -173,12 +199,13 @@ func TestNeedsAreSound(t *testing.T) {
 			paths := []rule.Paths{n.Reads, n.Writes, n.FailedReads, n.FailedWrites}[map[bool]int{true: 1}[writes]+map[bool]int{true: 2}[failed]]
 			call := e.Record.(*sensor.Event)
 			name := call.Params[call.Type.Param("name")].Text
-			if len(n.Rules[call.Type.Name]) == 0 || !has(paths, name) {
+			onHost := !call.Container.OnHost() || slices.Contains(n.Host, call.Type.Name)
+			if len(n.Rules[call.Type.Name]) == 0 || !has(paths, name) || !onHost {
 				t.Fatalf("a match of %s %s (writes: %v, failed: %v) is not needed: %+v\n%s", call.Type.Name, name, writes, failed, n, file)
 			}
 		}
 	}
-	if matches < 5000 || less < 300 {
-		t.Errorf("%d matches, %d rules that need less: the random rules prove nothing", matches, less)
+	if matches < 5000 || less < 300 || inside < 50 {
+		t.Errorf("%d matches, %d rules that need less, %d containers only: the random rules prove nothing", matches, less, inside)
 	}
 }
