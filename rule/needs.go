@@ -27,49 +27,45 @@ type Needs struct {
 	// file. The name that the kernel has for a path must be known to leave one out.
 	Reads, Writes             Paths
 	FailedReads, FailedWrites Paths
+
+	// Connects says of which families rules can match calls of connect. Those of
+	// other families are needed whenever the type is.
+	Connects Families
 }
+
+// Families is a set of families of sockets.
+type Families struct{ IPv4, IPv6, Unix bool }
 
 // Types lists the event types that are needed, sorted.
 func (n Needs) Types() []string {
 	return slices.Sorted(maps.Keys(n.Rules))
 }
 
-// Paths is a set of paths: those that begin with one of the prefixes, or end with
-// one of the suffixes. The empty prefix stands for all paths. Both are sorted.
-type Paths struct{ Prefixes, Suffixes []string }
+// Paths is a set of paths: those that begin with one of the prefixes, end with one
+// of the suffixes, or whose last component is one of the names. The empty prefix
+// stands for all paths. All three are sorted.
+type Paths struct{ Prefixes, Suffixes, Names []string }
 
 // All reports whether it has all paths.
 func (p Paths) All() bool { return slices.Contains(p.Prefixes, "") || slices.Contains(p.Suffixes, "") }
 
 // None reports whether it has no path.
-func (p Paths) None() bool { return len(p.Prefixes)+len(p.Suffixes) == 0 }
+func (p Paths) None() bool { return p.size() == 0 }
+
+func (p Paths) size() int { return len(p.Prefixes) + len(p.Suffixes) + len(p.Names) }
 
 var allPaths = Paths{Prefixes: []string{""}}
 
 // Needs returns what the rules of the source syscall need that can match.
 func (s *Set) Needs() Needs {
-	types := event.Types(event.Syscall)
-	n := Needs{Rules: map[string][]string{}}
-	var opens [4][]Paths // by kind
+	types, rules := event.Types(event.Syscall), s.programs[event.Syscall].rules
+	n := Needs{Rules: map[string][]string{}, Connects: connects(rules)}
 	host := all(types, false)
-	kinds := []openKind{{}, {writes: true}, {failed: true}, {writes: true, failed: true}}
-	for _, r := range s.rules {
-		if !r.live || r.Source != event.Syscall {
-			continue
-		}
-		host = host.join(inferTypes(r.condition, types, false, hostTypes), true)
+	for _, r := range rules {
+		host = host.join(inferTypes(r.condition, types, false, onHost().types), true)
 		for i, can := range inferTypes(r.condition, types, false, needTypes) {
-			if !can {
-				continue
-			}
-			n.Rules[types[i]] = append(n.Rules[types[i]], r.Name)
-			if !isOpen(types[i]) {
-				continue
-			}
-			for j, kind := range kinds {
-				if kind.typ = types[i]; kind.writes || kind.typ != "creat" {
-					opens[j] = append(opens[j], kind.judge(r.condition).yes)
-				}
+			if can {
+				n.Rules[types[i]] = append(n.Rules[types[i]], r.Name)
 			}
 		}
 	}
@@ -78,13 +74,14 @@ func (s *Set) Needs() Needs {
 			n.Host = append(n.Host, types[i])
 		}
 	}
-	n.Reads, n.Writes, n.FailedReads, n.FailedWrites = union(opens[0]...), union(opens[1]...), union(opens[2]...), union(opens[3]...)
+	n.Reads, n.Writes = opens(rules, openKind{}), opens(rules, openKind{writes: true})
+	n.FailedReads, n.FailedWrites = opens(rules, openKind{failed: true}), opens(rules, openKind{writes: true, failed: true})
 	return n
 }
 
-func isOpen(typ string) bool {
-	return slices.Contains([]string{"open", "openat", "openat2", "open_by_handle_at", "creat"}, typ)
-}
+var openTypes = []string{"open", "openat", "openat2", "open_by_handle_at", "creat"}
+
+func isOpen(typ string) bool { return slices.Contains(openTypes, typ) }
 
 // needTypes is as leafTypes, but knows that a parameter and what depends on one
 // is only in events of types that have it.
@@ -112,37 +109,77 @@ func needTypes(l *condition.Leaf, types []string, negated bool) typeSet {
 	return out
 }
 
-// hostTypes is as needTypes for events outside containers.
-func hostTypes(l *condition.Leaf, types []string, negated bool) typeSet {
-	var of onHost
-	if l.Left.Fun == "" && l.Right == nil && of.knows(l.Left.Ref.Name) && plain.Check(l, of) == negated {
+// facts are what is known of some fields of a class of events: their values, which
+// are missing for those with one of the prefixes.
+type facts struct {
+	values  map[string]event.Value
+	missing []string
+}
+
+// types is as needTypes for events of the class.
+func (f facts) types(l *condition.Leaf, types []string, negated bool) typeSet {
+	if l.Left.Fun == "" && l.Right == nil && f.knows(l.Left.Ref.Name) && plain.Check(l, f) == negated {
 		return all(types, false)
 	}
 	return needTypes(l, types, negated)
 }
 
-// onHost is what is known of any event outside containers.
-type onHost struct{}
-
-func (onHost) knows(field string) bool {
-	return slices.Contains([]string{"container.id", "container.name", "container.image.repository"}, field) || strings.HasPrefix(field, "k8s.")
+func (f facts) knows(field string) bool {
+	_, ok := f.values[field]
+	return ok || slices.ContainsFunc(f.missing, func(prefix string) bool { return strings.HasPrefix(field, prefix) })
 }
 
 // Get implements [condition.Getter].
-func (onHost) Get(in *condition.Input) event.Value {
-	switch in.Ref.Name {
-	case "container.id", "container.name":
-		return event.Text("host")
-	case "container.image.repository":
-		return event.Text("")
+func (f facts) Get(in *condition.Input) event.Value { return f.values[in.Ref.Name] }
+
+// onHost is what is known of events outside containers.
+func onHost() facts {
+	host := event.Text("host")
+	return facts{
+		values:  map[string]event.Value{"container.id": host, "container.name": host, "container.image.repository": event.Text("")},
+		missing: []string{"k8s."},
 	}
-	return event.Value{}
+}
+
+// ofFamily is what is known of connections of a family.
+func ofFamily(char, typ, family string) facts {
+	f := facts{values: map[string]event.Value{"fd.typechar": event.Text(char), "fd.type": event.Text(typ), "fd.sockfamily": event.Text(family)}}
+	if family == "unix" {
+		f.missing = []string{
+			"fd.l4proto", "fd.cip", "fd.sip", "fd.lip", "fd.rip", "fd.cnet", "fd.snet", "fd.lnet", "fd.rnet",
+			"fd.cport", "fd.sport", "fd.lport", "fd.rport", "fd.cproto", "fd.sproto", "fd.lproto", "fd.rproto",
+		}
+	}
+	return f
+}
+
+// connects returns the families of which rules can match connections.
+func connects(rules []*compiledRule) Families {
+	can := func(f facts) bool {
+		return slices.ContainsFunc(rules, func(r *compiledRule) bool {
+			return inferTypes(r.condition, []string{"connect"}, false, f.types)[0]
+		})
+	}
+	return Families{IPv4: can(ofFamily("4", "ipv4", "ip")), IPv6: can(ofFamily("6", "ipv6", "ip")), Unix: can(ofFamily("u", "unix", "unix"))}
 }
 
 // An openKind is a class of opens.
 type openKind struct {
 	typ            string
 	writes, failed bool
+}
+
+// opens returns the paths of which rules can match an open of a class, of any type.
+func opens(rules []*compiledRule, kind openKind) Paths {
+	var sets []Paths
+	for _, kind.typ = range openTypes {
+		for _, r := range rules {
+			if (kind.writes || kind.typ != "creat") && inferTypes(r.condition, []string{kind.typ}, false, needTypes)[0] {
+				sets = append(sets, kind.judge(r.condition).yes)
+			}
+		}
+	}
+	return union(sets...)
 }
 
 // A pathVerdict has the paths for which a condition can be true, and for which it
@@ -271,7 +308,11 @@ func pathsOf(l *condition.Leaf) Paths {
 func pathsOfConstant(field, op, s string) Paths {
 	last := field == "fd.filename"
 	switch {
-	case last && (op == "=" || op == "in" || op == "intersects"), op == "endswith" && field != "fd.directory":
+	case last && (op == "=" || op == "in" || op == "intersects"):
+		return Paths{Names: []string{s}}
+	case op == "endswith" && field == "fd.name" && strings.LastIndexByte(s, '/') == 0:
+		return Paths{Names: []string{s[1:]}}
+	case op == "endswith" && field != "fd.directory":
 		return Paths{Suffixes: []string{s}}
 	case last:
 		return allPaths
@@ -303,7 +344,10 @@ func union(sets ...Paths) Paths {
 			return allPaths
 		}
 		out.Prefixes, out.Suffixes = append(out.Prefixes, p.Prefixes...), append(out.Suffixes, p.Suffixes...)
+		out.Names = append(out.Names, p.Names...)
 	}
+	slices.Sort(out.Names)
+	out.Names = slices.Compact(out.Names)
 	out.Prefixes = compact(out.Prefixes)
 	for i, s := range out.Suffixes {
 		out.Suffixes[i] = reversed(s)
@@ -342,7 +386,7 @@ func (p Paths) meet(o Paths) Paths {
 		return p
 	case o.None() || p.All():
 		return o
-	case len(p.Prefixes)+len(p.Suffixes) <= len(o.Prefixes)+len(o.Suffixes):
+	case p.size() <= o.size():
 		return p
 	}
 	return o

@@ -74,6 +74,27 @@ func TestNeededOnHost(t *testing.T) {
 	}
 }
 
+func TestNeededFamilies(t *testing.T) {
+	for _, tc := range []struct {
+		condition string
+		want      rule.Families
+	}{
+		{"evt.type = connect", rule.Families{IPv4: true, IPv6: true, Unix: true}},
+		{"evt.type = open", rule.Families{}},
+		{"evt.type = connect and (fd.typechar = 4 or fd.typechar = 6)", rule.Families{IPv4: true, IPv6: true}},
+		{"evt.type = connect and fd.type in (ipv4)", rule.Families{IPv4: true}},
+		{"evt.type = connect and not fd.sockfamily = ip", rule.Families{Unix: true}},
+		{"evt.type = connect and fd.sport in (22, 23)", rule.Families{IPv4: true, IPv6: true}},
+		{"evt.type = connect and fd.net != 10.0.0.0/8", rule.Families{IPv4: true, IPv6: true}},
+		{"evt.type = connect and not fd.snet = 10.0.0.0/8", rule.Families{IPv4: true, IPv6: true, Unix: true}},
+		{"evt.type = connect and fd.name contains docker.sock", rule.Families{IPv4: true, IPv6: true, Unix: true}},
+	} {
+		if got := needsOf(t, ruleOf("R", tc.condition)).Connects; got != tc.want {
+			t.Errorf("%s needs connections %+v, want %+v", tc.condition, got, tc.want)
+		}
+	}
+}
+
 func TestNeededOpens(t *testing.T) {
 	const open = "evt.type in (open, openat) and "
 	for _, tc := range []struct{ condition, reads, writes, failedReads, failedWrites string }{
@@ -90,13 +111,18 @@ func TestNeededOpens(t *testing.T) {
 		{open + "(fd.name startswith /a or proc.name = x) and fd.num >= 0", "all", "all", "", ""},
 		{"evt.type = creat and fd.name = /x", "", "/x", "", "/x"},
 		{"evt.type = connect and fd.name = /x", "", "", "", ""},
+		{"evt.arg.request = PTRACE_ATTACH", "", "", "", ""},
 		{"fd.name = /x and fd.num >= 0", "/x", "/x", "", ""},
+		{open + "(fd.filename in (b, a) or fd.name endswith /id_rsa or fd.name endswith /.ssh/id) and fd.num >= 0", "*/.ssh/id =a =b =id_rsa", "*/.ssh/id =a =b =id_rsa", "", ""},
 	} {
 		n := needsOf(t, ruleOf("R", tc.condition))
 		for i, got := range []rule.Paths{n.Reads, n.Writes, n.FailedReads, n.FailedWrites} {
 			words := slices.Clone(got.Prefixes)
 			for _, s := range got.Suffixes {
 				words = append(words, "*"+s)
+			}
+			for _, s := range got.Names {
+				words = append(words, "="+s)
 			}
 			text := strings.Join(words, " ")
 			if got.All() {
@@ -170,7 +196,8 @@ func (g generator) open() (e *event.Event, writes, failed bool) {
 
 func has(p rule.Paths, name string) bool {
 	return slices.ContainsFunc(p.Prefixes, func(s string) bool { return strings.HasPrefix(name, s) }) ||
-		slices.ContainsFunc(p.Suffixes, func(s string) bool { return strings.HasSuffix(name, s) })
+		slices.ContainsFunc(p.Suffixes, func(s string) bool { return strings.HasSuffix(name, s) }) ||
+		slices.Contains(p.Names, name[strings.LastIndexByte(name, '/')+1:])
 }
 
 // Whatever a rule matches is what it says that it needs.

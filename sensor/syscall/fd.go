@@ -42,6 +42,17 @@ var fdTypes = [...]struct{ name, char string }{
 	FDPid: {"pidfd", "P"}, FDUnsupported: {"unsupported", "X"},
 }
 
+// FDTypeOf returns the type that a letter stands for: of u, a socket; of one that
+// is not known, [FDUnknown].
+func FDTypeOf(char byte) FDType {
+	for t, known := range fdTypes {
+		if known.char[0] == char {
+			return FDType(t)
+		}
+	}
+	return FDUnknown
+}
+
 // String returns the name of the type.
 func (t FDType) String() string { return fdTypes[t].name }
 

@@ -72,6 +72,14 @@ func TestNamesOfConnections(t *testing.T) {
 	}
 }
 
+func TestTypesOfDescriptors(t *testing.T) {
+	for char, want := range map[byte]syscall.FDType{'f': syscall.FDFile, '4': syscall.FDIPv4, 'u': syscall.FDUnix, 'P': syscall.FDPid, '?': syscall.FDUnknown} {
+		if got := syscall.FDTypeOf(char); got != want || want != syscall.FDUnknown && got.Char() != string(char) {
+			t.Errorf("%c is %s, want %s", char, got, want)
+		}
+	}
+}
+
 func TestAncestors(t *testing.T) {
 	shell := syscall.NewHandle((&syscall.Process{Key: syscall.Key{PID: 7, Start: 1}, Name: "bash", Argv: []string{"-bash"}}).Ready())
 	p := (&syscall.Process{Key: syscall.Key{PID: 9, Start: 2}, Name: "curl", Argv: []string{"curl", "-s", "x y"}, Parent: shell}).Ready()
