@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 
 	"sensor/container":                {"sensor/syscall"},
 	"sensor/container/containerdtest": {},
+	"sensor/process":                  {"sensor/container", "sensor/record", "sensor/syscall"},
 
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
 	"tuning":   {"alert", "event", "rule"},

@@ -31,6 +31,7 @@ type Users struct {
 // accountsOf is what is known of one container.
 type accountsOf struct {
 	accounts *Accounts
+	pid      int      // a process that ran in it, asked when another has ended
 	stamp    [2]stamp // of both files
 	checked  time.Time
 	reading  bool
@@ -44,7 +45,7 @@ type stamp struct {
 
 const (
 	accountsAge    = 5 * time.Second
-	readAgain      = 20 * time.Millisecond // when the process had ended
+	readAgain      = time.Millisecond // when no process could be asked
 	readPatience   = 50 * time.Millisecond
 	maxReading     = 8
 	maxKnownTables = 1024 // containers
@@ -79,7 +80,7 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 		return of.accounts
 	}
 	if of == nil {
-		of = &accountsOf{}
+		of = &accountsOf{pid: pid}
 		u.makeRoom()
 		u.known[id.Full] = of
 	}
@@ -94,10 +95,15 @@ func (u *Users) refresh(id ID, pid int, of *accountsOf, old accountsOf) *Account
 	done := make(chan *Accounts, 1)
 	go func() {
 		next, err := u.read(id, pid, old)
+		if err != nil && old.pid != pid {
+			if other, failed := u.read(id, old.pid, old); failed == nil {
+				next, err, pid = other, nil, old.pid
+			}
+		}
 		<-u.reading
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		of.reading = false
+		of.reading, of.pid = false, pid
 		of.checked = time.Now()
 		if err != nil {
 			of.checked = of.checked.Add(readAgain - u.maxAge)

@@ -105,6 +105,15 @@ func TestUsersSeeChanges(t *testing.T) {
 	if name := u.Of(containerA, 42).User(7).Name; name != "ben" {
 		t.Errorf("after the end: %q", name)
 	}
+	// A process that ended before it could be asked is no loss as long as
+	// another one runs.
+	again := h.process(t, 43, containerA)
+	h.write(t, again, "etc/passwd", "cyd:x:7:7:::\n")
+	time.Sleep(2 * readAgain)
+	u.Of(containerA, 43)
+	if name := u.Of(containerA, 44).User(7).Name; name != "cyd" {
+		t.Errorf("through another process: %q", name)
+	}
 	u.Forget(containerA)
 	if u.Of(containerA, 42) != nil {
 		t.Error("known after it was forgotten")
