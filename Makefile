@@ -34,7 +34,7 @@ BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 all: build
 
 build:
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/kubeguardian
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ ./cmd/kubeguardian ./cmd/kubeguardian-agent
 	cd lab && CGO_ENABLED=0 go build -trimpath -o ../bin/lab .
 
 demo: build

@@ -93,7 +93,7 @@ var arrows = map[string][]string{
 	"report":    {"finding", "control", "exception", "chart", "tool"},
 	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
-	"agent": {"sensor", "event", "rule", "alert", "bus", "config", "content"},
+	"agent": {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "bus", "content", "yamldoc"},
 	"server": {
 		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",

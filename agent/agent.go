@@ -1,0 +1,322 @@
+// Package agent guards one node: it runs the sensor, knows the processes and
+// containers of the node, matches events against detection rules, and prints the
+// alerts.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/container"
+	"github.com/kubeguardian/kubeguardian/sensor/process"
+	"github.com/kubeguardian/kubeguardian/sensor/record"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
+)
+
+// Options are what an [Agent] is made of.
+type Options struct {
+	Config *Config
+	Out    io.Writer    // alerts, one line of JSON each
+	Log    *slog.Logger // what the operator should know
+	Open   Opener       // the sensor
+}
+
+// An Opener starts the sensor for types of events, those included that processes
+// are known by, and for what rules need of them.
+type Opener func(types []string, needs rule.Needs, c *Config) (Source, error)
+
+// A Source yields what the kernel says of events.
+type Source interface {
+	// Run reads records until ctx ends. It calls worker for each goroutine that
+	// reads, and then the function that worker returned for each record, all
+	// records of a process by the same one.
+	Run(ctx context.Context, worker func() func(*record.Record)) error
+	// Status returns what the source can and has done.
+	Status() SourceStatus
+	Close() error
+}
+
+// A SourceStatus is what a [Source] can and has done.
+type SourceStatus struct {
+	Features []Feature
+	Missing  map[string]error  // why the kernel does not show a type of events, by its name
+	Counters map[string]uint64 // by name; dropped is among them
+}
+
+// A Feature is something that the sensor needs of the kernel.
+type Feature struct {
+	Name   string `json:"name"`
+	Used   string `json:"used,omitempty"`   // how it is done; empty if it is not
+	Reason string `json:"reason,omitempty"` // why it is not done in the best way
+}
+
+// An Agent is one node's guard.
+type Agent struct {
+	o        Options
+	rules    *rule.Set
+	needs    rule.Needs
+	count    int // rules that can raise an alert
+	pipeline *pipeline
+	table    *process.Table
+	clock    *process.Clock
+	runtime  *container.Runtime // nil on a host without
+	source   Source
+	status   *status
+	stops    []stop
+}
+
+// A stop undoes one step of [New].
+type stop struct {
+	name string
+	do   func() error
+}
+
+// lifecycle are the events that what is known of processes is made of. They are
+// seen whatever the rules are about.
+var lifecycle = [...]string{"clone", "clone3", "fork", "vfork", "execve", "execveat", "procexit", "chdir", "fchdir", "capset"}
+
+// New loads the rules and starts the sensor. The agent runs with [Agent.Run].
+func New(o Options) (_ *Agent, err error) {
+	a := &Agent{o: o, clock: process.NewClock()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	if a.rules, err = loadRules(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	if a.needs = a.rules.Needs(); len(a.needs.Rules) == 0 {
+		return nil, errors.New("load rules: none of them is enabled and of source syscall")
+	}
+	for _, r := range a.rules.Rules() {
+		if r.Source == event.Syscall && r.Enabled && r.Priority <= a.minimum() {
+			a.count++
+		}
+	}
+	if err := a.findRuntime(); err != nil {
+		return nil, err
+	}
+	a.newTable()
+	if a.source, err = o.Open(append(a.needs.Types(), lifecycle[:]...), a.needs, o.Config); err != nil {
+		return nil, fmt.Errorf("start the sensor: %w", err)
+	}
+	a.onStop("sensor", a.source.Close)
+	hostname, err := os.Hostname()
+	if err != nil {
+		return nil, fmt.Errorf("find the name of the host: %w", err)
+	}
+	a.pipeline = &pipeline{
+		table: a.table, rules: a.rules, mode: o.Config.mode(), self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
+	}
+	for _, name := range a.needs.Types() {
+		if t, ok := record.TypeOf(name); ok {
+			a.pipeline.wanted[t] = true
+		}
+	}
+	a.status = newStatus(a)
+	if o.Config.Status != "" {
+		if err := a.status.listen(o.Config.Status); err != nil {
+			return nil, err
+		}
+		a.onStop("status page", a.status.close)
+	}
+	return a, nil
+}
+
+func (a *Agent) onStop(name string, do func() error) { a.stops = append(a.stops, stop{name, do}) }
+
+// close undoes what New did, the newest first.
+func (a *Agent) close() error {
+	var errs []error
+	for _, s := range slices.Backward(a.stops) {
+		if err := s.do(); err != nil {
+			errs = append(errs, fmt.Errorf("stop %s: %w", s.name, err))
+		}
+	}
+	a.stops = nil
+	return errors.Join(errs...)
+}
+
+// loadRules loads the rules of a configuration and tells what is suspect in
+// them.
+func loadRules(c *Config, log *slog.Logger) (*rule.Set, error) {
+	files, err := content.Read[rule.File](content.Rules(), c.Rules...)
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	minimum, err := alert.ParsePriority(c.Priority)
+	if err != nil {
+		return nil, err
+	}
+	set, results := rule.Options{Minimum: &minimum}.Load(files...)
+	for _, r := range results {
+		for _, w := range r.Warnings {
+			log.Warn("suspect in a rule", "message", w.Error(), "code", w.Code)
+		}
+	}
+	if set == nil {
+		return nil, rule.Mistakes(results)
+	}
+	return set, nil
+}
+
+// minimum is the least urgent priority of rules that raise alerts.
+func (a *Agent) minimum() alert.Priority {
+	p, err := alert.ParsePriority(a.o.Config.Priority)
+	if err != nil {
+		return alert.Debug
+	}
+	return p
+}
+
+// notCovered tells of each rule that waits for events which the sensor does not
+// show here. A rule about any event is not meant.
+func (a *Agent) notCovered() map[string][]string {
+	missing := a.source.Status().Missing
+	types := map[string]int{}
+	for _, names := range a.needs.Rules {
+		for _, name := range names {
+			types[name]++
+		}
+	}
+	out := map[string][]string{}
+	for _, typ := range a.needs.Types() {
+		if _, known := record.TypeOf(typ); known && missing[typ] == nil {
+			continue
+		}
+		for _, name := range a.needs.Rules[typ] {
+			if types[name] < anyType {
+				out[name] = append(out[name], typ)
+			}
+		}
+	}
+	return out
+}
+
+// anyType is how many types a rule can match that does not name any.
+const anyType = 100
+
+func (a *Agent) findRuntime() error {
+	socket := a.o.Config.CRI
+	switch socket {
+	case noRuntime:
+		return nil
+	case "":
+		found, err := container.Find(strings.TrimSuffix(a.o.Config.Root, "/"))
+		if errors.Is(err, container.ErrNoRuntime) {
+			a.o.Log.Info("no container runtime found: containers have an id and no name")
+			return nil
+		}
+		socket = found
+	}
+	runtime, err := container.Dial(socket)
+	if err != nil {
+		return err
+	}
+	a.runtime = runtime
+	a.onStop("connection to the container runtime", runtime.Close)
+	return nil
+}
+
+func (a *Agent) newTable() {
+	c := a.o.Config
+	o := process.Options{Proc: c.Proc, Users: container.NewUsers(c.Proc, c.Root), Clock: a.clock, Env: c.Environment}
+	if a.runtime != nil {
+		o.Containers = func(id string) *syscall.Details { return a.runtime.Lookup(id) }
+	}
+	a.table = process.New(o)
+}
+
+// bootID returns what tells this run of the node from all others.
+func bootID(proc string) string {
+	data, err := os.ReadFile(filepath.Join(proc, "sys/kernel/random/boot_id"))
+	if err != nil {
+		return time.Now().UTC().Format(time.RFC3339Nano)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// How often the agent sees to itself.
+const (
+	clockInterval = 10 * time.Second
+	sweepInterval = 30 * time.Second
+)
+
+// Run prints alerts until ctx ends, and then stops the sensor. It is called
+// once.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer func() {
+		cancel()
+		running.Wait()
+		err = errors.Join(err, a.close())
+	}()
+	a.pipeline.out = newOutput(a.o.Out, cancel)
+	if a.runtime != nil {
+		running.Go(func() { a.runtime.Run(ctx) })
+	}
+	if err := a.table.Snapshot(); err != nil {
+		return err
+	}
+	a.report()
+	running.Go(func() { a.maintain(ctx) })
+	if err := a.source.Run(ctx, a.pipeline.worker); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	a.o.Log.Info("stopped", "events", a.pipeline.records.Load(), "alerts", a.pipeline.alerts.Load(), "dropped", a.source.Status().Counters["dropped"])
+	return a.pipeline.out.error()
+}
+
+// report tells once what the agent does and what it cannot.
+func (a *Agent) report() {
+	s := a.source.Status()
+	for _, f := range s.Features {
+		if f.Reason != "" {
+			a.o.Log.Warn("a feature of the kernel is missing", "feature", f.Name, "used", f.Used, "reason", f.Reason)
+		}
+	}
+	not := a.notCovered()
+	for _, name := range slices.Sorted(maps.Keys(not)) {
+		a.o.Log.Warn("a rule is not covered", "rule", name, "events", strings.Join(not[name], " "))
+	}
+	a.o.Log.Info("watching", "rules", a.count, "processes", a.table.Stats().Known)
+}
+
+// maintain keeps the clock right and the table small.
+func (a *Agent) maintain(ctx context.Context) {
+	clock, sweep := time.NewTicker(clockInterval), time.NewTicker(sweepInterval)
+	defer clock.Stop()
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-clock.C:
+			a.clock.Set()
+		case <-sweep.C:
+			if err := a.table.Sweep(); err != nil {
+				a.o.Log.Warn("compare processes", "error", err)
+			}
+		}
+	}
+}
+
+// StatusAddr returns where the status is served, nil if it is not.
+func (a *Agent) StatusAddr() net.Addr { return a.status.addr() }

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/yamldoc"
+)
+
+// maxConfig bounds a configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// A Config is the whole configuration of the agent.
+type Config struct {
+	// Rules are files or folders with detection rules, and builtin for the
+	// built-in ones, which are meant without any.
+	Rules []string `yaml:"rules"`
+	// Match says which rules raise an alert for an event: first, the first one
+	// that matches, or all.
+	Match string `yaml:"match"`
+	// Priority leaves out rules that are less urgent.
+	Priority string `yaml:"priority"`
+	// Status is host:port of /healthz and /metrics, on a loopback address. Empty
+	// is none.
+	Status string `yaml:"status"`
+	// CRI is the socket of the container runtime. Empty looks at the usual
+	// places, none is for a host without.
+	CRI string `yaml:"cri"`
+	// Root and Proc are the root and /proc of the host, as the agent sees them:
+	// in a container of the host's process namespace /proc/1/root and /proc.
+	Root string `yaml:"root"`
+	Proc string `yaml:"proc"`
+	// Environment keeps the environment of processes, for rules with proc.env.
+	// It may hold secrets, which alerts then show.
+	Environment bool `yaml:"environment"`
+	// BufferSize is how many KiB of events wait in the kernel, per buffer.
+	BufferSize int `yaml:"bufferSize"`
+}
+
+// noRuntime is the value of [Config.CRI] for a host without container runtime.
+const noRuntime = "none"
+
+// DefaultConfig returns the configuration of an empty file.
+func DefaultConfig() *Config {
+	return &Config{Match: "first", Priority: "debug", Root: "/", Proc: "/proc", BufferSize: 4096}
+}
+
+// LoadConfig reads a file strictly. All that is wrong in it is told, with file
+// and line.
+func LoadConfig(name string) (*Config, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return ParseConfig(name, data)
+}
+
+// ParseConfig reads the content of a file of that name.
+func ParseConfig(name string, data []byte) (*Config, error) {
+	if len(data) > maxConfig {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d", name, len(data), maxConfig)
+	}
+	items, err := yamldoc.All[Config](name, data, 1)
+	if err != nil {
+		return nil, err
+	}
+	c := DefaultConfig()
+	if len(items) == 0 {
+		return c, nil
+	}
+	if err := yamldoc.One(name, data, c); err != nil {
+		return nil, err
+	}
+	var errs []error
+	for key, err := range c.problems() {
+		errs = append(errs, fmt.Errorf("%s:%d: %s: %w", name, yamldoc.Line(items[0].Root, key), key, err))
+	}
+	return c, errors.Join(errs...)
+}
+
+// Check returns what is wrong in a configuration that did not come from a file
+// alone.
+func (c *Config) Check() error {
+	var errs []error
+	for key, err := range c.problems() {
+		errs = append(errs, fmt.Errorf("%s: %w", key, err))
+	}
+	return errors.Join(errs...)
+}
+
+// problems yields the keys whose values are not of use, in their order.
+func (c *Config) problems() iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, check := range []struct {
+			key string
+			err error
+		}{
+			{"match", c.checkMatch()}, {"priority", c.checkPriority()}, {"status", c.checkStatus()},
+			{"cri", absolute(c.CRI, "", noRuntime)}, {"root", absolute(c.Root)}, {"proc", absolute(c.Proc)}, {"bufferSize", c.checkBuffer()},
+		} {
+			if check.err != nil && !yield(check.key, check.err) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Config) checkMatch() error {
+	if c.Match != "first" && c.Match != "all" {
+		return fmt.Errorf("want first or all, have %q", c.Match)
+	}
+	return nil
+}
+
+func (c *Config) checkPriority() error {
+	_, err := alert.ParsePriority(c.Priority)
+	return err
+}
+
+func (c *Config) checkStatus() error {
+	if c.Status == "" {
+		return nil
+	}
+	host, _, err := net.SplitHostPort(c.Status)
+	if err != nil {
+		return fmt.Errorf("want host:port, have %q", c.Status)
+	}
+	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
+		return fmt.Errorf("want a loopback address, have %q: what is shown there is for this host only", host)
+	}
+	return nil
+}
+
+func absolute(path string, other ...string) error {
+	for _, o := range other {
+		if path == o {
+			return nil
+		}
+	}
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("want an absolute path, have %q", path)
+	}
+	return nil
+}
+
+const (
+	minBuffer = 64
+	maxBuffer = 1 << 20
+)
+
+func (c *Config) checkBuffer() error {
+	if c.BufferSize < minBuffer || c.BufferSize > maxBuffer {
+		return fmt.Errorf("want %d to %d KiB, have %d", minBuffer, maxBuffer, c.BufferSize)
+	}
+	return nil
+}
+
+// mode returns which rules raise an alert.
+func (c *Config) mode() rule.Mode {
+	if c.Match == "all" {
+		return rule.All
+	}
+	return rule.First
+}

@@ -1,0 +1,193 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	unix "syscall"
+	"time"
+)
+
+// A status serves /healthz and /metrics.
+type status struct {
+	agent    *Agent
+	started  time.Time
+	listener net.Listener
+	server   *http.Server
+}
+
+func newStatus(a *Agent) *status { return &status{agent: a, started: time.Now()} }
+
+func (s *status) listen(addr string) error {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve the status: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /metrics", s.metrics)
+	s.listener, s.server = ln, &http.Server{Handler: mux, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 1 << 14}
+	go s.server.Serve(ln)
+	return nil
+}
+
+func (s *status) addr() net.Addr {
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+func (s *status) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return s.server.Shutdown(ctx)
+}
+
+// A health is the answer of /healthz.
+type health struct {
+	Status     string              `json:"status"` // ok, or degraded
+	Rules      int                 `json:"rules"`
+	Processes  int                 `json:"processes"`
+	Dropped    uint64              `json:"dropped"`
+	Features   []Feature           `json:"features"`
+	NotCovered map[string][]string `json:"not_covered"` // types of events, by rule
+	Runtime    string              `json:"runtime,omitempty"`
+	Problems   []string            `json:"problems"`
+}
+
+func (s *status) state() health {
+	a := s.agent
+	source := a.source.Status()
+	h := health{
+		Status: "ok", Rules: a.count, Processes: a.table.Stats().Known,
+		Dropped: source.Counters["dropped"], Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
+	}
+	if h.Dropped > 0 {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped", h.Dropped))
+	}
+	if len(h.NotCovered) > 0 {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
+	}
+	for _, f := range h.Features {
+		if f.Used == "" {
+			h.Problems = append(h.Problems, fmt.Sprintf("the kernel lacks %s: %s", f.Name, f.Reason))
+		}
+	}
+	if a.runtime != nil {
+		h.Runtime = a.runtime.Name()
+		if _, err := a.runtime.Stats(); err != nil {
+			h.Problems = append(h.Problems, err.Error())
+		}
+	}
+	if len(h.Problems) > 0 {
+		h.Status = "degraded"
+	}
+	return h
+}
+
+// health answers 200 as long as the agent runs; what it cannot do is in the
+// body.
+func (s *status) health(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(s.state())
+}
+
+func (s *status) metrics(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+	var b strings.Builder
+	s.write(&b)
+	_, _ = io.WriteString(w, b.String())
+}
+
+// write writes all metrics in the text format of Prometheus.
+func (s *status) write(w io.Writer) {
+	a := s.agent
+	table, p := a.table.Stats(), a.pipeline
+	counter(w, "events_total", "records of the kernel that were read", float64(p.records.Load()))
+	counter(w, "events_matched_total", "events that rules were asked about", float64(p.matched.Load()))
+	counter(w, "alerts_total", "alerts", float64(p.alerts.Load()))
+	source := a.source.Status()
+	head(w, "sensor_events_total", "counter", "what became of events in the kernel and its buffers")
+	for _, name := range slices.Sorted(maps.Keys(source.Counters)) {
+		sample(w, "sensor_events_total", "what", name, float64(source.Counters[name]))
+	}
+	head(w, "sensor_feature", "gauge", "1 if the sensor has a feature of the kernel")
+	for _, f := range source.Features {
+		has := 0.0
+		if f.Used != "" {
+			has = 1
+		}
+		sample(w, "sensor_feature", "feature", f.Name, has)
+	}
+	gauge(w, "rules", "rules that can raise an alert", float64(a.count))
+	gauge(w, "rules_not_covered", "rules that wait for events which the sensor does not show", float64(len(a.notCovered())))
+	gauge(w, "processes", "processes that are known", float64(table.Known))
+	gauge(w, "control_groups", "control groups that are known", float64(table.Groups))
+	counter(w, "processes_evicted_total", "processes that were dropped early, as there were too many", float64(table.Evicted))
+	counter(w, "processes_unknown_total", "processes of which the records so far were lost", float64(table.Unknown))
+	counter(w, "processes_read_total", "of these, those that /proc told of", float64(table.Read))
+	counter(w, "process_exits_lost_total", "ends of processes that were noticed by other means than their record", float64(table.LostExit))
+	counter(w, "container_late_total", "events of containers that the runtime had not told of yet", float64(table.Late))
+	if a.runtime != nil {
+		stats, _ := a.runtime.Stats()
+		gauge(w, "containers", "containers that are known", float64(stats.Containers))
+		counter(w, "runtime_failures_total", "calls of the container runtime that failed", float64(stats.Failed))
+		counter(w, "runtime_overflow_total", "containers that could not be asked for, as there were too many", float64(stats.Overflow))
+	}
+	used := measure(a.o.Config.Proc)
+	counter(w, "cpu_seconds_total", "processor time of the agent", used.cpu.Seconds())
+	gauge(w, "resident_memory_bytes", "memory of the agent", float64(used.memory))
+	gauge(w, "start_time_seconds", "when the agent began, in seconds since 1970", float64(s.started.UnixMilli())/1000)
+}
+
+const prefix = "kubeguardian_agent_"
+
+func head(w io.Writer, name, kind, help string) {
+	fmt.Fprintf(w, "# HELP %s%s %s\n# TYPE %s%s %s\n", prefix, name, help, prefix, name, kind)
+}
+
+func counter(w io.Writer, name, help string, v float64) { single(w, name, "counter", help, v) }
+
+func gauge(w io.Writer, name, help string, v float64) { single(w, name, "gauge", help, v) }
+
+func single(w io.Writer, name, kind, help string, v float64) {
+	head(w, name, kind, help)
+	fmt.Fprintf(w, "%s%s %s\n", prefix, name, number(v))
+}
+
+func sample(w io.Writer, name, label, value string, v float64) {
+	fmt.Fprintf(w, "%s%s{%s=%q} %s\n", prefix, name, label, value, number(v))
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// A usage is what the agent itself uses.
+type usage struct {
+	cpu    time.Duration
+	memory uint64 // bytes
+}
+
+func measure(proc string) usage {
+	var u usage
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &r) == nil {
+		u.cpu = time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	}
+	data, err := os.ReadFile(proc + "/self/statm")
+	if f := strings.Fields(string(data)); err == nil && len(f) > 1 {
+		pages, _ := strconv.ParseUint(f[1], 10, 64)
+		u.memory = pages * uint64(os.Getpagesize())
+	}
+	return u
+}
