@@ -40,7 +40,7 @@ type Config struct {
 	// Environment keeps the environment of processes, for rules with proc.env.
 	// It may hold secrets, which alerts then show.
 	Environment bool `yaml:"environment"`
-	// BufferSize is how many KiB of events wait in the kernel, per buffer.
+	// BufferSize is how many KiB of events wait in the kernel.
 	BufferSize int `yaml:"bufferSize"`
 }
 
@@ -49,7 +49,7 @@ const noRuntime = "none"
 
 // DefaultConfig returns the configuration of an empty file.
 func DefaultConfig() *Config {
-	return &Config{Match: "first", Priority: "debug", Root: "/", Proc: "/proc", BufferSize: 4096}
+	return &Config{Match: "first", Priority: "debug", Root: "/", Proc: "/proc", BufferSize: 8192}
 }
 
 // LoadConfig reads a file strictly. All that is wrong in it is told, with file

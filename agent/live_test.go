@@ -137,6 +137,11 @@ const hostRules = `
   condition: evt.type = connect and fd.sip = 127.0.0.9
   output: "connection (%fd.name %fd.l4proto %proc.name)"
   priority: NOTICE
+- rule: Leaf
+  desc: The last of a line of programs
+  condition: evt.type in (execve, execveat) and proc.args startswith kubeguardian-leaf
+  output: "%proc.args of %proc.pcmdline of %proc.aname[2]"
+  priority: DEBUG
 - rule: End
   desc: Everything before has happened
   condition: evt.type in (execve, execveat) and proc.args contains kubeguardian-end
@@ -188,6 +193,18 @@ func TestLiveHost(t *testing.T) {
 		}
 		l.finish()
 		l.silent("Shell on a socket", "benign twin")
+	})
+
+	// Each program is new, and its parent too, when it starts.
+	t.Run("ancestors", func(t *testing.T) {
+		for i := range 30 {
+			leaf := fmt.Sprintf("kubeguardian-leaf-%d", i)
+			run(t, nil, "bash", "-c", fmt.Sprintf("sh -c '/bin/echo %s; true'; true", leaf))
+			a := l.wait("Leaf", leaf+" ")
+			if want := fmt.Sprintf("%s of sh -c /bin/echo %s; true of bash", leaf, leaf); !strings.HasSuffix(a.Output, want) {
+				t.Errorf("have %q, want %q", a.Output, want)
+			}
+		}
 	})
 
 	t.Run("passwords read", func(t *testing.T) {

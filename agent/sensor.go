@@ -16,8 +16,10 @@ import (
 
 // OpenSensor is the [Opener] of the sensor that runs in the kernel.
 func OpenSensor(types []string, needs rule.Needs, c *Config) (Source, error) {
+	// With one buffer, what a parent did is read before what its child did: the
+	// ancestors in an alert are as they were.
 	s, err := sensor.New(sensor.Config{
-		Types: types, Filters: sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)}, BufferSize: c.BufferSize << 10, Environment: c.Environment,
+		Partitions: 1, Types: types, Filters: sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)}, BufferSize: c.BufferSize << 10, Environment: c.Environment,
 	})
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):

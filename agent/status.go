@@ -135,7 +135,7 @@ func (s *status) write(w io.Writer) {
 	gauge(w, "processes", "processes that are known", float64(table.Known))
 	gauge(w, "control_groups", "control groups that are known", float64(table.Groups))
 	counter(w, "processes_evicted_total", "processes that were dropped early, as there were too many", float64(table.Evicted))
-	counter(w, "processes_unknown_total", "processes of which the records so far were lost", float64(table.Unknown))
+	counter(w, "processes_unknown_total", "processes whose begin was not seen", float64(table.Unknown))
 	counter(w, "processes_read_total", "of these, those that /proc told of", float64(table.Read))
 	counter(w, "process_exits_lost_total", "ends of processes that were noticed by other means than their record", float64(table.LostExit))
 	counter(w, "container_late_total", "events of containers that the runtime had not told of yet", float64(table.Late))
