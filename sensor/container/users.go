@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -31,7 +32,7 @@ type Users struct {
 // accountsOf is what is known of one container.
 type accountsOf struct {
 	accounts *Accounts
-	pid      int      // a process that ran in it, asked when another has ended
+	pids     []int    // processes that ran in it, asked when others have ended
 	stamp    [2]stamp // of both files
 	checked  time.Time
 	reading  bool
@@ -48,6 +49,7 @@ const (
 	readAgain      = time.Millisecond // when no process could be asked
 	readPatience   = 50 * time.Millisecond
 	maxReading     = 8
+	maxAsked       = 8    // processes of a container
 	maxKnownTables = 1024 // containers
 )
 
@@ -68,6 +70,7 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 	of := u.known[id.Full]
 	if of != nil && (of.reading || time.Since(of.checked) < u.maxAge) {
 		defer u.mu.Unlock()
+		of.note(pid)
 		return of.accounts
 	}
 	select {
@@ -80,31 +83,43 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 		return of.accounts
 	}
 	if of == nil {
-		of = &accountsOf{pid: pid}
+		of = &accountsOf{}
 		u.makeRoom()
 		u.known[id.Full] = of
 	}
+	of.note(pid)
 	of.reading = true
 	old := *of
+	old.pids = slices.Clone(of.pids)
 	u.mu.Unlock()
-	return u.refresh(id, pid, of, old)
+	return u.refresh(id, of, old)
+}
+
+// note keeps the latest processes of a container, for as long as none of them
+// has shown its files. Most do not live long; one that does is enough.
+func (a *accountsOf) note(pid int) {
+	if slices.Contains(a.pids, pid) || a.accounts != nil && len(a.pids) == maxAsked {
+		return
+	}
+	if len(a.pids) == maxAsked {
+		a.pids = slices.Delete(a.pids, 0, 1)
+	}
+	a.pids = append(a.pids, pid)
 }
 
 // refresh reads the files again if they have changed.
-func (u *Users) refresh(id ID, pid int, of *accountsOf, old accountsOf) *Accounts {
+func (u *Users) refresh(id ID, of *accountsOf, old accountsOf) *Accounts {
 	done := make(chan *Accounts, 1)
 	go func() {
-		next, err := u.read(id, pid, old)
-		if err != nil && old.pid != pid {
-			if other, failed := u.read(id, old.pid, old); failed == nil {
-				next, err, pid = other, nil, old.pid
-			}
-		}
+		next, running, err := u.ask(id, old)
 		<-u.reading
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		of.reading, of.pid = false, pid
-		of.checked = time.Now()
+		noted := of.pids
+		of.reading, of.pids, of.checked = false, running, time.Now()
+		for _, pid := range noted[min(len(old.pids), len(noted)):] { // meanwhile
+			of.note(pid)
+		}
 		if err != nil {
 			of.checked = of.checked.Add(readAgain - u.maxAge)
 		} else {
@@ -118,6 +133,27 @@ func (u *Users) refresh(id ID, pid int, of *accountsOf, old accountsOf) *Account
 	case <-time.After(u.patience):
 		return old.accounts
 	}
+}
+
+// ask reads through the first process that shows the files. It returns which of
+// the processes still run too, this one first.
+func (u *Users) ask(id ID, old accountsOf) (next accountsOf, running []int, err error) {
+	for i, pid := range slices.Backward(old.pids) {
+		if next, err = u.read(id, pid, old); err == nil {
+			return next, append([]int{pid}, u.stillIn(id, old.pids[:i])...), nil
+		}
+	}
+	return old, u.stillIn(id, old.pids), err
+}
+
+func (u *Users) stillIn(id ID, pids []int) []int {
+	var still []int
+	for _, pid := range pids {
+		if u.runsIn(pid, id) {
+			still = append(still, pid)
+		}
+	}
+	return still
 }
 
 // makeRoom forgets the container that was checked longest ago when there are
