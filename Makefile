@@ -29,7 +29,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clang clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clang node clean
 
 all: build
 
@@ -41,11 +41,12 @@ demo: build
 	go build -o bin/ ./test/demo
 	@exec bin/demo
 
-test: build browser postgres containerd clang
-	bin/lab build
+test: build browser postgres containerd clang node
+	bin/lab build --node
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
 	cd lab && go test -timeout 10m ./...
+	cd lab/node && go vet ./... && go test ./...
 	cd test/gatekeeper && go vet ./... && go test -timeout 10m ./...
 	cd examples/internship-matcher && go vet -tags failover ./... && go test -timeout 10m ./...
 	go test -timeout 20m ./test/e2e
@@ -72,6 +73,7 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l . | sed 's/^/gofmt would change: /'; exit 1; }
 	go run $(STATICCHECK) ./...
 	cd lab && go run $(STATICCHECK) ./...
+	cd lab/node && go run $(STATICCHECK) ./...
 	cd test/gatekeeper && go run $(STATICCHECK) ./...
 	cd examples/internship-matcher && go run $(STATICCHECK) ./...
 
@@ -114,6 +116,14 @@ clang:
 	@{ command -v clang && [ -e /usr/include/bpf/bpf_helpers.h ]; } >/dev/null 2>&1 || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends clang llvm libbpf-dev; } || \
 	  echo "make: no clang or libbpf headers found: the sensor's kernel side will not be compiled anew"
+
+# The lab's node needs these to be built and to run; on Debian they are installed
+# when missing.
+node:
+	@{ command -v nft && command -v ip && command -v gcc && pkg-config --exists libseccomp; } >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nftables iproute2 gcc libc6-dev pkg-config libseccomp-dev; } || \
+	  echo "make: no nft, ip, gcc or libseccomp found: the lab's node will not be built or not start"
 
 # The page is tested in a real Chromium; on Debian it is installed when missing.
 browser:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,26 +16,65 @@ import (
 	"time"
 )
 
-// kubernetesVersion is that of k8s.io/kubernetes in go.mod; a test compares them.
-const kubernetesVersion = "v1.37.1"
+// The versions that the programs say of themselves are those that go.mod and
+// node/go.mod pin; a test compares them.
+const (
+	kubernetesVersion = "v1.37.1"
+	containerdVersion = "2.4.2"
+	runcVersion       = "1.5.2"
+)
 
 // module is the module path of the lab, by which its source is recognised.
 const module = "github.com/kubeguardian/kubeguardian/lab"
 
 // A program is something that the lab runs or hands to its user.
-type program struct{ name, pkg, ldflags string }
+type program struct {
+	name, pkg string
+	module    string // the directory whose go.mod pins the version, below the lab's source
+	tags      string
+	cgo       bool
+	ldflags   string
+}
 
-// programs lists all that a lab needs, in the order in which they are built.
+const (
+	kube        = "k8s.io/kubernetes/cmd/"
+	kubeStrip   = "-s -w -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion + kubeRelease
+	kubeRelease = " -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
+)
+
+// programs lists all that the control plane needs, in the order in which they
+// are built.
 func programs() []program {
-	const kube = "k8s.io/kubernetes/cmd/"
-	version := "-s -w -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
-		" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"
 	return []program{
-		{"etcd", "./etcd", "-s -w"},
-		{"kubectl", kube + "kubectl", version},
-		{"kube-apiserver", kube + "kube-apiserver", version},
-		{"kube-controller-manager", kube + "kube-controller-manager", version},
-		{"kube-scheduler", kube + "kube-scheduler", version},
+		{name: "etcd", pkg: "./etcd", ldflags: "-s -w"},
+		{name: "kubectl", pkg: kube + "kubectl", ldflags: kubeStrip},
+		{name: "kube-apiserver", pkg: kube + "kube-apiserver", ldflags: kubeStrip},
+		{name: "kube-controller-manager", pkg: kube + "kube-controller-manager", ldflags: kubeStrip},
+		{name: "kube-scheduler", pkg: kube + "kube-scheduler", ldflags: kubeStrip},
+	}
+}
+
+// nodePrograms lists what a node needs beside the control plane.
+func nodePrograms() []program {
+	const plugins = "github.com/containernetworking/plugins/plugins/"
+	const containerd = "github.com/containerd/containerd/v2/"
+	inNode := func(name, pkg string) program {
+		return program{name: name, pkg: pkg, module: "node", ldflags: "-s -w"}
+	}
+	ofContainerd := func(name string) program {
+		p := inNode(name, containerd+"cmd/"+name)
+		p.tags, p.ldflags = "no_btrfs,no_devmapper,no_zfs", "-s -w -X "+containerd+"version.Version="+containerdVersion
+		return p
+	}
+	runc := inNode("runc", "github.com/opencontainers/runc")
+	runc.tags, runc.cgo, runc.ldflags = "seccomp", true, "-s -w -X main.version="+runcVersion
+	return []program{
+		runc, ofContainerd("containerd"), ofContainerd("containerd-shim-runc-v2"), ofContainerd("ctr"),
+		inNode("ptp", plugins+"main/ptp"), inNode("loopback", plugins+"main/loopback"),
+		inNode("host-local", plugins+"ipam/host-local"), inNode("portmap", plugins+"meta/portmap"),
+		inNode("netpol", "./netpol"), inNode("coredns", "./coredns"), inNode("pause", "./pause"), inNode("image", "./image"),
+		{name: "kube-proxy", pkg: kube + "kube-proxy", ldflags: kubeStrip},
+		{name: "kubelet", pkg: kube + "kubelet", ldflags: kubeStrip},
 	}
 }
 
@@ -68,23 +108,55 @@ func cacheDir() (string, error) {
 	return filepath.Join(dir, "kubeguardian", "lab", kubernetesVersion), nil
 }
 
-// cached returns the cache directory after building what it lacks. Away from
-// the source a complete cache is used as it is.
-func cached(ctx context.Context, progress io.Writer) (string, error) {
+// cached returns the cache directory after building what it lacks of some sets
+// of programs. Away from the source a complete cache is used as it is.
+func cached(ctx context.Context, progress io.Writer, sets ...func(source, cache string, progress io.Writer) builder) (string, error) {
 	dir, err := cacheDir()
 	if err != nil {
 		return "", err
 	}
-	b := builder{cache: dir, programs: programs(), progress: progress}
-	b.source, err = sourceDir()
-	if err == nil {
-		return dir, b.build(ctx)
+	source, sourceErr := sourceDir()
+	for _, set := range sets {
+		b := set(source, dir, progress)
+		switch {
+		case sourceErr == nil:
+			if err := b.build(ctx); err != nil {
+				return "", err
+			}
+		case len(missing(dir, b.programs)) > 0:
+			return "", sourceErr
+		}
 	}
-	if len(missing(dir, b.programs)) == 0 {
-		return dir, nil
-	}
-	return "", err
+	return dir, nil
 }
+
+func controlPlaneBuilder(source, cache string, progress io.Writer) builder {
+	return builder{
+		source: source, cache: cache, progress: progress, name: "control-plane", takes: "about 15 minutes",
+		programs: programs(), inputs: []string{"go.mod", "go.sum", "etcd"},
+	}
+}
+
+// nodeBuilder also writes the images of the node's own pods.
+func nodeBuilder(source, cache string, progress io.Writer) builder {
+	b := builder{
+		source: source, cache: cache, progress: progress, name: "node", takes: "about 10 minutes",
+		programs: nodePrograms(), inputs: []string{"go.mod", "go.sum", "node"},
+	}
+	b.finish = func(ctx context.Context) error {
+		in := func(name string) string { return filepath.Join(cache, name) }
+		out, err := exec.CommandContext(ctx, in("image"), in(nodeImages+".partial"),
+			"localhost/pause:lab="+in("pause"), "localhost/coredns:lab="+in("coredns")).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("make the node's images: %w: %s", err, out)
+		}
+		return os.Rename(in(nodeImages+".partial"), in(nodeImages))
+	}
+	return b
+}
+
+// nodeImages is the file in the cache with the images of the node's own pods.
+const nodeImages = "node-images.tar"
 
 // sourceDir finds the source of this module: the working directory, or lab in it.
 func sourceDir() (string, error) {
@@ -98,10 +170,14 @@ func sourceDir() (string, error) {
 		"run the lab from the repository, or give ready programs by --binaries")
 }
 
-// A builder keeps a cache directory up to date with its source.
+// A builder keeps a set of programs in the cache up to date with its source.
 type builder struct {
 	source, cache string
+	name          string   // of the set
+	takes         string   // on two cores with cold caches, for the user
+	inputs        []string // files and directories of the source that decide what is built
 	programs      []program
+	finish        func(context.Context) error // what follows the programs, if anything
 	progress      io.Writer
 }
 
@@ -120,7 +196,7 @@ func (b builder) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stamp := filepath.Join(b.cache, "inputs.sha256")
+	stamp := filepath.Join(b.cache, b.name+".sha256")
 	if last, err := os.ReadFile(stamp); err == nil && string(last) == digest && len(missing(b.cache, b.programs)) == 0 {
 		return nil
 	}
@@ -128,7 +204,7 @@ func (b builder) build(ctx context.Context) error {
 		return withHint(errors.New("build the lab's programs: go not found in PATH"), "install Go from https://go.dev/dl, or give ready programs by --binaries")
 	}
 	if len(missing(b.cache, b.programs)) > 0 {
-		fmt.Fprintf(b.progress, "lab: building into %s; about 15 minutes on two cores, only once\n", b.cache)
+		fmt.Fprintf(b.progress, "lab: building into %s; %s on two cores, only once\n", b.cache, b.takes)
 	}
 	for i, p := range b.programs {
 		fmt.Fprintf(b.progress, "lab: build %s (%d of %d) … ", p.name, i+1, len(b.programs))
@@ -138,6 +214,11 @@ func (b builder) build(ctx context.Context) error {
 			return err
 		}
 		fmt.Fprintf(b.progress, "%.0f s\n", time.Since(start).Seconds())
+	}
+	if b.finish != nil {
+		if err := b.finish(ctx); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(stamp, []byte(digest), 0o644)
 }
@@ -164,13 +245,20 @@ func (b builder) lock(ctx context.Context) (*os.File, error) {
 // programs a change concerns is left to the go command and its own cache.
 func (b builder) digest() (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", b.programs)
-	for _, name := range []string{"go.mod", "go.sum", "etcd/main.go"} {
-		data, err := os.ReadFile(filepath.Join(b.source, name))
+	fmt.Fprintf(h, "%+v\n", b.programs)
+	for _, input := range b.inputs {
+		err := filepath.WalkDir(filepath.Join(b.source, input), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			name, _ := filepath.Rel(b.source, path)
+			fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
+			return err
+		})
 		if err != nil {
 			return "", fmt.Errorf("read build input: %w", err)
 		}
-		fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)), nil
 }
@@ -186,9 +274,13 @@ func (b builder) one(ctx context.Context, p program) error {
 		return fmt.Errorf("create build log: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", p.ldflags, "-o", partial, p.pkg)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = b.source, log, log
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", p.tags, "-ldflags", p.ldflags, "-o", partial, p.pkg)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(b.source, p.module), log, log
+	cgo := "CGO_ENABLED=0"
+	if p.cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	cmd.Env = append(os.Environ(), cgo, "GOWORK=off")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // so that Cancel reaches the compilers too
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -33,7 +33,10 @@ func source(t *testing.T, body string) string {
 
 func tiny(source, cache string) (builder, *bytes.Buffer) {
 	var progress bytes.Buffer
-	return builder{source, cache, []program{{"tiny", "./etcd", "-s -w"}}, &progress}, &progress
+	return builder{
+		source: source, cache: cache, progress: &progress, name: "tiny", takes: "a moment",
+		programs: []program{{name: "tiny", pkg: "./etcd", ldflags: "-s -w"}}, inputs: []string{"go.mod", "go.sum", "etcd"},
+	}, &progress
 }
 
 func TestBuildOnceAndAgainWhenTheSourceChanges(t *testing.T) {
@@ -57,7 +60,7 @@ func TestBuildOnceAndAgainWhenTheSourceChanges(t *testing.T) {
 	if progress, said := build(`println("two")`); !strings.HasPrefix(progress, "lab: build tiny") || said != "two\n" {
 		t.Errorf("changed: %q, the program says %q", progress, said)
 	}
-	wantFiles(t, cache, "inputs.sha256", "tiny")
+	wantFiles(t, cache, "tiny", "tiny.sha256")
 }
 
 func TestBuildFails(t *testing.T) {
@@ -93,7 +96,7 @@ func TestBuildWaitsForAnother(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	wantFiles(t, cache, "inputs.sha256", "tiny")
+	wantFiles(t, cache, "tiny", "tiny.sha256")
 }
 
 func TestBuildInterrupted(t *testing.T) {
@@ -130,17 +133,25 @@ func wantFiles(t *testing.T, dir string, want ...string) {
 	}
 }
 
-func TestVersionIsThatOfTheModule(t *testing.T) {
-	data, err := os.ReadFile("go.mod")
-	if err != nil {
-		t.Fatal(err)
+func TestVersionsAreThoseOfTheModules(t *testing.T) {
+	modules := map[string]string{}
+	for _, dir := range []string{"", "node"} {
+		data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		modules[dir] = string(data)
 	}
-	if !strings.Contains(string(data), "\tk8s.io/kubernetes "+kubernetesVersion+" ") {
-		t.Errorf("go.mod does not require k8s.io/kubernetes %s", kubernetesVersion)
+	for path, version := range map[string]string{
+		"k8s.io/kubernetes": kubernetesVersion, "github.com/containerd/containerd/v2": "v" + containerdVersion, "github.com/opencontainers/runc": "v" + runcVersion,
+	} {
+		if !strings.Contains(modules[""]+modules["node"], "\t"+path+" "+version+" ") {
+			t.Errorf("no go.mod requires %s %s", path, version)
+		}
 	}
-	for _, p := range programs() {
-		if p.pkg != "./etcd" && !strings.Contains(string(data), "\t"+p.pkg+"\n") {
-			t.Errorf("go.mod has no tool %s", p.pkg)
+	for _, p := range append(programs(), nodePrograms()...) {
+		if !strings.HasPrefix(p.pkg, "./") && !strings.Contains(modules[p.module], "\t"+p.pkg+"\n") {
+			t.Errorf("%s has no tool %s", filepath.Join(p.module, "go.mod"), p.pkg)
 		}
 	}
 }

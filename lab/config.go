@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// Addresses of the cluster's inside. Nothing listens on them without a node.
+// Addresses of the cluster's inside. Nothing answers at them without a node.
 const (
 	serviceRange = "10.96.0.0/16"
 	serviceIP    = "10.96.0.1" // of the service "kubernetes": the first of the range
@@ -28,6 +28,7 @@ type options struct {
 	Port              int    `json:"port,omitempty"`
 	WebhookKubeconfig string `json:"webhookKubeconfig,omitempty"`
 	AuditPolicy       string `json:"auditPolicy,omitempty"`
+	Node              bool   `json:"node,omitempty"`
 }
 
 // resolve makes the paths absolute and checks that they can be read.
@@ -51,29 +52,49 @@ func (o *options) resolve() error {
 	return nil
 }
 
-// A component is a program of the control plane with its arguments.
+// A component is a program of the lab with its arguments.
 type component struct {
 	name string
 	args []string
+	node bool // runs in the node's sandbox
 }
 
-// components lists the control plane in the order in which it starts. The
-// node of a later size is one more group of components after these.
+// components lists all programs of a lab in the order in which they start.
 func components(dir string, port int, opts options) []component {
+	all := controlPlane(dir, port, opts)
+	if opts.Node {
+		all = append(all, nodeComponents()...)
+	}
+	return all
+}
+
+func controlPlane(dir string, port int, opts options) []component {
 	return []component{
 		etcd(dir),
-		apiServer(dir, port, opts.WebhookKubeconfig),
+		apiServer(dir, port, opts),
 		controllerManager(dir),
 		scheduler(dir),
 	}
 }
+
+// address is where the API server listens: on loopback, or on this machine's
+// end of the cable to its node.
+func address(opts options) string {
+	if opts.Node {
+		return machineIP
+	}
+	return "127.0.0.1"
+}
+
+// server is the API server's URL.
+func server(port int, opts options) string { return fmt.Sprintf("https://%s:%d", address(opts), port) }
 
 // etcd serves on sockets in the lab's directory: no port to collide on, and
 // no other user of the machine can reach it. The paths are relative to the
 // working directory because a socket's path must not exceed 107 bytes.
 func etcd(dir string) component {
 	const client, peer = "unix://etcd.sock", "unix://etcd-peer.sock"
-	return component{"etcd", []string{
+	return component{name: "etcd", args: []string{
 		"--name=lab",
 		"--data-dir=" + filepath.Join(dir, "etcd"),
 		"--log-level=warn",
@@ -86,14 +107,13 @@ func etcd(dir string) component {
 	}}
 }
 
-func apiServer(dir string, port int, webhookKubeconfig string) component {
+func apiServer(dir string, port int, opts options) component {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	pki := func(name string) string { return filepath.Join(dir, "pki", name) }
 	args := []string{
-		"--bind-address=127.0.0.1",
+		"--bind-address=" + address(opts),
 		fmt.Sprintf("--secure-port=%d", port),
-		"--advertise-address=127.0.0.1",   // else it looks for a default route and fails without one
-		"--endpoint-reconciler-type=none", // an endpoint may not be a loopback address
+		"--advertise-address=" + address(opts), // else it looks for a default route and fails without one
 		"--etcd-servers=unix://etcd.sock",
 		"--client-ca-file=" + pki("ca.crt"),
 		"--tls-cert-file=" + pki("apiserver.crt"),
@@ -117,21 +137,30 @@ func apiServer(dir string, port int, webhookKubeconfig string) component {
 		"--audit-log-mode=blocking-strict", // a request that cannot be logged is not served
 		"--audit-log-maxsize=1024",         // MiB before rotation: the log stays one file
 	}
-	if webhookKubeconfig != "" {
+	if opts.Node {
 		args = append(args,
-			"--audit-webhook-config-file="+webhookKubeconfig,
+			"--kubelet-certificate-authority="+pki("ca.crt"),
+			"--kubelet-client-certificate="+pki("apiserver-kubelet-client.crt"),
+			"--kubelet-client-key="+pki("apiserver-kubelet-client.key"),
+			"--kubelet-preferred-address-types=InternalIP")
+	} else {
+		args = append(args, "--endpoint-reconciler-type=none") // an endpoint may not be a loopback address
+	}
+	if opts.WebhookKubeconfig != "" {
+		args = append(args,
+			"--audit-webhook-config-file="+opts.WebhookKubeconfig,
 			"--audit-webhook-batch-max-wait=1s",
 			// Five attempts, each wait 1.5 times the one before: the last comes
 			// at least 81 s after the first (10 + 15 + 22.5 + 33.75).
 			"--audit-webhook-initial-backoff=10s",
 			"--admission-control-config-file="+in("admission.json"))
 	}
-	return component{"kube-apiserver", args}
+	return component{name: "kube-apiserver", args: args}
 }
 
 func controllerManager(dir string) component {
 	pki := func(name string) string { return filepath.Join(dir, "pki", name) }
-	return component{"kube-controller-manager", []string{
+	return component{name: "kube-controller-manager", args: []string{
 		"--kubeconfig=" + filepath.Join(dir, "controller-manager.kubeconfig"),
 		"--secure-port=0",
 		"--leader-elect=false",
@@ -149,7 +178,7 @@ func controllerManager(dir string) component {
 }
 
 func scheduler(dir string) component {
-	return component{"kube-scheduler", []string{
+	return component{name: "kube-scheduler", args: []string{
 		"--kubeconfig=" + filepath.Join(dir, "scheduler.kubeconfig"),
 		"--secure-port=0",
 		"--leader-elect=false",
@@ -159,13 +188,20 @@ func scheduler(dir string) component {
 // An identity is a user whose kubeconfig the lab writes.
 type identity struct{ file, user, group string }
 
-func identities() []identity {
-	return []identity{
+func identities(node bool) []identity {
+	all := []identity{
 		{"admin", "admin", "system:masters"},
 		{"developer", "developer", "developers"},
 		{"controller-manager", "system:kube-controller-manager", ""},
 		{"scheduler", "system:kube-scheduler", ""},
 	}
+	if node {
+		all = append(all,
+			identity{"kubelet", "system:node:lab", "system:nodes"},
+			identity{"proxy", "system:kube-proxy", ""},
+			identity{"netpol", "netpol", ""})
+	}
+	return all
 }
 
 // configure writes all files that the components read.
@@ -178,8 +214,8 @@ func configure(dir string, port int, opts options) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range identities() {
-		if err := writeKubeconfig(dir, port, ca, id); err != nil {
+	for _, id := range identities(opts.Node) {
+		if err := writeKubeconfig(dir, server(port, opts), ca, id); err != nil {
 			return err
 		}
 	}
@@ -204,7 +240,15 @@ func writeCertificates(dir string) (ca pair, err error) {
 	if err != nil {
 		return ca, err
 	}
-	server, err := ca.server()
+	server, err := ca.server("kube-apiserver", "127.0.0.1", serviceIP, machineIP)
+	if err != nil {
+		return ca, err
+	}
+	kubelet, err := ca.server("kubelet", nodeIP)
+	if err != nil {
+		return ca, err
+	}
+	kubeletClient, err := ca.client("apiserver-kubelet-client")
 	if err != nil {
 		return ca, err
 	}
@@ -214,6 +258,7 @@ func writeCertificates(dir string) (ca pair, err error) {
 	}
 	for name, p := range map[string]pair{
 		"ca": ca, "front-proxy-ca": frontProxy, "apiserver": server, "front-proxy-client": proxyClient,
+		"kubelet": kubelet, "apiserver-kubelet-client": kubeletClient,
 	} {
 		if err := p.write(dir, name); err != nil {
 			return ca, err
@@ -223,7 +268,7 @@ func writeCertificates(dir string) (ca pair, err error) {
 }
 
 // writeKubeconfig writes a kubeconfig that needs no other file.
-func writeKubeconfig(dir string, port int, ca pair, id identity) error {
+func writeKubeconfig(dir, server string, ca pair, id identity) error {
 	var groups []string
 	if id.group != "" {
 		groups = []string{id.group}
@@ -241,7 +286,7 @@ kind: Config
 clusters:
 - name: lab
   cluster:
-    server: https://127.0.0.1:%d
+    server: %s
     certificate-authority-data: %s
 users:
 - name: %s
@@ -252,7 +297,7 @@ contexts:
 - name: lab
   context: {cluster: lab, user: %[3]s}
 current-context: lab
-`, port, encode(ca.certPEM()), id.file, encode(client.certPEM()), encode(key))
+`, server, encode(ca.certPEM()), id.file, encode(client.certPEM()), encode(key))
 	return os.WriteFile(filepath.Join(dir, id.file+".kubeconfig"), []byte(text), 0o600)
 }
 

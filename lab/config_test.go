@@ -30,7 +30,7 @@ func TestConfigure(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	for _, id := range identities() {
+	for _, id := range identities(false) {
 		t.Run(id.file, func(t *testing.T) {
 			c, err := newClient(filepath.Join(dir, id.file+".kubeconfig"))
 			if err != nil {
@@ -118,14 +118,14 @@ func TestAPIServerWebhook(t *testing.T) {
 		}
 		return webhook
 	}
-	if got := about(apiServer("/lab", 1, "").args); got != nil {
+	if got := about(apiServer("/lab", 1, options{}).args); got != nil {
 		t.Errorf("without a webhook: %v", got)
 	}
 	want := []string{
 		"--audit-webhook-config-file=/hook", "--audit-webhook-batch-max-wait=1s",
 		"--audit-webhook-initial-backoff=10s", "--admission-control-config-file=/lab/admission.json",
 	}
-	if got := about(apiServer("/lab", 1, "/hook").args); !slices.Equal(got, want) {
+	if got := about(apiServer("/lab", 1, options{WebhookKubeconfig: "/hook"}).args); !slices.Equal(got, want) {
 		t.Errorf("with a webhook: %v, want %v", got, want)
 	}
 	var config struct {

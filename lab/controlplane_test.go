@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -107,7 +106,7 @@ func receive(t *testing.T) (r *receiver, address, kubeconfig string, caPEM []byt
 	if err != nil {
 		t.Fatal(err)
 	}
-	serving, err := ca.server()
+	serving, err := ca.server("receiver", "127.0.0.1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +121,7 @@ func receive(t *testing.T) (r *receiver, address, kubeconfig string, caPEM []byt
 	server.StartTLS()
 	t.Cleanup(server.Close)
 	dir := t.TempDir()
-	if err := writeKubeconfig(dir, server.Listener.Addr().(*net.TCPAddr).Port, ca, identity{"receiver", "the-api-server", ""}); err != nil {
+	if err := writeKubeconfig(dir, server.URL, ca, identity{"receiver", "the-api-server", ""}); err != nil {
 		t.Fatal(err)
 	}
 	return r, server.URL, filepath.Join(dir, "receiver.kubeconfig"), ca.certPEM()

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -19,7 +20,7 @@ import (
 // that is busy with other things.
 const startLimit = 3 * time.Minute
 
-// A lab is one control plane. All of its state is in its directory.
+// A lab is one control plane, with or without a node. All of its state is in its directory.
 type lab struct {
 	dir      string
 	progress io.Writer
@@ -28,9 +29,11 @@ type lab struct {
 // A state is what lab.json in the lab's directory says. The file is written
 // before all others, so that it marks the directory as one the lab may empty.
 type state struct {
-	Options  options `json:"options"`
-	Port     int     `json:"port"`
-	Binaries string  `json:"binaries"` // where the running programs come from
+	Options options `json:"options"`
+	Port    int     `json:"port"`
+	// Where the running programs come from.
+	Binaries     string `json:"binaries"`
+	NodeBinaries string `json:"nodeBinaries,omitempty"`
 }
 
 func newLab(dir string, progress io.Writer) *lab {
@@ -117,7 +120,7 @@ func (l *lab) run(ctx context.Context, opts options, stdout io.Writer) error {
 // it is ready. Ended programs are told to exits.
 func (l *lab) boot(ctx context.Context, opts options, bound bool, exits chan exit) (st state, err error) {
 	st = state{Options: opts}
-	if st.Binaries, err = l.programs(ctx, opts); err != nil {
+	if st.Binaries, st.NodeBinaries, err = l.programs(ctx, opts); err != nil {
 		return st, err
 	}
 	began := time.Now()
@@ -138,14 +141,18 @@ func (l *lab) boot(ctx context.Context, opts options, bound bool, exits chan exi
 	if err != nil {
 		return st, err
 	}
-	controlPlane := components(l.dir, st.Port, opts)
-	for i, part := range controlPlane {
+	if opts.Node { // the API server listens on the cable to it
+		if err := l.sandbox(ctx, st, bound, exits); err != nil {
+			return st, err
+		}
+	}
+	for i, part := range controlPlane(l.dir, st.Port, opts) {
 		if i == 2 { // the controllers give up when there is no API server
 			if err := l.await(ctx, exits, "kube-apiserver", c.ready); err != nil {
 				return st, err
 			}
 		}
-		if err := start(l.dir, st.Binaries, part, bound, exits); err != nil {
+		if err := l.start(st, part, bound, exits); err != nil {
 			return st, err
 		}
 	}
@@ -154,6 +161,11 @@ func (l *lab) boot(ctx context.Context, opts options, bound bool, exits chan exi
 	}
 	if err := c.grantDeveloper(ctx); err != nil {
 		return st, err
+	}
+	if opts.Node {
+		if err := l.startNode(ctx, st, c, bound, exits); err != nil {
+			return st, err
+		}
 	}
 	l.say("ready in %.1f s", time.Since(began).Seconds())
 	return st, nil
@@ -172,12 +184,30 @@ func (l *lab) undo(cause error) error {
 	return cause
 }
 
-// programs returns the directory of the programs to run.
-func (l *lab) programs(ctx context.Context, opts options) (string, error) {
+// programs returns the directories of the programs to run.
+func (l *lab) programs(ctx context.Context, opts options) (controlPlane, node string, err error) {
 	if opts.Binaries != "" {
-		return opts.Binaries, given(opts.Binaries)
+		if controlPlane, err = opts.Binaries, given(opts.Binaries); err != nil || !opts.Node {
+			return controlPlane, "", err
+		}
+		node, err = cached(ctx, l.progress, nodeBuilder)
+		return controlPlane, node, err
 	}
-	return cached(ctx, l.progress)
+	if !opts.Node {
+		controlPlane, err = cached(ctx, l.progress, controlPlaneBuilder)
+		return controlPlane, "", err
+	}
+	node, err = cached(ctx, l.progress, controlPlaneBuilder, nodeBuilder)
+	return node, node, err
+}
+
+// start starts a component, the node's in the sandbox.
+func (l *lab) start(st state, c component, bound bool, exits chan<- exit) error {
+	cmd := exec.Command(filepath.Join(st.Binaries, c.name), c.args...)
+	if c.node {
+		cmd = l.inside(context.Background(), append([]string{c.name}, c.args...)...)
+	}
+	return start(l.dir, c.name, cmd, bound, exits)
 }
 
 // prepare chooses the port and writes all files into the empty directory.
@@ -271,13 +301,17 @@ func (l *lab) status(ctx context.Context, stdout io.Writer) error {
 		problem = l.check(ctx, st)
 	}
 	if problem == nil {
-		fmt.Fprintf(stdout, "up: https://127.0.0.1:%d\n", st.Port)
+		fmt.Fprintf(stdout, "up: %s\n", server(st.Port, st.Options))
 	} else {
 		fmt.Fprintf(stdout, "broken: %v\n", problem)
 	}
 	fmt.Fprintf(stdout, "directory: %s\n", l.dir)
-	for _, p := range running {
-		fmt.Fprintf(stdout, "%-24s pid %d\n", p.name, p.pid)
+	for _, c := range components(l.dir, st.Port, st.Options) {
+		for _, p := range running {
+			if p.name == c.name {
+				fmt.Fprintf(stdout, "%-24s pid %d\n", p.name, p.pid)
+			}
+		}
 	}
 	if problem != nil {
 		return errNotUp
@@ -291,6 +325,9 @@ func (l *lab) facts(stdout io.Writer, st state) {
 	fmt.Fprintf(stdout, "export PATH=%s:\"$PATH\"\n", quote(st.Binaries))
 	fmt.Fprintf(stdout, "# a user with few rights: %s\n", l.path("developer.kubeconfig"))
 	fmt.Fprintf(stdout, "# audit log: %s\n", l.path("audit.jsonl"))
+	if st.Options.Node {
+		fmt.Fprint(stdout, l.nodeFacts())
+	}
 }
 
 // quote makes one word of s for a POSIX shell.
@@ -373,6 +410,11 @@ func (l *lab) check(ctx context.Context, st state) error {
 	}
 	if err := client.ready(ctx); err != nil {
 		return err
+	}
+	if st.Options.Node {
+		if err := client.nodeReady(ctx); err != nil {
+			return err
+		}
 	}
 	return client.populated(ctx)
 }

@@ -1,6 +1,6 @@
-// Command lab runs a real Kubernetes control plane on this machine, for tests
-// and for the demo: etcd, kube-apiserver, kube-controller-manager and
-// kube-scheduler, built from source, on loopback, without root.
+// Command lab runs a real Kubernetes on this machine, for tests and for the
+// demo: etcd, kube-apiserver, kube-controller-manager and kube-scheduler, built
+// from source, on loopback, without root; and, for root, a node with real pods.
 package main
 
 import (
@@ -19,11 +19,12 @@ import (
 const usage = `Usage: lab COMMAND [flags]
 
 Commands:
-  up          start the control plane, and return when it is ready
+  up          start the control plane, and with --node a node; return when ready
   run         the same in the foreground; Ctrl-C ends and removes it
-  down        end the control plane and remove all of its state
+  down        end the lab and remove all of its state
   status      say what runs; exit code 1 when the lab is not up
   kubeconfig  print the path of a user's kubeconfig: --user admin or developer
+  node        run a command on the node: lab node ctr images ls
   build       build the programs into the cache, and start nothing
 
 Example:
@@ -77,12 +78,21 @@ func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 		"down":       downCommand,
 		"status":     statusCommand,
 		"kubeconfig": kubeconfigCommand,
+		"node":       nodeCommand,
 		"build":      buildCommand,
 	}
 	if command, ok := commands[args[0]]; ok {
 		return command(ctx, args[1:], stdout, stderr)
 	}
 	switch args[0] {
+	case "sandbox", "sandbox-init": // of this program's own, with its arguments
+		if len(args) != 3 {
+			break
+		}
+		if args[0] == "sandbox" {
+			return makeSandbox(args[1], args[2])
+		}
+		return sandboxInit(args[1], args[2])
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return nil
@@ -129,6 +139,7 @@ func upFlags(name string, args []string, stderr io.Writer) (*lab, options, error
 	flags.IntVar(&opts.Port, "port", 0, "`port` of the API server on 127.0.0.1; 0: a free one")
 	flags.StringVar(&opts.WebhookKubeconfig, "webhook-kubeconfig", "", "kubeconfig `file` of an audit webhook; its user also authenticates the API server to admission webhooks")
 	flags.StringVar(&opts.AuditPolicy, "audit-policy", "", "audit policy `file` (default: one that logs every change with its bodies)")
+	flags.BoolVar(&opts.Node, "node", false, "a node too, on which pods run; needs root")
 	if err := parse(flags, args, stderr); err != nil {
 		return nil, opts, err
 	}
@@ -193,11 +204,32 @@ func kubeconfigCommand(_ context.Context, args []string, stdout, stderr io.Write
 	return nil
 }
 
+func nodeCommand(_ context.Context, args []string, _, stderr io.Writer) error {
+	flags := flag.NewFlagSet("node", flag.ContinueOnError)
+	dir := dirFlag(flags)
+	flags.SetOutput(stderr)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return err
+	case err != nil:
+		return errUsage
+	case flags.NArg() == 0:
+		return withHint(errors.New("no command for the node"), "for example: lab node ctr images ls")
+	}
+	return newLab(*dir, stderr).enter(flags.Args())
+}
+
 func buildCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if err := parse(flag.NewFlagSet("build", flag.ContinueOnError), args, stderr); err != nil {
+	flags := flag.NewFlagSet("build", flag.ContinueOnError)
+	node := flags.Bool("node", false, "the programs of a node too")
+	if err := parse(flags, args, stderr); err != nil {
 		return err
 	}
-	dir, err := cached(ctx, stderr)
+	sets := []func(source, cache string, progress io.Writer) builder{controlPlaneBuilder}
+	if *node {
+		sets = append(sets, nodeBuilder)
+	}
+	dir, err := cached(ctx, stderr, sets...)
 	if err != nil {
 		return err
 	}

@@ -45,16 +45,20 @@ func (ca pair) client(user string, groups ...string) (pair, error) {
 	})
 }
 
-// server issues a certificate for the API server.
-func (ca pair) server() (pair, error) {
-	return ca.issue(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: "kube-apiserver"},
+// server issues a certificate for a server at some addresses, by the names of
+// the API server too.
+func (ca pair) server(name string, addresses ...string) (pair, error) {
+	template := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: name},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames: []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 			"kubernetes.default.svc.cluster.local"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(serviceIP)},
-	})
+	}
+	for _, a := range addresses {
+		template.IPAddresses = append(template.IPAddresses, net.ParseIP(a))
+	}
+	return ca.issue(template)
 }
 
 // issue completes the template with a new key and signs it; the zero pair

@@ -67,16 +67,15 @@ type exit struct {
 	err  error
 }
 
-// start runs a component in its own session, so that neither Ctrl-C nor the
-// end of the terminal reaches it. When it ends, it is told to exits. With bound
-// it does not outlive the calling thread.
-func start(dir, binaries string, c component, bound bool, exits chan<- exit) error {
-	log, err := os.OpenFile(logPath(dir, c.name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+// start runs a program of a lab in its own session, so that neither Ctrl-C nor
+// the end of the terminal reaches it. When it ends, it is told to exits. With
+// bound it does not outlive the calling thread.
+func start(dir, name string, cmd *exec.Cmd, bound bool, exits chan<- exit) error {
+	log, err := os.OpenFile(logPath(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return fmt.Errorf("open log of %s: %w", c.name, err)
+		return fmt.Errorf("open log of %s: %w", name, err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(binaries, c.name), c.args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
 	cmd.Env = append(os.Environ(), mark+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -84,20 +83,23 @@ func start(dir, binaries string, c component, bound bool, exits chan<- exit) err
 		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", c.name, err)
+		return fmt.Errorf("start %s: %w", name, err)
 	}
-	go func() { exits <- exit{c.name, cmd.Wait()} }()
+	go func() { exits <- exit{name, cmd.Wait()} }()
 	return nil
 }
 
-// stop ends the processes of the lab in dir, the last started first, and
-// returns when all are gone.
+// stop ends the node and the processes of the lab in dir, the last started
+// first, and returns when all are gone.
 func stop(dir string) error {
+	if err := endNode(dir); err != nil {
+		return err
+	}
 	running, err := processes(dir)
 	if err != nil {
 		return err
 	}
-	order := components(dir, 0, options{})
+	order := controlPlane(dir, 0, options{})
 	slices.Reverse(order)
 	for _, c := range order {
 		for _, p := range running {

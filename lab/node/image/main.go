@@ -5,6 +5,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -29,7 +30,7 @@ func main() {
 // run takes the file to write and then NAME=PROGRAM for each image.
 func run(args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: image FILE NAME=PROGRAM...")
+		return errors.New("usage: image FILE NAME=PROGRAM …")
 	}
 	images := map[name.Reference]v1.Image{}
 	for _, arg := range args[1:] {
