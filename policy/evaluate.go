@@ -23,7 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/policy/deadline"
 	"github.com/kubeguardian/kubeguardian/policy/equivalent"
-	"github.com/kubeguardian/kubeguardian/policy/memory"
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 )
 
 // maxAnnotationBytes is where the API server cuts an audit annotation.
@@ -258,33 +258,20 @@ func (p *Policy) unusable(in *input, binding string, err error) []finding.Violat
 // authorizer; errors of expressions are in the result.
 func (p *Policy) validate(in *input, param *unstructured.Unstructured) (*validating.ValidateResult, error) {
 	var namespace *corev1.Namespace
-	if name := in.namespaceName(); p.reads.namespace && name != "" {
+	if name := in.namespaceName(); p.reads.Namespace && name != "" {
 		var err error
 		if namespace, err = in.namespaces.Get(name); err != nil {
 			return nil, err
 		}
 	}
-	if p.memory == nil || in.values == nil {
-		return p.run(in, namespace, param)
-	}
-	known, worth := p.memory.Recall(in.values)
-	switch {
-	case known != nil:
-		return known, nil
-	case !worth:
-		return p.run(in, namespace, param)
-	}
-	learning := in.learn()
-	result, err := p.run(learning, namespace, param)
-	if in.Err() == nil && err == nil { // else it may have been cut
-		p.memory.Learn(in.values, learning.trace, result)
-	}
-	return result, err
+	return expression.Recall(in.View, p.memory, func(v *expression.View) (*validating.ValidateResult, error) {
+		return p.run(v, in, namespace, param)
+	})
 }
 
-func (p *Policy) run(in *input, namespace *corev1.Namespace, param *unstructured.Unstructured) (*validating.ValidateResult, error) {
+func (p *Policy) run(v *expression.View, in *input, namespace *corev1.Namespace, param *unstructured.Unstructured) (*validating.ValidateResult, error) {
 	in.rights.err = nil
-	result := p.validator.Validate(in, in.matched.resource, in.attr, runtimeObject(param), namespace, celconfig.RuntimeCELCostBudget, in.rights)
+	result := p.validator.Validate(v, in.matched.resource, in.attr, runtimeObject(param), namespace, celconfig.RuntimeCELCostBudget, in.rights)
 	if in.rights.err != nil {
 		return nil, in.rights.err
 	}
@@ -333,15 +320,9 @@ func annotations(result *validating.ValidateResult) (values map[string]string, f
 
 // An input is one request in the form that the API server's libraries take. It
 // belongs to one goroutine: the CEL form of the objects is made once, on first
-// use, and shared by all policies, and so are the values of expressions. It is
-// also the context of their evaluation.
+// use, and shared by all policies, and so are the values of expressions.
 type input struct {
-	context.Context
-	memos      map[identity]*memo
-	ofParam    map[runtime.Object]map[identity]*memo // the same, of what reads a parameter
-	request    any                                   // as expressions see it
-	sharing    sharing                               // of the condition that is evaluated now
-	passed     *condition                            // the last one of which all expressions were true
+	*expression.View
 	req        *Request
 	attr       *admission.VersionedAttributes
 	matched    match            // in what the policy wants to see the object
@@ -352,26 +333,12 @@ type input struct {
 	audit      *audit // nil when nobody asks for it
 	matcher    *matching.Matcher
 	interfaces admission.ObjectInterfaces
-	values     *memory.Values // what memories ask about; nil in another version
-	trace      *memory.Trace  // of an evaluation that is to be learned
-}
-
-// learn returns the same input for an evaluation that shares nothing with
-// others, so that its trace has all that it asks.
-func (in *input) learn() *input {
-	out := *in
-	out.memos, out.request, out.sharing, out.passed = make(map[identity]*memo, 8), nil, sharing{}, nil
-	out.ofParam, out.others = nil, nil
-	out.trace = memory.NewTrace(in.values)
-	return &out
 }
 
 func newInput(ctx context.Context, req *Request) *input {
 	object, oldObject := runtimeObject(req.Object), runtimeObject(req.OldObject)
 	in := &input{
-		Context: ctx,
-		memos:   make(map[identity]*memo, 64),
-		req:     req,
+		req: req,
 		attr: &admission.VersionedAttributes{
 			Attributes: admission.NewAttributesRecord(object, oldObject, req.Kind, req.Namespace, req.Name, req.Resource,
 				req.Subresource, admission.Operation(req.Operation), runtimeObject(req.Options), req.DryRun, userInfo(req)),
@@ -385,49 +352,12 @@ func newInput(ctx context.Context, req *Request) *input {
 		rights:     newRights(req.Authorizer),
 		interfaces: equivalent.Interfaces(),
 	}
+	in.View = expression.NewView(ctx, in.shows)
 	in.matcher = matching.NewMatcher(in.namespaces, nil)
 	if (req.RequestKind.Empty() || req.RequestKind == req.Kind) && (req.RequestResource.Empty() || req.RequestResource == req.Resource) {
-		in.values = memory.NewValues(content(req.Object), content(req.OldObject), requestContent(req))
+		in.Remember(in.attr)
 	}
 	return in
-}
-
-// content returns the content of an object, or nil.
-func content(u *unstructured.Unstructured) map[string]any {
-	if u == nil {
-		return nil
-	}
-	return u.Object
-}
-
-// requestContent returns the parts of a request that memories may ask about. A
-// part that expressions see and is not here, such as the random uid, is never
-// learned.
-func requestContent(req *Request) map[string]any {
-	out := map[string]any{
-		"operation": string(req.Operation),
-		"kind":      map[string]any{"group": req.Kind.Group, "version": req.Kind.Version, "kind": req.Kind.Kind},
-		"resource":  map[string]any{"group": req.Resource.Group, "version": req.Resource.Version, "resource": req.Resource.Resource},
-		"dryRun":    req.DryRun,
-	}
-	for key, value := range map[string]string{"subResource": req.Subresource, "name": req.Name, "namespace": req.Namespace} {
-		if value != "" {
-			out[key] = value
-		}
-	}
-	user := map[string]any{}
-	if req.User.Username != "" {
-		user["username"] = req.User.Username
-	}
-	if len(req.User.Groups) > 0 {
-		groups := make([]any, len(req.User.Groups))
-		for i, group := range req.User.Groups {
-			groups[i] = group
-		}
-		user["groups"] = groups
-	}
-	out["userInfo"] = user
-	return out
 }
 
 // runtimeObject keeps a nil object a nil interface.

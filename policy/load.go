@@ -2,6 +2,8 @@ package policy
 
 import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 )
 
 // Load parses, checks and compiles policy files into a set. The error holds
@@ -63,7 +65,7 @@ func (l *loader) compile() (validating []*Policy, mutating []*mutatingPolicy, er
 	if len(l.policies) == 0 {
 		return nil, nil, nil
 	}
-	lang, err := newLanguage()
+	lang, err := expression.NewLanguage()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -250,11 +252,15 @@ func checkMemory(t *testing.T, policies []*Policy, req Request) (known int) {
 	t.Helper()
 	in := newInput(t.Context(), &req)
 	for _, p := range policies {
-		want, err := p.run(newInput(t.Context(), &req), nil, nil)
+		fresh := newInput(t.Context(), &req)
+		want, err := p.run(fresh.View, fresh, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if outcome, _ := p.memory.Recall(in.values); outcome != nil {
+		_, unknown := expression.Recall(in.View, p.memory, func(*expression.View) (*validating.ValidateResult, error) {
+			return nil, errors.New("it is to be evaluated")
+		})
+		if unknown == nil {
 			known++
 		}
 		for range 2 { // the second one remembers the first

@@ -213,7 +213,7 @@ func (m *mutator) invoke(i invocation, second bool) (patched bool, err error) {
 	}
 	if i.policy.matcher != nil {
 		as.rights.err = nil
-		result := i.policy.matcher.Match(as, as.attr, runtimeObject(i.param), as.rights)
+		result := i.policy.matcher.Match(as.View, as.attr, runtimeObject(i.param), as.rights)
 		if err := errors.Join(result.Error, as.rights.err); err != nil {
 			m.fail(i.policy, i.binding, err)
 			return false, nil
@@ -249,7 +249,7 @@ func (m *mutator) see(i invocation) (as *input, namespace *corev1.Namespace, err
 	if as, err = m.in.as(&i.match); err != nil {
 		return nil, nil, err
 	}
-	if name := as.namespaceName(); i.policy.reads.namespace && name != "" {
+	if name := as.namespaceName(); i.policy.reads.Namespace && name != "" {
 		namespace, err = as.namespaces.Get(name)
 	}
 	return as, namespace, err
@@ -265,7 +265,7 @@ func (m *mutator) patch(i invocation, patcher patch.Patcher, namespace *corev1.N
 		return false, nil
 	}
 	as.rights.err = nil
-	out, err := patcher.Patch(as, patch.Request{
+	out, err := patcher.Patch(as.View, patch.Request{
 		MatchedResource:     i.match.resource,
 		VersionedAttributes: as.attr,
 		ObjectInterfaces:    unstructuredInterfaces(),

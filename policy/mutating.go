@@ -15,6 +15,8 @@ import (
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/mutating/patch"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
+
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 )
 
 // A mutatingPolicy is one compiled MutatingAdmissionPolicy with its bindings. It
@@ -28,16 +30,15 @@ type mutatingPolicy struct {
 	paramKind *schema.GroupVersionKind // nil: it has no parameters
 	matcher   matchconditions.Matcher  // nil: it has no match conditions
 	mutations []patch.Patcher
-	reads     reads
+	reads     expression.Reads
 	bindings  []binding // without actions
 }
 
 // compileMutating turns a checked policy and its bindings into a
 // [mutatingPolicy], which is not usable if there is an error.
-func compileMutating(d *document, bindings []*document, lang *language) (*mutatingPolicy, error) {
+func compileMutating(d *document, bindings []*document, lang *expression.Language) (*mutatingPolicy, error) {
 	spec := &d.mutating.Spec
-	c := &compiler{document: d, language: lang, options: plugincel.OptionalVariableDeclarations{HasParams: spec.ParamKind != nil, HasAuthorizer: true}}
-	clear(lang.fields)
+	c := newCompiler(d, lang, spec.ParamKind)
 	p := &mutatingPolicy{
 		name:      d.mutating.Name,
 		failOpen:  *spec.FailurePolicy == admissionregistrationv1.Ignore,
@@ -57,7 +58,7 @@ func compileMutating(d *document, bindings []*document, lang *language) (*mutati
 			p.mutations = append(p.mutations, patch.NewApplyConfigurationPatcher(c.mutation(path+".applyConfiguration.expression", &patch.ApplyConfigurationCondition{Expression: m.ApplyConfiguration.Expression})))
 		}
 	}
-	p.reads = c.reads
+	p.reads = c.Reads
 	for _, b := range bindings {
 		p.bindings = append(p.bindings, binding{
 			name:     b.mutatingBinding.Name,
@@ -84,15 +85,15 @@ func (p *mutatingPolicy) concerns(req *Request) bool {
 
 // A mutation is a condition of one expression, as the API server's patchers
 // take it.
-type mutation struct{ *condition }
+type mutation struct{ *expression.Condition }
 
 func (c *compiler) mutation(path string, e plugincel.ExpressionAccessor) mutation {
-	return mutation{c.condition([]plugincel.CompilationResult{c.expression(path, e)})}
+	return mutation{c.Condition([]plugincel.CompilationResult{c.expression(path, e)})}
 }
 
 // ForInput implements [plugincel.MutatingEvaluator].
 func (m mutation) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) (plugincel.EvaluationResult, int64, error) {
-	results, left, err := m.condition.ForInput(ctx, attr, request, vars, namespace, budget)
+	results, left, err := m.Condition.ForInput(ctx, attr, request, vars, namespace, budget)
 	if err != nil {
 		return plugincel.EvaluationResult{}, left, err
 	}

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/google/cel-go/common/types"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
@@ -152,31 +150,6 @@ func (p *paramSource) find(kind schema.GroupVersionKind, namespace string, ref *
 		p.found[query] = answer
 	}
 	return answer.objects, answer.err
-}
-
-// paramValue returns a parameter as expressions see it.
-func paramValue(param runtime.Object) any {
-	if u, ok := param.(*unstructured.Unstructured); ok {
-		return types.DefaultTypeAdapter.NativeToValue(u.Object)
-	}
-	return nil
-}
-
-// memosOf returns the values that expressions have with this parameter, and nil
-// when there is none: then nothing is gained.
-func (in *input) memosOf(param runtime.Object) map[identity]*memo {
-	if param == nil {
-		return nil
-	}
-	if in.ofParam == nil {
-		in.ofParam = map[runtime.Object]map[identity]*memo{}
-	}
-	memos := in.ofParam[param]
-	if memos == nil {
-		memos = map[identity]*memo{}
-		in.ofParam[param] = memos
-	}
-	return memos
 }
 
 func (c *checker) paramKind(k *admissionregistrationv1.ParamKind) {

@@ -38,6 +38,7 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 
 	"github.com/kubeguardian/kubeguardian/policy/deadline"
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
@@ -74,7 +75,7 @@ type Policy struct {
 	criteria    *criteria
 	validator   validating.Validator
 	paramKind   *schema.GroupVersionKind // nil: it has no parameters
-	reads       reads
+	reads       expression.Reads
 	bindings    []binding
 	denies      bool                                      // one of the bindings does
 	memory      *memory.Memory[validating.ValidateResult] // nil if expressions see more than the request
@@ -126,11 +127,11 @@ func (s *Set) Len() int { return len(s.policies) }
 // Asks returns the kinds of parameters that policies of the set have, and
 // whether one of them asks the authorizer: what a caller needs sources for.
 func (s *Set) Asks() (params []schema.GroupVersionKind, authorizer bool) {
-	add := func(kind *schema.GroupVersionKind, r reads) {
+	add := func(kind *schema.GroupVersionKind, r expression.Reads) {
 		if kind != nil && !slices.Contains(params, *kind) {
 			params = append(params, *kind)
 		}
-		authorizer = authorizer || r.authorizer
+		authorizer = authorizer || r.Authorizer
 	}
 	for _, p := range s.policies {
 		add(p.paramKind, p.reads)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 
 	"github.com/kubeguardian/kubeguardian/policy/equivalent"
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 )
 
 // A match says in which version of its kind a policy wants to see an object.
@@ -87,8 +88,8 @@ func (in *input) as(m *match) (*input, error) {
 		return nil, fmt.Errorf("failed to convert object version: %w", err)
 	}
 	other := *in
-	other.matched, other.others, other.passed, other.request, other.sharing, other.values = *m, nil, nil, nil, sharing{}, nil
-	other.memos, other.ofParam = map[identity]*memo{}, nil
+	other.matched, other.others = *m, nil
+	other.View = expression.NewView(in.Context, other.shows)
 	other.attr = &admission.VersionedAttributes{
 		Attributes:         in.attr.Attributes,
 		VersionedObject:    admission.NewLazyObject(runtimeObject(object)),

@@ -3,6 +3,7 @@ package gatekeeper
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	admissionv1 "k8s.io/api/admission/v1"
@@ -17,9 +18,9 @@ import (
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiservercel "k8s.io/apiserver/pkg/cel"
-	"k8s.io/apiserver/pkg/cel/environment"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/expression"
 )
 
 // A celSource is the code of a template in CEL. generateVAP concerns the API
@@ -43,9 +44,10 @@ type named struct {
 
 // A celEngine is the compiled CEL of a template.
 type celEngine struct {
-	validator validating.Validator
-	namespace bool // an expression reads namespaceObject
-	source    celSource
+	validator  validating.Validator
+	namespace  bool // an expression reads namespaceObject
+	constraint bool // one reads more of the constraint than the parameters
+	source     celSource
 }
 
 // What every template has as variables.anyObject, also when it is deleted, and
@@ -62,32 +64,34 @@ func newCELEngine(d *policy.Document, path string, raw map[string]any) (engine, 
 	if err := decodeSource(d, path, raw, &source); err != nil {
 		return nil, err
 	}
-	composed, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	lang, err := expression.NewLanguage()
 	if err != nil {
-		return nil, fmt.Errorf("prepare CEL: %w", err)
+		return nil, err
 	}
-	c := &celCompiler{document: d, path: path, composed: composed}
-	composed.ConditionCompiler = c
+	c := &celCompiler{Compiler: lang.Compiler(), document: d, path: path}
 	c.checkNames(&source)
-	withParams := plugincel.OptionalVariableDeclarations{HasParams: true}
-	c.variable("", "anyObject", anyObject, withParams)
-	c.variable("", "params", params, withParams)
+	c.variable("", "anyObject", anyObject)
+	c.variable("", "params", params)
+	e := &celEngine{source: source}
 	for i, v := range source.Variables {
-		c.variable(fmt.Sprintf("variables[%d].expression", i), v.Name, v.Expression, withParams)
+		c.variable(fmt.Sprintf("variables[%d].expression", i), v.Name, v.Expression)
+		e.constraint = e.constraint || constraintUse.MatchString(v.Expression)
 	}
-	validator := c.validator(d.Text("kind"), &source)
-	return &celEngine{validator: validator, namespace: c.namespace, source: source}, errors.Join(c.errs...)
+	e.validator = c.validator(d.Text("kind"), &source)
+	e.namespace = c.Reads.Namespace
+	return e, errors.Join(c.errs...)
 }
 
+// constraintUse finds expressions that may read params itself.
+var constraintUse = regexp.MustCompile(`(^|[^.\s])\s*\bparams\b`)
+
 // A celCompiler compiles the expressions of one template and keeps what is
-// wrong with them. It implements [plugincel.ConditionCompiler].
+// wrong with them.
 type celCompiler struct {
-	document  *policy.Document
-	path      string
-	composed  *plugincel.CompositedCompiler
-	field     string // of the conditions that are compiled now, with %d
-	namespace bool
-	errs      []error
+	*expression.Compiler
+	document *policy.Document
+	path     string
+	errs     []error
 }
 
 // checkNames refuses names that Gatekeeper keeps for itself.
@@ -116,17 +120,17 @@ func (c *celCompiler) bad(field string, row int, format string, args ...any) {
 	c.errs = append(c.errs, c.document.AtRow(path, row, "%s: %s", path, fmt.Sprintf(format, args...)))
 }
 
-func (c *celCompiler) variable(field, name, expression string, decls plugincel.OptionalVariableDeclarations) {
-	c.note(expression)
-	v := &validating.Variable{Name: name, Expression: expression}
-	if result := c.composed.CompileAndStoreVariable(v, decls, environment.StoredExpressions); result.Error != nil {
-		c.fail(field, result.Error)
-	}
+// variable compiles a variable, which sees the constraint as params.
+func (c *celCompiler) variable(field, name, expression string) {
+	c.compile(field, &validating.Variable{Name: name, Expression: expression}, plugincel.OptionalVariableDeclarations{HasParams: true})
 }
 
-// note keeps whether an expression needs the namespace.
-func (c *celCompiler) note(expression string) {
-	c.namespace = c.namespace || strings.Contains(expression, plugincel.NamespaceVarName)
+func (c *celCompiler) compile(field string, e plugincel.ExpressionAccessor, options plugincel.OptionalVariableDeclarations) plugincel.CompilationResult {
+	result := c.Compile(e, options)
+	if result.Error != nil {
+		c.fail(field, result.Error)
+	}
+	return result
 }
 
 // fail keeps one error for each mistake in an expression, at its line.
@@ -143,25 +147,15 @@ func (c *celCompiler) fail(field string, err *apiservercel.Error) {
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// CompileCondition implements [plugincel.ConditionCompiler].
-func (c *celCompiler) CompileCondition(list []plugincel.ExpressionAccessor, decls plugincel.OptionalVariableDeclarations, mode environment.Type) plugincel.ConditionEvaluator {
+// conditions compiles expressions that stand in a list; nil is a placeholder.
+func (c *celCompiler) conditions(field string, list []plugincel.ExpressionAccessor) []plugincel.CompilationResult {
 	results := make([]plugincel.CompilationResult, len(list))
-	for i, accessor := range list {
-		if accessor == nil {
-			continue
-		}
-		c.note(accessor.GetExpression())
-		if results[i] = c.composed.CompileCELExpression(accessor, decls, mode); results[i].Error != nil {
-			c.fail(fmt.Sprintf(c.field, i), results[i].Error)
+	for i, e := range list {
+		if e != nil {
+			results[i] = c.compile(fmt.Sprintf(field, i), e, plugincel.OptionalVariableDeclarations{})
 		}
 	}
-	return plugincel.NewCondition(results)
-}
-
-// conditions compiles expressions that stand in a list.
-func (c *celCompiler) conditions(field string, list []plugincel.ExpressionAccessor) plugincel.ConditionEvaluator {
-	c.field = field
-	return c.composed.CompileCondition(list, plugincel.OptionalVariableDeclarations{}, environment.StoredExpressions)
+	return results
 }
 
 func (c *celCompiler) validator(name string, source *celSource) validating.Validator {
@@ -180,15 +174,16 @@ func (c *celCompiler) validator(name string, source *celSource) validating.Valid
 	if failure == nil {
 		failure = new(admissionregistrationv1.Fail)
 	}
-	matcher := matchconditions.NewMatcher(c.conditions("matchCondition[%d].expression", conditions), failure, "policy", "validate", name)
-	return validating.NewValidator(
-		c.conditions("validations[%d].expression", validations), matcher, c.conditions("", nil),
-		c.conditions("validations[%d].messageExpression", messages), failure, nil)
+	matcher := matchconditions.NewMatcher(c.Condition(c.conditions("matchCondition[%d].expression", conditions)), failure, "policy", "validate", name)
+	valid := c.Condition(c.conditions("validations[%d].expression", validations))
+	texts := c.Messages(c.conditions("validations[%d].messageExpression", messages), valid)
+	return validating.NewValidator(valid, matcher, c.Condition(nil), texts, failure, nil)
 }
 
 // A nativeReview is a request in the form that the CEL of Kubernetes reads,
 // made once for all templates.
 type nativeReview struct {
+	*expression.View
 	attributes *admission.VersionedAttributes
 }
 
@@ -206,13 +201,15 @@ func (r *review) nativeReview() *nativeReview {
 	for key, values := range req.User.Extra {
 		info.Extra[key] = values
 	}
-	r.native = &nativeReview{&admission.VersionedAttributes{
+	attributes := &admission.VersionedAttributes{
 		Attributes: admission.NewAttributesRecord(object, old, req.Kind, r.requestNamespace(), req.Name, req.Resource,
 			req.Subresource, admission.Operation(req.Operation), runtimeObject(req.Options), req.DryRun, info),
 		VersionedObject:    admission.NewLazyObject(object),
 		VersionedOldObject: admission.NewLazyObject(old),
 		VersionedKind:      req.Kind,
-	}}
+	}
+	r.native = &nativeReview{expression.NewView(r, nil), attributes}
+	r.native.Remember(attributes)
 	return r.native
 }
 
@@ -225,19 +222,31 @@ func runtimeObject(u *unstructured.Unstructured) runtime.Object {
 }
 
 // judge evaluates the validations for one constraint, within the budget of one
-// call of the API server. An expression that fails violates, unless the failure
-// policy of the template ignores it.
+// call of the API server, or recalls what they said. An expression that fails
+// violates, unless the failure policy of the template ignores it.
 func (e *celEngine) judge(r *review, c *constraint) ([]verdict, error) {
+	native := r.nativeReview()
 	var namespace *corev1.Namespace
-	if e.namespace && r.namespaceName != "" {
-		namespace, _ = r.namespace() // an unknown one is null
+	known := &c.parameters.known
+	if e.namespace {
+		known = nil // a namespace changes, and memories do not ask about it
+		if r.namespaceName != "" {
+			namespace, _ = r.namespace() // an unknown one is null
+		}
 	}
-	result := e.validator.Validate(r, r.req.Resource, r.nativeReview().attributes, c.object, namespace, celconfig.PerCallLimit, nil)
+	out, err := expression.Recall(native.View, known, func(v *expression.View) (*[]verdict, error) {
+		result := e.validator.Validate(v, r.req.Resource, native.attributes, c.object, namespace, celconfig.PerCallLimit, nil)
+		return violated(result.Decisions), nil
+	})
+	return *out, err
+}
+
+func violated(decisions []validating.PolicyDecision) *[]verdict {
 	var out []verdict
-	for _, decision := range result.Decisions {
+	for _, decision := range decisions {
 		if decision.Action == validating.ActionDeny {
 			out = append(out, verdict{message: decision.Message})
 		}
 	}
-	return out, nil
+	return &out
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
 
 // A constraint is a template with parameters, what it is for and what is done
@@ -36,17 +37,22 @@ type constraint struct {
 
 // Arguments are the parameters of a constraint.
 type arguments struct {
-	value *ast.Term // spec.parameters
+	value *ast.Term                // spec.parameters
+	known memory.Memory[[]verdict] // what CEL said with them
 }
 
-// arguments returns the same for equal parameters.
-func (t *template) arguments(value ast.Value) *arguments {
+// arguments returns the same for equal parameters, unless the code of the
+// template looks at more of the constraint than these.
+func (t *template) arguments(value ast.Value, constraint string) *arguments {
 	key := value.String()
+	if e, ok := t.engine.(*celEngine); ok && e.constraint {
+		key = constraint
+	}
 	if t.known == nil {
 		t.known = map[string]*arguments{}
 	}
 	if t.known[key] == nil {
-		t.known[key] = &arguments{ast.NewTerm(value)}
+		t.known[key] = &arguments{value: ast.NewTerm(value)}
 	}
 	return t.known[key]
 }
@@ -111,7 +117,7 @@ func newConstraint(d *policy.Document, t *template) (*constraint, error) {
 	if err != nil {
 		return nil, d.At("spec.parameters", "spec.parameters: %v", err)
 	}
-	c.parameters = t.arguments(value)
+	c.parameters = t.arguments(value, c.name)
 	return c, nil
 }
 

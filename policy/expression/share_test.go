@@ -1,4 +1,4 @@
-package policy
+package expression
 
 import (
 	"errors"
@@ -10,82 +10,89 @@ import (
 	"testing"
 
 	"github.com/google/cel-go/cel"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apiserver/pkg/admission"
 	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"sigs.k8s.io/yaml"
 )
 
-func builtInDocuments(t *testing.T) (docs []*document) {
+func builtInPolicies(t *testing.T) (out []*admissionregistrationv1.ValidatingAdmissionPolicy) {
 	t.Helper()
-	names, err := filepath.Glob("../content/policies/*.yaml")
-	if err != nil || len(names) == 0 {
-		t.Fatal(names, err)
+	for _, doc := range documents(t, "../../content/policies/*.yaml", 50) {
+		p := &admissionregistrationv1.ValidatingAdmissionPolicy{}
+		if err := yaml.Unmarshal([]byte(doc), p); err != nil {
+			t.Fatal(err)
+		}
+		if p.Kind == "ValidatingAdmissionPolicy" {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// documents returns the YAML documents of at least so many files.
+func documents(t *testing.T, pattern string, least int) (out []string) {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) < least {
+		t.Fatal(len(names), err)
 	}
 	for _, name := range names {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := documents(File{name, data})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range found {
-			if d.policy != nil {
-				defaultPolicy(d.policy)
-				docs = append(docs, d)
-			}
-		}
+		out = append(out, strings.Split(string(data), "\n---\n")...)
 	}
-	return docs
+	return out
 }
 
 // A pair is the same expressions for our evaluator and for the API server's.
 type pair struct {
 	name   string
-	ours   *condition
+	ours   *Condition
 	theirs plugincel.ConditionEvaluator
 	cel    *plugincel.CompositedCompiler
 }
 
-func pairs(t *testing.T, d *document, lang *language) (out []pair) {
+func pairs(t *testing.T, p *admissionregistrationv1.ValidatingAdmissionPolicy, lang *Language) (out []pair) {
 	t.Helper()
-	clear(lang.fields)
-	c := &compiler{document: d, language: lang}
+	c := lang.Compiler()
 	theirs, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var none plugincel.OptionalVariableDeclarations
-	spec := &d.policy.Spec
-	for _, v := range spec.Variables {
-		e := named{v.Name, v.Expression}
-		c.variables = append(c.variables, variable{v.Name, newShared(v.Name, v.Expression, c.CompileCELExpression(e, none, environment.StoredExpressions), c.variables)})
-		c.declare(v.Name, c.variables[len(c.variables)-1].compiled.OutputType)
-		theirs.CompileAndStoreVariable(e, none, environment.StoredExpressions)
+	for _, v := range p.Spec.Variables {
+		c.Compile(&validating.Variable{Name: v.Name, Expression: v.Expression}, none)
+		theirs.CompileAndStoreVariable(&validating.Variable{Name: v.Name, Expression: v.Expression}, none, environment.StoredExpressions)
 	}
 	add := func(what string, expressions ...string) {
 		var a, b []plugincel.CompilationResult
 		for _, e := range expressions {
-			a = append(a, c.CompileCELExpression(named{"", e}, none, environment.StoredExpressions))
-			b = append(b, theirs.CompileCELExpression(named{"", e}, none, environment.StoredExpressions))
+			a = append(a, c.Compile(anything(e), none))
+			b = append(b, theirs.CompileCELExpression(anything(e), none, environment.StoredExpressions))
 		}
-		out = append(out, pair{d.policy.Name + " " + what, c.condition(a), plugincel.NewCondition(b), theirs})
+		out = append(out, pair{p.Name + " " + what, c.Condition(a), plugincel.NewCondition(b), theirs})
 	}
 	var conditions, validations, messages, annotations []string
-	for _, m := range spec.MatchConditions {
+	for _, m := range p.Spec.MatchConditions {
 		conditions = append(conditions, m.Expression)
 	}
-	for _, v := range spec.Validations {
+	for _, v := range p.Spec.Validations {
 		validations = append(validations, v.Expression)
 		if v.MessageExpression != "" {
 			messages = append(messages, v.MessageExpression)
 		}
 	}
-	for _, a := range spec.AuditAnnotations {
+	for _, a := range p.Spec.AuditAnnotations {
 		annotations = append(annotations, a.ValueExpression)
 	}
 	add("conditions", conditions...)
@@ -95,49 +102,51 @@ func pairs(t *testing.T, d *document, lang *language) (out []pair) {
 	return out
 }
 
-// named is an expression of any type.
-type named struct{ name, expression string }
+// anything is an expression of any type.
+type anything string
 
-func (n named) GetName() string          { return n.name }
-func (n named) GetExpression() string    { return n.expression }
-func (n named) ReturnTypes() []*cel.Type { return []*cel.Type{cel.AnyType} }
+func (a anything) GetExpression() string    { return string(a) }
+func (a anything) ReturnTypes() []*cel.Type { return []*cel.Type{cel.AnyType} }
 
 // examples returns objects of all kinds that policies judge.
 func examples(t *testing.T) (out []*unstructured.Unstructured) {
 	t.Helper()
-	names, err := filepath.Glob("../content/policies/testdata/*/*.yaml")
-	if err != nil || len(names) < 50 {
-		t.Fatal(len(names), err)
-	}
-	for _, name := range names {
-		data, err := os.ReadFile(name)
-		if err != nil {
+	for _, doc := range documents(t, "../../content/policies/testdata/*/*.yaml", 50) {
+		u := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(doc), &u.Object); err != nil {
 			t.Fatal(err)
 		}
-		for _, doc := range strings.Split(string(data), "\n---\n") {
-			u := &unstructured.Unstructured{}
-			if err := yaml.Unmarshal([]byte(doc), &u.Object); err != nil {
-				t.Fatal(name, err)
-			}
-			if u.GetKind() != "" {
-				out = append(out, u)
-			}
+		if u.GetKind() != "" {
+			out = append(out, u)
 		}
 	}
 	return out
+}
+
+// created returns an object as it comes to policies that judge its creation.
+func created(o *unstructured.Unstructured) *admission.VersionedAttributes {
+	kind := o.GroupVersionKind()
+	resource, _ := meta.UnsafeGuessKindToResource(kind)
+	return &admission.VersionedAttributes{
+		Attributes: admission.NewAttributesRecord(o, nil, kind, o.GetNamespace(), o.GetName(), resource, "",
+			admission.Create, nil, false, &user.DefaultInfo{Name: "ada"}),
+		VersionedObject:    admission.NewLazyObject(o),
+		VersionedOldObject: admission.NewLazyObject(nil),
+		VersionedKind:      kind,
+	}
 }
 
 // TestSharingChangesNothing evaluates all expressions of all built-in policies
 // for all examples: the values, the errors and what is left of the budget are
 // those of the API server's evaluator, which shares nothing.
 func TestSharingChangesNothing(t *testing.T) {
-	lang, err := newLanguage()
+	lang, err := NewLanguage()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []pair
-	for _, d := range builtInDocuments(t) {
-		all = append(all, pairs(t, d, lang)...)
+	for _, p := range builtInPolicies(t) {
+		all = append(all, pairs(t, p, lang)...)
 	}
 	objects := examples(t)
 	if testing.Short() {
@@ -145,17 +154,13 @@ func TestSharingChangesNothing(t *testing.T) {
 	}
 	shared := 0
 	for _, o := range objects {
-		req, err := NewCreateRequest(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		in := newInput(t.Context(), &req)
+		attr, view := created(o), NewView(t.Context(), nil)
 		for _, p := range all {
-			before := len(in.memos)
+			before := len(view.memos)
 			for _, budget := range []int64{celconfig.RuntimeCELCostBudget, 20} {
-				compareEvaluators(t, in, p, budget)
+				compareEvaluators(t, attr, view, p, budget)
 			}
-			if before == len(in.memos) && len(p.ours.expressions) > 0 {
+			if before == len(view.memos) && len(p.ours.expressions) > 0 {
 				shared++
 			}
 		}
@@ -165,23 +170,24 @@ func TestSharingChangesNothing(t *testing.T) {
 	}
 }
 
-func compareEvaluators(t *testing.T, in *input, p pair, budget int64) {
+func compareEvaluators(t *testing.T, attr *admission.VersionedAttributes, view *View, p pair, budget int64) {
 	t.Helper()
-	request := plugincel.CreateAdmissionRequest(in.attr.Attributes, metav1.GroupVersionResource(in.req.Resource), metav1.GroupVersionKind(in.req.Kind))
-	ours, left, err := p.ours.ForInput(in, in.attr, request, plugincel.OptionalVariableBindings{}, nil, budget)
-	theirs, theirLeft, theirErr := p.theirs.ForInput(p.cel.CreateContext(t.Context()), in.attr, request, plugincel.OptionalVariableBindings{}, nil, budget)
+	request := plugincel.CreateAdmissionRequest(attr.Attributes, metav1.GroupVersionResource(attr.GetResource()), metav1.GroupVersionKind(attr.GetKind()))
+	var nothing plugincel.OptionalVariableBindings
+	ours, left, err := p.ours.ForInput(view, attr, request, nothing, nil, budget)
+	theirs, theirLeft, theirErr := p.theirs.ForInput(p.cel.CreateContext(t.Context()), attr, request, nothing, nil, budget)
 	// What a macro over the keys of a mapping costs depends on their order, which
 	// changes from one evaluation to the next.
 	for tries := 0; left != theirLeft && tries < 100; tries++ {
-		theirs, theirLeft, theirErr = p.theirs.ForInput(p.cel.CreateContext(t.Context()), in.attr, request, plugincel.OptionalVariableBindings{}, nil, budget)
+		theirs, theirLeft, theirErr = p.theirs.ForInput(p.cel.CreateContext(t.Context()), attr, request, nothing, nil, budget)
 	}
 	if left != theirLeft || fmt.Sprint(err) != fmt.Sprint(theirErr) {
-		t.Fatalf("%s of %s: left %d, error %v; the API server has %d, %v", p.name, in.req.Name, left, err, theirLeft, theirErr)
+		t.Fatalf("%s of %s: left %d, error %v; the API server has %d, %v", p.name, attr.GetName(), left, err, theirLeft, theirErr)
 	}
 	for i := range theirs {
 		a, b := ours[i], theirs[i]
 		if !reflect.DeepEqual(value(a), value(b)) {
-			t.Fatalf("%s %d of %s: %v; the API server has %v", p.name, i, in.req.Name, value(a), value(b))
+			t.Fatalf("%s %d of %s: %v; the API server has %v", p.name, i, attr.GetName(), value(a), value(b))
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package policy
+package expression
 
 import (
 	"context"
@@ -26,13 +26,6 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
-
-// Policies of one set ask the same of an object over and over: where its pod
-// template is, which containers it has. The API server evaluates every
-// expression of every policy anew; here expressions that read the same, down to
-// the variables that they use, are evaluated once for each request. What they
-// cost is still charged to each policy that uses them, so that the limits of
-// the API server end the same policies.
 
 // An identity is an expression with all that its value depends on besides the
 // request. The zero value is shared with nothing.
@@ -106,34 +99,36 @@ type memo struct {
 	uses   []*memo                    // variables whose values it has asked for
 }
 
-// A condition evaluates expressions of one policy, with its variables.
-type condition struct {
+// A Condition evaluates expressions of one policy, with its variables, all within
+// one budget. It implements [plugincel.ConditionEvaluator] and is safe for
+// concurrent use.
+type Condition struct {
 	expressions []sharedExpression
 	variables   []variable
 	empty       *lazy.MapValue // stands for the variables where they are taken for a value
-	follows     *condition     // for messages: the validations that they are about
+	follows     *Condition     // for messages: the validations that they are about
 }
 
 // CompilationErrors implements [plugincel.ConditionEvaluator]; such policies do
 // not load.
-func (c *condition) CompilationErrors() []error { return nil }
+func (c *Condition) CompilationErrors() []error { return nil }
 
 // ForInput evaluates all expressions, within the budget that they have
 // together. It does as the API server does, but for what is shared.
-func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) ([]plugincel.EvaluationResult, int64, error) {
-	in, _ := ctx.(*input)
-	if in != nil && !in.shows(request) {
-		in = nil
+func (c *Condition) ForInput(ctx context.Context, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace, budget int64) ([]plugincel.EvaluationResult, int64, error) {
+	view, _ := ctx.(*View)
+	if view != nil && view.shows != nil && !view.shows(request) {
+		view = nil
 	}
-	if in != nil && in.passed == c.follows && c.affordable(in, budget) {
+	if view != nil && view.passed == c.follows && c.affordable(view, budget) {
 		return make([]plugincel.EvaluationResult, len(c.expressions)), budget, nil
 	}
-	s, err := c.share(ctx, in, attr, request, vars, namespace)
+	s, err := c.share(ctx, view, attr, request, vars, namespace)
 	if err != nil {
 		return nil, -1, err
 	}
-	if in != nil {
-		in.passed = nil
+	if view != nil {
+		view.passed = nil
 	}
 	passed := true
 	results := make([]plugincel.EvaluationResult, len(c.expressions))
@@ -159,8 +154,8 @@ func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttri
 		results[i].ExpressionAccessor = e.compiled.ExpressionAccessor
 		passed = passed && results[i].EvalResult == types.True
 	}
-	if in != nil && passed {
-		in.passed = c
+	if view != nil && passed {
+		view.passed = c
 	}
 	return results, budget, nil
 }
@@ -168,13 +163,13 @@ func (c *condition) ForInput(ctx context.Context, attr *admission.VersionedAttri
 // affordable reports whether messages about validations that all passed need no
 // evaluation: nobody reads them, and though one that is over the budget makes
 // the API server deny, these cannot be, since each call has a limit of its own.
-func (c *condition) affordable(in *input, budget int64) bool {
+func (c *Condition) affordable(view *View, budget int64) bool {
 	if c.follows == nil {
 		return false
 	}
 	most := int64(len(c.expressions)) * celconfig.PerCallLimit
 	for _, v := range c.variables {
-		if m := in.memos[v.identity]; m != nil {
+		if m := view.memos[v.identity]; m != nil {
 			most += m.cost
 		} else {
 			most += celconfig.PerCallLimit
@@ -186,7 +181,7 @@ func (c *condition) affordable(in *input, budget int64) bool {
 // A sharing is one evaluation of a condition: it is what expressions see.
 type sharing struct {
 	context.Context
-	condition *condition
+	condition *Condition
 	memos     map[identity]*memo // of the request; nil if it shares nothing
 	ofParam   map[identity]*memo // the same, of what reads the parameter
 	own       map[string]*memo   // of variables that are not shared, by name
@@ -203,10 +198,10 @@ type sharing struct {
 
 // share makes the values that expressions see, the same for all that see the
 // same.
-func (c *condition) share(ctx context.Context, in *input, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace) (*sharing, error) {
+func (c *Condition) share(ctx context.Context, view *View, attr *admission.VersionedAttributes, request *admissionv1.AdmissionRequest, vars plugincel.OptionalVariableBindings, namespace *corev1.Namespace) (*sharing, error) {
 	s := &sharing{}
-	if in != nil { // one after the other may have it
-		s = &in.sharing
+	if view != nil { // one after the other may have it
+		s = &view.sharing
 	}
 	*s = sharing{Context: ctx, condition: c, charged: s.charged[:0]}
 	s.variables = variables{c.empty, s}
@@ -217,21 +212,21 @@ func (c *condition) share(ctx context.Context, in *input, attr *admission.Versio
 	if s.object, err = attr.VersionedObject.CELValue(); err != nil {
 		return nil, fmt.Errorf("failed to prepare object variable for evaluation: %w", err)
 	}
-	if in == nil {
+	if view == nil {
 		s.request = common.SchemalessTypedToVal(request)
 	} else {
-		if in.request == nil { // the same for all policies that see this version
-			in.request = common.SchemalessTypedToVal(request)
+		if view.request == nil { // the same for all policies that see this version
+			view.request = common.SchemalessTypedToVal(request)
 		}
-		s.memos, s.ofParam, s.request = in.memos, in.memosOf(vars.VersionedParams), in.request
+		s.memos, s.ofParam, s.request = view.memos, view.memosOf(vars.VersionedParams), view.request
 	}
 	s.user, s.resource, s.authorizer = attr.GetUserInfo(), attr, vars.Authorizer
 	s.params = paramValue(vars.VersionedParams)
 	s.namespace = common.SchemalessTypedToVal(namespace)
-	if in != nil && in.trace != nil {
-		s.object = traced(in.trace, memory.Object, s.object)
-		s.oldObject = traced(in.trace, memory.OldObject, s.oldObject)
-		s.request = traced(in.trace, memory.Request, s.request)
+	if view != nil && view.trace != nil {
+		s.object = traced(view.trace, memory.Object, s.object)
+		s.oldObject = traced(view.trace, memory.OldObject, s.oldObject)
+		s.request = traced(view.trace, memory.Request, s.request)
 	}
 	return s, nil
 }
