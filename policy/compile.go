@@ -31,7 +31,7 @@ func compile(d *document, bindings []*document, lang *expression.Language) (*Pol
 		validator:   c.validator(spec),
 		reads:       c.Reads,
 	}
-	if !p.reads.Namespace && !p.reads.Authorizer && p.paramKind == nil {
+	if !p.reads.Authorizer && p.paramKind == nil {
 		p.memory = &memory.Memory[validating.ValidateResult]{}
 	}
 	for _, b := range bindings {

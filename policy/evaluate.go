@@ -264,6 +264,9 @@ func (p *Policy) validate(in *input, param *unstructured.Unstructured) (*validat
 			return nil, err
 		}
 	}
+	if p.reads.Namespace {
+		in.RememberNamespace(namespace)
+	}
 	return expression.Recall(in.View, p.memory, func(v *expression.View) (*validating.ValidateResult, error) {
 		return p.run(v, in, namespace, param)
 	})

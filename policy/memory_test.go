@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,6 +15,8 @@ import (
 	"testing"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -66,6 +69,11 @@ var askings = []string{
 	"request.kind.kind == 'Thing' && request.resource.resource != ''",
 	"has(request.userInfo.extra) || request.dryRun || request.namespace == 'shop'",
 	"request.requestKind.kind == 'Pod'",
+	"namespaceObject.metadata.labels['app'] == 'web'",
+	"namespaceObject == null || has(namespaceObject.metadata.annotations)",
+	"namespaceObject.metadata.?labels.orValue({}) == object.metadata.labels",
+	"namespaceObject.metadata.labels.exists(k, k in object.metadata.labels) && namespaceObject.metadata.name == 'shop'",
+	"has(namespaceObject.spec) || namespaceObject.?status.phase.orValue('') == 'Active'",
 	"object.spec.containers[size(object.spec.containers) - 1].?name == optional.of('web')",
 	"variables.names.exists(n, n == 'web') && variables.first.?image.orValue('') != ''",
 }
@@ -187,6 +195,10 @@ func randomRequest(t testing.TB, r *rand.Rand) Request {
 		Operation: admissionv1.Create, Kind: schema.GroupVersionKind{Version: "v1", Kind: "Pod"},
 		Resource:  schema.GroupVersionResource{Version: "v1", Resource: resources[r.IntN(2)]},
 		Namespace: "shop", Name: fmt.Sprint("web-", r.IntN(1000)), Object: object(), DryRun: r.IntN(2) == 0,
+		Namespaces: randomNamespace(r),
+	}
+	if r.IntN(4) == 0 {
+		req.Namespace = ""
 	}
 	if r.IntN(3) == 0 {
 		req.Subresource = "ephemeralcontainers"
@@ -205,6 +217,23 @@ func randomRequest(t testing.TB, r *rand.Rand) Request {
 		}
 	}
 	return req
+}
+
+// randomNamespace is what is known of every namespace.
+func randomNamespace(r *rand.Rand) Namespaces {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
+	for key, values := range map[string][]string{"app": {"web", "db"}, "tier": {"front"}} {
+		if r.IntN(2) == 0 {
+			metav1.SetMetaDataLabel(&ns.ObjectMeta, key, values[r.IntN(len(values))])
+		}
+	}
+	if r.IntN(2) == 0 {
+		metav1.SetMetaDataAnnotation(&ns.ObjectMeta, "owner", "ada")
+	}
+	if r.IntN(2) == 0 {
+		ns.Status.Phase = corev1.NamespaceActive
+	}
+	return NamespacesFunc(func(context.Context, string) (*corev1.Namespace, error) { return ns, nil })
 }
 
 // numbers turns whole numbers into int64, as decoders of Kubernetes do.
@@ -253,7 +282,11 @@ func checkMemory(t *testing.T, policies []*Policy, req Request) (known int) {
 	in := newInput(t.Context(), &req)
 	for _, p := range policies {
 		fresh := newInput(t.Context(), &req)
-		want, err := p.run(fresh.View, fresh, nil, nil)
+		var namespace *corev1.Namespace
+		if name := fresh.namespaceName(); name != "" && p.reads.Namespace {
+			namespace, _ = fresh.namespaces.Get(name)
+		}
+		want, err := p.run(fresh.View, fresh, namespace, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

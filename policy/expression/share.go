@@ -227,6 +227,9 @@ func (c *Condition) share(ctx context.Context, view *View, attr *admission.Versi
 		s.object = traced(view.trace, memory.Object, s.object)
 		s.oldObject = traced(view.trace, memory.OldObject, s.oldObject)
 		s.request = traced(view.trace, memory.Request, s.request)
+		if namespace != nil { // match conditions never see one
+			s.namespace = traced(view.trace, memory.Namespace, s.namespace)
+		}
 	}
 	return s, nil
 }

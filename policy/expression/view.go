@@ -5,9 +5,11 @@ import (
 
 	"github.com/google/cel-go/common/types"
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/admission"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
 
 	"github.com/kubeguardian/kubeguardian/policy/memory"
 )
@@ -17,9 +19,10 @@ import (
 // goroutine. Attributes that are evaluated with it are the same each time.
 type View struct {
 	context.Context
-	shows  func(*admissionv1.AdmissionRequest) bool
-	values *memory.Values // what memories ask about; nil: nothing is recalled
-	trace  *memory.Trace  // of an evaluation that is to be learned
+	shows      func(*admissionv1.AdmissionRequest) bool
+	values     *memory.Values // what memories ask about; nil: nothing is recalled
+	trace      *memory.Trace  // of an evaluation that is to be learned
+	namespaced bool           // values have the namespace, or there is none
 
 	memos   map[identity]*memo
 	ofParam map[runtime.Object]map[identity]*memo // the same, of what reads a parameter
@@ -40,6 +43,25 @@ func NewView(ctx context.Context, shows func(*admissionv1.AdmissionRequest) bool
 // another version than the one of the request, they must not.
 func (v *View) Remember(attr *admission.VersionedAttributes) {
 	v.values = memory.NewValues(content(attr.VersionedObject.Object()), content(attr.VersionedOldObject.Object()), requestContent(attr.Attributes))
+}
+
+// RememberNamespace lets memories recall what they know of the namespace of the
+// object too. It comes before the first evaluation that reads it; nil says that
+// there is none.
+func (v *View) RememberNamespace(namespace *corev1.Namespace) {
+	if v.values == nil || v.namespaced {
+		return
+	}
+	v.namespaced = true
+	if namespace == nil {
+		return
+	}
+	seen, err := runtime.DefaultUnstructuredConverter.ToUnstructured(plugincel.CreateNamespaceObject(namespace))
+	if err != nil { // not for a Namespace
+		v.values = nil
+		return
+	}
+	v.values.SetNamespace(seen)
 }
 
 // Recall returns the outcome that a memory knows for a request, or evaluates,

@@ -227,14 +227,13 @@ func runtimeObject(u *unstructured.Unstructured) runtime.Object {
 func (e *celEngine) judge(r *review, c *constraint) ([]verdict, error) {
 	native := r.nativeReview()
 	var namespace *corev1.Namespace
-	known := &c.parameters.known
 	if e.namespace {
-		known = nil // a namespace changes, and memories do not ask about it
 		if r.namespaceName != "" {
 			namespace, _ = r.namespace() // an unknown one is null
 		}
+		native.RememberNamespace(namespace)
 	}
-	out, err := expression.Recall(native.View, known, func(v *expression.View) (*[]verdict, error) {
+	out, err := expression.Recall(native.View, &c.parameters.known, func(v *expression.View) (*[]verdict, error) {
 		result := e.validator.Validate(v, r.req.Resource, native.attributes, c.object, namespace, celconfig.PerCallLimit, nil)
 		return violated(result.Decisions), nil
 	})

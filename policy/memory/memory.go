@@ -35,7 +35,7 @@ const (
 // A Memory of outcomes. It is safe for concurrent use; the zero value knows
 // nothing.
 type Memory[T any] struct {
-	roots [4]atomic.Pointer[node[T]] // by which of object and oldObject there are
+	roots [8]atomic.Pointer[node[T]] // by which of object, oldObject and namespace there are
 
 	learn    sync.Mutex
 	nodes    int // guarded by learn
@@ -78,6 +78,7 @@ const (
 	Object = iota
 	OldObject
 	Request
+	Namespace
 	firstPlace // of what questions lead to
 )
 
@@ -140,6 +141,14 @@ func NewValues(object, oldObject, request map[string]any) *Values {
 		}
 	}
 	return v
+}
+
+// SetNamespace adds the namespace of the object, as far as expressions see it;
+// nil says that there is none. All that asks about a request sees the same one.
+func (v *Values) SetNamespace(namespace map[string]any) {
+	if v.first[Namespace] = nil; namespace != nil {
+		v.first[Namespace] = namespace
+	}
 }
 
 // reset leaves the first values only.
@@ -277,6 +286,9 @@ func (m *Memory[T]) root(v *Values) *atomic.Pointer[node[T]] {
 	}
 	if v.first[OldObject] != nil {
 		i |= 2
+	}
+	if v.first[Namespace] != nil {
+		i |= 4
 	}
 	return &m.roots[i]
 }
