@@ -19,7 +19,7 @@ func TestDocs(t *testing.T) {
 	}
 	t.Chdir(t.TempDir())
 	files := map[string]string{"audit-policy.yaml": string(content.AuditPolicy())}
-	for _, m := range regexp.MustCompile("(?s)\n```yaml (\\S+)\n(.*?)\n```\n").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?s)\n```(?:yaml|json) (\\S+)\n(.*?)\n```\n").FindAllStringSubmatch(string(text), -1) {
 		files[m[1]] = m[2]
 	}
 	for name, data := range files {
@@ -28,7 +28,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	var passed strings.Builder
-	for _, name := range []string{"rules.test.yaml", "policy.test.yaml"} {
+	for _, name := range []string{"rules.test.yaml", "calls.test.yaml", "policy.test.yaml"} {
 		f, err := ruletest.Read(name, []byte(files[name]))
 		if err != nil {
 			t.Fatal(err)
@@ -42,6 +42,12 @@ func TestDocs(t *testing.T) {
 				t.Errorf("%s: %v", r.Name, r.Err)
 			}
 			passed.WriteString("ok   " + r.Name + "\n")
+			if strings.HasSuffix(r.Name, "as it was recorded") {
+				_, output, _ := strings.Cut(r.Raised[0].Output, "000000: ")
+				if !strings.Contains(string(text), output+`", …}`) {
+					t.Errorf("docs/rule-tests.md does not show %s", output)
+				}
+			}
 		}
 		if name == "rules.test.yaml" && !strings.Contains(string(text), passed.String()+"4 passed, 0 failed\n") {
 			t.Errorf("%s does not show\n%s", filepath.Base("docs/rule-tests.md"), passed.String())

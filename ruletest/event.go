@@ -11,6 +11,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // maxEventFile bounds a file of recorded events.
@@ -41,10 +42,13 @@ func merge(below, above fields) fields {
 	return out
 }
 
-// defaults are what an event has that does not say otherwise. n tells the events
-// of a case apart.
-func defaults(n int) fields {
+// defaults are what an event of a source has that does not say otherwise. n tells
+// the events of a case apart.
+func defaults(source string, n int) fields {
 	at := start.Add(time.Duration(n) * time.Second).Format(time.RFC3339Nano)
+	if source == event.Syscall {
+		return fields{"id": fmt.Sprintf("event-%d", n+1), "time": at, "result": 0, "container": fields{"id": syscall.HostID}}
+	}
 	return fields{
 		"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse",
 		"auditID": fmt.Sprintf("event-%d", n+1), "stage": "ResponseComplete",
@@ -54,8 +58,8 @@ func defaults(n int) fields {
 }
 
 // inline returns the JSON of the n-th event of a case.
-func inline(n int, parts ...fields) ([]byte, error) {
-	all := defaults(n)
+func inline(source string, n int, parts ...fields) ([]byte, error) {
+	all := defaults(source, n)
 	for _, part := range parts {
 		all = merge(all, part)
 	}
@@ -78,7 +82,19 @@ func recorded(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// decode calls see with each of the events in data. All of them must be sound.
+// decodeCall calls see with the event of the kernel in data, completed by what
+// follows from it.
+func decodeCall(data []byte, see func(*event.Event) error) error {
+	e, err := syscall.Decode(data)
+	if err != nil {
+		return err
+	}
+	e.Record.(*syscall.Event).Complete()
+	return see(e)
+}
+
+// decode calls see with each of the audit events in data. All of them must be
+// sound.
 func decode(data []byte, see func(*event.Event) error) error {
 	stats, err := k8saudit.Decode(bytes.NewReader(data), see)
 	if err != nil {

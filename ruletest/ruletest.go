@@ -1,21 +1,23 @@
 // Package ruletest runs tests of detection rules. They are how a rule is
-// specified, and anybody can write one: a file of kind RuleTest says of audit
-// events which rule they raise, and which they must not. docs/rule-tests.md
-// describes the format.
+// specified, and anybody can write one: a file of kind RuleTest says of events
+// which rule they raise, and which they must not. docs/rule-tests.md describes
+// the format.
 //
 // A file is read strictly ([Read]): a mistake is named by file and line. Its
-// cases run through the same code as a live audit log ([File.Run]).
+// cases run through the same code as live events ([File.Run]).
 package ruletest
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
 
@@ -38,6 +40,7 @@ type document struct {
 	Metadata    map[string]any `yaml:"metadata"`
 	Rules       []string       `yaml:"rules"`       // files and folders; none for the built-in rules
 	AuditPolicy string         `yaml:"auditPolicy"` // a file; none to take events as they are given
+	Source      string         `yaml:"source"`      // of the events of tests that name no rule; k8s_audit if not given
 	Event       fields         `yaml:"event"`
 	Tests       []*ruleTest    `yaml:"tests"`
 }
@@ -102,6 +105,9 @@ func Read(name string, data []byte) (*File, error) {
 	var errs []error
 	fail := func(line int, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%s:%d: %s", name, line, fmt.Sprintf(format, args...)))
+	}
+	if f.Source != "" && !slices.Contains(event.Sources(), f.Source) {
+		fail(1, "source is %q, want one of %s", f.Source, strings.Join(event.Sources(), ", "))
 	}
 	if len(f.Tests) == 0 {
 		fail(1, "tests is empty")

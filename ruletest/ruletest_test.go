@@ -8,6 +8,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/kubeguardian/kubeguardian/event"
 )
 
 func TestMerge(t *testing.T) {
@@ -23,11 +25,11 @@ func TestMerge(t *testing.T) {
 }
 
 func TestInlineEventsDiffer(t *testing.T) {
-	first, err := inline(0, fields{"verb": "get"})
+	first, err := inline(event.K8sAudit, 0, fields{"verb": "get"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := inline(1, fields{"verb": "get"}, fields{"stage": "ResponseStarted"})
+	second, err := inline(event.K8sAudit, 1, fields{"verb": "get"}, fields{"stage": "ResponseStarted"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +40,7 @@ func TestInlineEventsDiffer(t *testing.T) {
 	if a["auditID"] == b["auditID"] || a["stageTimestamp"].(string) >= b["stageTimestamp"].(string) || b["stage"] != "ResponseStarted" {
 		t.Errorf("%s\n%s", first, second)
 	}
-	if _, err := inline(0, fields{"verb": func() {}}); err == nil {
+	if _, err := inline(event.K8sAudit, 0, fields{"verb": func() {}}); err == nil {
 		t.Error("an event that is no JSON is written")
 	}
 }
@@ -129,7 +131,7 @@ func FuzzRead(f *testing.F) {
 		}
 		for _, test := range file.Tests {
 			for _, c := range test.cases() {
-				if _, err := inline(0, file.Event, test.Event, c.Event); err != nil && !strings.Contains(err.Error(), "unsupported type") {
+				if _, err := inline(event.K8sAudit, 0, file.Event, test.Event, c.Event); err != nil && !strings.Contains(err.Error(), "unsupported type") {
 					t.Error(err)
 				}
 			}

@@ -2,6 +2,7 @@ package ruletest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // A Result is one case: Err says how it differs from what it should be, or nil.
@@ -37,8 +39,9 @@ func (f *File) Run(ctx context.Context) ([]Result, error) {
 	var results []Result
 	var errs []error
 	for _, t := range f.Tests {
-		if t.Rule != "" && !r.has(t.Rule) {
-			errs = append(errs, fmt.Errorf("%s:%d: rule %q is not among the rules", f.name, t.line, t.Rule))
+		source, err := r.source(t)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", f.name, t.line, err))
 			continue
 		}
 		for i, c := range t.cases() {
@@ -46,7 +49,7 @@ func (f *File) Run(ctx context.Context) ([]Result, error) {
 				return results, err
 			}
 			result := Result{Name: f.title(t, c), Rule: t.Rule, Alert: i < len(t.Alerts)}
-			result.Err = r.run(t, c, &result)
+			result.Err = r.run(source, t, c, &result)
 			results = append(results, result)
 		}
 	}
@@ -90,28 +93,39 @@ func (f *File) path(path string) string {
 	return filepath.Join(filepath.Dir(f.name), path)
 }
 
-func (r *runner) has(name string) bool {
-	return slices.ContainsFunc(r.rules.Rules(), func(have rule.Rule) bool { return have.Name == name })
+// source returns the source of the events of a test: that of its rule.
+func (r *runner) source(t *ruleTest) (string, error) {
+	source := cmp.Or(r.Source, event.K8sAudit)
+	if t.Rule != "" {
+		rules := r.rules.Rules()
+		i := slices.IndexFunc(rules, func(have rule.Rule) bool { return have.Name == t.Rule })
+		if i < 0 {
+			return "", fmt.Errorf("rule %q is not among the rules", t.Rule)
+		}
+		if source = rules[i].Source; r.Source != "" && source != r.Source {
+			return "", fmt.Errorf("rule %q is of the source %s, the file says %s", t.Rule, source, r.Source)
+		}
+	}
+	if source == event.Syscall && r.policy != nil {
+		return "", errors.New("an audit policy says nothing of system calls: test them in a file without auditPolicy")
+	}
+	return source, nil
 }
 
 // run judges one case.
-func (r *runner) run(t *ruleTest, c *testCase, result *Result) error {
+func (r *runner) run(source string, t *ruleTest, c *testCase, result *Result) error {
 	r.enrich = enrichment.New()
 	for i, e := range c.Before {
-		data, err := inline(i, r.Event, t.Event, e)
+		data, err := inline(source, i, r.Event, t.Event, e)
 		if err == nil {
-			err = r.each(data, func(*event.Event) error { return nil })
+			err = r.inline(source, data, func(*event.Event) error { return nil })
 		}
 		if err != nil && !errors.Is(err, errNotRecorded) {
 			return fmt.Errorf("before[%d]: %w", i, err)
 		}
 	}
-	data, err := r.events(t, c)
-	if err != nil {
-		return err
-	}
 	n := 0
-	err = r.each(data, func(e *event.Event) error {
+	err := r.events(source, t, c, func(e *event.Event) error {
 		n++
 		raised := slices.DeleteFunc(r.rules.Match(e, rule.All), func(a alert.Alert) bool { return t.Rule != "" && a.Rule != t.Rule })
 		result.Raised = append(result.Raised, raised...)
@@ -130,15 +144,38 @@ func (r *runner) run(t *ruleTest, c *testCase, result *Result) error {
 	return err
 }
 
-// events returns the events of a case as JSON, one on a line.
-func (r *runner) events(t *ruleTest, c *testCase) ([]byte, error) {
-	if c.File != "" {
-		return recorded(r.path(c.File))
+// events calls see with each event of a case.
+func (r *runner) events(source string, t *ruleTest, c *testCase, see func(*event.Event) error) error {
+	if c.File == "" {
+		data, err := inline(source, len(c.Before), r.Event, t.Event, c.Event)
+		if err != nil {
+			return err
+		}
+		return r.inline(source, data, see)
 	}
-	return inline(len(c.Before), r.Event, t.Event, c.Event)
+	data, err := recorded(r.path(c.File))
+	if err != nil {
+		return err
+	}
+	if source == event.K8sAudit {
+		return r.each(data, see)
+	}
+	n, err := syscall.Read(r.path(c.File), bytes.NewReader(data), see)
+	if err == nil && n == 0 {
+		err = errors.New("no event")
+	}
+	return err
 }
 
-// each enriches each event as it is recorded, and calls see with it. Those that
+// inline calls see with an event that stands in the file of tests.
+func (r *runner) inline(source string, data []byte, see func(*event.Event) error) error {
+	if source == event.Syscall {
+		return decodeCall(data, see)
+	}
+	return r.each(data, see)
+}
+
+// each enriches each audit event as it is recorded, and calls see with it. Those that
 // are not recorded are an error, after all others have been seen.
 func (r *runner) each(data []byte, see func(*event.Event) error) error {
 	enriched := func(e *event.Event) error {

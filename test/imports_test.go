@@ -33,7 +33,7 @@ var arrows = map[string][]string{
 
 	"rule":     {"event", "alert", "rule/condition", "rule/plain", "rule/match"},
 	"tuning":   {"alert", "event", "rule"},
-	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "content", "yamldoc"},
+	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "sensor/syscall", "content", "yamldoc"},
 
 	"sensor/record":  {},
 	"sensor/syscall": {"event"},
@@ -101,7 +101,7 @@ var arrows = map[string][]string{
 		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
-	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "enrichment", "finding", "tuning"},
+	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"examples/*": {},

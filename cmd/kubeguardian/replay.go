@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -13,16 +14,19 @@ import (
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 const replayUsage = `Usage: kubeguardian replay [FLAGS] EVENTS…
 
-Runs recorded audit events through detection rules and prints each alert as one
-line of JSON, with Falco's keys. EVENTS is a file as kube-apiserver writes it
-with --audit-log-path (one JSON event on a line; event lists and arrays are read
-too), one that a cloud exports, also packed by gzip, or - for standard input. A
-request has at most one alert of a rule, as in the server.
+Runs recorded events through detection rules and prints each alert as one line of
+JSON, with Falco's keys. EVENTS is a file as kube-apiserver writes it with
+--audit-log-path (one JSON event on a line; event lists and arrays are read too),
+one that a cloud exports, also packed by gzip, or - for standard input. A request
+has at most one alert of a rule, as in the server. With --source syscall it is a
+file of system calls, one JSON event on a line (docs/rules.md).
 
+  --source SOURCE      of the events: k8s_audit or syscall (default k8s_audit)
   --rules PATH         a rule file or folder in place of the built-in rules, or
                        builtin for these; may be given several times
   --compat falco|fixed fields as Falco has them, defects included, or as their
@@ -49,6 +53,8 @@ func replay(ctx context.Context, args []string, std streams) error {
 	flags.Func("compat", "", func(s string) (err error) { compat, err = k8saudit.ParseCompat(s); return err })
 	flags.Func("rules", "", func(s string) error { paths = append(paths, s); return nil })
 	flags.Func("match", "", choice(&all, "first", "all"))
+	var calls bool
+	flags.Func("source", "", choice(&calls, event.K8sAudit, event.Syscall))
 	var opts rule.Options
 	flags.Func("priority", "", func(s string) error {
 		p, err := alert.ParsePriority(s)
@@ -70,8 +76,12 @@ func replay(ctx context.Context, args []string, std streams) error {
 	if r.rules, err = loadRules(paths, opts, std); err != nil {
 		return err
 	}
+	read := r.audit
+	if calls {
+		read = r.calls
+	}
 	for _, name := range events {
-		if err := r.file(ctx, name, std); err != nil {
+		if err := withFile(ctx, name, std, func(in io.Reader) error { return read(ctx, name, in, std) }); err != nil {
 			return err
 		}
 	}
@@ -91,16 +101,38 @@ type replayer struct {
 	raised map[string]bool // ids of alerts
 }
 
-func (r *replayer) file(ctx context.Context, name string, std streams) error {
-	in := untilDone(ctx, std.in)
-	if name != "-" {
-		f, err := os.Open(name)
-		if err != nil {
-			return fmt.Errorf("read events: %w", err)
-		}
-		defer f.Close()
-		in = f
+// withFile calls read with an open file, or with standard input.
+func withFile(ctx context.Context, name string, std streams, read func(io.Reader) error) error {
+	if name == "-" {
+		return read(untilDone(ctx, std.in))
 	}
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("read events: %w", err)
+	}
+	defer f.Close()
+	return read(f)
+}
+
+// calls replays system calls.
+func (r *replayer) calls(ctx context.Context, name string, in io.Reader, _ streams) error {
+	n, err := syscall.Read(name, in, func(e *event.Event) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return r.print(r.rules.Match(e, r.mode))
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("read events: %w", err)
+	case n == 0:
+		return fmt.Errorf("read events of %s: no event in it", name)
+	}
+	return nil
+}
+
+// audit replays audit events.
+func (r *replayer) audit(ctx context.Context, name string, in io.Reader, std streams) error {
 	stats, err := r.compat.Decode(in, func(e *event.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -131,7 +163,11 @@ func (r *replayer) file(ctx context.Context, name string, std streams) error {
 func (r *replayer) match(e *event.Event) error {
 	r.enrich.Enrich(e)
 	defer r.enrich.Release(e)
-	for _, a := range r.enrich.Attribute(e, r.rules.Match(e, r.mode)) {
+	return r.print(r.enrich.Attribute(e, r.rules.Match(e, r.mode)))
+}
+
+func (r *replayer) print(alerts []alert.Alert) error {
+	for _, a := range alerts {
 		if r.raised[a.ID] {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/content"
@@ -15,6 +14,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/report"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 const rulesUsage = `Usage: kubeguardian rules validate [FLAGS] PATH…
@@ -109,8 +109,8 @@ Shows check by check why a rule matches an event, or does not: the value of each
 field, where the check is written, and which checks decided. Lines begin with +
 for what is true, - for what is false, and * for what decided.
 
-  --event FILE    audit events, as 'kubeguardian replay' reads them; - is
-                  standard input
+  --event FILE    events of the rule's source, as 'kubeguardian replay' reads
+                  them; - is standard input
   --rules PATH    a rule file or folder in place of the built-in rules, or
                   builtin for these; may be given several times
 
@@ -141,26 +141,61 @@ func explainRule(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	in := untilDone(ctx, std.in)
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return fmt.Errorf("read events: %w", err)
-		}
-		defer f.Close()
-		in = f
+	source, err := sourceOf(set, names[0])
+	if err != nil {
+		return err
 	}
+	x := explainer{set, names[0], std.out}
+	read := x.audit
+	if source == event.Syscall {
+		read = x.calls
+	}
+	return withFile(ctx, file, std, func(in io.Reader) error { return read(ctx, file, in) })
+}
+
+func sourceOf(set *rule.Set, name string) (string, error) {
+	for _, r := range set.Rules() {
+		if r.Name == name {
+			return r.Source, nil
+		}
+	}
+	return "", fmt.Errorf("explain rule %q: there is no such rule%s", name, set.Hint(name))
+}
+
+// An explainer explains a rule by events.
+type explainer struct {
+	set  *rule.Set
+	name string
+	out  io.Writer
+}
+
+// calls explains the rule by system calls.
+func (x explainer) calls(ctx context.Context, file string, in io.Reader) error {
+	n, err := syscall.Read(file, in, func(e *event.Event) error {
+		return errors.Join(ctx.Err(), explainEvent(x.set, x.name, e, x.out))
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("explain rule %q: %w", x.name, err)
+	case n == 0:
+		return fmt.Errorf("read events of %s: no event in it", file)
+	}
+	return nil
+}
+
+// audit explains the rule by audit events.
+func (x explainer) audit(ctx context.Context, file string, in io.Reader) error {
 	enrich := enrichment.New()
 	stats, err := k8saudit.Decode(in, func(e *event.Event) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		enrich.Enrich(e)
-		return explainEvent(set, names[0], e, std.out)
+		return explainEvent(x.set, x.name, e, x.out)
 	})
 	switch {
 	case err != nil:
-		return fmt.Errorf("explain rule %q by events of %s: %w", names[0], file, err)
+		return fmt.Errorf("explain rule %q by events of %s: %w", x.name, file, err)
 	case len(stats.Problems) > 0:
 		return fmt.Errorf("read events of %s: %w", file, stats.Problems[0])
 	case stats.Events == 0:

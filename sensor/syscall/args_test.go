@@ -133,7 +133,7 @@ func TestRoundTrip(t *testing.T) {
 		lines = append(lines, string(line))
 	}
 	for _, line := range lines {
-		e, err := syscall.Decode("x", 1, []byte(line))
+		e, err := syscall.Decode([]byte(line))
 		if err != nil {
 			t.Errorf("%v\n%s", err, line)
 			continue
@@ -152,7 +152,7 @@ func TestRecordedValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		again, err := syscall.Decode("x", 1, line)
+		again, err := syscall.Decode(line)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -219,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 		refs = append(refs, ref(f, tc.field))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		e, err := syscall.Decode("x", 1, line)
+		e, err := syscall.Decode(line)
 		if err != nil {
 			return
 		}
@@ -232,7 +232,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil || !json.Valid(first) {
 			t.Fatalf("%v: %s", err, first)
 		}
-		again, err := syscall.Decode("x", 1, first)
+		again, err := syscall.Decode(first)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, first)
 		}

@@ -105,8 +105,8 @@ func (out *recorded) setRelatives(p *Process) {
 	}
 }
 
-// decode reads an event strictly: what is not known is an error.
-func decode(data []byte) (*event.Event, error) {
+// Decode reads one recorded event strictly: a word that is not known is an error.
+func Decode(data []byte) (*event.Event, error) {
 	in := recorded{}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -150,7 +150,7 @@ func decode(data []byte) (*event.Event, error) {
 func plainError(err error) error {
 	var typ *json.UnmarshalTypeError
 	if errors.As(err, &typ) {
-		return fmt.Errorf("%s must not be a JSON %s", typ.Field, typ.Value)
+		return fmt.Errorf("%s must not be a JSON %s", strings.TrimPrefix(typ.Field, "plainProcess."), typ.Value)
 	}
 	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }

@@ -215,7 +215,7 @@ func (f *FD) UnmarshalJSON(data []byte) error {
 	type plain FD
 	in := plain{Num: -1}
 	if err := strict(data, &in); err != nil {
-		return err
+		return fmt.Errorf("fd: %w", err)
 	}
 	*f = FD(in)
 	switch {
@@ -309,7 +309,7 @@ func (p *Process) MarshalJSON() ([]byte, error) {
 func (p *Process) UnmarshalJSON(data []byte) error {
 	in := processForm{plainProcess: plainProcess{PGID: -1, VPGID: -1, SID: -1}}
 	if err := strict(data, &in); err != nil {
-		return err
+		return fmt.Errorf("process: %w", err)
 	}
 	*p = Process(in.plainProcess)
 	p.Streams = [3]*FD{in.Stdin, in.Stdout, in.Stderr}
@@ -365,7 +365,7 @@ func (c *Container) UnmarshalJSON(data []byte) error {
 	type plain Container
 	in := plain{Known: true}
 	if err := strict(data, &in); err != nil {
-		return err
+		return fmt.Errorf("container: %w", err)
 	}
 	if in.ID == "" {
 		return errors.New("container has no id; it is host outside containers")

@@ -10,24 +10,11 @@ import (
 	"github.com/kubeguardian/kubeguardian/event"
 )
 
-// Decode reads one recorded event strictly: a word that is not known is an
-// error. name and line say where it stands; an event without an id is told apart
-// by them.
-func Decode(name string, line int, data []byte) (*event.Event, error) {
-	e, err := decode(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s:%d: %w", name, line, err)
-	}
-	if e.ID == "" {
-		e.ID = fmt.Sprintf("%s:%d", name, line)
-	}
-	return e, nil
-}
-
 // Read calls see with each recorded event that r holds, one line of JSON each.
 // Lines without one are skipped. It stops at the first error, which names name
-// and the line. Events that have no number are counted from 1; those that do not
-// say when the one before happened are told.
+// and the line. An event that has no id is told apart by them; one that has no
+// number is counted, from 1; one that does not say when the event before happened
+// is told.
 func Read(name string, r io.Reader, see func(*event.Event) error) (events int, err error) {
 	in := bufio.NewReaderSize(r, 64<<10)
 	var previous Instant
@@ -37,11 +24,14 @@ func Read(name string, r io.Reader, see func(*event.Event) error) (events int, e
 			return events, fmt.Errorf("%s:%d: %w", name, line, err)
 		}
 		if text := bytes.TrimSpace(data); len(text) > 0 {
-			e, err := Decode(name, line, text)
+			e, err := Decode(text)
 			if err != nil {
-				return events, err
+				return events, fmt.Errorf("%s:%d: %w", name, line, err)
 			}
 			events++
+			if e.ID == "" {
+				e.ID = fmt.Sprintf("%s:%d", name, line)
+			}
 			if e.Num == 0 {
 				e.Num = uint64(events)
 			}
