@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
+	sensor "github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // A generator makes random rules and events that have much in common, so that
@@ -23,14 +24,35 @@ var (
 	someIPs   = []string{"10.0.0.1", "10.0.1.1", "192.168.0.1", "2001:db8::1", "2001:db8:1::1", "::1"}
 	someNets  = []string{"10.0.0.0/8", "10.0.0.0/24", "0.0.0.0/0", "192.168.0.1/32", "2001:db8::/32", "::/0"}
 	someTypes = []string{"open", "openat", "connect", "execve"}
+
+	callFields = newCallFields()
 )
+
+// newCallFields returns the fields of system calls that a random check can be
+// made of.
+func newCallFields() []event.Field {
+	fields := event.Fields(event.Syscall)
+	for _, name := range []string{"evt.arg.name", "evt.arg.flags", "evt.arg.fd", "evt.rawarg.flags", "evt.rawarg.name"} {
+		f, _ := event.Lookup(event.Syscall, name)
+		fields = append(fields, f)
+	}
+	return slices.DeleteFunc(fields, func(f event.Field) bool {
+		return f.Arg == event.KeyArg || f.Type == event.TypeList || f.Type == event.TypeDouble || slices.Contains([]string{"evt.type", "syscall.type", "proc.apid"}, f.Name)
+	})
+}
 
 // randomField returns a field of a source and its type.
 func (g generator) field(source string) (string, event.Type) {
 	if source == event.K8sAudit {
 		return pick(g, "ka.verb", "ka.target.resource", "ka.user.name", "ka.uri", "ka.uri.param[x]", "jevt.value[/requestObject/a]", "ka.target.name"), event.TypeString
 	}
-	switch g.IntN(10) {
+	switch g.IntN(13) {
+	case 10, 11, 12:
+		f := pick(g, callFields...)
+		if f.Type == event.TypeString && f.Plain() {
+			return f.Name, event.None
+		}
+		return f.Name, f.Type
 	case 0:
 		return pick(g, "proc.pid", "evt.rawres"), event.TypeNumber
 	case 1:
@@ -173,8 +195,12 @@ func (g generator) file() string {
 	return b.String()
 }
 
-// event returns a random event.
+// event returns a random event: one of a test's own kind, which has fields that
+// no source has together, or a real system call.
 func (g generator) event() *event.Event {
+	if g.IntN(3) == 0 {
+		return g.call()
+	}
 	f := fields{}
 	put := func(name string, v event.Value) {
 		if g.IntN(5) > 0 {
@@ -213,6 +239,57 @@ func (g generator) event() *event.Event {
 	put("evt.buffer", event.Bytes(pick(g, "abc", "\x00ab", "")))
 	e := newEvent(f)
 	e.Source = pick(g, event.Sources()...)
+	return e
+}
+
+// call returns a random system call.
+func (g generator) call() *event.Event {
+	text := func() string { return pick(g, append(someTexts, "ab\x00c", "\xff")...) }
+	end := func() netip.AddrPort {
+		if g.IntN(5) == 0 {
+			return netip.AddrPort{}
+		}
+		return netip.AddrPortFrom(netip.MustParseAddr(pick(g, someIPs...)), uint16(pick(g, 0, 1, 7, 22)))
+	}
+	var parent *sensor.Handle
+	process := &sensor.Process{}
+	for range 1 + g.IntN(4) {
+		process = &sensor.Process{
+			Key: sensor.Key{PID: int32(g.IntN(9))}, Name: text(), Cwd: text(), ExePath: text(), TTY: uint32(g.IntN(2)), Parent: parent,
+			PGID: int32(g.IntN(3)), SID: int32(g.IntN(3)), VPGID: int32(g.IntN(3)), VPID: int32(g.IntN(3)),
+		}
+		for range g.IntN(4) {
+			process.Argv = append(process.Argv, text())
+		}
+		if g.IntN(3) > 0 {
+			process.User = &sensor.User{UID: uint32(g.IntN(3)), Name: text()}
+			process.Exe = &sensor.Executable{Upper: g.IntN(2) == 0, Ino: uint64(g.IntN(3))}
+			process.Env = []string{text(), "a=" + text()}
+		}
+		parent = sensor.NewHandle(process.Ready())
+	}
+	call := &sensor.Event{Type: sensor.TypeOf(pick(g, someTypes...)), CPU: int16(g.IntN(3) - 1), Called: g.IntN(4) > 0, Result: int64(g.IntN(5) - 2), TID: int32(g.IntN(3)), Time: 1_800_000_000_000_000_000}
+	if g.IntN(6) > 0 {
+		call.Process = process
+	}
+	if g.IntN(6) > 0 {
+		call.FD = (&sensor.FD{
+			Num: int64(g.IntN(4) - 1), Type: pick(g, sensor.FDFile, sensor.FDDirectory, sensor.FDIPv4, sensor.FDUnix), Name: text(), Raw: text(),
+			Client: end(), Server: end(), ServerName: text(), Serving: g.IntN(2) == 0, Connected: g.IntN(2) == 0, Protocol: pick(g, sensor.TCP, sensor.NoProtocol),
+		}).Ready()
+	}
+	if g.IntN(6) > 0 {
+		call.Container = &sensor.Container{ID: pick(g, sensor.HostID, "abc", "a"), Known: g.IntN(2) == 0, Details: sensor.Details{Name: text(), Repository: text(), Pod: &sensor.Pod{Name: text()}}}
+	}
+	for _, p := range call.Type.Params {
+		param := sensor.Param{Known: g.IntN(4) > 0, Num: int64(g.IntN(9) - 1), FD: call.FD}
+		if p.Type == event.TypeString || p.Type == event.TypeBytes {
+			param.Text = text()
+		}
+		call.Params = append(call.Params, param)
+	}
+	e := newEvent(nil)
+	e.Source, e.Record = event.Syscall, call
 	return e
 }
 
