@@ -131,15 +131,26 @@ func mount(by, get func(*Mount) string) extractor {
 			return event.Value{}
 		}
 		mounts := e.Container.Mounts
-		i, err := strconv.ParseUint(ref.Key, 10, 16)
-		if err != nil {
-			i = uint64(max(slices.IndexFunc(mounts, func(m Mount) bool { return glob(ref.Key, by(&m)) }), -1))
+		i, ok := position(ref.Key)
+		if !ok {
+			i = slices.IndexFunc(mounts, func(m Mount) bool { return glob(ref.Key, by(&m)) })
 		}
-		if i >= uint64(len(mounts)) {
+		if i < 0 || i >= len(mounts) {
 			return event.Value{}
 		}
 		return event.Text(get(&mounts[i]))
 	}
+}
+
+// position returns the number that an argument is.
+func position(key string) (n int, ok bool) {
+	for _, c := range []byte(key) {
+		if c < '0' || c > '9' || n > 1<<16 {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, key != ""
 }
 
 // glob reports whether a text fits a pattern, in which * stands for any text,

@@ -128,11 +128,10 @@ func cpu(e *Event, _ event.Ref) event.Value {
 func argument(e *Event, ref event.Ref) event.Value {
 	i := e.Type.Param(ref.Key)
 	if i < 0 {
-		n, err := strconv.Atoi(ref.Key)
-		if err != nil {
+		var ok bool
+		if i, ok = position(ref.Key); !ok {
 			return event.Value{}
 		}
-		i = n
 	}
 	p, t := e.paramAt(i)
 	if t == nil {

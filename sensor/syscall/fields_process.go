@@ -1,7 +1,6 @@
 package syscall
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/event"
@@ -350,7 +349,7 @@ func ancestorEnvironment(e *Event, ref event.Ref) event.Value {
 			return event.Text(strings.Join(p.Env, " "))
 		})(e, event.Ref{Index: -1})
 	}
-	if n, err := strconv.Atoi(ref.Key); err == nil && n >= 0 {
+	if n, ok := position(ref.Key); ok {
 		p := e.Process.Ancestor(n)
 		if p == nil || p.Env == nil {
 			return event.Value{}
