@@ -81,12 +81,37 @@ type Alert struct {
 	Subject      finding.Subject `json:"subject"`
 	Tactics      []string        `json:"tactics,omitempty"`
 	Attribution  *Attribution    `json:"attribution,omitempty"` // nil if it is not known
+	Entities     []Entity        `json:"entities,omitempty"`    // that other alerts may be about, too
 
 	// Alerts that were counted in place of being kept; nil if there were none.
 	Repeats   *Repeats `json:"repeats,omitempty"`   // of this alert so far
 	Previous  *Repeats `json:"previous,omitempty"`  // of the one before that said the same
 	OverLimit bool     `json:"overLimit,omitempty"` // its repeats are of its rule, whatever they say
 }
+
+// An Entity is somebody or something that an alert involves, and by which alerts
+// of one attack are told to belong together. Equal entities are the same one,
+// within one cluster.
+type Entity struct {
+	Kind EntityKind `json:"kind"`
+	Name string     `json:"name"`
+}
+
+// An EntityKind says what the name of an [Entity] is.
+type EntityKind string
+
+// The kinds of entities.
+const (
+	User      EntityKind = "user"      // as the API server knows it; also one that is impersonated, or given rights
+	Token     EntityKind = "token"     // id of a service account's token
+	Pod       EntityKind = "pod"       // namespace/name
+	Workload  EntityKind = "workload"  // Kind/namespace/name of the topmost owner of a pod
+	Object    EntityKind = "object"    // resource/namespace/name of any other object
+	Container EntityKind = "container" // id
+	Node      EntityKind = "node"      // name
+	Image     EntityKind = "image"     // reference, as a pod names it
+	Address   EntityKind = "address"   // IP address of the caller
+)
 
 // An Attribution says who is behind an object that a controller made: whoever
 // wrote the spec of its topmost owner last.

@@ -70,13 +70,20 @@ func (en *Enricher) Release(e *event.Event) {
 	en.unused.Put(r)
 }
 
-// Attribute says in the alerts of an enriched event who is behind it.
+// Attribute says in the alerts of an enriched event who is behind it, and whom and
+// what it involves.
 func (en *Enricher) Attribute(e *event.Event, alerts []alert.Alert) []alert.Alert {
-	if r, ok := e.Record.(*record); ok && r.owner.known() && len(alerts) > 0 {
-		a := r.owner.attribution()
-		for i := range alerts {
-			alerts[i].Attribution = a
-		}
+	r, ok := e.Record.(*record)
+	if !ok || len(alerts) == 0 {
+		return alerts
+	}
+	var behind *alert.Attribution
+	if r.owner.known() {
+		behind = r.owner.attribution()
+	}
+	entities := r.entities(behind)
+	for i := range alerts {
+		alerts[i].Attribution, alerts[i].Entities = behind, entities
 	}
 	return alerts
 }
@@ -166,6 +173,7 @@ type refs struct {
 	auditID, sourceIPs, issued                     event.Ref
 	credential, boundPod, boundPodUID, boundNode   event.Ref
 	request, response                              event.Ref
+	boundUsers, boundAccounts                      event.Ref
 }
 
 func newRefs() refs {
@@ -180,7 +188,8 @@ func newRefs() refs {
 		boundPod:    ref("jevt.value", "/user/extra/authentication.kubernetes.io~1pod-name/0"),
 		boundPodUID: ref("jevt.value", "/user/extra/authentication.kubernetes.io~1pod-uid/0"),
 		boundNode:   ref("jevt.value", "/user/extra/authentication.kubernetes.io~1node-name/0"),
-		request:     ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
+		boundUsers:  ref("ka.req.binding.subjects.user_names"), boundAccounts: ref("ka.req.binding.subjects.serviceaccount_ns_names"),
+		request: ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
 	}
 }
 

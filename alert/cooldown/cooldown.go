@@ -97,7 +97,7 @@ func everything(a *alert.Alert) []any {
 	if at := a.Attribution; at != nil {
 		behind = []any{at.Kind, at.Namespace, at.Name, at.Writer.User, at.Writer.Impersonating}
 	}
-	return []any{a.Priority, text, fields, a.Subject, behind}
+	return []any{a.Priority, text, fields, a.Subject, behind, a.Entities}
 }
 
 func digest(parts ...any) ([]byte, error) {

@@ -1,0 +1,88 @@
+package enrichment
+
+import (
+	"strings"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+)
+
+// maxEntities bounds the entities of one alert: a binding may have thousands of
+// subjects.
+const maxEntities = 50
+
+// entities returns whom and what an event involves, and who is behind it.
+func (r *record) entities(behind *alert.Attribution) []alert.Entity {
+	var l entityList
+	refs := &r.enricher.refs
+	l.add(alert.User, r.user)
+	l.add(alert.User, r.text(refs.impersonated))
+	l.add(alert.Token, r.text(refs.issued))
+	l.add(alert.Token, r.token.id)
+	l.add(alert.Pod, userNamespace(r).Text, r.token.pod)
+	l.add(alert.Node, r.token.node)
+	if behind != nil {
+		l.add(alert.Workload, behind.Kind, behind.Namespace, behind.Name)
+	}
+	r.targets(&l)
+	for _, account := range r.Record.Value(refs.boundAccounts).List {
+		l.add(alert.User, accountPrefix+account)
+	}
+	for _, user := range r.Record.Value(refs.boundUsers).List {
+		l.add(alert.User, user)
+	}
+	if p := r.pod(); p != nil {
+		for _, image := range addImages(nil, p) {
+			l.add(alert.Image, image)
+		}
+	}
+	if address := lastAddress(r); address.IsValid() {
+		l.add(alert.Address, address.String())
+	}
+	return l
+}
+
+// targets adds the object that the request is about.
+func (r *record) targets(l *entityList) {
+	refs := &r.enricher.refs
+	resource, namespace, name := r.resource, r.text(refs.namespace), r.text(refs.name)
+	if name == "" {
+		name = r.object.name // generated
+	}
+	if name == "" {
+		return
+	}
+	switch resource {
+	case "pods":
+		l.add(alert.Pod, namespace, name)
+	case "nodes":
+		l.add(alert.Node, name)
+	case "serviceaccounts":
+		l.add(alert.User, accountPrefix+namespace+":"+name)
+	default:
+		if namespace == "" {
+			l.add(alert.Object, resource, name)
+		} else {
+			l.add(alert.Object, resource, namespace, name)
+		}
+	}
+}
+
+type entityList []alert.Entity
+
+// add adds an entity whose name has parts, unless one of them is not known.
+func (l *entityList) add(kind alert.EntityKind, parts ...string) {
+	for _, part := range parts {
+		if part == "" {
+			return
+		}
+	}
+	e := alert.Entity{Kind: kind, Name: clip(strings.Join(parts, "/"))}
+	for _, known := range *l {
+		if known == e {
+			return
+		}
+	}
+	if len(*l) < maxEntities {
+		*l = append(*l, e)
+	}
+}

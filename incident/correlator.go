@@ -1,0 +1,229 @@
+package incident
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+)
+
+// How long after a signal another one with the same entity belongs to it. What
+// one attacker holds for long, such as a user, joins over hours.
+func window(k alert.EntityKind) time.Duration {
+	switch k {
+	case alert.Token, alert.Pod, alert.Container, alert.Workload, alert.Object:
+		return 6 * time.Hour
+	case alert.User:
+		return 2 * time.Hour
+	}
+	return time.Hour
+}
+
+// maxWindow is the longest of them.
+const maxWindow = 6 * time.Hour
+
+// Bounds of what a correlator remembers.
+const (
+	maxIncidents = 10_000 // the one that was quiet longest is let go
+	hubDegree    = 25     // other entities, from which on an entity ties nothing by itself
+	sweepEvery   = time.Minute
+)
+
+// A Correlator joins signals into incidents. Signals may come late, by less than
+// the windows. It belongs to one goroutine.
+type Correlator struct {
+	known   map[string]*Incident // by id; nothing that has been quiet for longer than the windows
+	places  map[alert.Entity]map[*Incident]time.Time
+	degrees map[alert.Entity]map[alert.Entity]bool // what was seen with it, up to hubDegree
+	swept   time.Time                              // of the signals, when it last let go of what is quiet
+}
+
+// NewCorrelator returns a correlator that goes on with incidents that it, or
+// another one, has returned. It shares them with the caller.
+func NewCorrelator(known []*Incident) *Correlator {
+	c := &Correlator{known: map[string]*Incident{}, places: map[alert.Entity]map[*Incident]time.Time{}, degrees: map[alert.Entity]map[alert.Entity]bool{}}
+	for _, i := range known {
+		c.known[i.ID] = i
+		for _, s := range i.Signals {
+			c.note(i, &s)
+		}
+	}
+	return c
+}
+
+// note remembers where the entities of a signal were seen, and together with
+// what.
+func (c *Correlator) note(i *Incident, s *Signal) {
+	for _, e := range s.Entities {
+		if c.places[e] == nil {
+			c.places[e] = map[*Incident]time.Time{}
+		}
+		if s.Time.After(c.places[e][i]) {
+			c.places[e][i] = s.Time
+		}
+		for _, other := range s.Entities {
+			if e == other || len(c.degrees[e]) >= hubDegree {
+				continue
+			}
+			if c.degrees[e] == nil {
+				c.degrees[e] = map[alert.Entity]bool{}
+			}
+			c.degrees[e][other] = true
+		}
+	}
+}
+
+// An Outcome is what became of a signal.
+type Outcome struct {
+	Incident *Incident   // that it is in now
+	Merged   []*Incident // that are part of it since, and are no more
+	New      bool
+}
+
+// Add puts a signal into the incident that it belongs to: the oldest one that it
+// is tied to, which takes in the others, or a new one. A signal that is known, by
+// its alert, changes nothing; its outcome is the zero value.
+func (c *Correlator) Add(cluster string, s Signal) Outcome {
+	ties := c.ties(cluster, &s)
+	for i := range ties {
+		if slices.ContainsFunc(i.Signals, func(o Signal) bool { return o.Alert == s.Alert }) {
+			return Outcome{}
+		}
+	}
+	var out Outcome
+	var related []string
+	for _, i := range slices.SortedFunc(maps.Keys(ties), older) {
+		if i.State == Closed {
+			related = append(related, i.ID)
+			continue
+		}
+		s.Links = append(s.Links, ties[i]...)
+		if out.Incident == nil {
+			out.Incident = i
+			continue
+		}
+		c.join(out.Incident, i)
+		out.Merged = append(out.Merged, i)
+	}
+	if out.Incident == nil {
+		out = Outcome{Incident: &Incident{ID: s.Alert, Cluster: cluster, State: New, Worst: s.Priority, Related: related}, New: true}
+		c.known[s.Alert] = out.Incident
+	}
+	out.Incident.add(s)
+	c.note(out.Incident, &s)
+	c.sweep(out.Incident.Last)
+	return out
+}
+
+func older(a, b *Incident) int { return cmp.Or(a.First.Compare(b.First), cmp.Compare(a.ID, b.ID)) }
+
+// join takes an incident into an older one.
+func (c *Correlator) join(into, i *Incident) {
+	into.take(i)
+	c.drop(i)
+	for _, s := range i.Signals {
+		c.note(into, &s)
+	}
+}
+
+// take puts all signals of another incident into this one. What people have said
+// of the other counts where nobody has said anything of this one.
+func (i *Incident) take(other *Incident) {
+	for _, s := range other.Signals {
+		i.add(s)
+	}
+	i.Dropped += other.Dropped
+	if !other.Paged.IsZero() && (i.Paged.IsZero() || other.Paged.Before(i.Paged)) {
+		i.Paged = other.Paged
+	}
+	if i.State == New {
+		i.State = other.State
+	}
+	if i.Assignee == "" {
+		i.Assignee = other.Assignee
+	}
+	if other.MuteTill.After(i.MuteTill) {
+		i.MuteTill = other.MuteTill
+	}
+	for _, id := range other.Related {
+		if !slices.Contains(i.Related, id) {
+			i.Related = append(i.Related, id)
+		}
+	}
+}
+
+// ties returns the incidents that a signal belongs to, with what ties it: one
+// entity that stands for one attacker or victim, or two that many share.
+func (c *Correlator) ties(cluster string, s *Signal) map[*Incident][]Link {
+	links := map[*Incident][]Link{}
+	strong := map[*Incident]bool{}
+	for _, e := range s.Entities {
+		for i, last := range c.places[e] {
+			if i.Cluster != cluster || s.Time.Sub(last).Abs() > window(e.Kind) {
+				continue
+			}
+			links[i] = append(links[i], Link{e, last})
+			strong[i] = strong[i] || c.tells(e)
+		}
+	}
+	for i, list := range links {
+		if !strong[i] && len(list) < 2 {
+			delete(links, i)
+		}
+	}
+	return links
+}
+
+// tells reports whether an entity is enough to tie signals. Addresses, nodes and
+// images are shared by many; so is a user of the system, and whatever was seen
+// with many others.
+func (c *Correlator) tells(e alert.Entity) bool {
+	switch e.Kind {
+	case alert.Address, alert.Node, alert.Image:
+		return false
+	case alert.User:
+		if hub(e.Name) {
+			return false
+		}
+	}
+	return len(c.degrees[e]) < hubDegree
+}
+
+// Incident returns the incident with an id, or nil if the correlator does not
+// have it. Who changes it by [Incident.Apply] need not tell.
+func (c *Correlator) Incident(id string) *Incident { return c.known[id] }
+
+// sweep lets go of what has been quiet for longer than anything joins, and of
+// the quietest when there are too many.
+func (c *Correlator) sweep(now time.Time) {
+	if now.Sub(c.swept) < sweepEvery && len(c.known) <= maxIncidents {
+		return
+	}
+	c.swept = now
+	for _, i := range c.known {
+		if now.Sub(i.Last) > maxWindow {
+			c.drop(i)
+		}
+	}
+	if over := len(c.known) - maxIncidents*9/10; over > maxIncidents/10 {
+		quietest := slices.SortedFunc(maps.Values(c.known), func(a, b *Incident) int { return a.Last.Compare(b.Last) })
+		for _, i := range quietest[:over] {
+			c.drop(i)
+		}
+	}
+}
+
+// drop forgets an incident and what only it has to do with.
+func (c *Correlator) drop(i *Incident) {
+	delete(c.known, i.ID)
+	for _, s := range i.Signals {
+		for _, e := range s.Entities {
+			if delete(c.places[e], i); len(c.places[e]) == 0 {
+				delete(c.places, e)
+				delete(c.degrees, e)
+			}
+		}
+	}
+}
