@@ -21,13 +21,15 @@ func window(k alert.EntityKind) time.Duration {
 	return time.Hour
 }
 
-// maxWindow is the longest of them.
-const maxWindow = 6 * time.Hour
+// Window is the longest of them: whatever is quiet for that long joins nothing.
+const Window = 6 * time.Hour
 
 // Bounds of what a correlator remembers.
 const (
-	maxIncidents = 10_000 // the one that was quiet longest is let go
+	maxIncidents = 10_000 // those that were quiet longest are let go
+	maxKept      = 50_000 // signals, the same
 	hubDegree    = 25     // other entities, from which on an entity ties nothing by itself
+	commonplace  = 1000   // incidents, from which on an entity ties nothing with another one either
 	sweepEvery   = time.Minute
 )
 
@@ -37,6 +39,7 @@ type Correlator struct {
 	known   map[string]*Incident // by id; nothing that has been quiet for longer than the windows
 	places  map[alert.Entity]map[*Incident]time.Time
 	degrees map[alert.Entity]map[alert.Entity]bool // what was seen with it, up to hubDegree
+	signals int                                    // in all that are known
 	swept   time.Time                              // of the signals, when it last let go of what is quiet
 }
 
@@ -46,6 +49,7 @@ func NewCorrelator(known []*Incident) *Correlator {
 	c := &Correlator{known: map[string]*Incident{}, places: map[alert.Entity]map[*Incident]time.Time{}, degrees: map[alert.Entity]map[alert.Entity]bool{}}
 	for _, i := range known {
 		c.known[i.ID] = i
+		c.signals += len(i.Signals)
 		for _, s := range i.Signals {
 			c.note(i, &s)
 		}
@@ -80,6 +84,7 @@ type Outcome struct {
 	Incident *Incident   // that it is in now
 	Merged   []*Incident // that are part of it since, and are no more
 	New      bool
+	Paged    bool // by this signal
 }
 
 // Add puts a signal into the incident that it belongs to: the oldest one that it
@@ -111,7 +116,11 @@ func (c *Correlator) Add(cluster string, s Signal) Outcome {
 		out = Outcome{Incident: &Incident{ID: s.Alert, Cluster: cluster, State: New, Worst: s.Priority, Related: related}, New: true}
 		c.known[s.Alert] = out.Incident
 	}
+	paged := !out.Incident.Paged.IsZero()
+	before := len(out.Incident.Signals)
 	out.Incident.add(s)
+	out.Paged = !paged && !out.Incident.Paged.IsZero()
+	c.signals += len(out.Incident.Signals) - before
 	c.note(out.Incident, &s)
 	c.sweep(out.Incident.Last)
 	return out
@@ -121,7 +130,9 @@ func older(a, b *Incident) int { return cmp.Or(a.First.Compare(b.First), cmp.Com
 
 // join takes an incident into an older one.
 func (c *Correlator) join(into, i *Incident) {
+	before := len(into.Signals)
 	into.take(i)
+	c.signals += len(into.Signals) - before
 	c.drop(i)
 	for _, s := range i.Signals {
 		c.note(into, &s)
@@ -157,23 +168,51 @@ func (i *Incident) take(other *Incident) {
 // ties returns the incidents that a signal belongs to, with what ties it: one
 // entity that stands for one attacker or victim, or two that many share.
 func (c *Correlator) ties(cluster string, s *Signal) map[*Incident][]Link {
-	links := map[*Incident][]Link{}
-	strong := map[*Incident]bool{}
+	var shared []alert.Entity
+	out := map[*Incident][]Link{}
 	for _, e := range s.Entities {
-		for i, last := range c.places[e] {
-			if i.Cluster != cluster || s.Time.Sub(last).Abs() > window(e.Kind) {
-				continue
+		if !c.tells(e) {
+			shared = append(shared, e)
+			continue
+		}
+		for i := range c.places[e] {
+			if _, ok := c.link(cluster, s, e, i); ok {
+				out[i] = nil
 			}
-			links[i] = append(links[i], Link{e, last})
-			strong[i] = strong[i] || c.tells(e)
 		}
 	}
-	for i, list := range links {
-		if !strong[i] && len(list) < 2 {
-			delete(links, i)
+	// Whatever is tied by two is also in the places of one that is not the most
+	// common of all.
+	slices.SortFunc(shared, func(a, b alert.Entity) int { return len(c.places[a]) - len(c.places[b]) })
+	for _, e := range shared[:max(len(shared)-1, 0)] {
+		if len(c.places[e]) > commonplace {
+			continue
+		}
+		for i := range c.places[e] {
+			if _, known := out[i]; !known && len(c.links(cluster, s, shared, i)) > 1 {
+				out[i] = nil
+			}
 		}
 	}
-	return links
+	for i := range out {
+		out[i] = c.links(cluster, s, s.Entities, i)
+	}
+	return out
+}
+
+// links returns what ties a signal to an incident, of some of its entities.
+func (c *Correlator) links(cluster string, s *Signal, entities []alert.Entity, i *Incident) (out []Link) {
+	for _, e := range entities {
+		if l, ok := c.link(cluster, s, e, i); ok {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+func (c *Correlator) link(cluster string, s *Signal, e alert.Entity, i *Incident) (Link, bool) {
+	last, ok := c.places[e][i]
+	return Link{e, last}, ok && i.Cluster == cluster && s.Time.Sub(last).Abs() <= window(e.Kind)
 }
 
 // tells reports whether an entity is enough to tie signals. Addresses, nodes and
@@ -198,26 +237,31 @@ func (c *Correlator) Incident(id string) *Incident { return c.known[id] }
 // sweep lets go of what has been quiet for longer than anything joins, and of
 // the quietest when there are too many.
 func (c *Correlator) sweep(now time.Time) {
-	if now.Sub(c.swept) < sweepEvery && len(c.known) <= maxIncidents {
+	full := len(c.known) > maxIncidents || c.signals > maxKept
+	if now.Sub(c.swept) < sweepEvery && !full {
 		return
 	}
 	c.swept = now
 	for _, i := range c.known {
-		if now.Sub(i.Last) > maxWindow {
+		if now.Sub(i.Last) > Window {
 			c.drop(i)
 		}
 	}
-	if over := len(c.known) - maxIncidents*9/10; over > maxIncidents/10 {
-		quietest := slices.SortedFunc(maps.Values(c.known), func(a, b *Incident) int { return a.Last.Compare(b.Last) })
-		for _, i := range quietest[:over] {
-			c.drop(i)
+	if !full {
+		return
+	}
+	for _, i := range slices.SortedFunc(maps.Values(c.known), func(a, b *Incident) int { return a.Last.Compare(b.Last) }) {
+		if len(c.known) <= maxIncidents*9/10 && c.signals <= maxKept*9/10 {
+			break
 		}
+		c.drop(i)
 	}
 }
 
 // drop forgets an incident and what only it has to do with.
 func (c *Correlator) drop(i *Incident) {
 	delete(c.known, i.ID)
+	c.signals -= len(i.Signals)
 	for _, s := range i.Signals {
 		for _, e := range s.Entities {
 			if delete(c.places[e], i); len(c.places[e]) == 0 {

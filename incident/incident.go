@@ -7,7 +7,6 @@
 package incident
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -301,22 +300,29 @@ const (
 	maxAssignee = 200
 )
 
-// Apply changes the incident, or says what is wrong with the change and leaves it
-// as it is.
+// A ChangeError says what is wrong with a change.
+type ChangeError struct{ text string }
+
+// Error says what is wrong.
+func (e *ChangeError) Error() string { return e.text }
+
+func badChange(format string, args ...any) error { return &ChangeError{fmt.Sprintf(format, args...)} }
+
+// Apply changes the incident, or returns a [*ChangeError] and leaves it as it is.
 func (i *Incident) Apply(c Change) error {
 	switch {
 	case c.State != "" && !slices.Contains(States(), c.State):
-		return fmt.Errorf("state %q is not known: want one of %q", c.State, States())
+		return badChange("state %q is not known: want one of %q", c.State, States())
 	case c.State == Closed && strings.TrimSpace(c.Reason) == "":
-		return errors.New("an incident is closed with a reason")
+		return badChange("an incident is closed with a reason")
 	case c.Reason != "" && c.State != Closed:
-		return errors.New("a reason is for closing")
+		return badChange("a reason is for closing")
 	case i.State == Closed && c.State != "" && c.State != Closed:
-		return errors.New("a closed incident stays closed: what happens from now on is a new one")
+		return badChange("a closed incident stays closed: what happens from now on is a new one")
 	case len(c.Reason) > maxReason:
-		return fmt.Errorf("the reason has %d bytes, more than %d", len(c.Reason), maxReason)
+		return badChange("the reason has %d bytes, more than %d", len(c.Reason), maxReason)
 	case c.Assignee != nil && len(*c.Assignee) > maxAssignee:
-		return fmt.Errorf("the assignee has %d bytes, more than %d", len(*c.Assignee), maxAssignee)
+		return badChange("the assignee has %d bytes, more than %d", len(*c.Assignee), maxAssignee)
 	}
 	if c.State != "" {
 		i.State, i.Reason = c.State, c.Reason

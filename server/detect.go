@@ -56,6 +56,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 		s.metrics.alerted(added)
 		s.metrics.repeated(repeated)
 		s.page.Publish(added)
+		s.joiner.alerted()
 	}
 	s.state.update(func(st *state) {
 		if newest.After(st.lastEvent) {

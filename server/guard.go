@@ -172,6 +172,7 @@ func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priori
 	}
 	s.metrics.alerted(added)
 	s.page.Publish(added)
+	s.joiner.alerted()
 }
 
 // guarded returns what is wrong with admission, one sentence each.

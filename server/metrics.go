@@ -24,6 +24,7 @@ type metrics struct {
 	admission  prometheus.Histogram
 	alerts     *prometheus.CounterVec
 	repeats    *prometheus.CounterVec
+	incidents  *prometheus.CounterVec
 	scans      *prometheus.CounterVec
 	scanTime   prometheus.Gauge
 	findings   *prometheus.GaugeVec
@@ -69,12 +70,13 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 			Help:    "Time to decide an admission request.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2.5, 10),
 		}),
-		alerts:   counter("alerts_total", "Alerts stored.", "rule", "priority"),
-		repeats:  counter("alerts_repeated_total", "Alerts counted in one that says the same, in place of being stored.", "rule", "priority"),
-		scans:    counter("scans_total", "Posture scans of the cluster.", "result"),
-		findings: gauge("findings", "Findings of the last scan.", "level", "severity", "status"),
-		score:    gauge("score_points", "Score of a level, 0 to 20; not exported when the level has no data.", "level"),
-		coverage: gauge("score_coverage_ratio", "Share of a level that could be verified.", "level"),
+		alerts:    counter("alerts_total", "Alerts stored.", "rule", "priority"),
+		repeats:   counter("alerts_repeated_total", "Alerts counted in one that says the same, in place of being stored.", "rule", "priority"),
+		incidents: counter("incidents_total", "Incidents opened, and those that paged.", "event"),
+		scans:     counter("scans_total", "Posture scans of the cluster.", "result"),
+		findings:  gauge("findings", "Findings of the last scan.", "level", "severity", "status"),
+		score:     gauge("score_points", "Score of a level, 0 to 20; not exported when the level has no data.", "level"),
+		coverage:  gauge("score_coverage_ratio", "Share of a level that could be verified.", "level"),
 	}
 	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
 	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
@@ -112,7 +114,7 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 	m.registry.MustRegister(auditLog, m.auditBlind, m.auditBeat, m.auditDelay)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
-	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.repeats, m.scans, m.scanTime, m.findings, m.score, m.coverage,
+	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.repeats, m.incidents, m.scans, m.scanTime, m.findings, m.score, m.coverage,
 		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

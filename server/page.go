@@ -21,9 +21,10 @@ func (s *Server) buildPage(context.Context) error {
 	if created {
 		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
 	}
+	s.joiner = newJoiner(s.store, s.log, s.metrics)
 	s.page, err = web.New(web.Options{
 		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
-		Alerts: s.store, Decisions: s.store, Findings: s.store,
+		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store,
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
@@ -58,6 +59,9 @@ func (s *Server) health() web.Health {
 	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
+	}
+	if err := s.joiner.problem(); err != nil {
+		h.Problems = append(h.Problems, fmt.Sprintf("Alerts are not joined into incidents: %v.", err))
 	}
 	h.Problems = append(h.Problems, s.force.Load().problems()...)
 	switch contact := s.state.contact; {

@@ -94,6 +94,7 @@ type Server struct {
 	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
 	metrics      *metrics
+	joiner       *joiner // of alerts into incidents
 	state        *state
 
 	webhookListener net.Listener
@@ -241,6 +242,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.guard(parts) })
 	group.Go(func() error { return s.prune(parts) })
+	group.Go(func() error { return s.joiner.run(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { return s.watchAudit(parts) })
 	for _, t := range s.tails {

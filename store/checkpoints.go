@@ -9,9 +9,11 @@ import (
 // SaveCheckpoint keeps how far a source has been read, in the words of its
 // reader. It is on the disk when it returns: save it after what was read is.
 func (s *Store) SaveCheckpoint(ctx context.Context, name string, body []byte) error {
-	_, err := s.writer.ExecContext(ctx, "INSERT INTO checkpoints (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body", name, string(body))
+	_, err := s.writer.ExecContext(ctx, saveCheckpoint, name, string(body))
 	return s.explain("save checkpoint in", err)
 }
+
+const saveCheckpoint = "INSERT INTO checkpoints (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 
 // Checkpoint returns what was saved last; found is false if nothing was.
 func (s *Store) Checkpoint(ctx context.Context, name string) (body []byte, found bool, err error) {

@@ -112,6 +112,19 @@ CREATE TABLE repeats (                           -- alerts that another one has 
 	time INTEGER NOT NULL
 );
 CREATE INDEX repeats_time ON repeats (time);
+`, `
+CREATE TABLE incidents (
+	seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+	id     TEXT NOT NULL UNIQUE,
+	time   INTEGER NOT NULL,                     -- of the last signal, nanoseconds since 1970
+	state  TEXT NOT NULL,
+	paged  INTEGER NOT NULL,
+	score  INTEGER NOT NULL,
+	search TEXT NOT NULL,
+	body   TEXT NOT NULL
+);
+CREATE INDEX incidents_time  ON incidents (time, seq);
+CREATE INDEX incidents_state ON incidents (state, time, seq);
 `}
 
 // Open opens the database in a file, which it creates with mode 0600 when there
@@ -268,13 +281,14 @@ const pruneBatch = 2000
 
 // Prune deletes the alerts and decisions older than the given times and
 // returns how many they were, also when it fails half-way; alerts that others
-// have counted are forgotten with them. The file keeps its size; later records
+// have counted are forgotten with them, and incidents in which nothing happened
+// since. The file keeps its size; later records
 // use the space.
 func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Time) (deleted int, err error) {
 	for _, t := range []struct {
 		table  string
 		before time.Time
-	}{{"alerts", alertsBefore}, {"repeats", alertsBefore}, {"decisions", decisionsBefore}} {
+	}{{"alerts", alertsBefore}, {"repeats", alertsBefore}, {"incidents", alertsBefore}, {"decisions", decisionsBefore}} {
 		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? LIMIT %d)", t.table, pruneBatch)
 		for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
 			result, err := s.writer.ExecContext(ctx, query, nanoseconds(t.before))

@@ -17,6 +17,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
 )
 
 type openAPI struct {
@@ -71,7 +72,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/admission/readiness": readinessParams,
+		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/admission/readiness": readinessParams,
 	} {
 		var named []string
 		for _, p := range doc.Paths[path]["get"].Parameters {
@@ -103,6 +104,13 @@ func TestOpenAPISchemas(t *testing.T) {
 
 		"Attribution": {schemas["Attribution"], alert.Attribution{}},
 		"Repeats":     {schemas["Repeats"], alert.Repeats{}},
+		"Entity":      {schemas["Entity"], alert.Entity{}},
+
+		"Incident": {schemas["Incident"], incident.Incident{}},
+		"Change":   {schemas["IncidentChange"], incident.Change{}},
+		"Signal":   {schemas["Signal"], incident.Signal{}},
+		"Link":     {schemas["Link"], incident.Link{}},
+
 		"Writer":      {schemas["Attribution"].Properties["writer"], alert.Writer{}},
 
 		"Violation": {*schemas["Decision"].Properties["violations"].Items, finding.Violation{}},

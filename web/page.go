@@ -26,7 +26,7 @@ type layout struct {
 	Page             any
 }
 
-var pages = []string{"login", "error", "overview", "alerts", "alert", "decisions", "audit", "readiness", "findings"}
+var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings"}
 
 func parseTemplates() (map[string]*template.Template, error) {
 	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")

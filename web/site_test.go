@@ -73,7 +73,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	}
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Token: testToken,
-		Alerts: db, Decisions: db, Findings: db,
+		Alerts: db, Incidents: db, Decisions: db, Findings: db,
 		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies: func() Policies { return s.policies },

@@ -23,6 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
 )
 
 // Alerts reads stored alerts.
@@ -38,6 +39,18 @@ type Alerts interface {
 	Alert(ctx context.Context, id string) (alert.Record, bool, error)
 	// AlertCounts counts the alerts since a time.
 	AlertCounts(ctx context.Context, since time.Time) (map[alert.Priority]int, error)
+}
+
+// Incidents reads incidents, and changes what people may.
+type Incidents interface {
+	// Incidents returns a page, the one in which something happened last first,
+	// and the cursor of the next one.
+	Incidents(context.Context, incident.Query) ([]incident.Incident, finding.Cursor, error)
+	// Incident returns one incident, and whether there is one.
+	Incident(ctx context.Context, id string) (incident.Incident, bool, error)
+	// ChangeIncident returns the incident after a change. Its error is what is
+	// wrong with the change, an [incident.ChangeError], or of the store.
+	ChangeIncident(ctx context.Context, id string, c incident.Change) (*incident.Incident, bool, error)
 }
 
 // Decisions reads stored admission decisions.
@@ -73,6 +86,7 @@ type Options struct {
 	Version   string
 	Token     string // the login token
 	Alerts    Alerts
+	Incidents Incidents
 	Decisions Decisions
 	Findings  Findings
 	// Posture returns the score, what to fix next and when both were made; the
@@ -178,6 +192,9 @@ func (s *Server) routes() []route {
 		{"GET", "/{$}", s.private(s.overview)},
 		{"GET", "/alerts", s.private(s.alertsPage)},
 		{"GET", "/alerts/{id}", s.private(s.alertPage)},
+		{"GET", "/incidents", s.private(s.incidentsPage)},
+		{"GET", "/incidents/{id}", s.private(s.incidentPage)},
+		{"POST", "/incidents/{id}", s.private(s.incidentForm)},
 		{"GET", "/decisions", s.private(s.decisionsPage)},
 		{"GET", "/audit", s.private(s.auditPage)},
 		{"GET", "/readiness", s.private(s.readinessPage)},
@@ -187,6 +204,9 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/alerts", s.api(s.listAlerts)},
 		{"GET", "/api/v1/alerts/stream", s.api(s.streamAlerts)},
 		{"GET", "/api/v1/alerts/{id}", s.api(s.getAlert)},
+		{"GET", "/api/v1/incidents", s.api(s.listIncidents)},
+		{"GET", "/api/v1/incidents/{id}", s.api(s.getIncident)},
+		{"POST", "/api/v1/incidents/{id}", s.api(s.changeIncident)},
 		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
 		{"GET", "/api/v1/findings", s.api(s.listFindings)},
 		{"GET", "/api/v1/audit", s.api(s.getAudit)},

@@ -1,0 +1,148 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store"
+)
+
+// How often alerts are joined when nobody says that there are new ones, and how
+// long to wait after a failure.
+const (
+	joinEvery = 30 * time.Second
+	joinAgain = 5 * time.Second
+	joinBatch = 1000 // alerts that are joined at once
+)
+
+// A joiner joins stored alerts into incidents. What it has done is in the store
+// together with up to which alert, so that whenever it ends each alert is in one
+// incident, once.
+type joiner struct {
+	*store.Store
+	log     *slog.Logger
+	metrics *metrics
+	wake    chan struct{}
+
+	mu         sync.Mutex
+	correlator *incident.Correlator // nil: to be read from the store
+	seq        int64                // of the last alert that was joined
+	failing    error                // the last time
+}
+
+func newJoiner(s *store.Store, log *slog.Logger, m *metrics) *joiner {
+	return &joiner{Store: s, log: log, metrics: m, wake: make(chan struct{}, 1)}
+}
+
+// alerted says that the store has new alerts. It never waits.
+func (j *joiner) alerted() {
+	select {
+	case j.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run joins alerts until the context ends.
+func (j *joiner) run(ctx context.Context) error {
+	for {
+		wait := joinEvery
+		if err := j.join(ctx); err != nil && ctx.Err() == nil {
+			j.log.Error("alerts are not joined into incidents until that works again", "error", err)
+			wait = joinAgain
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-j.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// join joins all alerts that are new. After an error it starts from what the
+// store has.
+func (j *joiner) join(ctx context.Context) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for more := true; more; {
+		if more, j.failing = j.batch(ctx); j.failing != nil {
+			j.correlator = nil
+			return j.failing
+		}
+	}
+	return nil
+}
+
+// problem says why alerts are not joined, or nil.
+func (j *joiner) problem() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.failing
+}
+
+// batch joins some alerts, and reports whether there may be more.
+func (j *joiner) batch(ctx context.Context) (more bool, err error) {
+	if j.correlator == nil {
+		known, seq, err := j.Correlated(ctx, time.Now().Add(-incident.Window))
+		if err != nil {
+			return false, err
+		}
+		j.correlator, j.seq = incident.NewCorrelator(known), seq
+	}
+	alerts, last, err := j.AlertsAfter(ctx, j.seq, alert.Query{Limit: joinBatch})
+	if err != nil || last == j.seq {
+		return false, err
+	}
+	changed := map[string]*incident.Incident{}
+	var merged []string
+	opened, paged := 0, 0
+	for _, a := range alerts {
+		out := j.correlator.Add(a.Cluster, incident.FromAlert(&a.Alert))
+		for _, m := range out.Merged {
+			merged = append(merged, m.ID)
+			delete(changed, m.ID)
+		}
+		if i := out.Incident; i != nil {
+			changed[i.ID] = i
+		}
+		if out.New {
+			opened++
+		}
+		if out.Paged {
+			paged++
+		}
+	}
+	list := make([]*incident.Incident, 0, len(changed))
+	for _, i := range changed {
+		list = append(list, i)
+	}
+	if err := j.SaveIncidents(ctx, list, merged, last); err != nil {
+		return false, err
+	}
+	j.seq = last
+	j.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
+	j.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
+	return true, nil
+}
+
+// ChangeIncident changes an incident for a person, also for alerts that join it
+// later.
+func (j *joiner) ChangeIncident(ctx context.Context, id string, c incident.Change) (*incident.Incident, bool, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	i, found, err := j.Store.ChangeIncident(ctx, id, c)
+	if err != nil || !found || j.correlator == nil {
+		return i, found, err
+	}
+	if known := j.correlator.Incident(id); known != nil && known.Apply(c) != nil {
+		j.correlator = nil // not what the store has
+	}
+	return i, found, nil
+}

@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store"
+)
+
+func openJoiner(t *testing.T, path string) *joiner {
+	t.Helper()
+	db, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	m := &metrics{incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "incidents"}, []string{"event"})}
+	return newJoiner(db, slog.New(slog.DiscardHandler), m)
+}
+
+// alertsOf returns alerts of some users, which come again and again.
+func alertsOf(from, to int) (out []alert.Alert) {
+	for i := from; i < to; i++ {
+		out = append(out, alert.Alert{
+			ID: fmt.Sprint("alert-", i), Time: time.Now().Add(time.Duration(i-1000) * time.Second).UTC(), Rule: fmt.Sprint("Rule ", i%3), Priority: alert.Warning,
+			Cluster: "test", Tactics: []string{"execution"}, Entities: []alert.Entity{{Kind: alert.User, Name: fmt.Sprint("user-", i%7)}},
+		})
+	}
+	return out
+}
+
+// joined returns the alerts of each incident.
+func (j *joiner) joined(t *testing.T) map[string][]string {
+	t.Helper()
+	page, _, err := j.Incidents(t.Context(), incident.Query{Limit: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string][]string{}
+	for _, i := range page {
+		for _, s := range i.Signals {
+			out[i.ID] = append(out[i.ID], s.Alert)
+		}
+	}
+	return out
+}
+
+// TestEachAlertIsInOneIncident expects the same of a joiner that is cut off after
+// any batch as of one that never is.
+func TestEachAlertIsInOneIncident(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	var seen map[string][]string
+	for round := range 5 {
+		j := openJoiner(t, path) // as after a restart
+		if _, err := j.AddAlerts(t.Context(), alertsOf(0, 40*(round+1))); err != nil {
+			t.Fatal(err)
+		}
+		cut, cancel := context.WithCancel(t.Context())
+		if round%2 == 1 {
+			cancel() // before it is done
+		}
+		if err := j.join(cut); (err != nil) != (round%2 == 1) {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		cancel()
+		seen = j.joined(t)
+	}
+	total := 0
+	for _, alerts := range seen {
+		total += len(alerts)
+		slices.Sort(alerts)
+		if len(slices.Compact(alerts)) != len(alerts) {
+			t.Errorf("an alert is in an incident twice: %v", alerts)
+		}
+	}
+	if len(seen) != 7 || total != 200 {
+		t.Errorf("%d incidents of %d alerts, want 7 of 200", len(seen), total)
+	}
+}
+
+// TestChangeOutlastsNewAlerts expects what people say of an incident to stay when
+// alerts join it.
+func TestChangeOutlastsNewAlerts(t *testing.T) {
+	j := openJoiner(t, filepath.Join(t.TempDir(), "kubeguardian.db"))
+	add := func(from, to int) {
+		if _, err := j.AddAlerts(t.Context(), alertsOf(from, to)); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(0, 1)
+	who := "ada"
+	if _, found, err := j.ChangeIncident(t.Context(), "alert-0", incident.Change{State: incident.Acknowledged, Assignee: &who}); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	add(1, 15)
+	i, found, err := j.Incident(t.Context(), "alert-0")
+	if err != nil || !found || i.State != incident.Acknowledged || i.Assignee != "ada" || len(i.Signals) != 3 {
+		t.Errorf("%v %v %+v", found, err, i)
+	}
+	if _, found, err := j.ChangeIncident(t.Context(), "none", incident.Change{}); err != nil || found {
+		t.Errorf("an incident that there is not: %v %v", found, err)
+	}
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
+)
+
+// correlated is the name of the checkpoint of what has been joined.
+const correlated = "incidents"
+
+// SaveIncidents keeps incidents as they are now, forgets those that are part of
+// others, and remembers up to which alert all were joined: all of it, or nothing.
+func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident, merged []string, alertSeq int64) error {
+	err := s.write(ctx, func(tx *sql.Tx) error {
+		for _, id := range merged {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", id); err != nil {
+				return err
+			}
+		}
+		for _, i := range changed {
+			if err := saveIncident(ctx, tx, i); err != nil {
+				return err
+			}
+		}
+		_, err := tx.ExecContext(ctx, saveCheckpoint, correlated, fmt.Sprint(alertSeq))
+		return err
+	})
+	return s.explain("save incidents in", err)
+}
+
+func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
+	body, err := json.Marshal(i)
+	if err != nil {
+		return fmt.Errorf("encode incident %s: %w", i.ID, err)
+	}
+	var words []string
+	for _, e := range i.Entities {
+		words = append(words, e.Name)
+	}
+	for _, signal := range i.Signals {
+		words = append(words, signal.Rule)
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
+		score = excluded.score, search = excluded.search, body = excluded.body`,
+		i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body))
+	return err
+}
+
+// ChangeIncident applies what a person does to an incident. The error is the one
+// of the change, or of the store; found is false when there is no such incident.
+func (s *Store) ChangeIncident(ctx context.Context, id string, c incident.Change) (i *incident.Incident, found bool, err error) {
+	var refused error
+	err = s.write(ctx, func(tx *sql.Tx) error {
+		var body string
+		if err := tx.QueryRowContext(ctx, "SELECT body FROM incidents WHERE id = ?", id).Scan(&body); err != nil {
+			return err
+		}
+		found, i = true, &incident.Incident{}
+		if err := decode(body, i); err != nil {
+			return err
+		}
+		if refused = i.Apply(c); refused != nil {
+			return nil
+		}
+		return saveIncident(ctx, tx, i)
+	})
+	if err == sql.ErrNoRows {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, found, s.explain("change incident in", err)
+	}
+	return i, found, refused
+}
+
+// Correlated returns the incidents in which something happened since a time,
+// and up to which alert all were joined.
+func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*incident.Incident, alertSeq int64, err error) {
+	checkpoint, found, err := s.Checkpoint(ctx, correlated)
+	if err != nil {
+		return nil, 0, err
+	}
+	if found {
+		if _, err := fmt.Sscan(string(checkpoint), &alertSeq); err != nil {
+			return nil, 0, fmt.Errorf("read up to where alerts were joined: %q: %w", checkpoint, err)
+		}
+	}
+	rows, err := s.readers.QueryContext(ctx, "SELECT body FROM incidents WHERE time >= ? ORDER BY time, seq", nanoseconds(since))
+	if err != nil {
+		return nil, 0, s.explain("read incidents from", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var body string
+		i := &incident.Incident{}
+		if err := scanBody(rows, &body, i); err != nil {
+			return nil, 0, s.explain("read incidents from", err)
+		}
+		incidents = append(incidents, i)
+	}
+	return incidents, alertSeq, s.explain("read incidents from", rows.Err())
+}
+
+// Incidents returns a page of the incidents that q selects, the one in which
+// something happened last first, and the cursor of the next page, which is zero
+// after the last.
+func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []incident.Incident, next finding.Cursor, err error) {
+	w, n := &where{}, limit(q.Limit)
+	switch q.State {
+	case "":
+	case incident.Open:
+		w.add(true, "state <> ?", string(incident.Closed))
+	default:
+		w.add(true, "state = ?", string(q.State))
+	}
+	w.add(q.Paged, "paged = 1")
+	w.text(q.Text)
+	w.before(q.Before)
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM incidents"+w.String()+
+		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
+	if err == nil {
+		page, next, err = scanPage(rows, n, func(_ int64, body string) (i incident.Incident, err error) {
+			return i, decode(body, &i)
+		})
+	}
+	return page, next, s.explain("read incidents from", err)
+}
+
+// Incident returns one incident, and whether there is one.
+func (s *Store) Incident(ctx context.Context, id string) (i incident.Incident, found bool, err error) {
+	var body string
+	err = s.readers.QueryRowContext(ctx, "SELECT body FROM incidents WHERE id = ?", id).Scan(&body)
+	if err == sql.ErrNoRows {
+		return i, false, nil
+	}
+	if err == nil {
+		err = decode(body, &i)
+	}
+	return i, err == nil, s.explain("read incident from", err)
+}

@@ -1,0 +1,180 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
+)
+
+var incidentParams = []string{"state", "paged", "text", "before", "limit"}
+
+// incidentQuery selects open incidents unless the URL says otherwise.
+func incidentQuery(p *params) incident.Query {
+	q := incident.Query{
+		State: incident.Open, Text: p.text("text"), Paged: p.text("paged") == "true",
+		Before: parsed(p, "before", finding.ParseCursor), Limit: int(parsed(p, "limit", parseNatural)),
+	}
+	switch state := incident.State(p.text("state")); {
+	case state == "all":
+		q.State = ""
+	case state == "" || state == incident.Open:
+	case slices.Contains(incident.States(), state):
+		q.State = state
+	default:
+		p.fail(fmt.Errorf("parameter state: want open, all or one of %q, have %q", incident.States(), state))
+	}
+	if v := p.text("paged"); v != "" && v != "true" && v != "false" {
+		p.fail(fmt.Errorf("parameter paged: want true or false, have %q", v))
+	}
+	return q
+}
+
+func (s *Server) listIncidents(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, incidentParams...)
+	q := incidentQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	page, next, err := s.Incidents.Incidents(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, items(page, next.String()))
+}
+
+func (s *Server) getIncident(w http.ResponseWriter, r *http.Request) error {
+	i, err := s.incident(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, i)
+}
+
+func (s *Server) incident(r *http.Request) (incident.Incident, error) {
+	i, found, err := s.Incidents.Incident(r.Context(), r.PathValue("id"))
+	if err == nil && !found {
+		err = errNoIncident
+	}
+	return i, err
+}
+
+var errNoIncident = &statusError{http.StatusNotFound, "there is no incident with this id; it may be part of an older one by now, or older than the retention"}
+
+// changeIncident takes a change as JSON.
+func (s *Server) changeIncident(w http.ResponseWriter, r *http.Request) error {
+	var c incident.Change
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return badRequest(fmt.Errorf("read the change: %w", err))
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return badRequest(errors.New("read the change: something follows it"))
+	}
+	i, err := s.change(r, c)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, i)
+}
+
+func (s *Server) change(r *http.Request, c incident.Change) (*incident.Incident, error) {
+	i, found, err := s.Incidents.ChangeIncident(r.Context(), r.PathValue("id"), c)
+	var wrong *incident.ChangeError
+	switch {
+	case errors.As(err, &wrong):
+		return nil, badRequest(err)
+	case err != nil:
+		return nil, err
+	case !found:
+		return nil, errNoIncident
+	}
+	return i, nil
+}
+
+// incidentForm takes a change from the page, and shows the page again.
+func (s *Server) incidentForm(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return badRequest(fmt.Errorf("read the form: %w", err))
+	}
+	c := incident.Change{State: incident.State(r.PostForm.Get("state")), Reason: strings.TrimSpace(r.PostForm.Get("reason"))}
+	if who, given := r.PostForm["assignee"]; given {
+		name := strings.TrimSpace(who[0])
+		c.Assignee = &name
+	}
+	if mute := r.PostForm.Get("mute"); mute != "" {
+		d, err := time.ParseDuration(mute)
+		if err != nil || d < 0 {
+			return badRequest(fmt.Errorf("mute: want a time such as 4h, have %q", mute))
+		}
+		till := time.Now().Add(d).UTC().Truncate(time.Second)
+		if d == 0 {
+			till = time.Time{}
+		}
+		c.MuteTill = &till
+	}
+	if _, err := s.change(r, c); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/incidents/"+url.PathEscape(r.PathValue("id")), http.StatusSeeOther)
+	return nil
+}
+
+type incidentsData struct {
+	Rows                []incident.Incident
+	Query               url.Values
+	States              []incident.State
+	Filtered            bool
+	Newest, Older, JSON string
+}
+
+func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, incidentParams...)
+	q := incidentQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	rows, next, err := s.Incidents.Incidents(r.Context(), q)
+	if err != nil {
+		return err
+	}
+	data := incidentsData{
+		Rows: rows, Query: p.values, States: incident.States(),
+		Filtered: with("", p.values, "before", "", "limit", "") != "",
+		JSON:     with("/api/v1/incidents", p.values),
+	}
+	if next != (finding.Cursor{}) {
+		data.Older = with("/incidents", p.values, "before", next.String())
+	}
+	if p.text("before") != "" {
+		data.Newest = with("/incidents", p.values, "before", "")
+	}
+	return s.show(w, "incidents", "Incidents", data)
+}
+
+type incidentData struct {
+	incident.Incident
+	Muted  bool
+	States []incident.State // that it can go to
+}
+
+func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
+	i, err := s.incident(r)
+	if err != nil {
+		return err
+	}
+	data := incidentData{Incident: i, Muted: time.Now().Before(i.MuteTill)}
+	if i.State != incident.Closed {
+		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
+	}
+	return s.show(w, "incident", "Incident", data)
+}
