@@ -111,7 +111,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Signal":   {schemas["Signal"], incident.Signal{}},
 		"Link":     {schemas["Link"], incident.Link{}},
 
-		"Writer":      {schemas["Attribution"].Properties["writer"], alert.Writer{}},
+		"Writer": {schemas["Attribution"].Properties["writer"], alert.Writer{}},
 
 		"Violation": {*schemas["Decision"].Properties["violations"].Items, finding.Violation{}},
 		"Finding":   {schemas["Finding"], finding.Finding{}},
