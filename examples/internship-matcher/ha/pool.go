@@ -222,7 +222,9 @@ func (p *front) text() string {
 	set("num_init_children", "64")
 	set("connection_cache", "off") // a pooled connection to an old primary would outlive it
 	set("memory_cache_enabled", "off")
-	set("enable_shared_relcache", "off") // it takes 130 MB
+	set("enable_shared_relcache", "off")
+	set("memqcache_total_size", "1MB") // else the cache, also when it is off, takes 130 MB
+	set("memqcache_max_num_cache", "1000")
 	set("load_balance_mode", "off")
 	set("failover_on_backend_error", "off")
 	set("failover_command", "")
