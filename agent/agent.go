@@ -34,6 +34,7 @@ type Options struct {
 	Out    io.Writer    // alerts, one line of JSON each
 	Log    *slog.Logger // what the operator should know
 	Open   Opener       // the sensor
+	Record io.Writer    // events that rules are asked about, as package syscall records them; nil for none
 }
 
 // An Opener starts the sensor for types of events, those included that processes
@@ -268,7 +269,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		running.Wait()
 		err = errors.Join(err, a.close())
 	}()
-	a.pipeline.out = newOutput(a.o.Out, cancel)
+	a.pipeline.out, a.pipeline.record = newOutput(a.o.Out, cancel), newOutput(a.o.Record, cancel)
 	if a.runtime != nil {
 		running.Go(func() { a.runtime.Run(ctx) })
 	}
@@ -281,7 +282,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("read events: %w", err)
 	}
 	a.o.Log.Info("stopped", "events", a.pipeline.records.Load(), "alerts", a.pipeline.alerts.Load(), "dropped", a.source.Status().Counters["dropped"])
-	return a.pipeline.out.error()
+	return errors.Join(a.pipeline.out.error(), a.pipeline.record.error())
 }
 
 // report tells once what the agent does and what it cannot.

@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // A recording is a source that plays records as a kernel wrote them, in one
@@ -205,6 +207,42 @@ func readText(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// TestRecord: recorded events raise the alerts that they raised when they came.
+func TestRecord(t *testing.T) {
+	var recorded bytes.Buffer
+	c := configOf(t, intrusionRules)
+	a, err := New(Options{
+		Config: c, Out: io.Discard, Log: slog.New(slog.DiscardHandler), Record: &recorded,
+		Open: func([]string, rule.Needs, *Config) (Source, error) { return intrusion(t), nil },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- a.Run(ctx) }()
+	<-a.source.(*recording).played
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	var have []string
+	n, err := syscall.Read("recorded.jsonl", &recorded, func(e *event.Event) error {
+		for _, one := range a.rules.Match(e, rule.First) {
+			_, message, _ := strings.Cut(one.Output, ": ")
+			have = append(have, message)
+		}
+		return nil
+	})
+	if err != nil || n != 4 {
+		t.Errorf("%d events, %v", n, err)
+	}
+	want := []string{"Notice drift cat", "Warning shadow (command=cat /etc/shadow parent=sh -i container=3f2a9c01d7be)"}
+	if !slices.Equal(have, want) {
+		t.Errorf("have %q", have)
+	}
 }
 
 // TestLessUrgentRules are left out together with what only they need.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ type pipeline struct {
 	boot     string // tells this run of the node from others
 	pending  bool   // a runtime tells of containers, so some wait for it
 	out      *output
+	record   *output // of events
 
 	records, matched, alerts atomic.Uint64
 }
@@ -45,6 +47,7 @@ func (p *pipeline) worker() func(*record.Record) {
 		}
 		id = p.appendID(id[:0], r)
 		e = event.Event{Source: event.Syscall, ID: unsafe.String(unsafe.SliceData(id), len(id)), Time: s.Time.Time(), Num: p.matched.Add(1), Hostname: p.hostname, Record: s}
+		p.record.event(&e)
 		for _, a := range p.rules.Match(&e, p.mode) {
 			p.alerts.Add(1)
 			p.mark(&a, s)
@@ -70,28 +73,50 @@ func (p *pipeline) mark(a *alert.Alert, e *syscall.Event) {
 	}
 }
 
-// An output prints alerts, one line of JSON each. It is safe for concurrent use.
+// An output prints alerts or events, one line of JSON each. It is safe for
+// concurrent use.
 type output struct {
-	mu     sync.Mutex
-	enc    *json.Encoder
-	err    error // of the first alert that could not be printed
+	w      io.Writer // nil prints nothing
 	failed func()
+
+	mu  sync.Mutex
+	buf []byte
+	err error // of the first line that could not be printed
 }
 
-func newOutput(w io.Writer, failed func()) *output {
-	o := &output{enc: json.NewEncoder(w), failed: failed}
-	o.enc.SetEscapeHTML(false)
-	return o
-}
+func newOutput(w io.Writer, failed func()) *output { return &output{w: w, failed: failed} }
 
 func (o *output) write(a alert.Alert) {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(a)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.err != nil {
+	o.print("alert", line.Bytes(), err)
+}
+
+func (o *output) event(e *event.Event) {
+	if o.w == nil {
 		return
 	}
-	if err := o.enc.Encode(a); err != nil {
-		o.err = fmt.Errorf("print alert: %w", err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	line, err := syscall.AppendJSON(o.buf[:0], e)
+	o.buf = append(line, '\n')
+	o.print("event", o.buf, err)
+}
+
+// print writes a line, unless one could not be written before.
+func (o *output) print(what string, line []byte, err error) {
+	if o.w == nil || o.err != nil {
+		return
+	}
+	if err == nil {
+		_, err = o.w.Write(line)
+	}
+	if err != nil {
+		o.err = fmt.Errorf("print %s: %w", what, err)
 		o.failed()
 	}
 }

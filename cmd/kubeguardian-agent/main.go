@@ -34,6 +34,8 @@ keys. It needs root and a kernel with BTF.
   --priority LEVEL leave out rules that are less urgent, as warning leaves out
                    notice (default debug: none)
   --status ADDR    serve /healthz and /metrics at this loopback address
+  --record FILE    write the events that rules are asked about, one line of JSON
+                   each; they hold command lines and paths
   --config FILE    a configuration file; flags count more
   --version        print the version
 
@@ -80,6 +82,7 @@ func wrongUsage(err error) error { return hinted{err, "see: kubeguardian-agent -
 // A command is what the flags say.
 type command struct {
 	standalone, version bool
+	record              string
 	config              *agent.Config
 }
 
@@ -93,6 +96,7 @@ func parse(args []string, out io.Writer) (*command, error) {
 	flags.BoolVar(&c.standalone, "standalone", false, "")
 	flags.BoolVar(&c.version, "version", false, "")
 	flags.StringVar(&file, "config", "", "")
+	flags.StringVar(&c.record, "record", "", "")
 	var rules []string
 	flags.Func("rules", "", func(s string) error { rules = append(rules, s); return nil })
 	text := func(name string, into func(*agent.Config) *string) {
@@ -143,7 +147,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case !c.standalone:
 		return wrongUsage(errors.New("--standalone is missing: there is no other mode yet"))
 	}
-	a, err := agent.New(agent.Options{Config: c.config, Out: stdout, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor})
+	opts := agent.Options{Config: c.config, Out: stdout, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor}
+	if c.record == "" {
+		return watch(ctx, opts)
+	}
+	f, err := os.OpenFile(c.record, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("record events: %w", err)
+	}
+	opts.Record = f
+	return errors.Join(watch(ctx, opts), f.Close())
+}
+
+func watch(ctx context.Context, opts agent.Options) error {
+	a, err := agent.New(opts)
 	if err != nil {
 		return err
 	}
