@@ -19,8 +19,37 @@ func TestDetectionsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, tables, _ := strings.Cut(string(data), "\n## The rules for the audit log\n")
+	audit, syscall, _ := strings.Cut(tables, "\n## The rules for system calls\n")
+	for source, table := range map[string]string{event.K8sAudit: audit, event.Syscall: syscall} {
+		rules := builtinRules(t, source)
+		checkTable(t, listedRules(t, table), rules)
+		if !strings.Contains(string(data), fmt.Sprintf("%d built-in rules for %s", len(rules), map[string]string{event.K8sAudit: "the audit log", event.Syscall: "system calls"}[source])) {
+			t.Errorf("nothing says that there are %d rules for %s", len(rules), source)
+		}
+	}
+	builtin, err := content.Read[rule.File](content.Rules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"mine.yaml", "node.yaml"} {
+		_, shown, _ := strings.Cut(string(data), "```yaml "+name+"\n")
+		shown, _, _ = strings.Cut(shown, "```")
+		if _, err := rule.Load(append(builtin, rule.File{Name: name, Data: []byte(shown)})...); err != nil || shown == "" {
+			t.Errorf("the example %s does not load: %v", name, err)
+		}
+	}
+	for _, f := range event.Fields(event.K8sAudit) {
+		if strings.HasPrefix(f.Name, "kg.") && !strings.Contains(string(data), "`"+f.Name+"`") {
+			t.Errorf("field %s is not documented", f.Name)
+		}
+	}
+}
+
+// listedRules returns the rows of a table, without what to do.
+func listedRules(t *testing.T, table string) []string {
+	t.Helper()
 	section, listed := "", []string{}
-	_, table, _ := strings.Cut(string(data), "\n## The rules\n")
 	for line := range strings.Lines(table) {
 		if heading, ok := strings.CutPrefix(line, "### "); ok {
 			section = strings.TrimSpace(heading)
@@ -37,7 +66,11 @@ func TestDetectionsAreDocumented(t *testing.T) {
 		}
 		listed = append(listed, strings.Join(append([]string{section}, cells[:3]...), " | "))
 	}
-	rules := builtinRules(t).Rules()
+	return listed
+}
+
+func checkTable(t *testing.T, listed []string, rules []rule.Rule) {
+	t.Helper()
 	for i, r := range rules {
 		var techniques []string
 		for _, tag := range r.Tags {
@@ -56,21 +89,7 @@ func TestDetectionsAreDocumented(t *testing.T) {
 			t.Fatalf("row %d must be %s", i+1, want)
 		}
 	}
-	_, shown, _ := strings.Cut(string(data), "```yaml mine.yaml\n")
-	shown, _, _ = strings.Cut(shown, "```")
-	builtin, err := content.Read[rule.File](content.Rules())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := rule.Load(append(builtin, rule.File{Name: "mine.yaml", Data: []byte(shown)})...); err != nil || shown == "" {
-		t.Errorf("the example does not load: %v", err)
-	}
-	if len(listed) != len(rules) || !strings.Contains(string(data), fmt.Sprintf("The %d built-in rules", len(rules))) {
+	if len(listed) != len(rules) {
 		t.Errorf("%d rows for %d rules", len(listed), len(rules))
-	}
-	for _, f := range event.Fields(event.K8sAudit) {
-		if strings.HasPrefix(f.Name, "kg.") && !strings.Contains(string(data), "`"+f.Name+"`") {
-			t.Errorf("field %s is not documented", f.Name)
-		}
 	}
 }

@@ -2,8 +2,8 @@ package content_test
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,29 +19,33 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/ruletest"
 )
 
 const ruleTests = "rules/testdata"
 
-func builtinRules(t *testing.T) *rule.Set {
+// builtinRules loads all built-in rules, and returns those of one source.
+func builtinRules(t *testing.T, source string) []rule.Rule {
 	t.Helper()
-	const name = "kubernetes_audit.yaml"
-	data, err := fs.ReadFile(content.Rules(), name)
+	files, err := content.Read[rule.File](content.Rules())
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := rule.Load(rule.File{Name: name, Data: data})
+	set, err := rule.Load(files...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return set
+	if len(set.Warnings()) > 0 {
+		t.Errorf("warnings %v", set.Warnings())
+	}
+	return slices.DeleteFunc(set.Rules(), func(r rule.Rule) bool { return r.Source != source })
 }
 
-// ruleResults runs the tests of the rules. In optional.yaml are the only ones that
-// the audit policy as it is does not feed.
-func ruleResults(t *testing.T) []ruletest.Result {
+// ruleResults runs the tests of the rules of a source. In optional.yaml are the
+// only ones that the audit policy as it is does not feed.
+func ruleResults(t *testing.T, source string) []ruletest.Result {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(ruleTests, "*.yaml"))
 	if err != nil || len(files) == 0 {
@@ -57,7 +61,10 @@ func ruleResults(t *testing.T) []ruletest.Result {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if optional := strings.HasSuffix(name, "/optional.yaml"); optional != (f.AuditPolicy == "") {
+		if cmp.Or(f.Source, event.K8sAudit) != source {
+			continue
+		}
+		if optional := strings.HasSuffix(name, "/optional.yaml"); source == event.K8sAudit && optional != (f.AuditPolicy == "") {
 			t.Errorf("%s: audit policy %q", name, f.AuditPolicy)
 		}
 		results, err := f.Run(t.Context())
@@ -74,51 +81,81 @@ func ruleResults(t *testing.T) []ruletest.Result {
 // events come from a Kubernetes 1.37 API server, some with another user, verb,
 // status, path or patch put in.
 func TestRules(t *testing.T) {
-	alerts, quiet := map[string]int{}, map[string]int{}
-	for _, r := range ruleResults(t) {
-		if r.Err != nil {
-			t.Errorf("%s: %v", r.Name, r.Err)
+	for source, least := range map[string]int{event.K8sAudit: 100, event.Syscall: 110} {
+		alerts, quiet := map[string]int{}, map[string]int{}
+		for _, r := range ruleResults(t, source) {
+			if r.Err != nil {
+				t.Errorf("%s: %v", r.Name, r.Err)
+			}
+			if r.Alert {
+				alerts[r.Rule]++
+			} else {
+				quiet[r.Rule]++
+			}
 		}
-		if r.Alert {
-			alerts[r.Rule]++
-		} else {
-			quiet[r.Rule]++
+		for _, r := range builtinRules(t, source) {
+			if alerts[r.Name] == 0 || quiet[r.Name] == 0 {
+				t.Errorf("rule %q has %d cases that alert and %d that do not", r.Name, alerts[r.Name], quiet[r.Name])
+			}
 		}
-	}
-	for _, r := range builtinRules(t).Rules() {
-		if alerts[r.Name] == 0 || quiet[r.Name] == 0 {
-			t.Errorf("rule %q has %d cases that alert and %d that do not", r.Name, alerts[r.Name], quiet[r.Name])
+		if n := len(alerts); n < least {
+			t.Errorf("%d rules for %s", n, source)
 		}
-	}
-	if n := len(alerts); n < 100 {
-		t.Errorf("%d rules", n)
 	}
 }
 
-// The server raises the first rule that matches, so that none may stand before a
-// more urgent one.
-func TestRulesAreInOrderOfPriority(t *testing.T) {
-	last := alert.Emergency
-	for _, r := range builtinRules(t).Rules() {
-		if r.Priority < last {
-			t.Errorf("rule %q is a %s after a %s", r.Name, r.Priority, last)
+// What goes on in ordinary containers and on an ordinary node raises nothing: there
+// are enough cases that no rule may match.
+func TestOrdinaryEventsAreQuiet(t *testing.T) {
+	n := 0
+	for _, r := range ruleResults(t, event.Syscall) {
+		if r.Rule == "" {
+			n++
 		}
-		last = r.Priority
+	}
+	if n < 150 { // what they raise is an error of TestRules
+		t.Errorf("%d ordinary events", n)
+	}
+}
+
+// The server and the agent raise the first rule that matches, so that none may
+// stand before a more urgent one.
+func TestRulesAreInOrderOfPriority(t *testing.T) {
+	for _, source := range event.Sources() {
+		last := alert.Emergency
+		for _, r := range builtinRules(t, source) {
+			if r.Priority < last {
+				t.Errorf("rule %q is a %s after a %s", r.Name, r.Priority, last)
+			}
+			last = r.Priority
+		}
 	}
 }
 
 var technique = regexp.MustCompile(`^T[0-9]{4}(\.[0-9]{3})?$`)
 
-// What an alert says must answer who did what to what, from where, in which
-// request, and name no credential.
-func TestAlertsAreComplete(t *testing.T) {
-	for _, r := range builtinRules(t).Rules() {
-		tactics := alert.Tactics(r.Tags)
-		if len(tactics) != 1 || !slices.ContainsFunc(r.Tags, technique.MatchString) || !slices.Contains(r.Tags, "k8s") {
-			t.Errorf("rule %q: tags %q: want k8s, one tactic and a technique", r.Name, r.Tags)
+// Each rule says which tactic and technique it is about; one for system calls also
+// where it looks, and how well tried it is.
+func TestRulesAreTagged(t *testing.T) {
+	for _, source := range event.Sources() {
+		for _, r := range builtinRules(t, source) {
+			tactics := alert.Tactics(r.Tags)
+			if len(tactics) != 1 || !slices.ContainsFunc(r.Tags, technique.MatchString) {
+				t.Errorf("rule %q: tags %q: want one tactic and a technique", r.Name, r.Tags)
+			}
+			place := slices.Contains(r.Tags, "container") || slices.Contains(r.Tags, "host")
+			maturity := slices.Contains(r.Tags, "maturity_stable") != slices.Contains(r.Tags, "maturity_incubating")
+			if audit := slices.Contains(r.Tags, "k8s"); audit != (source == event.K8sAudit) || audit == place || audit == maturity {
+				t.Errorf("rule %q: tags %q", r.Name, r.Tags)
+			}
 		}
 	}
-	for _, r := range ruleResults(t) {
+}
+
+// What an alert says must answer who did what to what, from where, in which
+// request, and name no credential.
+func TestAuditAlertsAreComplete(t *testing.T) {
+	for _, r := range ruleResults(t, event.K8sAudit) {
 		for _, a := range r.Raised {
 			for _, field := range []string{"ka.verb", "ka.sourceips", "ka.auditid"} {
 				if a.OutputFields[field] == nil {
@@ -131,6 +168,27 @@ func TestAlertsAreComplete(t *testing.T) {
 			}
 			if text, err := json.Marshal(a); err != nil || bytes.Contains(text, []byte("hunter2")) {
 				t.Errorf("%s: alert holds a credential, or %v: %s", r.Name, err, text)
+			}
+		}
+	}
+}
+
+// What an alert of the node agent says must answer which process of which pod, and
+// who started it.
+func TestSyscallAlertsAreComplete(t *testing.T) {
+	for _, r := range ruleResults(t, event.Syscall) {
+		for _, a := range r.Raised {
+			for _, field := range []string{
+				"proc.cmdline", "proc.exepath", "proc.pid", "proc.pname", "proc.aname[2]", "proc.aname[3]", "user.name",
+				"container.id", "container.image.repository", "k8s.pod.name", "k8s.ns.name",
+			} {
+				if _, ok := a.OutputFields[field]; !ok {
+					t.Errorf("%s: the output lacks %s", r.Name, field)
+				}
+			}
+			pod := a.OutputFields["container.id"] != "host"
+			if pod != (a.Subject.Name == "web-0") || pod != strings.Contains(a.Output, "pod=web-0 namespace=shop") || !strings.Contains(a.Output, "user=root") {
+				t.Errorf("%s: output %q of %+v", r.Name, a.Output, a.Subject)
 			}
 		}
 	}
@@ -153,7 +211,7 @@ func TestRuleEventsAreUsed(t *testing.T) {
 		}
 	}
 	for _, f := range files {
-		if !strings.HasSuffix(f.Name(), ".yaml") && !bytes.Contains(tests, []byte("file: "+f.Name()+"}")) && !bytes.Contains(tests, []byte("file: "+f.Name()+"\n")) &&
+		if !f.IsDir() && !strings.HasSuffix(f.Name(), ".yaml") && !bytes.Contains(tests, []byte("file: "+f.Name()+"}")) && !bytes.Contains(tests, []byte("file: "+f.Name()+"\n")) &&
 			!bytes.Contains(tests, []byte("file: "+f.Name()+",")) {
 			t.Errorf("%s belongs to no test", f.Name())
 		}

@@ -17,6 +17,9 @@ import (
 // not.
 const rulesInterval = 2 * time.Second
 
+// builtinSyscallRules is the file of built-in rules that are for the node agent.
+const builtinSyscallRules = "syscall.yaml"
+
 // loadRules loads the rules for the first time.
 func (s *Server) loadRules() error {
 	files, err := s.ruleFiles()
@@ -72,7 +75,7 @@ func (s *Server) useRules(set *rule.Set) {
 	}
 	unfed := 0
 	for _, r := range set.Rules() {
-		if r.Source == event.Syscall && r.Enabled {
+		if r.Source == event.Syscall && r.Enabled && r.File != builtinSyscallRules {
 			unfed++
 		}
 	}

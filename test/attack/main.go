@@ -1,0 +1,99 @@
+//go:build linux
+
+// Attack performs, harmlessly, what the built-in rules for system calls look for,
+// and of each a benign twin that no rule may mind. It is how the rules are tried
+// against a real kernel and a real agent.
+//
+// It works in namespaces of its own, with a root folder that it makes in a
+// temporary one: /etc/shadow is not the node's, a disk is an empty file, and
+// addresses lie on the loopback of a network that leads nowhere. What cannot be
+// done without harm is left out; techniques.yaml says so.
+//
+//	attack list
+//	attack run RULE…           as root; in a control group that is named like a container's
+//	attack run --benign RULE…  the twins
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+const usage = `Usage: attack list
+       attack run [--benign] RULE…
+`
+
+func main() {
+	if err := run(os.Args, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)
+		os.Exit(1)
+	}
+}
+
+// run is the command line. Under any other name than its own the program is one
+// of those that a technique is made of.
+func run(args []string, out io.Writer) error {
+	if os.Getenv(actsVariable) != "" {
+		return perform(os.Getenv(actsVariable))
+	}
+	switch {
+	case len(args) == 2 && args[1] == "list":
+		return list(out)
+	case len(args) == 2 && args[1] == stageCommand:
+		return stageMain(os.Stdin, out)
+	case len(args) > 2 && args[1] == "run" && args[2] == "--benign":
+		return runAll(args[3:], true)
+	case len(args) > 2 && args[1] == "run":
+		return runAll(args[2:], false)
+	case filepath.Base(args[0]) != "attack":
+		return nil // a program that does nothing but be started
+	}
+	fmt.Fprint(os.Stderr, usage)
+	return errors.New("want list or run")
+}
+
+func list(out io.Writer) error {
+	all, err := techniques()
+	if err != nil {
+		return err
+	}
+	for _, t := range all {
+		note := ""
+		if t.Without != "" {
+			note = " (not triggered: " + t.Without + ")"
+		}
+		if _, err := fmt.Fprintf(out, "%s%s\n", t.Rule, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runAll(rules []string, benign bool) error {
+	for _, name := range rules {
+		t, err := find(name)
+		if err != nil {
+			return err
+		}
+		if err := t.run(benign); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func find(rule string) (technique, error) {
+	all, err := techniques()
+	if err != nil {
+		return technique{}, err
+	}
+	for _, t := range all {
+		if t.Rule == rule && t.Without == "" {
+			return t, nil
+		}
+	}
+	return technique{}, fmt.Errorf("no technique for rule %q", rule)
+}
