@@ -217,6 +217,7 @@ func TestRequestsOfTheAuditLog(t *testing.T) {
 		{"attached", replaced(`"subresource":"exec"`, `"subresource":"attach"`), nil},
 		{"logs", replaced(`"subresource":"exec"`, `"subresource":"log"`), nil},
 		{"without a query", replaced("?command=sh&command=-c&command=id+%2Bx&container=app&stdin=true", ""), &bare},
+		{"a command that is too long", replaced("command=sh", "command="+strings.Repeat("x", 70_000)), &bare},
 		{"by the kubelet, through the API server", replaced("/api/v1/namespaces/shop/pods/web/exec?command=sh&command=-c&command=id+%2Bx&container=app&stdin=true",
 			"/api/v1/nodes/n1/proxy/run/shop/web/app?cmd=id", `"resource":"pods","subresource":"exec","namespace":"shop","name":"web"`, `"resource":"nodes","subresource":"proxy","name":"n1"`), &proxied},
 		{"metrics of the kubelet", replaced("/api/v1/namespaces/shop/pods/web/exec?command=sh&command=-c&command=id+%2Bx&container=app&stdin=true",
@@ -291,4 +292,41 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("command %+v", e)
 		}
 	}
+}
+
+// Whatever the URI, a request is one or none, and its words are bounded.
+func FuzzRequest(f *testing.F) {
+	f.Add("/api/v1/namespaces/shop/pods/web/exec?command=sh&command=-c&command=id+%2Bx&container=app", "pods", "exec")
+	f.Add("/api/v1/nodes/n1/proxy/run/shop/web/app?cmd=id", "nodes", "proxy")
+	f.Add("/api/v1/nodes/n1/proxy//exec///?%zz", "nodes", "proxy")
+	reader, err := correlate.NewAuditReader()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, uri, resource, subresource string) {
+		data, err := json.Marshal(map[string]any{
+			"kind": "Event", "apiVersion": "audit.k8s.io/v1", "auditID": "r1", "stage": "ResponseStarted", "requestURI": uri, "verb": "get",
+			"user": map[string]any{"username": "alice"}, "objectRef": map[string]any{"resource": resource, "subresource": subresource, "namespace": "shop", "name": "web"},
+			"responseStatus": map[string]any{"code": 101}, "stageTimestamp": "2026-03-01T12:00:01Z",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = k8saudit.Decode(strings.NewReader(string(data)), func(e *event.Event) error {
+			r, ok := reader.Request(e)
+			if !ok {
+				return nil
+			}
+			if (resource != "pods" || subresource != "exec") && (resource != "nodes" || subresource != "proxy") {
+				t.Errorf("%s/%s lets a command in", resource, subresource)
+			}
+			if len(strings.Join(r.Command, "")) > 64<<10 {
+				t.Errorf("a command of %d bytes", len(strings.Join(r.Command, "")))
+			}
+			return nil
+		})
+		if err != nil && !strings.Contains(err.Error(), "event") {
+			t.Errorf("%v", err)
+		}
+	})
 }

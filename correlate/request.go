@@ -9,6 +9,9 @@ import (
 	"github.com/kubeguardian/kubeguardian/event"
 )
 
+// maxQuery bounds the query of a request whose command is kept.
+const maxQuery = 64 << 10
+
 // An AuditReader finds requests among the events of the audit log. It is safe
 // for concurrent use.
 type AuditReader struct {
@@ -46,7 +49,8 @@ func NewAuditReader() (*AuditReader, error) {
 
 // Request returns the request for a command that an event of the audit log is
 // about; false for any other event, and for a request that was refused. All
-// stages of a request have its id.
+// stages of a request have its id. A command that is over 64 KiB or not well
+// written is as one that the log does not say.
 func (r *AuditReader) Request(e *event.Event) (Request, bool) {
 	text := func(ref event.Ref) string { return strings.Clone(textOf(e.Value(ref))) }
 	code := text(r.code)
@@ -67,7 +71,7 @@ func (r *AuditReader) Request(e *event.Event) (Request, bool) {
 	default:
 		return Request{}, false
 	}
-	if values, err := url.ParseQuery(query); err == nil {
+	if values, err := url.ParseQuery(query); err == nil && len(query) <= maxQuery {
 		req.Command = append(values["command"], values["cmd"]...)
 		if req.Container == "" {
 			req.Container = values.Get("container")
