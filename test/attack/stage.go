@@ -31,6 +31,7 @@ type stage struct {
 	Root    string   // a folder with lower, upper, work and merged
 	Files   []string // that there are; folders end with a slash
 	Listen  []string // addresses and paths of sockets that somebody listens on
+	Host    bool     // process ids are those of the node
 }
 
 // run performs a technique, or its benign twin.
@@ -44,7 +45,7 @@ func (t technique) run(benign bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(root)) }()
-	s := stage{Program: p, Root: root, Files: t.Files, Listen: t.Listen}
+	s := stage{Program: p, Root: root, Files: t.Files, Listen: t.Listen, Host: t.Host}
 	if err := s.fill(); err != nil {
 		return fmt.Errorf("fill the root folder: %w", err)
 	}
@@ -150,8 +151,11 @@ func (s stage) start(g *group) error {
 	cmd := exec.Command("/proc/self/exe", stageCommand)
 	cmd.Args[0], cmd.Stdin, cmd.Stderr = "attack", in, &stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		Pdeathsig:  unix.SIGKILL,
+	}
+	if !s.Host {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWPID
 	}
 	fromStage, err := cmd.StdoutPipe()
 	if err != nil {
