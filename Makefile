@@ -31,7 +31,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up images failover browser postgres containerd clang node clean
+.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up app-node images failover browser postgres containerd clang node clean
 
 all: build
 
@@ -97,6 +97,11 @@ failover: postgres
 
 images:
 	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)
+
+# As root: the same in real pods, on a node of the lab, until make lab-down.
+app-node: build postgres node
+	bin/lab up --node $(if $(LAB_DIR),--dir $(LAB_DIR))
+	cd lab && go run ./matcher $(if $(LAB_DIR),--dir $(LAB_DIR))
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

@@ -140,7 +140,7 @@ func controlPlaneBuilder(source, cache string, progress io.Writer) builder {
 // nodeBuilder also writes the images of the node's own pods.
 func nodeBuilder(source, cache string, progress io.Writer) builder {
 	b := builder{
-		source: source, cache: cache, progress: progress, name: "node", takes: "about 10 minutes",
+		source: source, cache: cache, progress: progress, name: "node", takes: "about 5 minutes",
 		programs: nodePrograms(), inputs: []string{"go.mod", "go.sum", "node"},
 	}
 	b.finish = func(ctx context.Context) error {

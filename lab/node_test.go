@@ -291,6 +291,39 @@ func testNetworkPolicies(t *testing.T, n node) {
 	}
 }
 
+// The reference application runs in real pods, as its secured manifests have it:
+// who may connect to its gateway uses it, and others do not reach it.
+func TestInternshipMatcher(t *testing.T) {
+	programs := realNode(t)
+	if servers, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres"); len(servers) == 0 {
+		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
+			t.Fatal("no PostgreSQL")
+		}
+		t.Skip("no PostgreSQL")
+	}
+	dir := tempLab(t)
+	if got := finish(t, command("up", "--node", "--dir="+dir, "--binaries="+programs)); got.code != 0 {
+		t.Fatalf("up: exit code %d, %s", got.code, got.stderr)
+	}
+	start := exec.Command("go", "run", "./matcher", "--lab="+os.Args[0], "--dir="+dir)
+	start.Env = append(os.Environ(), asLab+"=1")
+	if out, err := start.CombinedOutput(); err != nil {
+		t.Fatalf("start the application: %v\n%s", err, out)
+	}
+	kubectl(t, programs, dir, "admin", "", "apply", "-f", "testdata/traffic.yaml")
+	logs := func(namespace string) string {
+		cmd := exec.Command(filepath.Join(programs, "kubectl"), "logs", "-n="+namespace, "traffic")
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "admin.kubeconfig"))
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	eventually(t, "20 journeys", func() bool { return strings.Contains(logs("traefik"), "20 journeys completed, 0 failed") })
+	eventually(t, "a failed journey", func() bool { return strings.Contains(logs("default"), "0 journeys completed, 1 failed") })
+	if got := finish(t, command("down", "--dir="+dir)); got.code != 0 {
+		t.Errorf("down: exit code %d, %s", got.code, got.stderr)
+	}
+}
+
 // A start that is killed leaves its node; down finds and ends it.
 func TestNodeStartKilled(t *testing.T) {
 	programs := realNode(t)
