@@ -132,6 +132,28 @@ func TestRulesAreInOrderOfPriority(t *testing.T) {
 	}
 }
 
+// The agent need not look at every file that is opened to be read, nor at calls as
+// frequent as read and write.
+func TestSyscallRulesNeedLittle(t *testing.T) {
+	files, err := content.Read[rule.File](content.Rules())
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := rule.Load(files...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := set.Needs()
+	if n.Reads.All() || slices.ContainsFunc(n.Reads.Prefixes, func(p string) bool { return len(p) < len("/home/") || p == "/proc/" }) || !n.FailedReads.None() {
+		t.Errorf("reads %q, failed ones %q", n.Reads, n.FailedReads)
+	}
+	for _, frequent := range []string{"read", "write", "close", "sendto", "recvfrom", "futex", "clone", "access", "newfstatat", "mmap"} {
+		if rules := n.Rules[frequent]; len(rules) > 0 {
+			t.Errorf("%s is needed by %q", frequent, rules)
+		}
+	}
+}
+
 var technique = regexp.MustCompile(`^T[0-9]{4}(\.[0-9]{3})?$`)
 
 // Each rule says which tactic and technique it is about; one for system calls also

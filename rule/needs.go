@@ -21,9 +21,10 @@ type Needs struct {
 	// sorted.
 	Host []string
 
-	// The opens that rules can match: calls of the types open, openat, openat2,
-	// creat and open_by_handle_at, by what fd.name is or, if the call failed, would
-	// be. A call reads if it neither asks for write access nor creates or cuts a
+	// The opens that rules can match: calls of the types open, openat, openat2 and
+	// creat, by what fd.name is or, if the call failed, would be. Those of
+	// open_by_handle_at, which are given no path, are needed whenever the type is.
+	// A call reads if it neither asks for write access nor creates or cuts a
 	// file. The name that the kernel has for a path must be known to leave one out.
 	Reads, Writes             Paths
 	FailedReads, FailedWrites Paths
@@ -174,7 +175,7 @@ func opens(rules []*compiledRule, kind openKind) Paths {
 	var sets []Paths
 	for _, kind.typ = range openTypes {
 		for _, r := range rules {
-			if (kind.writes || kind.typ != "creat") && inferTypes(r.condition, []string{kind.typ}, false, needTypes)[0] {
+			if kind.typ != "open_by_handle_at" && (kind.writes || kind.typ != "creat") && inferTypes(r.condition, []string{kind.typ}, false, needTypes)[0] {
 				sets = append(sets, kind.judge(r.condition).yes)
 			}
 		}

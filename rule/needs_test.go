@@ -236,3 +236,26 @@ func TestNeedsAreSound(t *testing.T) {
 		t.Errorf("%d matches, %d rules that need less, %d containers only: the random rules prove nothing", matches, less, inside)
 	}
 }
+
+// Nobody gives open_by_handle_at a path that could be left out.
+func TestNeedsOfOpensByHandle(t *testing.T) {
+	set, err := rule.Load(rule.File{Name: "f.yaml", Data: []byte(`
+- rule: By handle
+  desc: any file
+  condition: evt.type = open_by_handle_at
+  output: x
+  priority: INFO
+- rule: By path
+  desc: one file
+  condition: evt.type in (open, open_by_handle_at) and fd.name = /a
+  output: x
+  priority: INFO
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := set.Needs()
+	if len(n.Rules["open_by_handle_at"]) != 2 || !slices.Equal(n.Reads.Prefixes, []string{"/a"}) {
+		t.Errorf("needs %+v", n)
+	}
+}

@@ -12,18 +12,22 @@
 //	attack list
 //	attack run RULE…           as root; in a control group that is named like a container's
 //	attack run --benign RULE…  the twins
+//	attack serve               runs what it reads, one "attack RULE" or "benign RULE" on a line
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 const usage = `Usage: attack list
        attack run [--benign] RULE…
+       attack serve
 `
 
 func main() {
@@ -42,6 +46,8 @@ func run(args []string, out io.Writer) error {
 	switch {
 	case len(args) == 2 && args[1] == "list":
 		return list(out)
+	case len(args) == 2 && args[1] == "serve":
+		return serve(os.Stdin, out)
 	case len(args) == 2 && args[1] == stageCommand:
 		return stageMain(os.Stdin, out)
 	case len(args) > 2 && args[1] == "run" && args[2] == "--benign":
@@ -52,7 +58,7 @@ func run(args []string, out io.Writer) error {
 		return nil // a program that does nothing but be started
 	}
 	fmt.Fprint(os.Stderr, usage)
-	return errors.New("want list or run")
+	return errors.New("want list, run or serve")
 }
 
 func list(out io.Writer) error {
@@ -70,6 +76,23 @@ func list(out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// serve performs one technique for each line, and answers each with a line. So one
+// process can be the parent of all, that was there before who watches them.
+func serve(in io.Reader, out io.Writer) error {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		kind, name, _ := strings.Cut(lines.Text(), " ")
+		answer := "ok"
+		if err := runAll([]string{name}, kind == "benign"); err != nil {
+			answer = strings.ReplaceAll(err.Error(), "\n", " ")
+		}
+		if _, err := fmt.Fprintln(out, answer); err != nil {
+			return err
+		}
+	}
+	return lines.Err()
 }
 
 func runAll(rules []string, benign bool) error {
