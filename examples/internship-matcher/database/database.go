@@ -93,11 +93,14 @@ func (c Config) password() (string, error) {
 }
 
 func (c Config) dsn() string {
-	options := []string{"host", c.Host, "port", strconv.Itoa(c.Port), "dbname", c.Name, "user", c.User, "sslmode", c.SSLMode, "sslrootcert", c.RootCertFile}
+	options := []struct{ key, value string }{
+		{"host", c.Host}, {"port", strconv.Itoa(c.Port)}, {"dbname", c.Name}, {"user", c.User},
+		{"sslmode", c.SSLMode}, {"sslrootcert", c.RootCertFile},
+	}
 	var dsn strings.Builder
-	for i := 0; i < len(options); i += 2 {
-		if options[i+1] != "" {
-			fmt.Fprintf(&dsn, "%s='%s' ", options[i], strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(options[i+1]))
+	for _, o := range options {
+		if o.value != "" {
+			fmt.Fprintf(&dsn, "%s='%s' ", o.key, strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(o.value))
 		}
 	}
 	return dsn.String()

@@ -12,11 +12,11 @@ package main
 import (
 	"embed"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"text/template"
@@ -49,6 +49,14 @@ func write(dir string, levels []string) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o750); err != nil { // #nosec G703 -- whoever runs this says where to
+		return err
+	}
+	out, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
 	if len(levels) == 0 {
 		levels = []string{"image", "infrastructure", "code"}
 	}
@@ -58,10 +66,10 @@ func write(dir string, levels []string) error {
 			case err != nil || d.IsDir():
 				return err
 			case level != "image":
-				return fill(filepath.Join(dir, name), name, image{})
+				return fill(out, name, name, image{})
 			}
 			for _, img := range images {
-				if err := fill(filepath.Join(dir, level, img.Name+"-"+path.Base(name)), name, img); err != nil {
+				if err := fill(out, path.Join(level, img.Name+"-"+path.Base(name)), name, img); err != nil {
 					return err
 				}
 			}
@@ -78,11 +86,12 @@ func write(dir string, levels []string) error {
 func readImages(dir string) ([]image, error) {
 	seen := map[image]bool{}
 	var images []image
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+	manifests := os.DirFS(dir)
+	err := fs.WalkDir(manifests, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		text, err := os.ReadFile(name)
+		text, err := fs.ReadFile(manifests, name)
 		for _, m := range pinned.FindAllStringSubmatch(string(text), -1) {
 			if img := (image{m[2], m[3], m[4]}); !seen[img] {
 				seen[img] = true
@@ -92,13 +101,16 @@ func readImages(dir string) ([]image, error) {
 		return err
 	})
 	if err == nil && len(images) == 0 {
-		err = fmt.Errorf("%s: no images: run this in the root of the repository", dir)
+		err = errors.New("no images: run this in the root of the repository")
 	}
-	return images, err
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	return images, nil
 }
 
-// fill writes one document.
-func fill(file, name string, img image) error {
+// fill writes one document into a file of a folder.
+func fill(dir *os.Root, file, name string, img image) error {
 	now := time.Now().UTC()
 	t := template.New(path.Base(name)).Delims("[[", "]]").Funcs(template.FuncMap{
 		// ago writes the time some hours before now in one of Go's layouts.
@@ -120,8 +132,8 @@ func fill(file, name string, img image) error {
 	if err := t.Execute(&b, img); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+	if err := dir.MkdirAll(path.Dir(file), 0o750); err != nil {
 		return err
 	}
-	return os.WriteFile(file, []byte(b.String()), 0o644)
+	return dir.WriteFile(file, []byte(b.String()), 0o600)
 }

@@ -105,7 +105,7 @@ func (c connections) each(do func(name string, conn *grpc.ClientConn)) {
 }
 
 func (c connections) close() {
-	c.each(func(_ string, conn *grpc.ClientConn) { conn.Close() })
+	c.each(func(_ string, conn *grpc.ClientConn) { _ = conn.Close() }) // the program ends
 }
 
 // ready fails while a service cannot be reached.

@@ -11,6 +11,7 @@ import (
 	"debug/buildinfo"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,7 +107,7 @@ func Build(ctx context.Context, o Options, programs ...string) ([]*Image, error)
 	}
 	var images []*Image
 	for _, program := range programs {
-		i, err := assemble(o, program, filepath.Join(dir, program))
+		i, err := assemble(o, program, os.DirFS(dir))
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", program, err)
 		}
@@ -125,7 +126,7 @@ func compile(ctx context.Context, o Options, dir string, programs []string) erro
 		}
 		args = append(args, "./cmd/"+program)
 	}
-	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd := exec.CommandContext(ctx, "go", args...) // #nosec G204 -- of the arguments only names vary, and all of them are ours
 	cmd.Dir = o.Dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+o.Arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -134,9 +135,9 @@ func compile(ctx context.Context, o Options, dir string, programs []string) erro
 	return nil
 }
 
-// assemble makes an image of a binary.
-func assemble(o Options, program, file string) (*Image, error) {
-	binary, err := os.ReadFile(file)
+// assemble makes an image of one of some binaries.
+func assemble(o Options, program string, binaries fs.FS) (*Image, error) {
+	binary, err := fs.ReadFile(binaries, program)
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,8 @@ package image
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
 )
 
@@ -40,22 +40,33 @@ func WriteManifests(to, from string, images []*Image) error {
 }
 
 func copyFiles(to, from string, change func([]byte) []byte) error {
-	return filepath.WalkDir(from, func(file string, d os.DirEntry, err error) error {
+	if err := os.MkdirAll(to, 0o750); err != nil {
+		return err
+	}
+	target, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	source, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	return fs.WalkDir(source.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		name, err := filepath.Rel(from, file)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, name)
 		if d.IsDir() {
-			return os.MkdirAll(target, 0o755)
+			return target.MkdirAll(name, 0o750)
 		}
-		text, err := os.ReadFile(file)
+		text, err := source.ReadFile(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: %w", from, err)
 		}
-		return os.WriteFile(target, change(text), 0o644)
+		if err := target.WriteFile(name, change(text), 0o600); err != nil {
+			return fmt.Errorf("%s: %w", to, err)
+		}
+		return nil
 	})
 }

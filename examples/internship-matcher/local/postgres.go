@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -67,6 +68,7 @@ func StartPostgres(ctx context.Context, dir string, authority *identity.Authorit
 	}
 	data := filepath.Join(p.dir, "data")
 	// Over the socket, which only the server's user and root reach, no password.
+	// #nosec G204 -- the server that is installed, with folders of our own
 	init := exec.CommandContext(ctx, filepath.Join(initdb, "initdb"), "-D", data, "-U", "postgres", "-E", "UTF8", "--no-locale", "--no-sync", "--auth-local=trust", "--auth-host=scram-sha-256")
 	init.SysProcAttr = owner
 	if out, err := init.CombinedOutput(); err != nil {
@@ -75,6 +77,7 @@ func StartPostgres(ctx context.Context, dir string, authority *identity.Authorit
 	if p.Port, err = freePort(); err != nil {
 		return nil, err
 	}
+	// #nosec G204 -- the server that is installed, with folders and a port of our own
 	p.cmd = exec.Command(filepath.Join(initdb, "postgres"), "-D", data, "-k", p.dir, "-h", "127.0.0.1", "-p", strconv.Itoa(p.Port),
 		"-c", "ssl=on", "-c", "ssl_cert_file="+filepath.Join(p.dir, identity.CertificateFile), "-c", "ssl_key_file="+filepath.Join(p.dir, identity.KeyFile),
 		"-c", "max_connections=100", "-c", "logging_collector=on")
@@ -100,16 +103,24 @@ func (p *Postgres) giveAway() (*syscall.SysProcAttr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("PostgreSQL does not run as root: %w", err)
 	}
-	uid, _ := strconv.Atoi(u.Uid) // numbers on every Unix
-	gid, _ := strconv.Atoi(u.Gid)
+	uid, err1 := strconv.ParseUint(u.Uid, 10, 31)
+	gid, err2 := strconv.ParseUint(u.Gid, 10, 31)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, fmt.Errorf("user postgres: %w", err)
+	}
 	attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	for dir := filepath.Dir(p.dir); dir != "/" && strings.HasPrefix(dir, os.TempDir()+"/"); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o711); err != nil {
+		if err := os.Chmod(dir, 0o711); err != nil { // #nosec G302 -- to pass through, not to list
 			return nil, err
 		}
 	}
-	return attr, filepath.WalkDir(p.dir, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Chown(path, uid, gid))
+	root, err := os.OpenRoot(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return attr, fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, root.Lchown(name, int(uid), int(gid))) // #nosec G115 -- both have 31 bits
 	})
 }
 

@@ -91,9 +91,14 @@ func (m *maker) tokens() error {
 
 // read makes a Secret of files.
 func (m *maker) read(name, dir string, files ...string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
 	m.secrets[name] = map[string]string{}
 	for _, file := range files {
-		text, err := os.ReadFile(filepath.Join(dir, file))
+		text, err := root.ReadFile(file)
 		if err != nil {
 			return err
 		}

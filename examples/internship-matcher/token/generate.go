@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
-	"path/filepath"
 )
 
 // The files that [Generate] writes.
@@ -30,7 +29,12 @@ func Generate(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, PublicFile), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("generate keys: %w", err)
+	}
+	defer root.Close()
+	f, err := root.OpenFile(PublicFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("generate keys: %w", err)
 	}
@@ -38,5 +42,5 @@ func Generate(dir string) error {
 	if err := pem.Encode(f, &pem.Block{Type: "PUBLIC KEY", Bytes: pkix}); err != nil {
 		return fmt.Errorf("generate keys: %w", err)
 	}
-	return os.WriteFile(filepath.Join(dir, PrivateFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)
+	return root.WriteFile(PrivateFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600)
 }

@@ -96,14 +96,14 @@ func write(dir string, images []*image.Image) error {
 
 // writeEvidence writes what kubeguardian scan reads by --evidence.
 func writeEvidence(dir, name string, attachments []image.Attachment) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
 	for _, a := range attachments {
 		if a.Name == image.Signature {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, name+"-"+a.Name+".json"), a.Data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name+"-"+a.Name+".json"), a.Data, 0o600); err != nil {
 			return err
 		}
 	}
