@@ -9,6 +9,7 @@
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOSEC       := github.com/securego/gosec/v2/cmd/gosec@v2.30.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LAB_DIR     ?=
 
@@ -31,7 +32,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck lab-up lab-down app-up app-node images failover browser postgres containerd clang node clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images failover browser postgres containerd clang node clean
 
 all: build
 
@@ -82,6 +83,10 @@ lint:
 # Needs the Go vulnerability database.
 vulncheck:
 	go run $(GOVULNCHECK) ./...
+
+# The example application is to be a model: what stays against a rule says why.
+gosec:
+	cd examples/internship-matcher && go run $(GOSEC) -quiet -exclude-generated -nosec-require-rules -nosec-require-justification ./...
 
 lab-up: build
 	bin/lab up $(if $(LAB_DIR),--dir $(LAB_DIR))

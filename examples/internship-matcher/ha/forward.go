@@ -38,7 +38,7 @@ const openWithin = 3 * time.Second
 
 // serve accepts connections until the context ends.
 func (f *forwarder) serve(ctx context.Context, listener net.Listener) {
-	stop := context.AfterFunc(ctx, func() { listener.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	for {
 		conn, err := listener.Accept()
@@ -57,7 +57,7 @@ func (f *forwarder) serve(ctx context.Context, listener net.Listener) {
 func (f *forwarder) forward(ctx context.Context, conn net.Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	context.AfterFunc(ctx, func() { conn.Close() })
+	context.AfterFunc(ctx, func() { _ = conn.Close() })
 	first, err := startup(conn)
 	if err != nil {
 		return err
@@ -66,7 +66,7 @@ func (f *forwarder) forward(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { node.Close() })
+	context.AfterFunc(ctx, func() { _ = node.Close() })
 	if _, err := node.Write(first[:]); err != nil {
 		return err
 	}
@@ -110,8 +110,7 @@ func (f *forwarder) dial(ctx context.Context) (net.Conn, error) {
 	}
 	secure, err := f.secure(ctx, conn)
 	if err != nil {
-		conn.Close()
-		return nil, err
+		return nil, errors.Join(err, conn.Close())
 	}
 	return secure, nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -119,8 +120,13 @@ func (l *Local) Issue(name string) error {
 
 // giveAway makes a folder, and what is in it, belong to the user postgres.
 func (l *Local) giveAway(dir string) error {
-	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
-		return errors.Join(err, os.Lchown(path, l.uid, l.gid))
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, root.Lchown(name, l.uid, l.gid))
 	})
 }
 
@@ -152,7 +158,7 @@ func namespace(name string) string { return bridge + "-" + name }
 func link(name string) string { return bridge + "-" + name }
 
 func run(ctx context.Context, name string, args ...string) error {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput() // #nosec G204 -- always ip, with names and addresses of our own
 	if err != nil {
 		return fmt.Errorf("%s %v: %w: %s", name, args, err, tail(out))
 	}
@@ -161,13 +167,13 @@ func run(ctx context.Context, name string, args ...string) error {
 
 // start starts a program in a namespace, as the user postgres.
 func (l *Local) start(name, program string, args ...string) error {
-	out, err := os.OpenFile(l.Log(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	out, err := os.OpenFile(l.Log(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
 	prefix := []string{"netns", "exec", namespace(name), "setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", filepath.Join(l.programs, program)}
-	cmd := exec.Command("ip", append(prefix, args...)...)
+	cmd := exec.Command("ip", append(prefix, args...)...) // #nosec G204 -- one of our two programs, with arguments of our own
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -236,7 +242,7 @@ func (l *Local) Kill(name string) error {
 	cmd := l.running[name]
 	delete(l.running, name)
 	for {
-		out, err := exec.Command("ip", "netns", "pids", namespace(name)).Output()
+		out, err := exec.Command("ip", "netns", "pids", namespace(name)).Output() // #nosec G204 -- names of our own
 		if err != nil {
 			return fmt.Errorf("processes of %s: %w", name, err)
 		}

@@ -184,7 +184,7 @@ func (n *Node) fill(ctx context.Context) error {
 
 // quoted reads a password as a literal of SQL.
 func quoted(file string) (string, error) {
-	data, err := os.ReadFile(file)
+	data, err := os.ReadFile(file) // #nosec G304 -- the operator says where the password is
 	return "'" + strings.ReplaceAll(strings.TrimSpace(string(data)), "'", "''") + "'", err
 }
 
@@ -246,11 +246,16 @@ func (n *Node) rewind(ctx context.Context, primary Peer) error {
 
 // follow makes a data folder one of a standby of a primary.
 func (n *Node) follow(data string, primary Peer) error {
-	if err := os.WriteFile(filepath.Join(data, "standby.signal"), nil, 0o600); err != nil {
+	root, err := os.OpenRoot(data)
+	if err != nil {
 		return err
 	}
-	path := filepath.Join(data, "postgresql.auto.conf") // repmgr changes it there when it follows another one
-	text, err := os.ReadFile(path)
+	defer root.Close()
+	if err := root.WriteFile("standby.signal", nil, 0o600); err != nil {
+		return err
+	}
+	const settings = "postgresql.auto.conf" // repmgr changes it there when it follows another one
+	text, err := root.ReadFile(settings)
 	if err != nil {
 		return err
 	}
@@ -261,13 +266,16 @@ func (n *Node) follow(data string, primary Peer) error {
 		}
 	}
 	lines = append(lines, fmt.Sprintf("primary_conninfo = '%s'\n", n.conninfo(primary.Host, "postgres")))
-	return os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600)
+	return root.WriteFile(settings, []byte(strings.Join(lines, "")), 0o600)
 }
 
 // run runs PostgreSQL and repmgrd until one ends, the node has to be fenced, or
 // the context ends.
 func (n *Node) run(ctx context.Context) error {
-	os.Remove(filepath.Join(n.data(), "postmaster.pid")) // of a server that was killed; a live one is in another process namespace or our own child
+	// Of a server that was killed; a live one is in another process namespace or our own child.
+	if err := os.Remove(filepath.Join(n.data(), "postmaster.pid")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	server := n.server(n.data())
 	if err := server.Start(); err != nil {
 		return err
@@ -301,6 +309,7 @@ func (n *Node) run(ctx context.Context) error {
 
 // server returns PostgreSQL with the data in a folder, ready to start.
 func (n *Node) server(data string, settings ...string) *exec.Cmd {
+	// #nosec G204 -- the program that the operator installed, with settings of our own
 	cmd := exec.Command(filepath.Join(n.BinDir, "postgres"), append([]string{"-D", data, "-c", "config_file=" + n.postgresConf()}, settings...)...)
 	cmd.Env, cmd.Stderr = n.environment(), os.Stderr
 	return cmd
@@ -384,7 +393,7 @@ func (n *Node) manage(ctx context.Context) {
 			continue
 		}
 		pid := filepath.Join(n.RunDir, "repmgrd.pid")
-		os.Remove(pid)
+		_ = os.Remove(pid) // of one that was killed
 		daemon := n.program(ctx, "repmgrd", "-f", n.repmgrConf(), "--daemonize=false", "--pid-file", pid)
 		daemon.Stdout, daemon.Stderr = os.Stderr, os.Stderr
 		err := daemon.Run()
@@ -449,7 +458,7 @@ func (n *Node) wait(ctx context.Context, path string, args ...string) error {
 
 // program returns a program that ends with the context.
 func (n *Node) program(ctx context.Context, path string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, path, args...) // #nosec G204 -- a program of PostgreSQL or repmgr, with arguments of our own
 	cmd.Dir, cmd.Env = n.RunDir, n.environment()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -105,6 +105,7 @@ func (p *front) run(ctx context.Context) error {
 	if err := p.write(passwords); err != nil {
 		return err
 	}
+	// #nosec G204 -- files of our own
 	cmd := exec.Command("pgpool", "-n", "-D", "-f", p.file("pgpool.conf"), "-a", p.file("pool_hba.conf"), "-F", p.file("pcp.conf"))
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
