@@ -81,6 +81,7 @@ var clusterResources = []resource{
 	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"}, "Gateway", true},
 	{schema.GroupVersionResource{Group: "gateway.networking.k8s.io", Version: "v1", Resource: "httproutes"}, "HTTPRoute", true},
 	{schema.GroupVersionResource{Group: "helm.toolkit.fluxcd.io", Version: "v2", Resource: "helmreleases"}, "HelmRelease", true},
+	{schema.GroupVersionResource{Group: "kubeguardian.dev", Version: "v1alpha1", Resource: "imagepolicies"}, "ImagePolicy", true},
 	{schema.GroupVersionResource{Group: "kubeguardian.dev", Version: "v1alpha1", Resource: "securityexceptions"}, "SecurityException", true},
 	{schema.GroupVersionResource{Group: "kustomize.toolkit.fluxcd.io", Version: "v1", Resource: "kustomizations"}, "Kustomization", true},
 	{schema.GroupVersionResource{Group: "kyverno.io", Version: "v1", Resource: "clusterpolicies"}, "ClusterPolicy", true},

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/kubeguardian/kubeguardian/evidence"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
@@ -13,21 +16,23 @@ import (
 
 // A demand is a rule of an admission controller by which images must be signed.
 type demand struct {
-	by         string   // the object that has it
-	namespace  string   // that it is for, "" for all
-	namespaces []string // patterns, empty for all
-	optIn      string   // a label that a namespace must have with the value "true"
+	by         string          // the object that has it
+	namespace  string          // that it is for, "" for all
+	namespaces []string        // patterns, empty for all
+	selector   labels.Selector // of namespaces, nil for all
 	images     []*regexp.Regexp
 	except     []*regexp.Regexp
 	doubt      string // why nobody can say from here whether it bites; "" if it does
 }
 
-// demandsOf reads the rules of the admission controllers that are known: Kyverno,
-// sigstore's policy-controller, Ratify and Connaisseur.
+// demandsOf reads the rules of the admission controllers that are known:
+// KubeGuardian, Kyverno, sigstore's policy-controller, Ratify and Connaisseur.
 func demandsOf(inv *inventory.Inventory) []demand {
 	var out []demand
 	for _, o := range inv.Objects() {
 		switch o.GroupVersionKind().Group + "/" + o.GetKind() {
+		case "kubeguardian.dev/ImagePolicy":
+			out = append(out, imagePolicy(o))
 		case "kyverno.io/ClusterPolicy", "kyverno.io/Policy":
 			out = append(out, kyverno(inv, o)...)
 		case "policies.kyverno.io/ImageValidatingPolicy":
@@ -57,8 +62,8 @@ func (im *Images) demanded(c *container) (by, doubt string) {
 			continue
 		}
 		reason := d.doubt
-		if reason == "" && d.optIn != "" {
-			reason = im.optedIn(ns, d.optIn)
+		if reason == "" && d.selector != nil {
+			reason = im.selected(ns, d.selector)
 		}
 		if reason == "" {
 			return d.by, ""
@@ -68,16 +73,27 @@ func (im *Images) demanded(c *container) (by, doubt string) {
 	return "", doubt
 }
 
-// optedIn returns why a namespace may not take part, or "".
-func (im *Images) optedIn(ns, label string) string {
+// selected returns why a namespace may not be selected by its labels, or "".
+func (im *Images) selected(ns string, selector labels.Selector) string {
+	set := labels.Set{corev1.LabelMetadataName: ns} // as the API server sets it
 	o := im.inv.Get("", "Namespace", "", ns)
+	if o != nil {
+		set = labels.Merge(o.GetLabels(), set)
+	}
 	switch {
-	case o == nil:
-		return "whether its namespace has the label " + label + " is not known"
-	case o.GetLabels()[label] != "true":
-		return "its namespace lacks the label " + label + ": true"
+	case o == nil && !onlyNames(selector):
+		return "the labels of its namespace are not known, which must be " + selector.String()
+	case !selector.Matches(set):
+		return "the labels of its namespace are not " + selector.String()
 	}
 	return ""
+}
+
+// onlyNames reports whether a selector of namespaces asks for nothing but their
+// names.
+func onlyNames(selector labels.Selector) bool {
+	requirements, _ := selector.Requirements()
+	return !slices.ContainsFunc(requirements, func(r labels.Requirement) bool { return r.Key() != corev1.LabelMetadataName })
 }
 
 // covers reports whether a rule is about an image, however its name is written.
@@ -226,7 +242,7 @@ func imageValidating(o *inventory.Object) demand {
 // at the namespaces that ask for it.
 func clusterImagePolicy(o *inventory.Object) demand {
 	spec, _ := o.Object["spec"].(map[string]any)
-	d := demand{by: o.Subject().String(), optIn: "policy.sigstore.dev/include"}
+	d := demand{by: o.Subject().String(), selector: labels.SelectorFromSet(labels.Set{"policy.sigstore.dev/include": "true"})}
 	for _, image := range list(spec["images"]) {
 		d.images = append(d.images, slashGlobs([]string{text(image, "glob")})...)
 	}

@@ -86,6 +86,16 @@ kind: Verifier
 metadata: {name: v}
 spec: {name: cosign}
 `
+		own = `---
+apiVersion: kubeguardian.dev/v1alpha1
+kind: ImagePolicy
+metadata: {name: signed}
+spec:
+  validationActions: [Deny]
+  match: {images: ["ghcr.io/acme/*"]}
+  attestors: [{name: release, key: {file: release.pub}}]
+`
+		production = own + namespace
 	)
 	for _, tt := range []struct {
 		name, objects, old, new string
@@ -95,9 +105,29 @@ spec: {name: cosign}
 		{"policy-controller", policy + namespace, "", "", finding.Pass, "ClusterImagePolicy/signed demands"},
 		{"two stars", policy + namespace, "acme/*", "**", finding.Pass, "demands"},
 		{"a star stops at a slash", policy + namespace, "ghcr.io/acme/*", "ghcr.io/*", finding.Unknown, "no verified signature"},
-		{"namespace not known", policy, "", "", finding.Unknown, "is not known"},
-		{"namespace left out", policy + namespace, `"true"`, `"false"`, finding.Unknown, "lacks the label"},
+		{"namespace not known", policy, "", "", finding.Unknown, "not known"},
+		{"namespace left out", policy + namespace, `"true"`, `"false"`, finding.Unknown, "labels of its namespace are not"},
 		{"policy-controller warns", policy + namespace, "spec:", "spec:\n  mode: warn", finding.Unknown, "only warns"},
+		{"own", own, "", "", finding.Pass, "ImagePolicy/signed demands"},
+		{"own, any path", own, "ghcr.io/acme/*", "ghcr.io/**", finding.Pass, "demands"},
+		{"own, every image", own, "ghcr.io/acme/*", "**", finding.Pass, "demands"},
+		{"own, a star stops at a slash", own, "ghcr.io/acme/*", "ghcr.io/*", finding.Unknown, "no verified signature"},
+		{"own, tags are no part of names", own, "ghcr.io/acme/*", "ghcr.io/acme/*1", finding.Unknown, "no verified signature"},
+		{"own, image left out", own, `images: [`, `excludeImages: ["ghcr.io/acme/shop"], images: [`, finding.Unknown, "no verified signature"},
+		{"own, audits", own, "Deny", "Audit", finding.Unknown, "does not deny"},
+		{"own, nobody", own, "[{name: release, key: {file: release.pub}}]", "[]", finding.Unknown, "names nobody"},
+		{"own, none required", own, "spec:", "spec:\n  rules: {requiredSignatures: 0}", finding.Unknown, "does not require"},
+		{"own, attestations", own, "spec:", "spec:\n  rules: {requiredSignatures: 0}\n  attestations: [{name: scan, predicateType: x}]", finding.Pass, "demands"},
+		{"own, registry down", own, "spec:", "spec:\n  failurePolicy: Warn", finding.Unknown, "cannot be verified"},
+		{"own, some pods", own, "match: {", "match: {objectSelector: {matchLabels: {a: b}}, ", finding.Unknown, "selects pods by labels"},
+		{"own, all pods", own, "match: {", "match: {objectSelector: {}, ", finding.Pass, "demands"},
+		{"own, namespace by name", own, "match: {", "match: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}, ", finding.Pass, "demands"},
+		{"own, another namespace", own, "match: {", "match: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: other}}, ", finding.Unknown, "labels of its namespace are not"},
+		{"own, namespace by label", production, "match: {", "match: {namespaceSelector: {matchExpressions: [{key: policy.sigstore.dev/include, operator: Exists}]}, ", finding.Pass, "demands"},
+		{"own, namespace not known", own, "match: {", "match: {namespaceSelector: {matchLabels: {stage: production}}, ", finding.Unknown, "not known"},
+		{"own, no selector", own, "match: {", "match: {namespaceSelector: {matchExpressions: [{key: a, operator: Near}]}, ", finding.Unknown, "cannot be read"},
+		{"own, another form", own, "[Deny]", "Deny", finding.Unknown, "cannot be read"},
+
 		{"lets all pass", policy + namespace, `keyless: {url: "https://fulcio.sigstore.dev"}`, "static: {action: pass}", finding.Unknown, "lets images pass"},
 		{"no authority", policy + namespace, `[{keyless: {url: "https://fulcio.sigstore.dev"}}]`, "[]", finding.Unknown, "names nobody"},
 		{"some kinds", policy + namespace, "  images:", "  match: [{resource: jobs}]\n  images:", finding.Unknown, "some kinds of object"},
