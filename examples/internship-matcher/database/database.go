@@ -4,6 +4,8 @@ package database
 
 import (
 	"context"
+	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -193,6 +195,9 @@ func passes(err error) bool {
 		return false
 	}
 	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) { // of migrations, which go through database/sql
 		return true
 	}
 	return pgconn.SafeToRetry(err) || strings.HasSuffix(err.Error(), "EOF") || strings.Contains(err.Error(), "conn closed")
