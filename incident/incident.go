@@ -276,6 +276,8 @@ func (i *Incident) actor() string {
 
 func within(d time.Duration) string {
 	switch {
+	case d < 1500*time.Millisecond:
+		return "a second"
 	case d < time.Minute:
 		return fmt.Sprintf("%d s", int(d.Round(time.Second).Seconds()))
 	case d < 2*time.Hour:

@@ -168,12 +168,16 @@ func TestBrowser(t *testing.T) {
 		t.Error("a filtered page got an alert that does not match")
 	}
 
-	for _, path := range []string{"/", "/decisions", "/audit", "/audit?policy=latest-tags", "/readiness", "/findings", "/alerts/" + hostile.ID} {
+	s.join(t, "one", "ada")
+	for _, path := range []string{"/", "/incidents", "/incidents/one", "/decisions", "/audit", "/audit?policy=latest-tags", "/readiness", "/findings", "/alerts/" + hostile.ID} {
 		b.open(t, path)
 		if wide := eval[bool](t, b, "document.documentElement.scrollWidth > innerWidth"); wide {
 			t.Errorf("%s is wider than the window", path)
 		}
 	}
+	b.open(t, "/incidents/one")
+	b.run(t, chromedp.SetValue("[name=state]", "acknowledged"), chromedp.Submit("[name=state]"))
+	b.until(t, `document.querySelector(".facts .chip").textContent === "acknowledged"`)
 	b.open(t, "/")
 	b.until(t, `document.querySelector("[data-live].on") !== null`)
 	s.add(t, testAlert(304))
