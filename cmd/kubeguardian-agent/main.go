@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -49,6 +50,9 @@ Example: watch this host with a rule of your own besides the built-in ones:
 `
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -58,6 +62,10 @@ func main() {
 		os.Exit(2)
 	}
 }
+
+// gcPercent is GOGC unless the environment says otherwise: the agent allocates
+// little once it runs, and memory on each node is dearer than a little more work.
+const gcPercent = 50
 
 // explain prints an error and its hint.
 func explain(w io.Writer, err error) {
