@@ -95,8 +95,11 @@ func TestIncidentPages(t *testing.T) {
 		t.Errorf("without events: %s", body)
 	}
 	s.join(t, "one", "ada")
-	if _, body := v.get("/incidents"); !strings.Contains(body, `href="/incidents/one"`) || !strings.Contains(body, "needs a person since") {
+	if _, body := v.get("/incidents"); !strings.Contains(body, `href="/incidents/one"`) || !strings.Contains(body, "needs a person, first") {
 		t.Errorf("list: %s", body)
+	}
+	if _, body := v.get("/"); !strings.Contains(body, "Needs a person") || !strings.Contains(body, `href="/incidents/one"`) {
+		t.Errorf("overview: %s", body)
 	}
 	if _, body := v.get("/incidents/one"); strings.Contains(body, "<script>alert") || !strings.Contains(body, "user ada") {
 		t.Errorf("incident: %s", body)

@@ -16,6 +16,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/chart"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
 )
 
 // A layout is what the frame around a page shows, and the page.
@@ -275,6 +276,7 @@ func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 type overviewData struct {
+	Incidents  []incident.Incident // new ones that need a person
 	Score      control.Score
 	Fixes      []control.Fix
 	ObservedAt time.Time
@@ -298,6 +300,10 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if data.Incidents, _, err = s.Incidents.Incidents(ctx, incident.Query{State: incident.New, Paged: true, Limit: few}); err != nil {
+		return err
+	}
+	data.Incidents = slices.DeleteFunc(data.Incidents, func(i incident.Incident) bool { return !i.Pages(time.Now()) }) // muted
 	data.List = alertList{Stream: streamURL(nil, last), Max: few}
 	if data.List.Rows, _, err = s.Alerts.Alerts(ctx, alert.Query{Limit: few}); err != nil {
 		return err
