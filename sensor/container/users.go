@@ -70,7 +70,7 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 	of := u.known[id.Full]
 	if of != nil && (of.reading || time.Since(of.checked) < u.maxAge) {
 		defer u.mu.Unlock()
-		of.note(pid)
+		u.note(of, pid)
 		return of.accounts
 	}
 	select {
@@ -87,7 +87,7 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 		u.makeRoom()
 		u.known[id.Full] = of
 	}
-	of.note(pid)
+	u.note(of, pid)
 	of.reading = true
 	old := *of
 	old.pids = slices.Clone(of.pids)
@@ -95,16 +95,25 @@ func (u *Users) Of(id ID, pid int) *Accounts {
 	return u.refresh(id, of, old)
 }
 
-// note keeps the latest processes of a container, for as long as none of them
-// has shown its files. Most do not live long; one that does is enough.
-func (a *accountsOf) note(pid int) {
+// note keeps processes of a container, for as long as none of them has shown its
+// files: those that run, or else the latest. Most do not live long; one that does
+// is enough.
+func (u *Users) note(a *accountsOf, pid int) {
 	if slices.Contains(a.pids, pid) || a.accounts != nil && len(a.pids) == maxAsked {
 		return
+	}
+	if len(a.pids) == maxAsked {
+		a.pids = slices.DeleteFunc(a.pids, u.ended)
 	}
 	if len(a.pids) == maxAsked {
 		a.pids = slices.Delete(a.pids, 0, 1)
 	}
 	a.pids = append(a.pids, pid)
+}
+
+func (u *Users) ended(pid int) bool {
+	_, err := os.Lstat(filepath.Join(u.proc, strconv.Itoa(pid)))
+	return os.IsNotExist(err)
 }
 
 // refresh reads the files again if they have changed.
@@ -118,7 +127,7 @@ func (u *Users) refresh(id ID, of *accountsOf, old accountsOf) *Accounts {
 		noted := of.pids
 		of.reading, of.pids, of.checked = false, running, time.Now()
 		for _, pid := range noted[min(len(old.pids), len(noted)):] { // meanwhile
-			of.note(pid)
+			u.note(of, pid)
 		}
 		if err != nil {
 			of.checked = of.checked.Add(readAgain - u.maxAge)

@@ -187,6 +187,24 @@ func TestUsersOfAContainerThatBegins(t *testing.T) {
 	}
 }
 
+// TestUsersOfAContainerOfShortProcesses: one process lives, and many that end come
+// with the next events before it can be asked.
+func TestUsersOfAContainerOfShortProcesses(t *testing.T) {
+	h := newHost(t)
+	u := h.users()
+	u.Of(containerA, 41) // has ended: nothing is read for a moment
+	h.write(t, h.process(t, 42, containerA), "etc/passwd", "ann:x:7:7:::\n")
+	u.mu.Lock()
+	for pid := 42; pid < 42+3*maxAsked; pid++ {
+		u.note(u.known[containerA.Full], pid)
+	}
+	u.mu.Unlock()
+	time.Sleep(2 * readAgain)
+	if name := u.Of(containerA, 99).User(7).Name; name != "ann" {
+		t.Errorf("have %q", name)
+	}
+}
+
 func TestUsersFollowLinksWithin(t *testing.T) {
 	h := newHost(t)
 	root := h.process(t, 42, containerA)
