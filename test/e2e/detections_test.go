@@ -124,6 +124,9 @@ func TestDetections(t *testing.T) {
 		played[a.Rule] = true
 	}
 	for _, r := range builtinRules(t).Rules() {
+		if r.Source != event.K8sAudit {
+			continue // test/attack performs what these look for
+		}
 		if why := untriggered[r.Name]; (why == "") != played[r.Name] {
 			t.Errorf("rule %q: played %v, reason not to %q", r.Name, played[r.Name], why)
 		}

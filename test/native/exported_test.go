@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -167,10 +168,17 @@ func (x *exported) change(t *testing.T, u *unstructured.Unstructured) []string {
 	t.Helper()
 	client := at(x.user, resourceOf(u), u.GetNamespace())
 	before := x.cluster.create(t, resourceOf(u), u)
-	after := before.DeepCopy()
-	after.SetLabels(map[string]string{"tier": "db", "owner": "blue"})
-	x.answer.take()
-	done, err := client.Update(t.Context(), after, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+	var done *unstructured.Unstructured
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) { // with controllers, which write the status
+		if before, err = at(x.cluster.admin, resourceOf(u), u.GetNamespace()).Get(t.Context(), u.GetName(), metav1.GetOptions{}); err != nil {
+			return err
+		}
+		after := before.DeepCopy()
+		after.SetLabels(map[string]string{"tier": "db", "owner": "blue"})
+		x.answer.take()
+		done, err = client.Update(t.Context(), after, metav1.UpdateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err
+	})
 	if err != nil {
 		t.Fatalf("update %s %s: %v", u.GetKind(), u.GetName(), err)
 	}
