@@ -252,14 +252,16 @@ func (i *Incident) worst() *Signal {
 	return &i.Signals[max(at, 0)] // the worst may be beyond those that are kept
 }
 
-// actor names who or what most signals have in common, who before where.
+// actor names who or what most of the worst signals have in common, who before
+// where: controllers follow in great numbers what one person began.
 func (i *Incident) actor() string {
+	worst := i.worst().Priority
 	for _, kind := range []alert.EntityKind{alert.User, alert.Workload, alert.Pod, alert.Container, alert.Node, alert.Address} {
 		count := map[string]int{}
 		best := ""
 		for _, s := range i.Signals {
 			for _, e := range s.Entities {
-				if e.Kind != kind {
+				if e.Kind != kind || s.Priority != worst {
 					continue
 				}
 				if count[e.Name]++; best == "" || count[e.Name] > count[best] {
