@@ -51,16 +51,20 @@ func NewCorrelator(known []*Incident) *Correlator {
 		c.known[i.ID] = i
 		c.signals += len(i.Signals)
 		for _, s := range i.Signals {
-			c.note(i, &s)
+			c.note(i, &s, true)
 		}
 	}
 	return c
 }
 
 // note remembers where the entities of a signal were seen, and together with
-// what.
-func (c *Correlator) note(i *Incident, s *Signal) {
+// what. Of a signal that is not kept nothing new is, so that what is remembered
+// goes with the incident.
+func (c *Correlator) note(i *Incident, s *Signal, kept bool) {
 	for _, e := range s.Entities {
+		if _, known := c.places[e][i]; !known && !kept {
+			continue
+		}
 		if c.places[e] == nil {
 			c.places[e] = map[*Incident]time.Time{}
 		}
@@ -121,7 +125,7 @@ func (c *Correlator) Add(cluster string, s Signal) Outcome {
 	out.Incident.add(s)
 	out.Paged = !paged && !out.Incident.Paged.IsZero()
 	c.signals += len(out.Incident.Signals) - before
-	c.note(out.Incident, &s)
+	c.note(out.Incident, &s, len(out.Incident.Signals) > before)
 	c.sweep(out.Incident.Last)
 	return out
 }
@@ -134,8 +138,9 @@ func (c *Correlator) join(into, i *Incident) {
 	into.take(i)
 	c.signals += len(into.Signals) - before
 	c.drop(i)
-	for _, s := range i.Signals {
-		c.note(into, &s)
+	kept := len(into.Signals) - before // the first ones
+	for n, s := range i.Signals {
+		c.note(into, &s, n < kept)
 	}
 }
 

@@ -184,6 +184,19 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestFloodIsForgotten expects nothing to stay of an incident that is let go, kept
+// signals or not.
+func TestFloodIsForgotten(t *testing.T) {
+	c := incident.NewCorrelator(nil)
+	for i := range 3 * incident.MaxSignals {
+		c.Add("", signal(fmt.Sprint(i), 0, user("ada"), pod("a/b"), address(fmt.Sprint("address ", i))))
+	}
+	c.Add("", signal("later", 2*incident.Window, user("ben")))
+	if n := c.Remembered(); n != 1 {
+		t.Errorf("%d entities are remembered, want that of the last signal", n)
+	}
+}
+
 func BenchmarkAdd(b *testing.B) {
 	c := incident.NewCorrelator(nil)
 	for i := 0; b.Loop(); i++ {

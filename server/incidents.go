@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -31,7 +32,8 @@ type joiner struct {
 	mu         sync.Mutex
 	correlator *incident.Correlator // nil: to be read from the store
 	seq        int64                // of the last alert that was joined
-	failing    error                // the last time
+
+	failing atomic.Pointer[error] // the last time; pages ask for it, and must not wait
 }
 
 func newJoiner(s *store.Store, log *slog.Logger, m *metrics) *joiner {
@@ -66,29 +68,34 @@ func (j *joiner) run(ctx context.Context) error {
 	}
 }
 
-// join joins all alerts that are new. After an error it starts from what the
-// store has.
-func (j *joiner) join(ctx context.Context) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	for more := true; more; {
-		if more, j.failing = j.batch(ctx); j.failing != nil {
-			j.correlator = nil
-			return j.failing
-		}
+// join joins all alerts that are new. Between two batches people may change
+// incidents.
+func (j *joiner) join(ctx context.Context) (err error) {
+	for more := true; more && err == nil; {
+		more, err = j.batch(ctx)
 	}
-	return nil
+	j.failing.Store(&err)
+	return err
 }
 
 // problem says why alerts are not joined, or nil.
 func (j *joiner) problem() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.failing
+	if err := j.failing.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
-// batch joins some alerts, and reports whether there may be more.
+// batch joins some alerts, and reports whether there may be more. After an error
+// the next one starts from what the store has.
 func (j *joiner) batch(ctx context.Context) (more bool, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer func() {
+		if err != nil {
+			j.correlator = nil
+		}
+	}()
 	if j.correlator == nil {
 		known, seq, err := j.Correlated(ctx, time.Now().Add(-incident.Window))
 		if err != nil {

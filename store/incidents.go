@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -71,7 +72,7 @@ func (s *Store) ChangeIncident(ctx context.Context, id string, c incident.Change
 		}
 		return saveIncident(ctx, tx, i)
 	})
-	if err == sql.ErrNoRows {
+	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}
 	if err != nil {
@@ -137,7 +138,7 @@ func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []inciden
 func (s *Store) Incident(ctx context.Context, id string) (i incident.Incident, found bool, err error) {
 	var body string
 	err = s.readers.QueryRowContext(ctx, "SELECT body FROM incidents WHERE id = ?", id).Scan(&body)
-	if err == sql.ErrNoRows {
+	if errors.Is(err, sql.ErrNoRows) {
 		return i, false, nil
 	}
 	if err == nil {
