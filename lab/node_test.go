@@ -215,6 +215,8 @@ func testPods(t *testing.T, n node) {
 	if out, err := n.exec("shop", "customer", "resolve", "server.shop.svc.cluster.local"); err != nil || out != "10.96.0.80\n" {
 		t.Errorf("resolve a service: %q, %v", out, err)
 	}
+	// A pod is available before kube-proxy has heard of it.
+	n.wantReach(t, "street", "stranger", "http://server.shop", true)
 	if out, err := n.exec("street", "stranger", "get", "http://server.shop"); err != nil || !strings.HasSuffix(out, " at :8080\n") {
 		t.Errorf("get from a service: %q, %v", out, err)
 	}
