@@ -5,6 +5,7 @@
 # make bench   scan, admission and audit event rates
 # make app-up  Internship Matcher on this machine, until Ctrl-C
 # make images  its container images, in bin/images; IMAGES has flags, such as -push
+# make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -32,7 +33,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images failover browser postgres containerd clang node clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover browser postgres containerd clang node clean
 
 all: build
 
@@ -102,6 +103,9 @@ failover: postgres
 
 images:
 	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)
+
+product-images:
+	cd examples/internship-matcher && go run ./cmd/images -project kubeguardian -o ../../bin/product $(IMAGES)
 
 # As root: the same in real pods, on a node of the lab, until make lab-down.
 app-node: build postgres node

@@ -219,7 +219,7 @@ func opened(t *testing.T, public crypto.PublicKey, bundle []byte) []byte {
 // looks like one.
 func TestUnsigned(t *testing.T) {
 	i := build(t, image.Options{Dir: ".."}, "traffic")[0]
-	attachments, err := i.Attachments(image.Run{Builder: image.ByHand}, nil)
+	attachments, err := i.Attachments(image.Run{Builder: image.InternshipMatcher().ByHand()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
-// Package image makes the container images of the application from its source,
-// without Docker: a static binary, and nothing else that could be run. The same
-// commit gives the same digests, on whatever machine.
+// Package image makes container images of Go programs from their source, without
+// Docker: a static binary, and nothing else that could be run. The same commit
+// gives the same digests, on whatever machine.
 package image
 
 import (
@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"debug/buildinfo"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,37 +26,23 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/crypto/x509roots/fallback/bundle"
 )
-
-// Source is where the source of the application is published.
-const Source = "https://github.com/kubeguardian/kubeguardian"
-
-// user is who the programs run as unless the pod says otherwise.
-const user = "65532"
-
-// ports are what each program listens on by default.
-var ports = map[string][]string{
-	"auth":        {"8081/tcp", "9090/tcp"},
-	"offer":       {"8081/tcp", "9090/tcp"},
-	"application": {"8081/tcp", "9090/tcp"},
-	"gateway":     {"8080/tcp", "8081/tcp"},
-	"traffic":     nil,
-}
-
-// Names are the programs that images are made of, by the names of both.
-func Names() []string { return []string{"auth", "offer", "application", "gateway", "traffic"} }
 
 // Options say what to build.
 type Options struct {
+	Project    Project
 	Dir        string // of the module; "" for the working directory
 	Repository string // what the names of the images begin with: registry.example.com/internship-matcher
 	Tag        string // of all images; "" for the version
 	Arch       string // GOARCH: amd64, arm64 …
 }
 
-// An Image is one of the application.
+// An Image is one of a program.
 type Image struct {
-	Name   string   // of the program
+	Program
+	Title  string   // of the project
+	Manual string   // of the project
 	Tag    name.Tag // with registry and name
 	Digest v1.Hash
 	Arch   string
@@ -95,7 +82,12 @@ func (i *Image) setting(key string) string {
 // Build builds some images, or all of them.
 func Build(ctx context.Context, o Options, programs ...string) ([]*Image, error) {
 	if len(programs) == 0 {
-		programs = Names()
+		programs = o.Project.Names()
+	}
+	for _, program := range programs {
+		if _, ok := o.Project.program(program); !ok {
+			return nil, fmt.Errorf("build %s: want %s", program, strings.Join(o.Project.Names(), ", "))
+		}
 	}
 	dir, err := os.MkdirTemp("", "images-")
 	if err != nil {
@@ -119,11 +111,8 @@ func Build(ctx context.Context, o Options, programs ...string) ([]*Image, error)
 // compile builds static binaries that do not know where they were built, but of
 // what commit.
 func compile(ctx context.Context, o Options, dir string, programs []string) error {
-	args := []string{"build", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}
+	args := []string{"build", "-trimpath", "-buildvcs=auto", "-ldflags=-s -w -X main.version=" + described(ctx, o.Dir), "-o", dir + string(filepath.Separator)}
 	for _, program := range programs {
-		if _, ok := ports[program]; !ok {
-			return fmt.Errorf("build %s: want %s", program, strings.Join(Names(), ", "))
-		}
 		args = append(args, "./cmd/"+program)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...) // #nosec G204 -- of the arguments only names vary, and all of them are ours
@@ -135,13 +124,26 @@ func compile(ctx context.Context, o Options, dir string, programs []string) erro
 	return nil
 }
 
+// described is the version that programs print: the commit by the tags of git
+// before it, or unknown outside of a repository.
+func described(ctx context.Context, dir string) string {
+	cmd := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty")
+	cmd.Dir = dir
+	out, err := cmd.Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
+}
+
 // assemble makes an image of one of some binaries.
 func assemble(o Options, program string, binaries fs.FS) (*Image, error) {
 	binary, err := fs.ReadFile(binaries, program)
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{Name: program, Arch: o.Arch}
+	i := &Image{Title: o.Project.Title, Manual: o.Project.Manual, Arch: o.Arch}
+	i.Program, _ = o.Project.program(program)
 	if i.Binary, err = buildinfo.Read(bytes.NewReader(binary)); err != nil {
 		return nil, err
 	}
@@ -149,7 +151,7 @@ func assemble(o Options, program string, binaries fs.FS) (*Image, error) {
 	if i.Tag, err = name.NewTag(o.Repository + "/" + program + ":" + tag); err != nil {
 		return nil, err
 	}
-	base, err := layer(account...)
+	base, err := i.base()
 	if err != nil {
 		return nil, err
 	}
@@ -171,13 +173,13 @@ func (i *Image) join(layers ...v1.Layer) (v1.Image, error) {
 	config := &v1.ConfigFile{
 		Architecture: i.Arch, OS: "linux", RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
-			User:       user + ":" + user,
+			User:       i.User + ":" + i.User,
 			Entrypoint: []string{"/" + i.Name},
 			WorkingDir: "/",
 			Labels:     i.labels(revision, created),
 		},
 	}
-	for _, port := range ports[i.Name] {
+	for _, port := range i.Ports {
 		if config.Config.ExposedPorts == nil {
 			config.Config.ExposedPorts = map[string]struct{}{}
 		}
@@ -198,7 +200,7 @@ func (i *Image) join(layers ...v1.Layer) (v1.Image, error) {
 
 func (i *Image) labels(revision string, created time.Time) map[string]string {
 	labels := map[string]string{
-		"org.opencontainers.image.title":   "Internship Matcher: " + i.Name,
+		"org.opencontainers.image.title":   i.Title + ": " + i.Name,
 		"org.opencontainers.image.source":  Source,
 		"org.opencontainers.image.version": i.Version(),
 	}
@@ -216,14 +218,33 @@ type entry struct {
 	data []byte
 }
 
-// account is what programs expect of a system: a user, and room for what is
-// temporary. There are no certificates of public authorities, because no
-// program calls a public address: whom to trust is mounted.
-var account = []entry{
-	{name: "etc/", mode: 0o755},
-	{name: "etc/group", mode: 0o444, data: []byte("root:x:0:\nnonroot:x:" + user + ":\n")},
-	{name: "etc/passwd", mode: 0o444, data: []byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:" + user + ":" + user + ":nonroot:/:/sbin/nologin\n")},
-	{name: "tmp/", mode: 0o1777},
+// base is what programs expect of a system: users, room for what is temporary,
+// and, where they call public addresses, whom to trust there.
+func (i *Image) base() (v1.Layer, error) {
+	entries := []entry{
+		{name: "etc/", mode: 0o755},
+		{name: "etc/group", mode: 0o444, data: []byte("root:x:0:\nnonroot:x:" + nobody + ":\n")},
+		{name: "etc/passwd", mode: 0o444, data: []byte("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:" + nobody + ":" + nobody + ":nonroot:/:/sbin/nologin\n")},
+	}
+	if i.Public {
+		entries = append(entries,
+			entry{name: "etc/ssl/", mode: 0o755}, entry{name: "etc/ssl/certs/", mode: 0o755},
+			entry{name: "etc/ssl/certs/ca-certificates.crt", mode: 0o444, data: authorities()})
+	}
+	return layer(append(entries, entry{name: "tmp/", mode: 0o1777})...)
+}
+
+// authorities are the certificates of Mozilla's list, in PEM, as the module that
+// go.mod names has them. Those that are trusted for some names only are left
+// out: a file cannot say so.
+func authorities() []byte {
+	var out bytes.Buffer
+	for root := range bundle.Roots() {
+		if root.Constraint == nil {
+			_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate}) // to memory
+		}
+	}
+	return out.Bytes()
 }
 
 // layer makes a layer of files that belong to root and have no time.

@@ -31,6 +31,11 @@ const (
 // same files give the same commit, so two checkouts are of the same.
 func checkout(t *testing.T) (dir, revision string) {
 	t.Helper()
+	return checkoutOf(t, "..")
+}
+
+func checkoutOf(t *testing.T, module string) (dir, revision string) {
+	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
 		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
 			t.Fatal(err)
@@ -38,7 +43,7 @@ func checkout(t *testing.T) (dir, revision string) {
 		t.Skip(err)
 	}
 	dir = t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("..")); err != nil {
+	if err := os.CopyFS(dir, committable{os.DirFS(module)}); err != nil {
 		t.Fatal(err)
 	}
 	git := func(args ...string) string {
@@ -57,6 +62,15 @@ func checkout(t *testing.T) (dir, revision string) {
 	return dir, git("rev-parse", "HEAD")
 }
 
+// A committable file system lacks what is in no commit.
+type committable struct{ fs.FS }
+
+// ReadDir is fs.ReadDirFS.
+func (c committable) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := fs.ReadDir(c.FS, name)
+	return slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return e.Name() == ".git" || name == "." && e.Name() == "bin" }), err
+}
+
 func build(t *testing.T, o image.Options, programs ...string) []*image.Image {
 	t.Helper()
 	if o.Arch == "" {
@@ -64,6 +78,9 @@ func build(t *testing.T, o image.Options, programs ...string) []*image.Image {
 	}
 	if o.Repository == "" {
 		o.Repository = repository
+	}
+	if o.Project.Title == "" {
+		o.Project = image.InternshipMatcher()
 	}
 	images, err := image.Build(t.Context(), o, programs...)
 	if err != nil {
@@ -78,8 +95,8 @@ func TestReproducible(t *testing.T) {
 	here, revision := checkout(t)
 	there, _ := checkout(t)
 	first, second := build(t, image.Options{Dir: here}), build(t, image.Options{Dir: there})
-	if len(first) != len(image.Names()) {
-		t.Fatalf("%d images, want %d", len(first), len(image.Names()))
+	if names := image.InternshipMatcher().Names(); len(first) != len(names) {
+		t.Fatalf("%d images, want %d", len(first), len(names))
 	}
 	for n, i := range first {
 		t.Run(i.Name, func(t *testing.T) {
@@ -272,6 +289,7 @@ func TestMistakes(t *testing.T) {
 		"build traffic: exit status ": {Dir: "..", Arch: "z80"},
 	} {
 		program, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(want, "build "), "image "), ":")
+		o.Project = image.InternshipMatcher()
 		if _, err := image.Build(t.Context(), o, program); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("error %v, want one that begins with %q", err, want)
 		}

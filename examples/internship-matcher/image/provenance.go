@@ -16,12 +16,6 @@ const (
 	signedType     = "https://sigstore.dev/cosign/sign/v1" // says nothing but "signed"
 )
 
-// buildType says what the parameters of a build mean.
-const buildType = Source + "/blob/main/examples/internship-matcher/README.md#images"
-
-// ByHand is the builder where nobody vouches for the machine.
-const ByHand = Source + "/blob/main/examples/internship-matcher/README.md#by-hand"
-
 // A Run is one run of the program that makes images.
 type Run struct {
 	Builder           string // who vouches for it, as a URI
@@ -77,7 +71,7 @@ func (i *Image) Provenance(run Run) ([]byte, error) {
 	}
 	var p provenance
 	build := &p.BuildDefinition
-	build.BuildType = buildType
+	build.BuildType = i.Manual + "#images"
 	build.ExternalParameters = map[string]string{"program": i.Name, "arch": i.Arch}
 	build.InternalParameters = map[string]string{}
 	for _, s := range i.Binary.Settings {

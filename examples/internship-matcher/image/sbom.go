@@ -23,7 +23,7 @@ func (i *Image) SBOM() ([]byte, error) {
 	bom := cyclonedx.NewBOM()
 	bom.SerialNumber = uuid.NewSHA1(uuid.NameSpaceOID, []byte(i.Digest.String())).URN()
 	bom.Metadata = &cyclonedx.Metadata{
-		Tools: &cyclonedx.ToolsChoice{Components: &[]cyclonedx.Component{{Type: cyclonedx.ComponentTypeApplication, Name: "internship-matcher/cmd/images"}}},
+		Tools: &cyclonedx.ToolsChoice{Components: &[]cyclonedx.Component{{Type: cyclonedx.ComponentTypeApplication, Name: "cmd/images"}}},
 		Component: &cyclonedx.Component{
 			BOMRef: root, Type: cyclonedx.ComponentTypeContainer,
 			Name: i.Tag.Context().Name(), Version: i.Digest.String(), PackageURL: i.purl(),

@@ -1,7 +1,9 @@
-// Command images builds the container images of the application.
+// Command images builds the container images of the application, and those of
+// KubeGuardian.
 package main
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -17,12 +19,13 @@ import (
 const usage = `usage: images [flags] [NAME…]
 
 Builds the images of some programs, or of all, and prints their digests. Run it in
-the folder of the module.
+the folder of Internship Matcher's module.
 
 `
 
 type options struct {
 	image.Options
+	project string
 	out     string
 	push    bool
 	key     string
@@ -31,11 +34,12 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.out, "o", "", "`folder` for images.tar (an OCI layout; for nodes: ctr -n k8s.io images import), for evidence, and for the secured manifests with these images")
+	flag.StringVar(&o.project, "project", "internship-matcher", "whose images: internship-matcher or `kubeguardian`")
+	flag.StringVar(&o.out, "o", "", "`folder` for images.tar (an OCI layout; for nodes: ctr -n k8s.io images import), for evidence, and for the secured manifests of Internship Matcher with these images")
 	flag.BoolVar(&o.push, "push", false, "push to the registry, with the credentials of docker login")
 	flag.StringVar(&o.key, "key", "", "`file` with a private key to sign images and provenance with, in PEM")
-	flag.StringVar(&o.builder, "builder", image.ByHand, "who vouches for this machine, as a `URI` in the provenance")
-	flag.StringVar(&o.Repository, "repository", "registry.example.com/internship-matcher", "the `name` before those of the images")
+	flag.StringVar(&o.builder, "builder", "", "who vouches for this machine, as a `URI` in the provenance; the default is nobody")
+	flag.StringVar(&o.Repository, "repository", "", "the `name` before those of the images; the default is registry.example.com/ and the project")
 	flag.StringVar(&o.Tag, "tag", "", "of the images; the default is the version of the source")
 	flag.StringVar(&o.Arch, "arch", runtime.GOARCH, "for which processors")
 	flag.Usage = func() { fmt.Fprint(flag.CommandLine.Output(), usage); flag.PrintDefaults() }
@@ -49,6 +53,12 @@ func main() {
 }
 
 func run(ctx context.Context, o options, programs []string) error {
+	var known bool
+	if o.Project, known = image.Projects()[o.project]; !known {
+		return fmt.Errorf("no project %q: want internship-matcher or kubeguardian", o.project)
+	}
+	o.Dir = o.Project.Dir
+	o.Repository = cmp.Or(o.Repository, "registry.example.com/"+o.project)
 	var key *image.Key
 	var err error
 	if o.key != "" {
@@ -61,9 +71,9 @@ func run(ctx context.Context, o options, programs []string) error {
 	if err != nil {
 		return err
 	}
-	built := image.Run{Builder: o.builder, Started: started, Finished: time.Now()}
+	built := image.Run{Builder: cmp.Or(o.builder, o.Project.ByHand()), Started: started, Finished: time.Now()}
 	if o.out != "" {
-		if err := write(o.out, images); err != nil {
+		if err := write(o, images); err != nil {
 			return err
 		}
 	}
@@ -87,11 +97,15 @@ func run(ctx context.Context, o options, programs []string) error {
 	return nil
 }
 
-func write(dir string, images []*image.Image) error {
-	if err := image.WriteManifests(filepath.Join(dir, "deploy"), "deploy/secured", images); err != nil {
+func write(o options, images []*image.Image) error {
+	if o.project == "internship-matcher" {
+		if err := image.WriteManifests(filepath.Join(o.out, "deploy"), "deploy/secured", images); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(o.out, 0o750); err != nil {
 		return err
 	}
-	return image.WriteArchive(filepath.Join(dir, "images.tar"), images)
+	return image.WriteArchive(filepath.Join(o.out, "images.tar"), images)
 }
 
 // writeEvidence writes what kubeguardian scan reads by --evidence.
