@@ -18,9 +18,22 @@ type Query struct {
 	Rule      string
 	Priority  *Priority // this one or more urgent
 	Namespace string
+	Entity    Entity // involved; the zero value: any
 	Text      string // in rule, output, subject or a field, whatever the case
 	Since     time.Time
 	Until     time.Time // exclusive
 	Before    finding.Cursor
 	Limit     int // 0 means a default
+}
+
+// A Seen is an entity, and when something involved it last.
+type Seen struct {
+	Entity
+	Last time.Time `json:"last"`
+}
+
+// Matches are the stored alerts of one rule.
+type Matches struct {
+	Count int       `json:"count"`
+	Last  time.Time `json:"last,omitzero"` // of the latest event; zero: none
 }

@@ -29,9 +29,16 @@ func inserted(result sql.Result, err error) (bool, error) {
 // cursor of the next page, which is zero after the last.
 func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record, next finding.Cursor, err error) {
 	w, n := alertFilter(q), limit(q.Limit)
-	w.before(q.Before)
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM alerts"+w.String()+
-		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
+	from, order := "alerts", "time DESC, seq DESC"
+	if q.Entity == (alert.Entity{}) {
+		w.before(q.Before)
+	} else { // in the order of the index of entities, which is the same
+		from, order = "alert_entities JOIN alerts ON seq = alert", "happened DESC, alert DESC"
+		w.add(true, "entity = "+entityOf, string(q.Entity.Kind), q.Entity.Name)
+		w.add(q.Before != finding.Cursor{}, "(happened, alert) < (?, ?)", nanoseconds(q.Before.Time), q.Before.Seq)
+	}
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM "+from+w.String()+
+		" ORDER BY "+order+" LIMIT ?", append(w.args, n+1)...)
 	if err == nil {
 		page, next, err = scanPage(rows, n, func(seq int64, body string) (alert.Record, error) {
 			r := alert.Record{Seq: seq}
@@ -51,6 +58,8 @@ func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (reco
 		return nil, seq, err
 	}
 	w.add(true, "seq > ? AND seq <= ?", seq, last)
+	w.add(q.Entity != alert.Entity{}, "EXISTS (SELECT 1 FROM alert_entities WHERE happened = time AND alert = seq AND entity = "+entityOf+")",
+		string(q.Entity.Kind), q.Entity.Name)
 	rows, err := s.readers.QueryContext(ctx, "SELECT seq, body FROM alerts"+w.String()+" ORDER BY seq LIMIT ?", append(w.args, n)...)
 	if err != nil {
 		return nil, seq, s.explain("read alerts from", err)

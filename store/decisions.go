@@ -17,11 +17,7 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 		return nil
 	}
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		insert, err := tx.PrepareContext(ctx, `INSERT INTO decisions (id, time, outcome, namespace, search, body)
-			VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`)
-		if err != nil {
-			return err
-		}
+		b := newBatch(ctx, tx)
 		held := heldWriter{tx, map[int64]int{}}
 		for _, d := range decisions {
 			body, err := json.Marshal(d)
@@ -32,12 +28,17 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 			for _, v := range d.Violations {
 				search = append(search, v.Policy, v.Message)
 			}
-			result, err := insert.ExecContext(ctx, d.ID, nanoseconds(d.Time), string(d.Outcome()), d.Subject.Namespace,
-				searchText(d.User, search...), string(body))
+			var seq int64
+			isNew, err := b.row(`INSERT INTO decisions (id, time, outcome, namespace, search, body)
+				VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING seq`,
+				[]any{d.ID, nanoseconds(d.Time), string(d.Outcome()), d.Subject.Namespace, searchText(d.User, search...), string(body)}, []any{&seq})
 			if err != nil {
 				return err
 			}
-			if added, err := result.RowsAffected(); err != nil || added == 0 {
+			if !isNew {
+				continue
+			}
+			if err := b.involve("decision", seq, d.Time, decided(&d)); err != nil {
 				return err
 			}
 			if err := held.add(ctx, &d); err != nil {

@@ -26,7 +26,7 @@ func (s *Store) AddGrouped(ctx context.Context, alerts []alert.Alert, group func
 	}
 	var b *batch
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		b = &batch{ctx: ctx, tx: tx, counts: map[int64]*alert.Repeats{}, statements: map[string]*sql.Stmt{}}
+		b = newBatch(ctx, tx)
 		for _, a := range alerts {
 			g, err := group(&a)
 			if err == nil {
@@ -51,6 +51,10 @@ type batch struct {
 	statements      map[string]*sql.Stmt     // by text
 	counts          map[int64]*alert.Repeats // still to be written, by the place of the alert that counts them
 	added, repeated []alert.Alert
+}
+
+func newBatch(ctx context.Context, tx *sql.Tx) *batch {
+	return &batch{ctx: ctx, tx: tx, counts: map[int64]*alert.Repeats{}, statements: map[string]*sql.Stmt{}}
 }
 
 func (b *batch) prepared(query string) (*sql.Stmt, error) {
@@ -150,13 +154,15 @@ func (b *batch) insert(a alert.Alert, key []byte) error {
 		return fmt.Errorf("encode alert %s of rule %q: %w", a.ID, a.Rule, err)
 	}
 	search := searchText(a.Output, append(fieldTexts(a.OutputFields), a.Rule, a.Subject.String(), a.ID)...)
-	isNew, err := b.exec(`INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING`,
-		a.ID, nanoseconds(a.Time), a.Priority, a.Rule, a.Subject.Namespace, search, string(body), key)
-	if isNew {
-		b.added = append(b.added, a)
+	var seq int64
+	isNew, err := b.row(`INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING seq`,
+		[]any{a.ID, nanoseconds(a.Time), a.Priority, a.Rule, a.Subject.Namespace, search, string(body), key}, []any{&seq})
+	if err != nil || !isNew {
+		return err
 	}
-	return err
+	b.added = append(b.added, a)
+	return b.involve("alert", seq, a.Time, a.Involves())
 }
 
 // count writes how often each alert was repeated.

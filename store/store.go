@@ -125,7 +125,7 @@ CREATE TABLE incidents (
 );
 CREATE INDEX incidents_time  ON incidents (time, seq);
 CREATE INDEX incidents_state ON incidents (state, time, seq);
-`}
+`, entityTables}
 
 // Open opens the database in a file, which it creates with mode 0600 when there
 // is none, and brings its schema up to date. It refuses a file that is not a
@@ -149,6 +149,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 		return nil, s.explain("open", err)
 	}
 	s.readers.SetMaxOpenConns(4)
+	if err := s.fillEntities(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
@@ -300,7 +303,7 @@ func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Ti
 			}
 		}
 	}
-	return deleted, nil
+	return deleted, s.pruneEntities(ctx, alertsBefore, decisionsBefore)
 }
 
 // nanoseconds returns t as SQLite stores it. Times that do not fit, which only

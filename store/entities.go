@@ -1,0 +1,211 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// entityTables has each entity once, and which alerts and decisions involve it.
+const entityTables = `
+CREATE TABLE entities (
+	id   INTEGER PRIMARY KEY AUTOINCREMENT,
+	kind TEXT NOT NULL,
+	name TEXT NOT NULL,
+	last INTEGER NOT NULL,                       -- time of the latest record that involves it
+	UNIQUE (kind, name)
+);
+CREATE INDEX entities_last ON entities (last);
+CREATE TABLE alert_entities (
+	entity   INTEGER NOT NULL,
+	happened INTEGER NOT NULL,                   -- time of the alert
+	alert    INTEGER NOT NULL,                   -- its seq
+	PRIMARY KEY (entity, happened, alert)
+);
+CREATE INDEX alert_entities_happened ON alert_entities (happened);
+CREATE TABLE decision_entities (
+	entity   INTEGER NOT NULL,
+	happened INTEGER NOT NULL,
+	decision INTEGER NOT NULL,
+	PRIMARY KEY (entity, happened, decision)
+);
+CREATE INDEX decision_entities_happened ON decision_entities (happened);
+`
+
+// involve notes what the new record of a table involves.
+func (b *batch) involve(table string, seq int64, at time.Time, entities []alert.Entity) error {
+	for _, e := range entities {
+		var id int64
+		_, err := b.row(`INSERT INTO entities (kind, name, last) VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE
+			SET last = CASE WHEN excluded.last > entities.last THEN excluded.last ELSE entities.last END RETURNING id`,
+			[]any{string(e.Kind), e.Name, nanoseconds(at)}, []any{&id})
+		if err == nil {
+			_, err = b.exec(fmt.Sprintf("INSERT INTO %s_entities (entity, happened, %[1]s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", table), id, nanoseconds(at), seq)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decided returns the entities of a decision: who asked, and for what.
+func decided(d *finding.Decision) []alert.Entity {
+	var out []alert.Entity
+	if d.User != "" {
+		out = append(out, alert.Entity{Kind: alert.User, Name: d.User})
+	}
+	switch s := d.Subject; {
+	case s.Name == "":
+	case s.Kind == "Pod":
+		out = append(out, alert.Entity{Kind: alert.Pod, Name: s.Namespace + "/" + s.Name})
+	case s.Kind == "Node":
+		out = append(out, alert.Entity{Kind: alert.Node, Name: s.Name})
+	default:
+		out = append(out, alert.Entity{Kind: alert.Workload, Name: s.String()})
+	}
+	return out
+}
+
+// filled is the checkpoint of up to where records of earlier versions are
+// noted by what they involve.
+const filled = "entities"
+
+// fillEntities notes what the records involve that a version before this one has
+// stored, in steps: when it is cut off the next one goes on.
+func (s *Store) fillEntities(ctx context.Context) error {
+	if _, done, err := s.Checkpoint(ctx, filled); err != nil || done {
+		return err
+	}
+	fill := func(table string, involves func(body string) (time.Time, []alert.Entity, error)) error {
+		for last, more := int64(0), true; more; {
+			err := s.write(ctx, func(tx *sql.Tx) (err error) {
+				last, more, err = fillSome(ctx, tx, table, last, involves)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := fill("alert", func(body string) (time.Time, []alert.Entity, error) {
+		var a alert.Alert
+		err := decode(body, &a)
+		return a.Time, a.Involves(), err
+	})
+	if err == nil {
+		err = fill("decision", func(body string) (time.Time, []alert.Entity, error) {
+			var d finding.Decision
+			err := decode(body, &d)
+			return d.Time, decided(&d), err
+		})
+	}
+	if err != nil {
+		return s.explain("note what old records involve in", err)
+	}
+	return s.SaveCheckpoint(ctx, filled, []byte("done"))
+}
+
+func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involves func(body string) (time.Time, []alert.Entity, error)) (last int64, more bool, err error) {
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT seq, body FROM %ss WHERE seq > ? ORDER BY seq LIMIT ?", table), after, pruneBatch)
+	if err != nil {
+		return after, false, err
+	}
+	defer rows.Close()
+	type record struct {
+		seq      int64
+		at       time.Time
+		entities []alert.Entity
+	}
+	var records []record
+	for rows.Next() {
+		var r record
+		var body string
+		if err := rows.Scan(&r.seq, &body); err != nil {
+			return after, false, err
+		}
+		if r.at, r.entities, err = involves(body); err != nil {
+			return after, false, err
+		}
+		records = append(records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return after, false, err
+	}
+	b := newBatch(ctx, tx)
+	for _, r := range records {
+		if err := b.involve(table, r.seq, r.at, r.entities); err != nil {
+			return after, false, err
+		}
+		after = r.seq
+	}
+	return after, len(records) == pruneBatch, nil
+}
+
+// pruneEntities forgets what records before a time have involved, and the
+// entities that no record involves any more.
+func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore time.Time) error {
+	for _, q := range []struct {
+		query  string
+		before time.Time
+	}{
+		{"DELETE FROM alert_entities WHERE happened < ?", alertsBefore},
+		{"DELETE FROM decision_entities WHERE happened < ?", decisionsBefore},
+		{`DELETE FROM entities WHERE last < ? AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
+			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id)`, later(alertsBefore, decisionsBefore)},
+	} {
+		if _, err := s.writer.ExecContext(ctx, q.query, nanoseconds(q.before)); err != nil {
+			return s.explain("delete old entities from", err)
+		}
+	}
+	return nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// Entities returns the entities whose names hold a text, whatever the case, those
+// first that a record has involved last.
+func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert.Seen, err error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT kind, name, last FROM entities WHERE name LIKE ? ESCAPE '\'
+		ORDER BY last DESC LIMIT ?`, "%"+likeEscape.Replace(text)+"%", limit(n))
+	if err != nil {
+		return nil, s.explain("read entities from", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e alert.Seen
+		var last int64
+		if err := rows.Scan(&e.Kind, &e.Name, &last); err != nil {
+			return nil, s.explain("read entities from", err)
+		}
+		e.Last = time.Unix(0, last).UTC()
+		found = append(found, e)
+	}
+	return found, s.explain("read entities from", rows.Err())
+}
+
+// entityOf is the number of an entity by its kind and name.
+const entityOf = "(SELECT id FROM entities WHERE kind = ? AND name = ?)"
+
+// DecisionsOf returns the newest decisions that involve an entity.
+func (s *Store) DecisionsOf(ctx context.Context, e alert.Entity, n int) (page []finding.Decision, err error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT seq, time, body FROM decision_entities JOIN decisions ON seq = decision
+		WHERE entity = `+entityOf+` ORDER BY happened DESC, decision DESC LIMIT ?`,
+		string(e.Kind), e.Name, limit(n))
+	if err == nil {
+		page, _, err = scanPage(rows, limit(n), func(_ int64, body string) (d finding.Decision, err error) {
+			return d, decode(body, &d)
+		})
+	}
+	return page, s.explain("read decisions from", err)
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+func pod(name string) alert.Entity { return alert.Entity{Kind: alert.Pod, Name: "shop/" + name} }
+
+// involving returns n alerts of one pod each second, by users in turn.
+func involving(n int) []alert.Alert {
+	out := testAlerts(0, n)
+	for i := range out {
+		out[i].Subject = finding.Subject{Kind: "Pod", Namespace: "shop", Name: "web-0"}
+		out[i].Entities = []alert.Entity{{Kind: alert.User, Name: fmt.Sprintf("user-%d", i%3)}, {Kind: alert.Image, Name: `registry.example.com/100%_a\b`}}
+	}
+	return out
+}
+
+func checkEntities(t *testing.T, s *Store, n int) {
+	t.Helper()
+	if all := readAll(t, s, alert.Query{Entity: pod("web-0"), Limit: 7}); len(all) != n || !slices.IsSortedFunc(all, func(a, b alert.Record) int { return b.Time.Compare(a.Time) }) {
+		t.Errorf("%d alerts of the pod, want %d in order", len(all), n)
+	}
+	user := alert.Entity{Kind: alert.User, Name: "user-1"}
+	have := readAll(t, s, alert.Query{Entity: user, Limit: 4})
+	after, last, err := s.AlertsAfter(t.Context(), 0, alert.Query{Entity: user})
+	if err != nil || len(have) != n/3 || len(after) != n/3 || last == 0 {
+		t.Errorf("%d alerts of the user, %d in order, want %d: %v", len(have), len(after), n/3, err)
+	}
+	if none := readAll(t, s, alert.Query{Entity: pod("web-1"), Limit: 5}); len(none) != 0 {
+		t.Errorf("%d alerts of a pod that nothing involves", len(none))
+	}
+	found := must[[]alert.Seen](t)(s.Entities(t.Context(), `100%_A\`, 10))
+	if len(found) != 1 || found[0].Kind != alert.Image || found[0].Last.IsZero() {
+		t.Errorf("found %+v", found)
+	}
+	if found := must[[]alert.Seen](t)(s.Entities(t.Context(), "user-", 2)); len(found) != 2 || found[0].Last.Before(found[1].Last) {
+		t.Errorf("found %+v, want the two that were seen last", found)
+	}
+}
+
+func TestEntities(t *testing.T) {
+	s := open(t)
+	alerts := involving(30)
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), alerts[:20]))
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), alerts)) // the first ones again
+	checkEntities(t, s, 30)
+	decisions := testDecisions(4)
+	for i := range decisions {
+		decisions[i].Subject = finding.Subject{Kind: "Pod", Namespace: "shop", Name: fmt.Sprintf("web-%d", i%2)}
+	}
+	for range 2 { // those that are known do not hide those that are new
+		if err := s.AddDecisions(t.Context(), decisions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have := must[[]finding.Decision](t)(s.DecisionsOf(t.Context(), pod("web-1"), 10)); len(have) != 2 || have[0].Time.Before(have[1].Time) {
+		t.Errorf("decisions %+v", have)
+	}
+	if _, err := s.Prune(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"entities", "alert_entities", "decision_entities"} {
+		var n int
+		if err := s.readers.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil || n != 0 {
+			t.Errorf("%s has %d rows when all is old: %v", table, n, err)
+		}
+	}
+}
+
+// TestEntitiesOfOldRecords: a database of a version without entities gets them.
+func TestEntitiesOfOldRecords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	s := must[*Store](t)(Open(t.Context(), path))
+	n := pruneBatch + 300 // more than one step
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(n)))
+	for _, q := range []string{"DELETE FROM entities", "DELETE FROM alert_entities", "DELETE FROM checkpoints"} {
+		if _, err := s.writer.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = must[*Store](t)(Open(t.Context(), path))
+	defer s.Close()
+	if all := readAll(t, s, alert.Query{Entity: pod("web-0"), Limit: 1000}); len(all) != n {
+		t.Errorf("%d alerts of the pod, want %d", len(all), n)
+	}
+}
+
+// TestEntityPlans: what pages ask for is read in the order of an index.
+func TestEntityPlans(t *testing.T) {
+	s := open(t)
+	for _, q := range []string{
+		"SELECT seq, time, body FROM alert_entities JOIN alerts ON seq = alert WHERE entity = " + entityOf + " AND (happened, alert) < (?, ?) ORDER BY happened DESC, alert DESC LIMIT 5",
+		"SELECT seq FROM alerts WHERE seq > ? AND EXISTS (SELECT 1 FROM alert_entities WHERE happened = time AND alert = seq AND entity = " + entityOf + ") ORDER BY seq",
+		ruleCounts,
+	} {
+		rows, err := s.readers.Query("EXPLAIN QUERY PLAN "+q, make([]any, strings.Count(q, "?"))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan []string
+		for rows.Next() {
+			var a, b, c int
+			var detail string
+			if err := rows.Scan(&a, &b, &c, &detail); err != nil {
+				t.Fatal(err)
+			}
+			plan = append(plan, detail)
+		}
+		rows.Close()
+		if text := strings.Join(plan, "; "); strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, "INDEX") {
+			t.Errorf("%s\n%s", q, text)
+		}
+	}
+}
+
+func TestRuleCounts(t *testing.T) {
+	s := open(t)
+	alerts := testAlerts(0, 10)
+	for i := range alerts {
+		alerts[i].Rule = []string{"a", "b"}[i%2]
+	}
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), alerts))
+	have := must[map[string]alert.Matches](t)(s.RuleCounts(t.Context()))
+	if len(have) != 2 || have["a"].Count != 5 || !have["b"].Last.Equal(alerts[9].Time) {
+		t.Errorf("have %+v", have)
+	}
+}
