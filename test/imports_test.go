@@ -87,17 +87,20 @@ var arrows = map[string][]string{
 	"bus":       {"event", "alert", "incident", "finding"},
 	"store":     {"event", "alert", "incident", "finding"},
 	"notify":    {"alert", "incident", "finding", "config"},
-	"notify/*":  {"alert", "incident", "finding", "config"},
+	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/post"},
 	"respond":   {"alert", "incident", "finding", "config"},
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
 	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
+	"notify/post":       {"config", "notify"},
+	"notify/notifytest": {"alert", "incident", "finding", "notify"},
+
 	"agent": {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "bus", "content", "yamldoc"},
 	"server": {
 		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
-		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "respond", "respond/*",
+		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
@@ -131,6 +134,9 @@ func TestArrows(t *testing.T) {
 
 // pattern returns the row of the table that a folder belongs to.
 func pattern(folder string) string {
+	if _, own := arrows[folder]; own {
+		return folder
+	}
 	for _, parent := range []string{"check", "evidence", "examples", "notify", "respond", "test"} {
 		if strings.HasPrefix(folder, parent+"/") {
 			return parent + "/*"
