@@ -30,6 +30,7 @@ type Config struct {
 	Admission  Admission  `yaml:"admission"`
 	Registries Registries `yaml:"registries"`
 	Detection  Detection  `yaml:"detection"`
+	Falco      Falco      `yaml:"falco"`
 	Scan       Scan       `yaml:"scan"`
 	Retention  Retention  `yaml:"retention"`
 }
@@ -179,6 +180,22 @@ type Detection struct {
 	Heartbeat time.Duration `yaml:"heartbeat"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
+}
+
+// Falco configures the listener for alerts of Falco and Falcosidekick.
+type Falco struct {
+	// Listen is host:port; empty takes no such alerts. Plain HTTP is accepted on
+	// a loopback address only; everywhere else CertFile and KeyFile are required.
+	Listen string `yaml:"listen"`
+	// CertFile and KeyFile are PEM files; both or neither are given.
+	CertFile string `yaml:"certFile"`
+	KeyFile  string `yaml:"keyFile"`
+	// TokenFile holds the token of senders; see [Token]. When the key is not
+	// given it is <dataDir>/falco-token, unless there is a ClientCAFile.
+	TokenFile string `yaml:"tokenFile"`
+	// ClientCAFile is a PEM file with the authorities of senders: they must have
+	// a certificate then, and the token as well if there is a TokenFile.
+	ClientCAFile string `yaml:"clientCAFile"`
 }
 
 // A RuleSelection switches rules on or off: those whose name matches a pattern

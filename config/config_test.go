@@ -86,6 +86,10 @@ func TestFullFile(t *testing.T) {
 			Static:   []StaticField{{Name: "region", Value: "eu"}},
 			Cooldown: []Cooldown{{Rule: "Secret*", Within: time.Hour, By: []string{"ka.user.name"}, Limit: 100}, {Tag: "k8s"}},
 			Compat:   "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
+		Falco: Falco{
+			Listen: "0.0.0.0:2801", CertFile: "/etc/kubeguardian/tls.crt", KeyFile: "/etc/kubeguardian/tls.key",
+			TokenFile: "/etc/kubeguardian/falco-token", ClientCAFile: "/etc/kubeguardian/senders.pem",
+		},
 		Scan:      Scan{Interval: time.Hour},
 		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour},
 	}
@@ -136,6 +140,19 @@ func TestDefaults(t *testing.T) {
 				t.Errorf("have %+v", c)
 			}
 		})
+	}
+}
+
+// TestFalcoToken: senders need a token unless they need a certificate.
+func TestFalcoToken(t *testing.T) {
+	for data, want := range map[string]string{
+		"": "", "dataDir: /srv\nfalco: {listen: '127.0.0.1:2801'}": "/srv/falco-token",
+		"falco: {listen: '127.0.0.1:2801', tokenFile: /t}":                      "/t",
+		"falco: {listen: ':2801', certFile: /c, keyFile: /k, clientCAFile: /a}": "",
+	} {
+		if c, err := Parse("config.yaml", []byte(data)); err != nil || c.Falco.TokenFile != want {
+			t.Errorf("%s: have %v; want %q", data, err, want)
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ func (d *decoder) validate(c *Config) {
 	d.webhook(c)
 	d.admission(&c.Admission)
 	d.registries(&c.Registries)
+	d.falco(c)
 	d.paths("detection.rules", c.Detection.Rules)
 	d.detection(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)
@@ -91,6 +92,30 @@ func (d *decoder) web(c *Config) {
 	}
 	if w.TokenFile == "" {
 		w.TokenFile = filepath.Join(c.DataDir, "token")
+	}
+}
+
+func (d *decoder) falco(c *Config) {
+	f := &c.Falco
+	if f.Listen == "" {
+		if *f != (Falco{}) {
+			d.bad("falco", "listen is missing: say where alerts are taken")
+		}
+		return
+	}
+	host, ok := d.address("falco.listen", f.Listen)
+	switch tls := f.CertFile != ""; {
+	case tls && f.KeyFile == "":
+		d.bad("falco.certFile", "falco.keyFile is missing: give both")
+	case !tls && f.KeyFile != "":
+		d.bad("falco.keyFile", "falco.certFile is missing: give both")
+	case !tls && f.ClientCAFile != "":
+		d.bad("falco.clientCAFile", "without TLS nobody shows a certificate: set falco.certFile and falco.keyFile")
+	case ok && !tls && !loopback(host):
+		d.bad("falco.listen", "%s is not a loopback address: without TLS the token could be read on the way: set falco.certFile and falco.keyFile", f.Listen)
+	}
+	if f.TokenFile == "" && f.ClientCAFile == "" {
+		f.TokenFile = filepath.Join(c.DataDir, "falco-token")
 	}
 }
 

@@ -44,25 +44,35 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 			newest = e.Time
 		}
 	}
-	for i := range alerts {
-		alerts[i].Cluster = s.cfg.Cluster
-	}
-	if len(alerts) > 0 {
-		added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
-		if s.stored(err) != nil {
-			s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
-			return err
-		}
-		s.metrics.alerted(added)
-		s.metrics.repeated(repeated)
-		s.page.Publish(added)
-		s.joiner.alerted()
+	if err := s.keep(ctx, alerts); err != nil {
+		s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
+		return err
 	}
 	s.state.update(func(st *state) {
 		if newest.After(st.lastEvent) {
 			st.lastEvent = newest
 		}
 	})
+	return nil
+}
+
+// keep stores alerts that were raised in this cluster and tells who waits for
+// them. They are on disk when it returns nil.
+func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
+	if len(alerts) == 0 {
+		return nil
+	}
+	for i := range alerts {
+		alerts[i].Cluster = s.cfg.Cluster
+	}
+	added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
+	if s.stored(err) != nil {
+		return err
+	}
+	s.metrics.alerted(added)
+	s.metrics.repeated(repeated)
+	s.page.Publish(added)
+	s.joiner.alerted()
 	return nil
 }
 

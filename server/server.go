@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -33,6 +34,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/enrichment"
+	"github.com/kubeguardian/kubeguardian/falco"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
@@ -100,6 +102,10 @@ type Server struct {
 	webhookListener net.Listener
 	webListener     net.Listener
 
+	falco         *falco.Receiver // nil: no alerts of Falco are taken
+	falcoListener net.Listener
+	falcoTLS      *tls.Config // nil: plain HTTP
+
 	closing sync.RWMutex
 	closed  bool // no more decisions are kept
 
@@ -122,7 +128,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.openProviders, s.followPolicies, s.buildPage, s.listen,
+		s.loadContent, s.openData, s.connect, s.openProviders, s.followPolicies, s.buildPage, s.listen, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -245,6 +251,9 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.joiner.run(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { return s.watchAudit(parts) })
+	if s.falco != nil {
+		group.Go(func() error { return s.serveFalco(parts) })
+	}
 	for _, t := range s.tails {
 		group.Go(func() error { return t.Run(parts) })
 	}

@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 
 	"sensor":   {"event", "sensor/record"},
 	"k8saudit": {"event"},
+	"falco":    {"event", "alert", "finding"},
 
 	"sensor/container":                {"sensor/syscall"},
 	"sensor/container/containerdtest": {},
@@ -99,7 +100,7 @@ var arrows = map[string][]string{
 
 	"agent": {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "bus", "content", "yamldoc"},
 	"server": {
-		"sensor", "k8saudit", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
+		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/falco"
+)
+
+// falcoRequests is how many requests with alerts are worked on at a time.
+const falcoRequests = 8
+
+// listenFalco binds the listener for alerts of Falco, if one is configured.
+func (s *Server) listenFalco(context.Context) (err error) {
+	c := s.cfg.Falco
+	if c.Listen == "" {
+		return nil
+	}
+	var token config.Secret
+	if c.TokenFile != "" {
+		var created bool
+		if token, created, err = config.Token(c.TokenFile); err != nil {
+			return fmt.Errorf("falco: %w", err)
+		}
+		if created {
+			s.log.Info("created a token for senders of Falco's alerts", "file", c.TokenFile)
+		}
+	}
+	if s.falcoTLS, err = falcoTLS(c); err != nil {
+		return err
+	}
+	s.falco = falco.NewReceiver(falco.ReceiverOptions{Handle: s.foreign, Token: string(token), Requests: falcoRequests})
+	s.metrics.registry.MustRegister(falcoCollector{s.falco})
+	if s.falcoListener, err = bind("falco", c.Listen); err != nil {
+		return err
+	}
+	s.onStop(closer(s.falcoListener))
+	return nil
+}
+
+// falcoTLS returns nil for plain HTTP.
+func falcoTLS(c config.Falco) (*tls.Config, error) {
+	if c.CertFile == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("load certificate of falco.listen: %w", err)
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1"}}
+	if c.ClientCAFile == "" {
+		return out, nil
+	}
+	pem, err := os.ReadFile(c.ClientCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("load authorities of senders: %w", err)
+	}
+	out.ClientCAs, out.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !out.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("load authorities of senders: %s has no certificate in PEM", c.ClientCAFile)
+	}
+	return out, nil
+}
+
+// foreign keeps alerts that another program has raised about this cluster.
+func (s *Server) foreign(ctx context.Context, alerts []alert.Alert) error {
+	err := s.keep(ctx, alerts)
+	if err != nil {
+		s.log.Error("alerts of Falco are refused until they can be stored", "alerts", len(alerts), "error", err)
+	}
+	return err
+}
+
+// serveFalco takes alerts until ctx ends.
+func (s *Server) serveFalco(ctx context.Context) error {
+	srv := &http.Server{
+		Handler: s.falco, TLSConfig: s.falcoTLS, ErrorLog: s.httpLog("falco"),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+	}
+	serve := func() error { return srv.Serve(s.falcoListener) }
+	if s.falcoTLS != nil {
+		serve = func() error { return srv.ServeTLS(s.falcoListener, "", "") }
+	}
+	return serveHTTP(ctx, srv, pageGrace, serve)
+}
+
+// falcoCollector exports the counters of what takes Falco's alerts, by the name
+// that they have in Falcosidekick.
+type falcoCollector struct{ receiver *falco.Receiver }
+
+// Describe is prometheus.Collector.
+func (c falcoCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect is prometheus.Collector.
+func (c falcoCollector) Collect(ch chan<- prometheus.Metric) {
+	desc := prometheus.NewDesc("falcosecurity_falcosidekick_inputs_total",
+		"Requests with alerts of Falco, by what became of them; failed ones could not be stored.", []string{"source", "status"}, nil)
+	n := c.receiver.Counters()
+	for status, value := range map[string]uint64{"accepted": n.Accepted, "rejected": n.Rejected, "failed": n.Failed} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), "requests", status)
+	}
+}
