@@ -108,9 +108,10 @@ const (
 	Workload  EntityKind = "workload"  // Kind/namespace/name of the topmost owner of a pod
 	Object    EntityKind = "object"    // resource/namespace/name of any other object
 	Container EntityKind = "container" // id
+	Session   EntityKind = "session"   // node/pid@start of the process that began a login or service of a node
 	Node      EntityKind = "node"      // name
 	Image     EntityKind = "image"     // reference, as a pod names it
-	Address   EntityKind = "address"   // IP address of the caller
+	Address   EntityKind = "address"   // IP address of the caller, or of whom a process of a node has to do with
 )
 
 // An Attribution says who is behind an object that a controller made: whoever

@@ -11,6 +11,7 @@ package enrichment
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -86,6 +87,29 @@ func (en *Enricher) Attribute(e *event.Event, alerts []alert.Alert) []alert.Aler
 		alerts[i].Attribution, alerts[i].Entities = behind, entities
 	}
 	return alerts
+}
+
+// Involve adds to an alert of a node what earlier audit events said of its pod:
+// the workload that it belongs to.
+func (en *Enricher) Involve(a *alert.Alert) {
+	subject := &a.Subject
+	if subject.Kind != "Pod" {
+		return
+	}
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	uid, known := en.owners.pods.get(podName{cut(subject.Namespace), cut(subject.Name)})
+	if !known {
+		return
+	}
+	l := lineage{chain: new([maxChain]owned)}
+	if en.owners.follow(&l, uid); !l.known() {
+		return
+	}
+	entities := entityList(slices.Clone(a.Entities))
+	top := l.top()
+	entities.add(alert.Workload, top.kind, top.namespace, top.name)
+	a.Entities = entities
 }
 
 // A record is an audit event with further fields.

@@ -9,6 +9,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 )
 
@@ -61,6 +62,22 @@ func TestAttribution(t *testing.T) {
 	}
 	if got := value(read(t, en, strings.Replace(execOnPod, "web-1-a", "other", 1)), "kg.owner.writer"); !got.Missing() {
 		t.Errorf("an unknown pod belongs to %s", got)
+	}
+}
+
+func TestInvolve(t *testing.T) {
+	en := enrichment.New()
+	for _, e := range rollout() {
+		read(t, en, e)
+	}
+	for name, want := range map[string]string{"web-1-a": "[{node n1} {workload Deployment/shop/web}]", "other": "[{node n1}]"} {
+		a := alert.Alert{
+			Subject:  finding.Subject{Kind: "Pod", Namespace: "shop", Name: name},
+			Entities: []alert.Entity{{Kind: alert.Node, Name: "n1"}},
+		}
+		if en.Involve(&a); fmt.Sprint(a.Entities) != want {
+			t.Errorf("%s involves %v, want %s", name, a.Entities, want)
+		}
 	}
 }
 

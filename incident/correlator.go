@@ -13,7 +13,7 @@ import (
 // one attacker holds for long, such as a user, joins over hours.
 func window(k alert.EntityKind) time.Duration {
 	switch k {
-	case alert.Token, alert.Pod, alert.Container, alert.Workload, alert.Object:
+	case alert.Token, alert.Pod, alert.Container, alert.Session, alert.Workload, alert.Object:
 		return 6 * time.Hour
 	case alert.User:
 		return 2 * time.Hour

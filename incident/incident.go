@@ -256,7 +256,7 @@ func (i *Incident) worst() *Signal {
 // where: controllers follow in great numbers what one person began.
 func (i *Incident) actor() string {
 	worst := i.worst().Priority
-	for _, kind := range []alert.EntityKind{alert.User, alert.Workload, alert.Pod, alert.Container, alert.Node, alert.Address} {
+	for _, kind := range []alert.EntityKind{alert.User, alert.Workload, alert.Pod, alert.Container, alert.Session, alert.Node, alert.Address} {
 		count := map[string]int{}
 		best := ""
 		for _, s := range i.Signals {

@@ -193,6 +193,12 @@ func (c *compiler) knows(name string) bool {
 	return ok
 }
 
+// An involving record says by itself whom and what its event involves, of a node
+// with a name.
+type involving interface {
+	Entities(node string) []alert.Entity
+}
+
 // alert returns the alert of a rule that has matched.
 func (r *compiledRule) alert(e *event.Event, values condition.Getter) alert.Alert {
 	a := alert.Alert{
@@ -206,6 +212,9 @@ func (r *compiledRule) alert(e *event.Event, values condition.Getter) alert.Aler
 	}
 	for _, x := range r.extras {
 		a.OutputFields[x.name] = message(x.format, values)
+	}
+	if r, ok := e.Record.(involving); ok {
+		a.Entities = r.Entities(a.Hostname)
 	}
 	subject := e.Record.Subject()
 	a.Subject.APIVersion, a.Subject.Kind = subject.APIVersion, subject.Kind

@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"ruletest": {"event", "alert", "enrichment", "k8saudit", "rule", "sensor/syscall", "content", "yamldoc"},
 
 	"sensor/record":  {},
-	"sensor/syscall": {"event"},
+	"sensor/syscall": {"event", "alert"},
 
 	"rule/condition": {"event"},
 	"rule/plain":     {"event", "rule/condition"},

@@ -1,5 +1,5 @@
-// Package incidents runs attack chains, as events of an audit log, through the
-// built-in rules and the correlation of their alerts.
+// Package incidents runs attack chains, as events of an audit log and of nodes,
+// through the built-in rules and the correlation of their alerts.
 package incidents
 
 import (
@@ -23,23 +23,26 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // A chain is an attack, with what becomes of it, and its benign twin: the same
 // verbs by whoever may use them, which brings nobody out of bed.
 type chain struct {
-	Defaults map[string]any // that all events have
+	Defaults map[string]any // that all audit events have
+	Kernel   map[string]any // that all events of nodes have
 	Attack   []step
 	Stages   int // of the attack that must be in its one incident, at least
 	Story    string
 	Twin     []step
 }
 
-// A step is one audit event, without its times.
+// A step is one event of the audit log or of a node, without its times.
 type step struct {
-	After string // the one before it
-	Pages bool   // the incident pages by now at the latest
-	Event map[string]any
+	After  string // the one before it
+	Pages  bool   // the incident pages by now at the latest
+	Event  map[string]any
+	Kernel map[string]any
 }
 
 func TestChains(t *testing.T) {
@@ -155,12 +158,40 @@ func (r *run) play(t *testing.T, c *chain, n int, s step) {
 		t.Fatal(err)
 	}
 	r.now = r.now.Add(after)
-	e := merge(map[string]any{
+	if s.Kernel != nil {
+		r.kernel(t, merge(map[string]any{
+			"id": fmt.Sprint("step-", n), "time": r.now.Format(time.RFC3339Nano), "result": 0, "hostname": "worker-1",
+		}, c.Kernel, s.Kernel))
+		return
+	}
+	r.audit(t, merge(map[string]any{
 		"kind": "Event", "apiVersion": "audit.k8s.io/v1", "level": "RequestResponse", "stage": "ResponseComplete",
 		"auditID": fmt.Sprint("step-", n), "responseStatus": map[string]any{"code": 200},
 		"requestReceivedTimestamp": r.now.Format(time.RFC3339Nano), "stageTimestamp": r.now.Format(time.RFC3339Nano),
-	}, c.Defaults, s.Event)
-	data, err := json.Marshal(e)
+	}, c.Defaults, s.Event))
+}
+
+// kernel is what agent and server do with an event of a node.
+func (r *run) kernel(t *testing.T, fields map[string]any) {
+	t.Helper()
+	data, err := json.Marshal(fields)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := syscall.Decode(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.Record.(*syscall.Event).Complete()
+	for _, a := range r.rules.Match(e, rule.First) {
+		r.enrich.Involve(&a)
+		r.add(&a)
+	}
+}
+
+func (r *run) audit(t *testing.T, fields map[string]any) {
+	t.Helper()
+	data, err := json.Marshal(fields)
 	if err != nil {
 		t.Fatal(err)
 	}
