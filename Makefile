@@ -115,8 +115,8 @@ app-node: build postgres node
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app
 
-# Internship Matcher keeps its data in a real PostgreSQL, and survives the loss of
-# one with repmgr and Pgpool-II; on Debian they are installed when missing, and no
+# The store is tested on a real PostgreSQL. Internship Matcher keeps its data in
+# one, and survives its loss with repmgr and Pgpool-II; on Debian they are installed when missing, and no
 # server of them started.
 postgres:
 	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v repmgr && command -v pgpool; } >/dev/null 2>&1 || \
@@ -124,7 +124,7 @@ postgres:
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common iproute2 && \
 	    sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql repmgr pgpool2; } || \
-	  echo "make: no PostgreSQL, repmgr or Pgpool-II found: tests of Internship Matcher will be skipped"
+	  echo "make: no PostgreSQL, repmgr or Pgpool-II found: tests of databases and of Internship Matcher will be skipped"
 
 # The kernel side of the sensor is compiled anew and compared; on Debian the
 # compiler is installed when missing.

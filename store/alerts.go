@@ -88,9 +88,9 @@ func scanBody(rows *sql.Rows, body *string, v any, columns ...any) error {
 }
 
 // LastAlert returns the sequence number of the alert that was added last, 0
-// when there never was one.
+// when there is none.
 func (s *Store) LastAlert(ctx context.Context) (seq int64, err error) {
-	err = s.readers.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'alerts'").Scan(&seq)
+	err = s.readers.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM alerts").Scan(&seq)
 	return seq, s.explain("read alerts from", err)
 }
 

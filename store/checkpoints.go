@@ -9,7 +9,7 @@ import (
 // SaveCheckpoint keeps how far a source has been read, in the words of its
 // reader. It is on the disk when it returns: save it after what was read is.
 func (s *Store) SaveCheckpoint(ctx context.Context, name string, body []byte) error {
-	_, err := s.writer.ExecContext(ctx, saveCheckpoint, name, string(body))
+	_, err := s.exec(ctx, saveCheckpoint, name, string(body))
 	return s.explain("save checkpoint in", err)
 }
 

@@ -1,12 +1,9 @@
 package store
 
-import (
-	"path/filepath"
-	"testing"
-)
+import "testing"
 
 func TestCheckpoint(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	path := address(t)
 	s, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)

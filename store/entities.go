@@ -159,7 +159,7 @@ func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore
 		{`DELETE FROM entities WHERE last < ? AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
 			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id)`, later(alertsBefore, decisionsBefore)},
 	} {
-		if _, err := s.writer.ExecContext(ctx, q.query, nanoseconds(q.before)); err != nil {
+		if _, err := s.exec(ctx, q.query, nanoseconds(q.before)); err != nil {
 			return s.explain("delete old entities from", err)
 		}
 	}

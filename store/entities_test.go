@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -78,7 +77,7 @@ func TestEntities(t *testing.T) {
 
 // TestEntitiesOfOldRecords: a database of a version without entities gets them.
 func TestEntitiesOfOldRecords(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	path := address(t)
 	s := must[*Store](t)(Open(t.Context(), path))
 	n := pruneBatch + 300 // more than one step
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(n)))
@@ -99,6 +98,7 @@ func TestEntitiesOfOldRecords(t *testing.T) {
 
 // TestEntityPlans: what pages ask for is read in the order of an index.
 func TestEntityPlans(t *testing.T) {
+	ofFiles(t)
 	s := open(t)
 	for _, q := range []string{
 		"SELECT seq, time, body FROM alert_entities JOIN alerts ON seq = alert WHERE entity = " + entityOf + " AND (happened, alert) < (?, ?) ORDER BY happened DESC, alert DESC LIMIT 5",

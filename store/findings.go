@@ -28,7 +28,8 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 	if err != nil {
 		return s.explain("replace findings in", err)
 	}
-	var gone, seen []string
+	var gone []string
+	seen := map[string]int64{} // when, of what is as it was
 	err = s.eachState(ctx, func(place string, observed int64, body string) {
 		state, ok := changed[place]
 		switch {
@@ -40,11 +41,12 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 		case time.Duration(state.observed-observed) < refreshAfter:
 			delete(changed, place)
 		default:
-			seen = append(seen, place)
+			seen[place] = state.observed
+			delete(changed, place)
 		}
 	})
-	if err == nil && len(changed)+len(gone) > 0 {
-		err = s.write(ctx, func(tx *sql.Tx) error { return writeStates(ctx, tx, changed, gone, seen) })
+	if err == nil && len(changed)+len(gone)+len(seen) > 0 {
+		err = s.writeUnder(ctx, lockFindings, func(tx *sql.Tx) error { return writeStates(ctx, tx, changed, gone, seen) })
 	}
 	return s.explain("replace findings in", err)
 }
@@ -110,7 +112,7 @@ func (s *Store) eachState(ctx context.Context, f func(place string, observed int
 	return rows.Err()
 }
 
-func writeStates(ctx context.Context, tx *sql.Tx, changed map[string]state, gone, seen []string) error {
+func writeStates(ctx context.Context, tx *sql.Tx, changed map[string]state, gone []string, seen map[string]int64) error {
 	for _, place := range gone {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM findings WHERE place = ?", place); err != nil {
 			return err
@@ -120,14 +122,15 @@ func writeStates(ctx context.Context, tx *sql.Tx, changed map[string]state, gone
 	if err != nil {
 		return err
 	}
-	for _, place := range seen {
-		if _, err := update.ExecContext(ctx, changed[place].observed, place); err != nil {
+	for place, observed := range seen {
+		if _, err := update.ExecContext(ctx, observed, place); err != nil {
 			return err
 		}
-		delete(changed, place)
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT OR REPLACE INTO findings
-		(place, control, level, weight, status, namespace, observed, search, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	insert, err := tx.PrepareContext(ctx, `INSERT INTO findings (place, control, level, weight, status, namespace, observed, search, body)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (place) DO UPDATE SET control = excluded.control, level = excluded.level,
+		weight = excluded.weight, status = excluded.status, namespace = excluded.namespace, observed = excluded.observed,
+		search = excluded.search, body = excluded.body`)
 	if err != nil {
 		return err
 	}
@@ -188,7 +191,7 @@ func (s *Store) FindingGroups(ctx context.Context, q finding.Query) ([]finding.G
 		SELECT control, place, weight, observed, body, row_number() OVER (PARTITION BY control ORDER BY place) AS n,
 			count(*) OVER (PARTITION BY control) AS count,
 			max(weight) OVER (PARTITION BY control) AS worst
-		FROM findings`+w.String()+`) WHERE n <= ? ORDER BY worst DESC, count DESC, control, n`, append(w.args, few)...)
+		FROM findings`+w.String()+`) AS numbered WHERE n <= ? ORDER BY worst DESC, count DESC, control, n`, append(w.args, few)...)
 	if err != nil {
 		return nil, s.explain("read findings from", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -45,7 +44,7 @@ func writeForever(path string) {
 // A process is killed in the middle of its writes, several times: what it has
 // acknowledged is there or counted, once, and the file is sound.
 func TestKilledProcess(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	path := address(t)
 	acknowledged := -1
 	for round := range 5 {
 		acknowledged = killWriter(t, path, acknowledged, 10+7*round)

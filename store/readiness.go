@@ -46,7 +46,7 @@ func (w *heldWriter) add(ctx context.Context, d *finding.Decision) error {
 // all others.
 func (w *heldWriter) count(ctx context.Context, what, key []any) error {
 	const update = `UPDATE held SET requests = requests + 1, enforcement = ?, last = ?, operation = ?, version = ?, name = ?, message = ?
-		WHERE day = ? AND policy = ? AND binding = ? AND user = ? AND namespace = ? AND kind = ?`
+		WHERE day = ? AND policy = ? AND binding = ? AND "user" = ? AND namespace = ? AND kind = ?`
 	if updated, err := w.exec(ctx, update, append(slices.Clone(what), key...)); updated > 0 || err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (w *heldWriter) count(ctx context.Context, what, key []any) error {
 		return w.count(ctx, what, append(slices.Clone(key[:3]), "", "", ""))
 	}
 	w.rows[today] = n + 1
-	_, err := w.exec(ctx, `INSERT INTO held (requests, enforcement, last, operation, version, name, message, day, policy, binding, user, namespace, kind)
+	_, err := w.exec(ctx, `INSERT INTO held (requests, enforcement, last, operation, version, name, message, day, policy, binding, "user", namespace, kind)
 		VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, append(slices.Clone(what), key...))
 	return err
 }
@@ -85,8 +85,10 @@ func (s *Store) Readiness(ctx context.Context, days int, now time.Time) ([]findi
 
 func (s *Store) readiness(ctx context.Context, since int64) (out []finding.Readiness, err error) {
 	at := map[[2]string]int{}
-	err = s.each(ctx, `SELECT policy, binding, sum(requests), max(last), enforcement FROM held
-		WHERE day >= ? GROUP BY policy, binding ORDER BY policy, binding`, since, func(rows *sql.Rows) error {
+	err = s.each(ctx, `SELECT policy, binding, requests, last, enforcement FROM (
+		SELECT policy, binding, last, enforcement, sum(requests) OVER (PARTITION BY policy, binding) AS requests,
+			row_number() OVER (PARTITION BY policy, binding ORDER BY last DESC) AS place
+		FROM held WHERE day >= ?) AS numbered WHERE place = 1 ORDER BY policy, binding`, since, func(rows *sql.Rows) error {
 		r := finding.Readiness{Users: []finding.UserRequests{}, Samples: []finding.Held{}}
 		var last int64
 		if err := rows.Scan(&r.Policy, &r.Binding, &r.Requests, &last, &r.Enforcement); err != nil {
@@ -101,9 +103,9 @@ func (s *Store) readiness(ctx context.Context, since int64) (out []finding.Readi
 		return nil, err
 	}
 	of := func(policy, binding string) *finding.Readiness { return &out[at[[2]string{policy, binding}]] }
-	err = s.each(ctx, fmt.Sprintf(`SELECT policy, binding, user, n FROM (
-		SELECT policy, binding, user, sum(requests) AS n, row_number() OVER (PARTITION BY policy, binding ORDER BY sum(requests) DESC, user) AS place
-		FROM held WHERE day >= ? GROUP BY policy, binding, user) WHERE place <= %d ORDER BY place`, finding.ReadinessUsers), since, func(rows *sql.Rows) error {
+	err = s.each(ctx, fmt.Sprintf(`SELECT policy, binding, "user", n FROM (
+		SELECT policy, binding, "user", sum(requests) AS n, row_number() OVER (PARTITION BY policy, binding ORDER BY sum(requests) DESC, "user") AS place
+		FROM held WHERE day >= ? GROUP BY policy, binding, "user") AS numbered WHERE place <= %d ORDER BY place`, finding.ReadinessUsers), since, func(rows *sql.Rows) error {
 		var policy, binding string
 		var u finding.UserRequests
 		if err := rows.Scan(&policy, &binding, &u.User, &u.Requests); err != nil {
@@ -116,8 +118,8 @@ func (s *Store) readiness(ctx context.Context, since int64) (out []finding.Readi
 	if err != nil {
 		return nil, err
 	}
-	return out, s.each(ctx, fmt.Sprintf(`SELECT policy, binding, last, operation, user, version, kind, namespace, name, message FROM (
-		SELECT *, row_number() OVER (PARTITION BY policy, binding ORDER BY last DESC) AS place FROM held WHERE day >= ?)
+	return out, s.each(ctx, fmt.Sprintf(`SELECT policy, binding, last, operation, "user", version, kind, namespace, name, message FROM (
+		SELECT *, row_number() OVER (PARTITION BY policy, binding ORDER BY last DESC) AS place FROM held WHERE day >= ?) AS numbered
 		WHERE place <= %d ORDER BY place`, finding.ReadinessSamples), since, func(rows *sql.Rows) error {
 		var policy, binding string
 		var h finding.Held
@@ -157,6 +159,6 @@ func (s *Store) HeldSince(ctx context.Context) (time.Time, error) {
 
 // PruneReadiness forgets the held requests of days that ended before a time.
 func (s *Store) PruneReadiness(ctx context.Context, before time.Time) error {
-	_, err := s.writer.ExecContext(ctx, "DELETE FROM held WHERE day < ?", dayOf(before))
+	_, err := s.exec(ctx, "DELETE FROM held WHERE day < ?", dayOf(before))
 	return s.explain("delete old held requests from", err)
 }

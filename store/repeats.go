@@ -125,7 +125,7 @@ func (b *batch) kept(a *alert.Alert, g alert.Group) (seq int64, key []byte, err 
 		return seq, g.Key, err
 	}
 	var rule int
-	_, err = b.row("SELECT count(*) FROM (SELECT 1 FROM alerts WHERE rule = ? AND time > ? AND time <= ? LIMIT ?)",
+	_, err = b.row("SELECT count(*) FROM (SELECT 1 FROM alerts WHERE rule = ? AND time > ? AND time <= ? LIMIT ?) AS few",
 		[]any{a.Rule, from, nanoseconds(a.Time), g.Limit}, []any{&rule})
 	if err != nil || rule < g.Limit {
 		return 0, g.Key, err

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv("STORE_TEST_WRITE"); path != "" {
 		writeForever(path)
 	}
-	os.Exit(m.Run())
+	os.Exit(runOnBoth(m))
 }
 
 var start = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -52,7 +52,7 @@ func testAlerts(from, to int) []alert.Alert {
 
 func open(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "kubeguardian.db"))
+	s, err := Open(t.Context(), address(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +75,7 @@ func must[T any](t testing.TB) func(T, error) T {
 }
 
 func TestReopen(t *testing.T) {
+	ofFiles(t)
 	path := filepath.Join(t.TempDir(), "with space and % and ?.db")
 	for round := range 3 {
 		s, err := Open(t.Context(), path)
@@ -100,9 +101,10 @@ func TestReopen(t *testing.T) {
 }
 
 func TestFileModes(t *testing.T) {
+	ofFiles(t)
 	s := open(t)
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), testAlerts(0, 1)))
-	files := must[[]string](t)(filepath.Glob(s.path + "*"))
+	files := must[[]string](t)(filepath.Glob(s.name + "*"))
 	if len(files) != 3 {
 		t.Fatalf("want the file, its log and its index: %v", files)
 	}
@@ -114,6 +116,7 @@ func TestFileModes(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	ofFiles(t)
 	database := func(statements ...string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
 			db := must[*sql.DB](t)(sql.Open("sqlite", path))
@@ -168,6 +171,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // A damaged page is an error that names the file, never wrong records.
 func TestDamagedPages(t *testing.T) {
+	ofFiles(t)
 	path := filepath.Join(t.TempDir(), "kubeguardian.db")
 	s := must[*Store](t)(Open(t.Context(), path))
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), testAlerts(0, 500)))
@@ -209,6 +213,7 @@ func smallDisk(t *testing.T) (dir string, grow func()) {
 }
 
 func TestFullDisk(t *testing.T) {
+	ofFiles(t)
 	dir, grow := smallDisk(t)
 	s := must[*Store](t)(Open(t.Context(), filepath.Join(dir, "kubeguardian.db")))
 	defer s.Close()
@@ -219,7 +224,7 @@ func TestFullDisk(t *testing.T) {
 		added, err = s.AddAlerts(t.Context(), testAlerts(stored, stored+100))
 		stored += len(added)
 	}
-	if err == nil || !strings.Contains(err.Error(), s.path) || strings.Contains(err.Error(), "\n") {
+	if err == nil || !strings.Contains(err.Error(), s.name) || strings.Contains(err.Error(), "\n") {
 		t.Fatalf("have %v after %d alerts", err, stored)
 	}
 	t.Logf("after %d alerts: %v", stored, err)
@@ -235,6 +240,9 @@ func TestFullDisk(t *testing.T) {
 
 func checkIntegrity(t *testing.T, s *Store) {
 	t.Helper()
+	if s.postgres {
+		return
+	}
 	var result string
 	if err := s.readers.QueryRow("PRAGMA integrity_check").Scan(&result); err != nil || result != "ok" {
 		t.Errorf("integrity check: %s, %v", result, err)

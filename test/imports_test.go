@@ -85,8 +85,11 @@ var arrows = map[string][]string{
 	"fix/edit":    {},
 	"fix/isolate": {"inventory", "check/*", "fix/edit"},
 
-	"bus":       {"event", "alert", "incident", "finding"},
-	"store":     {"event", "alert", "incident", "finding"},
+	"bus":   {"event", "alert", "incident", "finding"},
+	"store": {"event", "alert", "incident", "finding"},
+
+	"store/postgrestest": {},
+
 	"notify":    {"alert", "incident", "finding", "config"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/post"},
 	"respond":   {"alert", "incident", "finding", "config"},

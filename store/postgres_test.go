@@ -1,0 +1,198 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/kubeguardian/kubeguardian/store/postgrestest"
+)
+
+// server is where the second run of all tests has its databases; nil in the
+// first one, whose databases are files.
+var server *postgrestest.Server
+
+// runOnBoth runs all tests and benchmarks twice, on SQLite and on PostgreSQL.
+// Where the latter is missing it says so, and fails if KUBEGUARDIAN_REQUIRE=all.
+func runOnBoth(m *testing.M) int {
+	code := m.Run()
+	if code != 0 || os.Getenv("STORE_TEST_DATABASE") == "sqlite" {
+		return code
+	}
+	dir, err := os.MkdirTemp("", "store-postgres")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	server, err = postgrestest.Start(context.Background(), dir, "fsync=off", "max_connections=200")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "the tests do not run on PostgreSQL:", err)
+		if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
+			return code
+		}
+		return 1
+	}
+	fmt.Println("again, on PostgreSQL:")
+	code = m.Run()
+	if err := server.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop PostgreSQL:", err)
+	}
+	return code
+}
+
+// databases numbers the databases of the server.
+var databases = struct {
+	sync.Mutex
+	n int
+}{}
+
+// address returns that of an empty database, which is a file in the first run
+// and on the server in the second.
+func address(t testing.TB) string {
+	t.Helper()
+	if server == nil {
+		return filepath.Join(t.TempDir(), "kubeguardian.db")
+	}
+	databases.Lock()
+	defer databases.Unlock()
+	databases.n++
+	return must[string](t)(server.Create(t.Context(), fmt.Sprintf("test%d", databases.n)))
+}
+
+// ofFiles is for tests of what only files have. They are not run again.
+func ofFiles(t *testing.T) {
+	if server != nil {
+		t.Skip("of files, which the first run has tested")
+	}
+}
+
+// onPostgres is for tests of what only PostgreSQL has, in the second run.
+func onPostgres(t *testing.T) {
+	if server == nil {
+		t.Skip("of PostgreSQL, which the second run tests")
+	}
+}
+
+func TestRebind(t *testing.T) {
+	for query, want := range map[string]string{
+		"SELECT 1":                          "SELECT 1",
+		"a = ? AND b IN (?, ?)":             "a = $1 AND b IN ($2, $3)",
+		"a = ?1 OR b = ?1":                  "a = $1 OR b = $1",
+		`a = '?''?' AND "b?" = ?`:           `a = '?''?' AND "b?" = $1`,
+		`a LIKE ? ESCAPE '\' OR b = ?`:      `a ILIKE $1 ESCAPE '\' OR b = $2`,
+		"a -- it's what? yes\n, b = ?":      "a -- it's what? yes\n, b = $1",
+		"a = ? -- the end?":                 "a = $1 -- the end?",
+		"unclosed '? and ?":                 "unclosed '? and ?",
+		strings.Repeat("?,", 11) + "'LIKE ": "$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,'LIKE ",
+	} {
+		if have := strings.TrimPrefix(rebind(query), onPrimary); have != want {
+			t.Errorf("%s: have %s, want %s", query, have, want)
+		}
+	}
+}
+
+// TestPasswordIsNotShown looks for it in the errors of URLs that are wrong in
+// many ways, and of servers that refuse.
+func TestPasswordIsNotShown(t *testing.T) {
+	for _, url := range []string{
+		"postgres://user:s3cret@127.0.0.1:1/db?connect_timeout=1",
+		"postgres://user:s3cret@127.0.0.1:no/db",
+		"postgres://user:s3cret%zz@127.0.0.1/db",
+		"postgres://user:s3cret/more@127.0.0.1/db",
+		"postgres://user:pa#s3cret@127.0.0.1/db",
+		"postgres://user@127.0.0.1/db?password=s3cret&sslmode=no",
+		"postgres://user:s3cret@127.0.0.1/db?sslrootcert=/none&sslmode=verify-full",
+		"postgres://user:s3cret@[::1/db",
+		"postgres://user:s3cret\n@127.0.0.1/db",
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s, err := Open(ctx, url)
+		if err == nil {
+			s.Close()
+			t.Errorf("%q was opened", url)
+			continue
+		}
+		if strings.Contains(err.Error(), "s3cret") || !strings.HasPrefix(err.Error(), "open database") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}
+
+func TestPostgresRefuses(t *testing.T) {
+	onPostgres(t)
+	ctx := t.Context()
+	refused := func(url, want string) {
+		t.Helper()
+		s, err := Open(ctx, url)
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s was opened", want)
+		}
+		if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, postgrestest.Password) {
+			t.Errorf("have %q, want %q", text, want)
+		}
+	}
+	foreign := address(t)
+	other := must[*Store](t)(Open(ctx, foreign))
+	for _, statement := range []string{"DROP TABLE kubeguardian_schema"} {
+		if _, err := other.writer.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.Close()
+	refused(foreign, "database of another program")
+	newer := address(t)
+	other = must[*Store](t)(Open(ctx, newer))
+	if _, err := other.writer.ExecContext(ctx, "UPDATE kubeguardian_schema SET version = 99"); err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	refused(newer, fmt.Sprintf("its schema has version 99 and this program knows %d", len(migrations)))
+	refused(server.URL("none"), "create the database")
+	refused(strings.Replace(newer, postgrestest.Password, "wrong", 1), "see user and password")
+}
+
+// TestOpenedByMany expects one of several programs that start together to make
+// the tables.
+func TestOpenedByMany(t *testing.T) {
+	onPostgres(t)
+	url := address(t)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			s, err := Open(t.Context(), url)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestForeignText: bytes that PostgreSQL does not take as text, or Go not as
+// UTF-8, keep no alert out.
+func TestForeignText(t *testing.T) {
+	s := open(t)
+	a := testAlert(1)
+	a.Rule, a.Subject.Namespace, a.Output = "nul\x00rule", "bad\xffname", "out\x00\xfe"
+	if added, err := s.AddAlerts(t.Context(), testAlerts(1, 2)[:0]); err != nil || added != nil {
+		t.Fatal(added, err)
+	}
+	if added, err := s.AddAlerts(t.Context(), append(testAlerts(2, 3), a)); err != nil || len(added) != 2 {
+		t.Fatalf("%d added, %v", len(added), err)
+	}
+	if added, err := s.AddAlerts(t.Context(), append(testAlerts(2, 3), a)); err != nil || len(added) != 0 {
+		t.Errorf("%d added again, %v", len(added), err)
+	}
+}
