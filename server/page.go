@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/web"
@@ -22,8 +23,12 @@ func (s *Server) buildPage(context.Context) error {
 		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
 	}
 	s.joiner = newJoiner(s.store, s.log, s.metrics)
+	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "login token", Role: access.Admin, Value: string(token)}}})
+	if err != nil {
+		return err
+	}
 	s.page, err = web.New(web.Options{
-		Cluster: s.cfg.Cluster, Version: s.version, Token: string(token),
+		Cluster: s.cfg.Cluster, Version: s.version, Access: gate,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store,
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})

@@ -11,6 +11,7 @@ import (
 // arrows says which packages of ours each package may import; "check/*" stands
 // for the folders in check. Whole-product tests may import all.
 var arrows = map[string][]string{
+	"access":   {},
 	"event":    {},
 	"finding":  {},
 	"config":   {},
@@ -96,7 +97,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
+	"web":       {"access", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"notify/post":       {"config", "notify"},
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
@@ -105,7 +106,7 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
+		"report", "chart", "access", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},

@@ -180,7 +180,7 @@ func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
 			data.First = with("/audit", p.values, "after", "")
 		}
 	}
-	return s.show(w, "audit", "Audit", data)
+	return s.show(w, r, "audit", "Audit", data)
 }
 
 // groups returns what the query selects by policy: what denies first, then what

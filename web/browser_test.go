@@ -112,7 +112,7 @@ func TestBrowser(t *testing.T) {
 	b.open(t, "/alerts")
 	b.login(t, "wrong-token-0123456")
 	b.run(t, chromedp.WaitVisible(".error"))
-	if text := eval[string](t, b, `document.querySelector(".error").textContent`); text != "this is not the login token" {
+	if text := eval[string](t, b, `document.querySelector(".error").textContent`); text != "this token is not valid" {
 		t.Errorf("a wrong token: %s", text)
 	}
 	b.mu.Lock()

@@ -158,7 +158,7 @@ func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
 	if p.text("before") != "" {
 		data.Newest = with("/incidents", p.values, "before", "")
 	}
-	return s.show(w, "incidents", "Incidents", data)
+	return s.show(w, r, "incidents", "Incidents", data)
 }
 
 type incidentData struct {
@@ -176,5 +176,5 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 	if i.State != incident.Closed {
 		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
 	}
-	return s.show(w, "incident", "Incident", data)
+	return s.show(w, r, "incident", "Incident", data)
 }

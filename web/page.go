@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/chart"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -24,8 +26,14 @@ type layout struct {
 	Title, Section   string
 	Cluster, Version string
 	Health           *Health // nil: without a login
+	User             string  // who has logged in
 	Page             any
+
+	may func(access.Permission) bool
 }
+
+// May reports whether who looks at the page may do something.
+func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
 var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings"}
 
@@ -132,33 +140,28 @@ func (s *Server) render(w http.ResponseWriter, code int, name string, l layout) 
 }
 
 // show renders a page behind the login.
-func (s *Server) show(w http.ResponseWriter, name, title string, page any) error {
+func (s *Server) show(w http.ResponseWriter, r *http.Request, name, title string, page any) error {
 	health := s.Health()
-	return s.render(w, http.StatusOK, name, layout{Title: title, Section: name, Health: &health, Page: page})
+	return s.render(w, http.StatusOK, name, layout{
+		Title: title, Section: name, Health: &health, Page: page, User: who(r).User, may: s.may(r),
+	})
 }
 
 // page wraps the handler of a page: its error is shown as a page.
-func (s *Server) page(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
+func (s *Server) page(handle handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := handle(w, r)
 		if err == nil {
 			return
 		}
 		known := s.status(r, err)
-		if err := s.render(w, known.code, "error", layout{Title: http.StatusText(known.code), Page: known.text}); err != nil {
+		l := layout{Title: http.StatusText(known.code), Page: known.text}
+		if denied := (*access.Denied)(nil); errors.As(err, &denied) {
+			l.User = denied.User
+		}
+		if err := s.render(w, known.code, "error", l); err != nil {
 			http.Error(w, known.text, known.code)
 		}
-	})
-}
-
-// private wraps the handler of a page that needs a login.
-func (s *Server) private(handle func(http.ResponseWriter, *http.Request) error) http.Handler {
-	return s.page(func(w http.ResponseWriter, r *http.Request) error {
-		if s.loggedIn(r) {
-			return handle(w, r)
-		}
-		http.Redirect(w, r, with("/login", nil, "next", r.URL.RequestURI()), http.StatusSeeOther)
-		return nil
 	})
 }
 
@@ -246,7 +249,7 @@ func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
 	} else if p.text("until") == "" {
 		data.List.Stream = streamURL(p.values, last)
 	}
-	return s.show(w, "alerts", "Alerts", data)
+	return s.show(w, r, "alerts", "Alerts", data)
 }
 
 // streamURL is the stream that continues a list of alerts. Its time window
@@ -272,7 +275,7 @@ func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.show(w, "alert", record.Rule, alertData{newAlertRow(record), string(raw)})
+	return s.show(w, r, "alert", record.Rule, alertData{newAlertRow(record), string(raw)})
 }
 
 type overviewData struct {
@@ -330,7 +333,7 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 	data.Failing = counts[finding.Fail]
 	data.Score, data.Fixes, data.ObservedAt = s.Posture()
 	data.Fixes = data.Fixes[:min(len(data.Fixes), 5)]
-	return s.show(w, "overview", "Overview", data)
+	return s.show(w, r, "overview", "Overview", data)
 }
 
 type decisionsData struct {
@@ -362,7 +365,7 @@ func (s *Server) decisionsPage(w http.ResponseWriter, r *http.Request) error {
 	if p.text("before") != "" {
 		data.Newest = with("/decisions", p.values, "before", "")
 	}
-	return s.show(w, "decisions", "Admission decisions", data)
+	return s.show(w, r, "decisions", "Admission decisions", data)
 }
 
 type findingsData struct {
@@ -419,7 +422,7 @@ func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	s.addGains(groups, &data)
-	return s.show(w, "findings", "Findings", data)
+	return s.show(w, r, "findings", "Findings", data)
 }
 
 // A findingGroup is the findings of one control with what fixing them all would

@@ -89,5 +89,5 @@ func (s *Server) readinessPage(w http.ResponseWriter, r *http.Request) error {
 	if p.text("after") != "" {
 		data.First = with("/readiness", p.values, "after", "")
 	}
-	return s.show(w, "readiness", "Policy readiness", data)
+	return s.show(w, r, "readiness", "Policy readiness", data)
 }

@@ -1,132 +1,100 @@
 package web
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/access"
 )
 
+// A session ends after its age, and after it was idle for so long. Live updates
+// do not keep it from being idle.
 const (
 	sessionAge  = 12 * time.Hour
+	sessionIdle = 2 * time.Hour
 	maxSessions = 1000
-
-	// An address may fail this often in a window; then it has to wait for the
-	// next one. Sessions that exist are not touched by that.
-	maxFailures   = 10
-	failureWindow = time.Minute
-	maxAddresses  = 10_000
 )
 
-var errLimited = &statusError{http.StatusTooManyRequests, "too many failed logins from this address: wait a minute"}
-
-// sessions are the logged-in browsers and the failed logins. Both live in
-// memory: a restart asks for the token again.
+// sessions are the logged-in browsers. They live in memory: a restart asks for a
+// login again.
 type sessions struct {
-	token [sha256.Size]byte
-
-	mu       sync.Mutex
-	expiry   map[[sha256.Size]byte]time.Time // by the digest of the cookie
-	failures map[netip.Prefix]failures
+	mu   sync.Mutex
+	byID map[[sha256.Size]byte]session // by the digest of the cookie
 }
 
-type failures struct {
-	count int
-	until time.Time
+type session struct {
+	credential access.Credential
+	began, use time.Time
 }
 
-func newSessions(token string) *sessions {
-	return &sessions{
-		token:    sha256.Sum256([]byte(token)),
-		expiry:   map[[sha256.Size]byte]time.Time{},
-		failures: map[netip.Prefix]failures{},
-	}
+func (s *session) over(now time.Time) bool {
+	return now.Sub(s.began) >= sessionAge || now.Sub(s.use) >= sessionIdle
 }
 
-// check compares a token in constant time, and counts failures.
-func (s *sessions) check(token string, from netip.Prefix, now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f := s.failures[from]
-	if now.After(f.until) {
-		f = failures{until: now.Add(failureWindow)}
-	}
-	if f.count >= maxFailures {
-		return errLimited
-	}
-	digest := sha256.Sum256([]byte(token))
-	if subtle.ConstantTimeCompare(digest[:], s.token[:]) == 1 {
-		return nil
-	}
-	f.count++
-	if _, known := s.failures[from]; !known && len(s.failures) >= maxAddresses {
-		s.forget(now)
-	}
-	s.failures[from] = f
-	return errWrongToken
-}
-
-var errWrongToken = &statusError{http.StatusUnauthorized, "this is not the login token"}
-
-// forget makes room: for addresses whose window is over, or else for one.
-func (s *sessions) forget(now time.Time) {
-	before := len(s.failures)
-	for from, f := range s.failures {
-		if now.After(f.until) {
-			delete(s.failures, from)
-		}
-	}
-	for from := range s.failures {
-		if len(s.failures) < before {
-			return
-		}
-		delete(s.failures, from)
-	}
-}
+func newSessions() *sessions { return &sessions{byID: map[[sha256.Size]byte]session{}} }
 
 // start returns the cookie of a new session.
-func (s *sessions) start(now time.Time) string {
+func (s *sessions) start(c access.Credential, now time.Time) string {
 	cookie := rand.Text()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.expiry) >= maxSessions {
+	if len(s.byID) >= maxSessions {
 		s.evict(now)
 	}
-	s.expiry[sha256.Sum256([]byte(cookie))] = now.Add(sessionAge)
+	s.byID[sha256.Sum256([]byte(cookie))] = session{c, now, now}
 	return cookie
 }
 
-// evict removes the sessions that are over, and the oldest.
+// evict removes the sessions that are over, or else the one that was idle for
+// longest.
 func (s *sessions) evict(now time.Time) {
-	var oldest [sha256.Size]byte
-	first := now.Add(2 * sessionAge)
-	for key, expiry := range s.expiry {
-		if now.After(expiry) {
-			delete(s.expiry, key)
-		} else if expiry.Before(first) {
-			oldest, first = key, expiry
+	var idlest [sha256.Size]byte
+	last, before := now.Add(time.Hour), len(s.byID)
+	for id, session := range s.byID {
+		if session.over(now) {
+			delete(s.byID, id)
+		} else if session.use.Before(last) {
+			idlest, last = id, session.use
 		}
 	}
-	delete(s.expiry, oldest)
+	if len(s.byID) == before {
+		delete(s.byID, idlest)
+	}
 }
 
-func (s *sessions) valid(cookie string, now time.Time) bool {
+// get returns the credential of a session, or nil when there is none or it is
+// over. By using it, it is no longer idle.
+func (s *sessions) get(cookie string, now time.Time, using bool) access.Credential {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	expiry, ok := s.expiry[sha256.Sum256([]byte(cookie))]
-	return ok && now.Before(expiry)
+	id := sha256.Sum256([]byte(cookie))
+	session, ok := s.byID[id]
+	if !ok {
+		return nil
+	}
+	if session.over(now) {
+		delete(s.byID, id)
+		return nil
+	}
+	if using {
+		session.use = now
+		s.byID[id] = session
+	}
+	return session.credential
 }
 
 func (s *sessions) end(cookie string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.expiry, sha256.Sum256([]byte(cookie)))
+	delete(s.byID, sha256.Sum256([]byte(cookie)))
 }
 
 // cookieName has the prefix that binds a cookie to TLS and to this host, where
@@ -138,46 +106,147 @@ func cookieName(r *http.Request) string {
 	return "kubeguardian"
 }
 
-func (s *Server) loggedIn(r *http.Request) bool {
+// cookie returns the cookie of the session that a request belongs to, or "".
+func cookie(r *http.Request) string {
 	c, err := r.Cookie(cookieName(r))
-	return err == nil && s.sessions.valid(c.Value, time.Now())
+	if err != nil {
+		return ""
+	}
+	return c.Value
 }
 
-// authorize accepts a session or "Authorization: Bearer <token>".
-func (s *Server) authorize(r *http.Request) error {
+var (
+	errLoggedOut    = &statusError{http.StatusUnauthorized, "log in, or send the header Authorization: Bearer <token>"}
+	errInvalidToken = &statusError{http.StatusUnauthorized, access.ErrInvalid.Error()}
+	errUnknown      = &statusError{http.StatusServiceUnavailable, "who asks, or what they may do, cannot be checked now; the server's log says why"}
+)
+
+// A visit is a request by somebody who may do what it takes.
+type visit struct {
+	identity access.Identity
+	needs    access.Permission
+}
+
+type visitKey struct{}
+
+// who returns who asks, on a route that needs a permission.
+func who(r *http.Request) access.Identity {
+	v, _ := r.Context().Value(visitKey{}).(visit)
+	return v.identity
+}
+
+// guard lets only those through to a route who may do what it needs.
+func (s *Server) guard(rt route) http.Handler {
+	wrap := s.page
+	if rt.api() {
+		wrap = s.api
+	}
+	if rt.needs == "" {
+		return wrap(rt.handle)
+	}
+	return wrap(func(w http.ResponseWriter, r *http.Request) error {
+		id, err := s.identify(r, true)
+		if !rt.api() && errors.Is(err, errLoggedOut) {
+			http.Redirect(w, r, with("/login", nil, "next", r.URL.RequestURI()), http.StatusSeeOther)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.allow(r, id, rt.needs); err != nil {
+			return err
+		}
+		return rt.handle(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, visit{id, rt.needs})))
+	})
+}
+
+// identify returns who asks: by "Authorization: Bearer <token>", or by a session.
+func (s *Server) identify(r *http.Request, using bool) (access.Identity, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") {
-		return s.sessions.check(strings.TrimSpace(token), sender(r), time.Now())
+		_, id, err := s.check(r, strings.TrimSpace(token))
+		return id, err
 	}
-	if s.loggedIn(r) {
-		return nil
+	credential := s.sessions.get(cookie(r), time.Now(), using)
+	if credential == nil {
+		return access.Identity{}, errLoggedOut
 	}
-	return &statusError{http.StatusUnauthorized, "log in, or send the header Authorization: Bearer <login token>"}
+	id, err := credential.Identity(r.Context())
+	if errors.Is(err, access.ErrInvalid) {
+		s.sessions.end(cookie(r))
+		return id, errLoggedOut
+	}
+	return id, s.unknown(r, err)
 }
 
-// sender is the network that counts as one client: an IPv4 address or an IPv6
-// /64, which one machine can use as a whole.
-func sender(r *http.Request) netip.Prefix {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+// check returns whose a token is, and counts failures.
+func (s *Server) check(r *http.Request, token string) (c access.Credential, id access.Identity, err error) {
+	from := sender(r)
+	if !s.limiter.begin(from, time.Now()) {
+		return nil, id, errLimited
+	}
+	if c, err = s.Access.Token(r.Context(), token); err == nil {
+		id, err = c.Identity(r.Context())
+	}
+	invalid := errors.Is(err, access.ErrInvalid)
+	s.limiter.end(from, invalid)
+	if invalid {
+		return nil, id, errInvalidToken
+	}
+	return c, id, s.unknown(r, err)
+}
+
+// allow returns nil, that somebody may not do something, or that this is not
+// known.
+func (s *Server) allow(r *http.Request, id access.Identity, p access.Permission) error {
+	err := s.Access.Allow(r.Context(), id, p)
+	if denied := (*access.Denied)(nil); errors.As(err, &denied) {
+		return err
+	}
+	return s.unknown(r, err)
+}
+
+// unknown logs why something could not be checked. The client may be anybody,
+// and is not told.
+func (s *Server) unknown(r *http.Request, err error) error {
+	if err == nil {
+		return nil
+	}
+	if r.Context().Err() == nil {
+		s.Log.Error("check access", "from", r.RemoteAddr, "error", err)
+	}
+	return errUnknown
+}
+
+// stillAllowed reports whether a request that takes long may go on.
+func (s *Server) stillAllowed(r *http.Request) error {
+	id, err := s.identify(r, false)
 	if err != nil {
-		return netip.Prefix{}
+		return err
 	}
-	ip, bits := addr.Addr().Unmap(), 32
-	if ip.Is6() {
-		bits = 64
+	v, _ := r.Context().Value(visitKey{}).(visit)
+	return s.allow(r, id, v.needs)
+}
+
+// may returns what decides which parts of a page are shown. After it could not be
+// told once it is not asked again, and nothing more is shown.
+func (s *Server) may(r *http.Request) func(access.Permission) bool {
+	id, broken := who(r), false
+	return func(p access.Permission) bool {
+		if broken {
+			return false
+		}
+		err := s.allow(r, id, p)
+		broken = errors.Is(err, errUnknown)
+		return err == nil
 	}
-	prefix, err := ip.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
 }
 
 type loginData struct{ Next, Error string }
 
 func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) error {
 	next := localPath(r.URL.Query().Get("next"))
-	if s.loggedIn(r) {
+	if _, err := s.identify(r, true); err == nil {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return nil
 	}
@@ -189,7 +258,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		return badRequest(fmt.Errorf("read login form: %w", err))
 	}
 	next := localPath(r.PostForm.Get("next"))
-	err := s.sessions.check(strings.TrimSpace(r.PostForm.Get("token")), sender(r), time.Now())
+	credential, id, err := s.check(r, strings.TrimSpace(r.PostForm.Get("token")))
 	if err != nil {
 		known := s.status(r, err)
 		s.Log.Warn("login refused", "from", r.RemoteAddr, "reason", known.text)
@@ -198,15 +267,20 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.render(w, known.code, "login", layout{Title: "Log in", Page: loginData{Next: next, Error: known.text}})
 	}
-	s.setCookie(w, r, s.sessions.start(time.Now()), int(sessionAge.Seconds()))
+	s.begin(w, r, credential, id)
 	http.Redirect(w, r, next, http.StatusSeeOther)
 	return nil
 }
 
+// begin starts a session, in place of the one that the browser has.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request, c access.Credential, id access.Identity) {
+	s.sessions.end(cookie(r))
+	s.setCookie(w, r, s.sessions.start(c, time.Now()), int(sessionAge.Seconds()))
+	s.Log.Info("logged in", "user", id.User, "from", r.RemoteAddr)
+}
+
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
-	if c, err := r.Cookie(cookieName(r)); err == nil {
-		s.sessions.end(c.Value)
-	}
+	s.sessions.end(cookie(r))
 	s.setCookie(w, r, "", -1)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 	return nil

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -24,6 +25,15 @@ import (
 )
 
 const testToken = "test-token-0123456789"
+
+// testTokens has one of each role by its name, and one that may do nothing.
+func testTokens() []access.Token {
+	tokens := []access.Token{{User: "administrator", Role: access.Admin, Value: testToken}, {User: "nobody", Value: "nobody"}}
+	for _, role := range access.Roles() {
+		tokens = append(tokens, access.Token{User: string(role), Role: role, Value: string(role)})
+	}
+	return tokens
+}
 
 // A site is a server with a real store, on a port of its own.
 type site struct {
@@ -71,8 +81,12 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	for _, l := range finding.Levels() {
 		s.score.Levels = append(s.score.Levels, control.LevelScore{Level: l})
 	}
+	gate, err := access.New(access.Options{Tokens: testTokens()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.Server, err = New(Options{
-		Cluster: "test-cluster", Version: "v0", Token: testToken,
+		Cluster: "test-cluster", Version: "v0", Access: gate,
 		Alerts: db, Incidents: db, Decisions: db, Findings: db,
 		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
@@ -133,10 +147,13 @@ func (s *site) visitor(t *testing.T) *visitor {
 }
 
 // member is a visitor who has logged in.
-func (s *site) member(t *testing.T) *visitor {
+func (s *site) member(t *testing.T) *visitor { t.Helper(); return s.memberBy(t, testToken) }
+
+// memberBy is a visitor who has logged in with a token.
+func (s *site) memberBy(t *testing.T, token string) *visitor {
 	t.Helper()
 	v := s.visitor(t)
-	if code, body, _ := v.login(testToken, "/"); code != http.StatusOK {
+	if code, body, _ := v.login(token, "/login"); code != http.StatusOK && code != http.StatusForbidden {
 		t.Fatalf("log in: %d %s", code, body)
 	}
 	return v

@@ -76,7 +76,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, last int64, q al
 		select {
 		case <-changed:
 		case <-tick.C:
-			if err := s.authorize(r); err != nil { // logged out meanwhile
+			if err := s.stillAllowed(r); err != nil { // logged out meanwhile
 				return err
 			}
 			if err := s.send(w, []byte(": still here\n\n")); err != nil {

@@ -1,7 +1,7 @@
 // Package web serves the pages and the JSON API.
 //
-// Both need a login: pages by a session cookie, the API also by the token
-// itself. Everything shown comes from a cluster and is treated as hostile text:
+// Both need a login: pages by a session cookie, the API also by a token. Each
+// route has the permission that it needs. Everything shown comes from a cluster and is treated as hostile text:
 // templates escape it, scripts only ever set it as text, and the
 // Content-Security-Policy allows no inline script or style. Pages work without
 // script; script adds what is live.
@@ -16,9 +16,11 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -84,7 +86,7 @@ type Health struct {
 type Options struct {
 	Cluster   string
 	Version   string
-	Token     string // the login token
+	Access    *access.Gate
 	Alerts    Alerts
 	Incidents Incidents
 	Decisions Decisions
@@ -112,6 +114,7 @@ type Server struct {
 	handler   http.Handler
 	templates map[string]*template.Template
 	sessions  *sessions
+	limiter   *limiter
 	heartbeat time.Duration // of a stream, so that proxies keep it open
 	patience  time.Duration // how long a stream waits for a client to read
 
@@ -126,12 +129,10 @@ var files embed.FS
 
 // New returns a server that is ready to handle requests.
 func New(opts Options) (*Server, error) {
-	if opts.Token == "" {
-		return nil, errors.New("serve web pages: the login token is empty")
-	}
 	s := &Server{
 		Options:   opts,
-		sessions:  newSessions(opts.Token),
+		sessions:  newSessions(),
+		limiter:   newLimiter(),
 		heartbeat: 15 * time.Second,
 		patience:  10 * time.Second,
 		added:     make(chan struct{}),
@@ -143,7 +144,7 @@ func New(opts Options) (*Server, error) {
 	}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		mux.Handle(r.method+" "+r.path, r.handler)
+		mux.Handle(r.method+" "+r.path, s.guard(r))
 	}
 	s.handler = secure(http.NewCrossOriginProtection().Handler(mux))
 	return s, nil
@@ -175,47 +176,54 @@ func (s *Server) changed() <-chan struct{} {
 // shutting down. Register it with RegisterOnShutdown.
 func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
 
+// A handler answers a request. Its error is told to the client, as a page or as
+// JSON.
+type handler func(http.ResponseWriter, *http.Request) error
+
 type route struct {
 	method, path string
-	handler      http.Handler
+	needs        access.Permission // "": open to everybody
+	handle       handler
 }
 
-// routes lists everything that is served. Only the login page and the static
-// files need no login.
+func (r *route) api() bool { return strings.HasPrefix(r.path, "/api/") }
+
+// routes lists everything that is served, and what whoever asks for it must be
+// allowed to do. Only what it takes to log in and out is open to everybody.
 func (s *Server) routes() []route {
 	return []route{
-		{"GET", "/login", s.page(s.loginPage)},
-		{"POST", "/login", s.page(s.login)},
-		{"POST", "/logout", s.page(s.logout)},
-		{"GET", "/static/{file}", http.HandlerFunc(static)},
+		{"GET", "/login", "", s.loginPage},
+		{"POST", "/login", "", s.login},
+		{"POST", "/logout", "", s.logout},
+		{"GET", "/static/{file}", "", static},
 
-		{"GET", "/{$}", s.private(s.overview)},
-		{"GET", "/alerts", s.private(s.alertsPage)},
-		{"GET", "/alerts/{id}", s.private(s.alertPage)},
-		{"GET", "/incidents", s.private(s.incidentsPage)},
-		{"GET", "/incidents/{id}", s.private(s.incidentPage)},
-		{"POST", "/incidents/{id}", s.private(s.incidentForm)},
-		{"GET", "/decisions", s.private(s.decisionsPage)},
-		{"GET", "/audit", s.private(s.auditPage)},
-		{"GET", "/readiness", s.private(s.readinessPage)},
-		{"GET", "/findings", s.private(s.findingsPage)},
-		{"GET", "/", s.private(func(http.ResponseWriter, *http.Request) error { return errNotFound })},
+		{"GET", "/{$}", "list alerts", s.overview},
+		{"GET", "/alerts", "list alerts", s.alertsPage},
+		{"GET", "/alerts/{id}", "get alerts", s.alertPage},
+		{"GET", "/incidents", "list incidents", s.incidentsPage},
+		{"GET", "/incidents/{id}", "get incidents", s.incidentPage},
+		{"POST", "/incidents/{id}", "update incidents", s.incidentForm},
+		{"GET", "/decisions", "list decisions", s.decisionsPage},
+		{"GET", "/audit", "list findings", s.auditPage},
+		{"GET", "/readiness", "list decisions", s.readinessPage},
+		{"GET", "/findings", "list findings", s.findingsPage},
+		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
 
-		{"GET", "/api/v1/alerts", s.api(s.listAlerts)},
-		{"GET", "/api/v1/alerts/stream", s.api(s.streamAlerts)},
-		{"GET", "/api/v1/alerts/{id}", s.api(s.getAlert)},
-		{"GET", "/api/v1/incidents", s.api(s.listIncidents)},
-		{"GET", "/api/v1/incidents/{id}", s.api(s.getIncident)},
-		{"POST", "/api/v1/incidents/{id}", s.api(s.changeIncident)},
-		{"GET", "/api/v1/decisions", s.api(s.listDecisions)},
-		{"GET", "/api/v1/findings", s.api(s.listFindings)},
-		{"GET", "/api/v1/audit", s.api(s.getAudit)},
-		{"GET", "/api/v1/admission/readiness", s.api(s.getReadiness)},
-		{"GET", "/api/v1/policies", s.api(s.listPolicies)},
-		{"GET", "/api/v1/posture", s.api(s.getPosture)},
-		{"GET", "/api/v1/health", s.api(s.getHealth)},
-		{"GET", "/api/v1/openapi.yaml", s.api(s.getOpenAPI)},
-		{"GET", "/api/", s.api(func(http.ResponseWriter, *http.Request) error { return errNotFound })},
+		{"GET", "/api/v1/alerts", "list alerts", s.listAlerts},
+		{"GET", "/api/v1/alerts/stream", "list alerts", s.streamAlerts},
+		{"GET", "/api/v1/alerts/{id}", "get alerts", s.getAlert},
+		{"GET", "/api/v1/incidents", "list incidents", s.listIncidents},
+		{"GET", "/api/v1/incidents/{id}", "get incidents", s.getIncident},
+		{"POST", "/api/v1/incidents/{id}", "update incidents", s.changeIncident},
+		{"GET", "/api/v1/decisions", "list decisions", s.listDecisions},
+		{"GET", "/api/v1/findings", "list findings", s.listFindings},
+		{"GET", "/api/v1/audit", "list findings", s.getAudit},
+		{"GET", "/api/v1/admission/readiness", "list decisions", s.getReadiness},
+		{"GET", "/api/v1/policies", "list policies", s.listPolicies},
+		{"GET", "/api/v1/posture", "list findings", s.getPosture},
+		{"GET", "/api/v1/health", "get health", s.getHealth},
+		{"GET", "/api/v1/openapi.yaml", "get health", s.getOpenAPI},
+		{"GET", "/api/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
 	}
 }
 
@@ -235,16 +243,16 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
-func static(w http.ResponseWriter, r *http.Request) {
+func static(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("file")
 	data, err := files.ReadFile("static/" + name)
 	if err != nil {
-		http.NotFound(w, r)
-		return
+		return errNotFound
 	}
 	// The files are the same for as long as the program runs, and few.
 	w.Header().Set("Cache-Control", "max-age=60")
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+	return nil
 }
 
 // A statusError is an error that the client is told.
@@ -265,8 +273,12 @@ func badRequest(err error) error {
 // log, and the client learns only that there was one.
 func (s *Server) status(r *http.Request, err error) *statusError {
 	var known *statusError
-	if errors.As(err, &known) {
+	var denied *access.Denied
+	switch {
+	case errors.As(err, &known):
 		return known
+	case errors.As(err, &denied):
+		return &statusError{http.StatusForbidden, denied.Error()}
 	}
 	if r.Context().Err() == nil {
 		s.Log.Error("serve request", "method", r.Method, "path", r.URL.Path, "error", err)
