@@ -97,7 +97,7 @@ type Outcome struct {
 func (c *Correlator) Add(cluster string, s Signal) Outcome {
 	ties := c.ties(cluster, &s)
 	for i := range ties {
-		if slices.ContainsFunc(i.Signals, func(o Signal) bool { return o.Alert == s.Alert }) {
+		if i.has(s.Alert) {
 			return Outcome{}
 		}
 	}
@@ -106,6 +106,9 @@ func (c *Correlator) Add(cluster string, s Signal) Outcome {
 	for _, i := range slices.SortedFunc(maps.Keys(ties), older) {
 		if i.State == Closed {
 			related = append(related, i.ID)
+			continue
+		}
+		if out.Incident != nil && apart(out.Incident, i) {
 			continue
 		}
 		s.Links = append(s.Links, ties[i]...)
@@ -141,32 +144,6 @@ func (c *Correlator) join(into, i *Incident) {
 	kept := len(into.Signals) - before // the first ones
 	for n, s := range i.Signals {
 		c.note(into, &s, n < kept)
-	}
-}
-
-// take puts all signals of another incident into this one. What people have said
-// of the other counts where nobody has said anything of this one.
-func (i *Incident) take(other *Incident) {
-	for _, s := range other.Signals {
-		i.add(s)
-	}
-	i.Dropped += other.Dropped
-	if !other.Paged.IsZero() && (i.Paged.IsZero() || other.Paged.Before(i.Paged)) {
-		i.Paged = other.Paged
-	}
-	if i.State == New {
-		i.State = other.State
-	}
-	if i.Assignee == "" {
-		i.Assignee = other.Assignee
-	}
-	if other.MuteTill.After(i.MuteTill) {
-		i.MuteTill = other.MuteTill
-	}
-	for _, id := range other.Related {
-		if !slices.Contains(i.Related, id) {
-			i.Related = append(i.Related, id)
-		}
 	}
 }
 

@@ -50,6 +50,7 @@ type Incident struct {
 	Signals  []Signal       `json:"signals"`           // by time
 	Dropped  int            `json:"dropped,omitempty"` // signals beyond MaxSignals, which only count
 	Related  []string       `json:"related,omitempty"` // closed incidents that it would have joined
+	Apart    []string       `json:"apart,omitempty"`   // incidents that a person has split from it: nothing joins them to it again
 }
 
 // MaxSignals bounds the signals of one incident that are kept; what is beyond
@@ -296,12 +297,15 @@ type Change struct {
 	Reason   string     `json:"reason,omitempty"`   // needed to close
 	Assignee *string    `json:"assignee,omitempty"` // empty: nobody
 	MuteTill *time.Time `json:"muteTill,omitempty"` // zero: not muted
+	Merge    []string   `json:"merge,omitempty"`    // incidents that it takes in, by [Incident.Merge]
+	Split    []string   `json:"split,omitempty"`    // alerts that it gives to a new one, by [Incident.Split]
 }
 
 // Bounds of what people write.
 const (
 	maxReason   = 1000
 	maxAssignee = 200
+	maxTogether = 100 // incidents that are merged at once
 )
 
 // A ChangeError says what is wrong with a change.
@@ -312,7 +316,11 @@ func (e *ChangeError) Error() string { return e.text }
 
 func badChange(format string, args ...any) error { return &ChangeError{fmt.Sprintf(format, args...)} }
 
+// Missing says that there is no incident with an id to merge.
+func Missing(id string) *ChangeError { return &ChangeError{fmt.Sprintf("there is no incident %q", id)} }
+
 // Apply changes the incident, or returns a [*ChangeError] and leaves it as it is.
+// What is to be merged and split is not done: that is about other incidents, too.
 func (i *Incident) Apply(c Change) error {
 	switch {
 	case c.State != "" && !slices.Contains(States(), c.State):
@@ -325,6 +333,8 @@ func (i *Incident) Apply(c Change) error {
 		return badChange("a closed incident stays closed: what happens from now on is a new one")
 	case len(c.Reason) > maxReason:
 		return badChange("the reason has %d bytes, more than %d", len(c.Reason), maxReason)
+	case len(c.Merge) > maxTogether:
+		return badChange("%d incidents to merge, more than %d", len(c.Merge), maxTogether)
 	case c.Assignee != nil && len(*c.Assignee) > maxAssignee:
 		return badChange("the assignee has %d bytes, more than %d", len(*c.Assignee), maxAssignee)
 	}

@@ -148,7 +148,8 @@ func (j *joiner) ChangeIncident(ctx context.Context, id string, c incident.Chang
 	if err != nil || !found || j.correlator == nil {
 		return i, found, err
 	}
-	if known := j.correlator.Incident(id); known != nil && known.Apply(c) != nil {
+	arranged := len(c.Merge)+len(c.Split) > 0
+	if known := j.correlator.Incident(id); arranged || known != nil && known.Apply(c) != nil {
 		j.correlator = nil // not what the store has
 	}
 	return i, found, nil

@@ -113,3 +113,39 @@ func TestChangeOutlastsNewAlerts(t *testing.T) {
 		t.Errorf("an incident that there is not: %v %v", found, err)
 	}
 }
+
+// TestArranged expects what people merge and split to be so in the store at once,
+// to stay so when alerts join, and what is refused to change nothing.
+func TestArranged(t *testing.T) {
+	j := openJoiner(t, filepath.Join(t.TempDir(), "kubeguardian.db"))
+	add := func(from, to int) {
+		if _, err := j.AddAlerts(t.Context(), alertsOf(from, to)); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func(c incident.Change, want string) {
+		t.Helper()
+		if _, _, err := j.ChangeIncident(t.Context(), "alert-0", c); fmt.Sprint(err) != want {
+			t.Fatalf("%+v: %v, want %s", c, err, want)
+		}
+	}
+	state := func(want string) {
+		t.Helper()
+		if got := fmt.Sprint(j.joined(t)); got != want {
+			t.Fatalf("incidents are\n%s\nwant\n%s", got, want)
+		}
+	}
+	add(0, 9)
+	const before = "map[alert-0:[alert-0 alert-7] alert-1:[alert-1 alert-8] alert-2:[alert-2] alert-3:[alert-3] alert-4:[alert-4] alert-5:[alert-5] alert-6:[alert-6]]"
+	state(before)
+	change(incident.Change{Merge: []string{"alert-1", "none"}}, `there is no incident "none"`)
+	change(incident.Change{Merge: []string{"alert-1"}, Split: []string{"alert-2"}}, "alert alert-2 is not one of the incident's")
+	state(before)
+	change(incident.Change{Merge: []string{"alert-1", "alert-2", "alert-3", "alert-4", "alert-5"}, Split: []string{"alert-7"}}, "<nil>")
+	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8] alert-6:[alert-6] alert-7:[alert-7]]")
+	add(14, 16) // the users of the two that are apart, and of one that was taken in
+	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8 alert-14 alert-15] alert-6:[alert-6] alert-7:[alert-7]]")
+}

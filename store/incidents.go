@@ -54,31 +54,69 @@ func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
 	return err
 }
 
-// ChangeIncident applies what a person does to an incident. The error is the one
-// of the change, or of the store; found is false when there is no such incident.
+// ChangeIncident applies what a person does to an incident, to those that it takes
+// in and to what is split from it. The error is the one of the change, or of the
+// store; found is false when there is no such incident.
 func (s *Store) ChangeIncident(ctx context.Context, id string, c incident.Change) (i *incident.Incident, found bool, err error) {
-	var refused error
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		var body string
-		if err := tx.QueryRowContext(ctx, "SELECT body FROM incidents WHERE id = ?", id).Scan(&body); err != nil {
+	err = s.write(ctx, func(tx *sql.Tx) (err error) {
+		if i, err = incidentIn(ctx, tx, id); err != nil {
 			return err
 		}
-		found, i = true, &incident.Incident{}
-		if err := decode(body, i); err != nil {
+		found = true
+		if err := i.Apply(c); err != nil {
 			return err
 		}
-		if refused = i.Apply(c); refused != nil {
-			return nil
+		if err := arrange(ctx, tx, i, c); err != nil {
+			return err
 		}
 		return saveIncident(ctx, tx, i)
 	})
+	if wrong := (*incident.ChangeError)(nil); errors.As(err, &wrong) {
+		return nil, found, wrong
+	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}
 	if err != nil {
 		return nil, found, s.explain("change incident in", err)
 	}
-	return i, found, refused
+	return i, found, nil
+}
+
+func incidentIn(ctx context.Context, tx *sql.Tx, id string) (*incident.Incident, error) {
+	var body string
+	if err := tx.QueryRowContext(ctx, "SELECT body FROM incidents WHERE id = ?", id).Scan(&body); err != nil {
+		return nil, err
+	}
+	i := &incident.Incident{}
+	return i, decode(body, i)
+}
+
+// arrange merges other incidents into one, and splits alerts from it.
+func arrange(ctx context.Context, tx *sql.Tx, i *incident.Incident, c incident.Change) error {
+	for _, id := range c.Merge {
+		other, err := incidentIn(ctx, tx, id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return incident.Missing(id)
+		}
+		if err != nil {
+			return err
+		}
+		if err := i.Merge(other); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", id); err != nil {
+			return err
+		}
+	}
+	if len(c.Split) == 0 {
+		return nil
+	}
+	part, err := i.Split(c.Split)
+	if err != nil {
+		return err
+	}
+	return saveIncident(ctx, tx, part)
 }
 
 // Correlated returns the incidents in which something happened since a time,

@@ -107,6 +107,10 @@ func (s *Server) incidentForm(w http.ResponseWriter, r *http.Request) error {
 		return badRequest(fmt.Errorf("read the form: %w", err))
 	}
 	c := incident.Change{State: incident.State(r.PostForm.Get("state")), Reason: strings.TrimSpace(r.PostForm.Get("reason"))}
+	c.Split = r.PostForm["split"]
+	if id := strings.TrimSpace(r.PostForm.Get("merge")); id != "" {
+		c.Merge = []string{id}
+	}
 	if who, given := r.PostForm["assignee"]; given {
 		name := strings.TrimSpace(who[0])
 		c.Assignee = &name
