@@ -92,13 +92,14 @@ var arrows = map[string][]string{
 	"store/postgrestest": {},
 
 	"notify":    {"alert", "incident", "finding", "config"},
-	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/post"},
+	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},
 	"respond":   {"alert", "incident", "finding", "config"},
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
 	"web":       {"access", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
+	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/post":       {"config", "notify"},
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 
