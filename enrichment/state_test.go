@@ -70,7 +70,7 @@ func TestInvolve(t *testing.T) {
 	for _, e := range rollout() {
 		read(t, en, e)
 	}
-	for name, want := range map[string]string{"web-1-a": "[{node n1} {workload Deployment/shop/web}]", "other": "[{node n1}]"} {
+	for name, want := range map[string]string{"web-1-a": "[node:n1 workload:Deployment/shop/web]", "other": "[node:n1]"} {
 		a := alert.Alert{
 			Subject:  finding.Subject{Kind: "Pod", Namespace: "shop", Name: name},
 			Entities: []alert.Entity{{Kind: alert.Node, Name: "n1"}},

@@ -151,6 +151,7 @@ func (t *Table) show(pid uint32) (*shown, error) {
 		Key:  syscall.Key{PID: int32(pid), Start: st.ticks * nanosPerTick},
 		Name: st.name, PGID: st.pgid, VPGID: -1, SID: st.sid, TTY: st.tty, Started: t.clock.Wall(st.ticks * nanosPerTick),
 	}
+	p.Files = t.files(p.Key)
 	ids := parseStatus(p, read("status"))
 	if line := read("cmdline"); line != "" {
 		p.Argv = strings.Split(strings.TrimSuffix(line, "\x00"), "\x00")

@@ -152,6 +152,7 @@ func (t *Table) entryOf(k record.Key) *entry {
 	}
 	t.makeRoom()
 	p := &syscall.Process{Key: syscall.Key{PID: int32(k.TGID), Start: k.Start}, PGID: -1, VPGID: -1, SID: -1, Started: t.clock.Wall(k.Start)}
+	p.Files = t.files(p.Key)
 	e := &entry{key: id, handle: syscall.NewHandle(p.Ready())}
 	t.known[id] = e
 	if before := t.current[id.pid]; before == nil || before.ticks <= id.ticks {

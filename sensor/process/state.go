@@ -157,6 +157,7 @@ func (t *Table) forked(n *syscall.Process, s *step) {
 	r := s.rec
 	n.Key = syscall.Key{PID: int32(r.Process.TGID), Start: r.Process.Start}
 	n.Started = t.clock.Wall(r.Process.Start)
+	n.Files = t.files(n.Key)
 	n.Parent, n.Usage = s.line, usage(r)
 	n.User, n.Group, n.Login = nil, nil, nil
 	if argv := arguments(r); argv != nil {

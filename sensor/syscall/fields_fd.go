@@ -296,6 +296,9 @@ func openTypes(e *Event, ref event.Ref) event.Value {
 		}
 		return true
 	})
+	if list == nil {
+		return event.Value{} // the process has ended
+	}
 	return event.List(list)
 }
 

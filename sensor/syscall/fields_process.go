@@ -414,14 +414,19 @@ func usageFields() map[string]extractor {
 		return of(func(u *Usage) event.Value { return event.Double(get(u)) })
 	}
 	return map[string]extractor{
-		"proc.fdlimit":     of(func(u *Usage) event.Value { return event.Number(u.FDLimit) }),
-		"proc.fdopencount": count(func(u *Usage) uint64 { return u.OpenFDs }),
-		"proc.fdusage":     of((*Usage).descriptorShare),
-		"proc.vmsize":      count(func(u *Usage) uint64 { return u.VMSize }),
-		"proc.vmrss":       count(func(u *Usage) uint64 { return u.VMRSS }),
-		"proc.vmswap":      count(func(u *Usage) uint64 { return u.VMSwap }),
-		"proc.nthreads":    count(func(u *Usage) uint64 { return u.Threads }),
-		"proc.nchilds":     count(func(u *Usage) uint64 { return u.Children }),
+		"proc.fdlimit": of(func(u *Usage) event.Value { return event.Number(u.FDLimit) }),
+		"proc.fdopencount": ofProcess(func(p *Process) event.Value {
+			if n := p.openCount(); n > 0 {
+				return event.Uint(n)
+			}
+			return event.Value{}
+		}),
+		"proc.fdusage":  ofProcess((*Process).descriptorShare),
+		"proc.vmsize":   count(func(u *Usage) uint64 { return u.VMSize }),
+		"proc.vmrss":    count(func(u *Usage) uint64 { return u.VMRSS }),
+		"proc.vmswap":   count(func(u *Usage) uint64 { return u.VMSwap }),
+		"proc.nthreads": count(func(u *Usage) uint64 { return u.Threads }),
+		"proc.nchilds":  count(func(u *Usage) uint64 { return u.Children }),
 
 		"thread.vmsize":      count(func(u *Usage) uint64 { return u.VMSize }),
 		"thread.vmrss":       count(func(u *Usage) uint64 { return u.VMRSS }),
@@ -435,11 +440,26 @@ func usageFields() map[string]extractor {
 	}
 }
 
-func (u *Usage) descriptorShare() event.Value {
-	if u.FDLimit <= 0 {
+// openCount returns how many descriptors are open, 0 if that is not known.
+func (p *Process) openCount() (n uint64) {
+	if p.Usage != nil && p.Usage.OpenFDs > 0 {
+		return p.Usage.OpenFDs
+	}
+	if p.Files != nil {
+		p.Files.Each(func(*FD) bool { n++; return true })
+	}
+	return n
+}
+
+func (p *Process) descriptorShare() event.Value {
+	if p.Usage == nil || p.Usage.FDLimit <= 0 {
 		return event.Value{}
 	}
-	return event.Double(100 * float64(u.OpenFDs) / float64(u.FDLimit))
+	n := p.openCount()
+	if n == 0 {
+		return event.Value{}
+	}
+	return event.Double(100 * float64(n) / float64(p.Usage.FDLimit))
 }
 
 // userFields are those of users and groups, and of what a thread may do.

@@ -291,16 +291,11 @@ type processForm struct {
 
 type plainProcess Process
 
-// MarshalJSON writes a process without its relatives.
+// MarshalJSON writes a process without its relatives, and with such descriptors
+// only as were recorded before.
 func (p *Process) MarshalJSON() ([]byte, error) {
 	out := processForm{plainProcess: plainProcess(*p), Stdin: p.Streams[0], Stdout: p.Streams[1], Stderr: p.Streams[2]}
-	if p.Files != nil {
-		out.Files = openFiles{}
-		p.Files.Each(func(f *FD) bool {
-			out.Files = append(out.Files, f)
-			return len(out.Files) < maxFiles
-		})
-	}
+	out.Files, _ = p.Files.(openFiles) // those that must be asked for are not recorded
 	return json.Marshal(out)
 }
 

@@ -121,9 +121,9 @@ type Cgroup struct {
 
 // Usage is what a process uses, where it was measured.
 type Usage struct {
-	FDLimit       int64   `json:"fd_limit"` // most descriptors
-	OpenFDs       uint64  `json:"open_fds"`
-	VMSize        uint64  `json:"vm_size"` // KiB, as the next two
+	FDLimit       int64   `json:"fd_limit"`          // most descriptors
+	OpenFDs       uint64  `json:"open_fds,omitzero"` // 0 if not known: [Process.Files] may say it
+	VMSize        uint64  `json:"vm_size"`           // KiB, as the next two
 	VMRSS         uint64  `json:"vm_rss"`
 	VMSwap        uint64  `json:"vm_swap"`
 	MajorFaults   uint64  `json:"major_faults"`
