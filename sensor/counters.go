@@ -23,6 +23,8 @@ type Counters struct {
 	ForeignCalls     uint64 // of 32-bit programs: not covered
 	Missed           uint64 // the kernel did not run a program, because it interrupted itself
 	Malformed        uint64 // records that could not be read: a defect
+	Killed           uint64 // processes, by guards; also those whose record was dropped
+	WouldKill        uint64 // the same, of guards that are dry runs
 }
 
 // Counters reads the counters. Each is exact; together they are exact when
@@ -59,6 +61,8 @@ func (c *Counters) add(cpu *kernelCounters) {
 	c.FilteredOpens += cpu.FilteredOpens
 	c.FilteredConnects += cpu.FilteredConnects
 	c.ForeignCalls += cpu.ForeignCalls
+	c.Killed += cpu.Killed
+	c.WouldKill += cpu.WouldKill
 	for _, t := range record.Types() {
 		if cpu.Made[t] == 0 {
 			continue

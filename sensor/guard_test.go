@@ -138,6 +138,10 @@ func TestGuards(t *testing.T) {
 	if _, killed := inside(drift); killed {
 		t.Error("killed without a guard")
 	}
+	c, err := l.Counters()
+	if err != nil || c.Killed != 3 || c.WouldKill != 1 {
+		t.Errorf("%d killed, %d in dry runs, want 3 and 1 (%v)", c.Killed, c.WouldKill, err)
+	}
 }
 
 func TestGuardsAreChecked(t *testing.T) {
@@ -157,5 +161,95 @@ func TestGuardsAreChecked(t *testing.T) {
 	off := start(t, Config{Types: []string{"unshare"}}, mine)
 	if err := off.SetGuards([]Guard{{7, "unshare", 0, Kill}}); err == nil {
 		t.Error("a guard was taken without enforcement")
+	}
+}
+
+// TestSparedMounts: what is in a cgroup only for a moment, as a runtime that
+// starts a container, is not killed.
+func TestSparedMounts(t *testing.T) {
+	var mounts syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/mnt", &mounts); err != nil {
+		t.Fatal(err)
+	}
+	l := start(t, Config{Types: processTypes, Enforce: true, Spare: uint32(mounts.Ino)}, mine)
+	dir, id := cgroup(t)
+	if err := l.SetGuards([]Guard{{id, "execve", 0, Kill}}); err != nil {
+		t.Fatal(err)
+	}
+	for flags, survives := range map[uintptr]bool{0: true, syscall.CLONE_NEWNS: false} {
+		cmd := exec.Command("/bin/sh", "-c", `echo $$ >"$0/cgroup.procs" && exec /bin/true`, dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags}
+		if err := cmd.Run(); (err == nil) != survives {
+			t.Errorf("with flags %#x: %v", flags, err)
+		}
+	}
+}
+
+// TestSetTypes: calls that are not wanted any more make no records, until they
+// are wanted again.
+func TestSetTypes(t *testing.T) {
+	l := start(t, Config{Types: []string{"mkdirat", "mkdir", "unlinkat", "rmdir"}}, mine)
+	dir := t.TempDir()
+	made := func() uint64 {
+		before := counted(t, l, "mkdirat") + counted(t, l, "mkdir")
+		for range 3 {
+			if err := errors.Join(os.Mkdir(filepath.Join(dir, "a"), 0o700), os.Remove(filepath.Join(dir, "a"))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return counted(t, l, "mkdirat") + counted(t, l, "mkdir") - before
+	}
+	for _, c := range []struct {
+		types []string
+		want  bool
+	}{{[]string{"unlinkat", "rmdir"}, false}, {[]string{"mkdir", "mkdirat"}, true}, {nil, false}} {
+		if err := l.SetTypes(c.types); err != nil {
+			t.Fatal(err)
+		}
+		if n := made(); n >= 3 != c.want {
+			t.Errorf("with types %v %d records were made", c.types, n)
+		}
+	}
+}
+
+func counted(t *testing.T, l *live, typ string) uint64 {
+	t.Helper()
+	c, err := l.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Types[typ].Made
+}
+
+func TestHierarchies(t *testing.T) {
+	const (
+		v1      = "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\ncgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0\n"
+		unified = "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
+		v2      = "sysfs /sys sysfs rw 0 0\ncgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n"
+	)
+	for _, c := range []struct {
+		name, mounts, controller string
+		want                     Hierarchy
+	}{
+		{"version 1", v1, "memory", Hierarchy{"/sys/fs/cgroup/memory", ""}},
+		{"hybrid", v1 + unified, "memory", Hierarchy{"/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"}},
+		{"version 2", v2, "", Hierarchy{"/sys/fs/cgroup", "/sys/fs/cgroup"}},
+		{"bound a second time", v2 + "cgroup2 /run/other cgroup2 rw 0 0\n", "", Hierarchy{"/sys/fs/cgroup", "/sys/fs/cgroup"}},
+		{"not mounted", "proc /proc proc rw 0 0\nshort line\n", "pids", Hierarchy{}},
+	} {
+		if have := hierarchies(c.mounts, c.controller); have != c.want {
+			t.Errorf("%s: have %+v, want %+v", c.name, have, c.want)
+		}
+	}
+	h, err := FindHierarchy("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	controller, _, err := cgroupController()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := hierarchy(t, controller); h.Records != want {
+		t.Errorf("records are of %s, want %s", h.Records, want)
 	}
 }

@@ -37,6 +37,8 @@ type kernelCounters struct {
 	FilteredOpens    uint64
 	FilteredConnects uint64
 	ForeignCalls     uint64
+	Killed           uint64
+	WouldKill        uint64
 	Sequences        [128]uint64
 }
 
@@ -159,6 +161,7 @@ const (
 	kernelVarOpenReads        = "open_reads"
 	kernelVarOwnProcess       = "own_process"
 	kernelVarPartitions       = "partitions"
+	kernelVarSparedMounts     = "spared_mounts"
 	kernelVarUnused           = "unused"
 	kernelVarWatchAnyFirst    = "watch_any_first"
 	kernelVarWatermark        = "watermark"
@@ -260,6 +263,7 @@ type kernelVariableSpecs struct {
 	OpenReads        *ebpf.VariableSpec `ebpf:"open_reads"`
 	OwnProcess       *ebpf.VariableSpec `ebpf:"own_process"`
 	Partitions       *ebpf.VariableSpec `ebpf:"partitions"`
+	SparedMounts     *ebpf.VariableSpec `ebpf:"spared_mounts"`
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
@@ -331,6 +335,7 @@ type kernelVariables struct {
 	OpenReads        *ebpf.Variable `ebpf:"open_reads"`
 	OwnProcess       *ebpf.Variable `ebpf:"own_process"`
 	Partitions       *ebpf.Variable `ebpf:"partitions"`
+	SparedMounts     *ebpf.Variable `ebpf:"spared_mounts"`
 	Unused           *ebpf.Variable `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`

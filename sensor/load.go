@@ -151,7 +151,7 @@ func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
 	spec.Maps["scratch"].MaxEntries = uint32(cpus)
 	values := map[string]any{
 		"partitions": uint32(s.config.Partitions), "watermark": uint32(s.config.Watermark),
-		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "own_process": uint32(os.Getpid()),
+		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "own_process": uint32(os.Getpid()), "spared_mounts": s.config.Spare,
 		"nr_fork": numberOf("fork"), "nr_vfork": numberOf("vfork"), "nr_clone": numberOf("clone"),
 		"nr_clone3": numberOf("clone3"), "nr_execveat": numberOf("execveat"),
 	}
@@ -272,6 +272,7 @@ func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) erro
 		if err := s.maps["programs"].Put(c.number, program); err != nil {
 			return fmt.Errorf("register call %s: %w", c.kind, err)
 		}
+		s.calls = append(s.calls, c)
 	}
 	return nil
 }

@@ -210,6 +210,31 @@ merged/drift-lower; merged/drift-upper; cat merged/drift-upper >/dev/null`
 	}
 }
 
+// TestAdded runs programs where the root is an overlay, as in a container: of the
+// image, put there later, and from another file system.
+func TestAdded(t *testing.T) {
+	l := start(t, Config{Types: processTypes}, func(r *record.Record) bool { return strings.HasPrefix(string(r.Name()), "added") })
+	const script = `set -e
+mount -t tmpfs none "$1"; cd "$1"; mkdir lower upper work merged; cp /bin/true lower/added-never
+mount -t overlay none -o lowerdir=lower:/,upperdir=upper,workdir=work merged
+cp /bin/true merged/added-upper; mount -t tmpfs none merged/mnt; cp /bin/true merged/mnt/added-tmpfs
+for p in /added-never /added-upper /mnt/added-tmpfs; do chroot merged $p; done; lower/added-never on-host`
+	cmd := exec.Command("/bin/sh", "-c", script, "sh", t.TempDir())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
+			t.Fatalf("no overlay: %v: %s", err, out)
+		}
+		t.Skipf("no overlay: %v: %s", err, out)
+	}
+	for path, want := range map[string]bool{"/added-never": false, "/added-upper": true, "/mnt/added-tmpfs": true, "lower/added-never": false} {
+		r := l.wait(path, func(r *record.Record) bool { return text(t, r.Named("filename")) == path })
+		if flags, _ := r.Named("flags").Uint(); flags&record.ExeAdded != 0 != want {
+			t.Errorf("%s: flags %#x, want added to be %v", path, flags, want)
+		}
+	}
+}
+
 func TestMemoryFile(t *testing.T) {
 	l := start(t, Config{Types: processTypes}, every)
 	name, err := syscall.BytePtrFromString("drift-memory")

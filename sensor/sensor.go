@@ -51,6 +51,7 @@ type Config struct {
 	Flush         time.Duration // how long less than that waits: by default 100 ms
 	Environment   bool          // execs have the environment, which may hold secrets
 	Enforce       bool          // programs may kill and block, as [Sensor.SetGuards] and [Sensor.BlockEgress] say; without it they hold no code for that
+	Spare         uint32        // inode of a mount namespace whose processes guards never kill, as that of the node, in which runtimes enter the cgroup of a container; 0 for none
 }
 
 const (
@@ -98,11 +99,13 @@ type Sensor struct {
 	maps       map[string]*ebpf.Map
 	programs   map[string]*ebpf.Program
 	rings      []*ring // the partitions' buffers of calls, then those of processes
+	calls      []call  // that the table of calls leads to
 	features   []Feature
 	onClose    []func()
 
 	filters   sync.Mutex // held while they are replaced
 	guards    sync.Mutex
+	types     sync.Mutex
 	egress    sync.Mutex // guards onClose once the sensor runs
 	seen      [len(kernelCounters{}.Made)]atomic.Uint64
 	malformed atomic.Uint64

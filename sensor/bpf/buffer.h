@@ -73,6 +73,7 @@ struct counters {
 	__u64 truncated[MAX_TYPES]; // records with a value that was cut
 	__u64 filtered_opens, filtered_connects;
 	__u64 foreign_calls; // of programs of another architecture, not covered
+	__u64 killed, would_kill; // by guards, dry runs
 	__u64 sequences[2 * MAX_PARTITIONS];
 };
 
@@ -286,6 +287,7 @@ static __always_inline bool is_lifecycle(__u16 type)
 // What the loader gives if programs may kill.
 const volatile bool with_enforcement = false;
 const volatile __u32 own_process = 0; // the reader, which is never killed
+const volatile __u32 spared_mounts = 0; // a mount namespace whose processes are never killed; 0 is none
 
 enum { WOULD_KILL = 1, KILL = 2, SIGKILL = 9 };
 
@@ -310,10 +312,12 @@ struct {
 
 // enforce kills the process that made a call which a guard of its cgroup is
 // about, before it runs any further.
-static __always_inline void enforce(struct scratch *s)
+static __always_inline void enforce(struct scratch *s, struct counters *c)
 {
 	struct header *h = &s->header;
 	if (!with_enforcement || h->result < 0 || h->tgid == own_process || h->tgid == 1)
+		return;
+	if (spared_mounts && h->mnt == spared_mounts)
 		return;
 	if (h->type >= event_clone && h->type <= event_procexit)
 		return;
@@ -326,6 +330,10 @@ static __always_inline void enforce(struct scratch *s)
 		long failure = bpf_send_signal(SIGKILL);
 		if (failure)
 			outcome = failure;
+		else
+			c->killed++;
+	} else {
+		c->would_kill++;
 	}
 	put_int(s, tag_enforced, outcome);
 }
@@ -338,7 +346,7 @@ static __always_inline int submit(struct scratch *s)
 	struct counters *c = count();
 	if (!c)
 		return 0;
-	enforce(s);
+	enforce(s, c);
 	__u32 buffer = (h->tgid * 2654435761U >> 16) & (partitions - 1);
 	if (is_lifecycle(h->type))
 		buffer += partitions;

@@ -87,7 +87,7 @@ enum {
 	exec_path, exec_pgid, exec_gid, exec_filename,
 };
 
-enum { EXE_WRITABLE = 1, EXE_UPPER = 2, EXE_MEMFD = 4, EXE_LOWER = 8, EXE_UNLINKED = 16, EXE_TMPFS = 32 };
+enum { EXE_WRITABLE = 1, EXE_UPPER = 2, EXE_MEMFD = 4, EXE_LOWER = 8, EXE_UNLINKED = 16, EXE_TMPFS = 32, EXE_ADDED = 64 };
 
 // put_strings writes what lies between two addresses of the process, at most
 // VALUE_MAX bytes of it.
@@ -125,6 +125,17 @@ static __always_inline bool is_writable(struct task_struct *task, struct file *f
 	return mode & 020 && BPF_CORE_READ(inode, i_gid.val) == BPF_CORE_READ(cred, fsgid.val);
 }
 
+// was_added says whether an executable is not of the image that the root of the
+// process is on: not in a lower layer of that overlay. A root on anything else
+// does not show it.
+static __always_inline bool was_added(struct task_struct *task, struct inode *inode, __u32 where)
+{
+	struct super_block *root = BPF_CORE_READ(task, fs, root.dentry, d_sb);
+	if (BPF_CORE_READ(root, s_magic) != OVERLAYFS_MAGIC)
+		return false;
+	return where != LOWER || BPF_CORE_READ(inode, i_sb) != root;
+}
+
 static __always_inline __u32 executable_flags(struct task_struct *task, struct file *f, struct inode *inode)
 {
 	__u32 flags = 0, where = layer(inode);
@@ -141,6 +152,8 @@ static __always_inline __u32 executable_flags(struct task_struct *task, struct f
 		flags |= EXE_UNLINKED;
 	if (is_writable(task, f, inode))
 		flags |= EXE_WRITABLE;
+	if (was_added(task, inode, where))
+		flags |= EXE_ADDED;
 	return flags;
 }
 
