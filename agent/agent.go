@@ -16,11 +16,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
-	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor/container"
 	"github.com/kubeguardian/kubeguardian/sensor/process"
@@ -69,9 +70,8 @@ type Feature struct {
 // An Agent is one node's guard.
 type Agent struct {
 	o        Options
-	rules    *rule.Set
-	needs    rule.Needs
-	count    int // rules that can raise an alert
+	ruling   atomic.Pointer[ruling]
+	enforcer *enforce.Enforcer // nil if nothing is ordered
 	pipeline *pipeline
 	table    *process.Table
 	clock    *process.Clock
@@ -99,22 +99,20 @@ func New(o Options) (_ *Agent, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	if a.rules, err = loadRules(o.Config, o.Log); err != nil {
+	set, err := loadRules(o.Config, o.Log)
+	if err != nil {
 		return nil, err
 	}
-	if a.needs = a.rules.Needs(); len(a.needs.Rules) == 0 {
+	rules := a.newRuling(set)
+	if len(rules.needs.Rules) == 0 {
 		return nil, errors.New("load rules: none of them is enabled and of source syscall")
 	}
-	for _, r := range a.rules.Rules() {
-		if r.Source == event.Syscall && r.Enabled && r.Priority <= a.minimum() {
-			a.count++
-		}
-	}
+	a.ruling.Store(rules)
 	if err := a.findRuntime(); err != nil {
 		return nil, err
 	}
 	a.newTable()
-	if a.source, err = o.Open(append(a.needs.Types(), lifecycle[:]...), a.needs, o.Config); err != nil {
+	if a.source, err = o.Open(rules.types(), rules.needs, o.Config); err != nil {
 		return nil, fmt.Errorf("start the sensor: %w", err)
 	}
 	a.onStop("sensor", a.source.Close)
@@ -123,12 +121,10 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, fmt.Errorf("find the name of the host: %w", err)
 	}
 	a.pipeline = &pipeline{
-		table: a.table, rules: a.rules, mode: o.Config.mode(), self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
+		table: a.table, ruling: &a.ruling, mode: o.Config.mode(), self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
 	}
-	for _, name := range a.needs.Types() {
-		if t, ok := record.TypeOf(name); ok {
-			a.pipeline.wanted[t] = true
-		}
+	if err := a.newEnforcer(); err != nil {
+		return nil, err
 	}
 	a.status = newStatus(a)
 	if o.Config.Status != "" {
@@ -177,31 +173,22 @@ func loadRules(c *Config, log *slog.Logger) (*rule.Set, error) {
 	return set, nil
 }
 
-// minimum is the least urgent priority of rules that raise alerts.
-func (a *Agent) minimum() alert.Priority {
-	p, err := alert.ParsePriority(a.o.Config.Priority)
-	if err != nil {
-		return alert.Debug
-	}
-	return p
-}
-
 // notCovered tells of each rule that waits for events which the sensor does not
 // show here. A rule about any event is not meant.
 func (a *Agent) notCovered() map[string][]string {
-	missing := a.source.Status().Missing
+	missing, needs := a.source.Status().Missing, a.ruling.Load().needs
 	types := map[string]int{}
-	for _, names := range a.needs.Rules {
+	for _, names := range needs.Rules {
 		for _, name := range names {
 			types[name]++
 		}
 	}
 	out := map[string][]string{}
-	for _, typ := range a.needs.Types() {
+	for _, typ := range needs.Types() {
 		if _, known := record.TypeOf(typ); known && missing[typ] == nil {
 			continue
 		}
-		for _, name := range a.needs.Rules[typ] {
+		for _, name := range needs.Rules[typ] {
 			if types[name] < anyType {
 				out[name] = append(out[name], typ)
 			}
@@ -278,6 +265,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	a.report()
 	running.Go(func() { a.maintain(ctx) })
+	if a.enforcer != nil {
+		running.Go(func() { a.enforcer.Run(ctx) })
+	}
 	if err := a.source.Run(ctx, a.pipeline.worker); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read events: %w", err)
 	}
@@ -297,7 +287,10 @@ func (a *Agent) report() {
 	for _, name := range slices.Sorted(maps.Keys(not)) {
 		a.o.Log.Warn("a rule is not covered", "rule", name, "events", strings.Join(not[name], " "))
 	}
-	a.o.Log.Info("watching", "rules", a.count, "processes", a.table.Stats().Known)
+	if a.enforcer != nil {
+		a.o.Log.Info("enforcing", "rules", a.enforcer.Status().String())
+	}
+	a.o.Log.Info("watching", "rules", a.ruling.Load().count, "processes", a.table.Stats().Known)
 }
 
 // maintain keeps the clock right and the table small.

@@ -230,7 +230,7 @@ func TestRecord(t *testing.T) {
 	}
 	var have []string
 	n, err := syscall.Read("recorded.jsonl", &recorded, func(e *event.Event) error {
-		for _, one := range a.rules.Match(e, rule.First) {
+		for _, one := range a.ruling.Load().set.Match(e, rule.First) {
 			_, message, _ := strings.Cut(one.Output, ": ")
 			have = append(have, message)
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/yamldoc"
 )
@@ -42,6 +43,15 @@ type Config struct {
 	Environment bool `yaml:"environment"`
 	// BufferSize is how many KiB of events wait in the kernel.
 	BufferSize int `yaml:"bufferSize"`
+	// Enforce says what is done beside alerts, ZeroDrift what becomes of
+	// executables that did not come with the image, in which containers. Protect
+	// adds to what is never acted upon.
+	Enforce   []enforce.Order `yaml:"enforce"`
+	ZeroDrift []enforce.Drift `yaml:"zeroDrift"`
+	Protect   enforce.Protect `yaml:"protect"`
+	// Actions is a file to which each action is added, one line of JSON each.
+	// Empty is none; the log tells of them, too.
+	Actions string `yaml:"actions"`
 }
 
 // noRuntime is the value of [Config.CRI] for a host without container runtime.
@@ -104,13 +114,27 @@ func (c *Config) problems() iter.Seq2[string, error] {
 		}{
 			{"match", c.checkMatch()}, {"priority", c.checkPriority()}, {"status", c.checkStatus()},
 			{"cri", absolute(c.CRI, "", noRuntime)}, {"root", absolute(c.Root)}, {"proc", absolute(c.Proc)}, {"bufferSize", c.checkBuffer()},
+			{"protect", c.Protect.Check()}, {"actions", absolute(c.Actions, "")},
 		} {
 			if check.err != nil && !yield(check.key, check.err) {
 				return
 			}
 		}
+		for key, err := range enforce.Problems(c.Enforce) {
+			if !yield("enforce"+key, err) {
+				return
+			}
+		}
+		for key, err := range enforce.DriftProblems(c.ZeroDrift) {
+			if !yield("zeroDrift"+key, err) {
+				return
+			}
+		}
 	}
 }
+
+// enforces reports whether anything is to be done beside alerts.
+func (c *Config) enforces() bool { return len(c.Enforce) > 0 || len(c.ZeroDrift) > 0 }
 
 func (c *Config) checkMatch() error {
 	if c.Match != "first" && c.Match != "all" {

@@ -28,9 +28,10 @@ import (
 
 // A live agent watches this machine for the time of a test.
 type live struct {
-	t   *testing.T
-	mu  sync.Mutex
-	out bytes.Buffer
+	t    *testing.T
+	from *live // whose alerts these are, of a test within it; nil for its own
+	mu   sync.Mutex
+	out  bytes.Buffer
 }
 
 func (l *live) Write(b []byte) (int, error) {
@@ -70,6 +71,9 @@ func watchMachine(t *testing.T, c *Config) *live {
 }
 
 func (l *live) alerts() []alert.Alert {
+	if l.from != nil {
+		return l.from.alerts()
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []alert.Alert

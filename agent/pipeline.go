@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor/process"
@@ -21,10 +22,10 @@ import (
 // A pipeline makes alerts of records.
 type pipeline struct {
 	table    *process.Table
-	rules    *rule.Set
+	ruling   *atomic.Pointer[ruling]
+	enforcer *enforce.Enforcer // nil if nothing is ordered
 	mode     rule.Mode
-	wanted   [256]bool // by record type, those that rules are about
-	self     uint32    // id of the agent, which looks at what it guards
+	self     uint32 // id of the agent, which looks at what it guards
 	hostname string
 	boot     string // tells this run of the node from others
 	pending  bool   // a runtime tells of containers, so some wait for it
@@ -42,18 +43,32 @@ func (p *pipeline) worker() func(*record.Record) {
 	return func(r *record.Record) {
 		p.records.Add(1)
 		s := reader.Read(r)
-		if !p.wanted[r.Type] || r.Process.TGID == p.self && r.VPID == p.self {
+		rules := p.ruling.Load()
+		if !rules.wanted[r.Type] || r.Process.TGID == p.self && r.VPID == p.self {
 			return
 		}
 		id = p.appendID(id[:0], r)
 		e = event.Event{Source: event.Syscall, ID: unsafe.String(unsafe.SliceData(id), len(id)), Time: s.Time.Time(), Num: p.matched.Add(1), Hostname: p.hostname, Record: s}
 		p.record.event(&e)
-		for _, a := range p.rules.Match(&e, p.mode) {
-			p.alerts.Add(1)
+		for _, a := range p.match(rules, r, s, &e) {
 			p.mark(&a, s)
-			p.out.write(a)
+			p.emit(a)
 		}
 	}
+}
+
+// match returns the alerts of an event, once what is ordered was done.
+func (p *pipeline) match(rules *ruling, r *record.Record, s *syscall.Event, e *event.Event) []alert.Alert {
+	if p.enforcer == nil {
+		return rules.set.Match(e, p.mode)
+	}
+	return p.enforce(rules, r, s, e)
+}
+
+// emit hands an alert on.
+func (p *pipeline) emit(a alert.Alert) {
+	p.alerts.Add(1)
+	p.out.write(a)
 }
 
 // appendID writes what no other event has: the run of the node, and the record's

@@ -16,10 +16,17 @@ import (
 
 // OpenSensor is the [Opener] of the sensor that runs in the kernel.
 func OpenSensor(types []string, needs rule.Needs, c *Config) (Source, error) {
+	node, err := sensor.Node{}, error(nil)
+	if c.enforces() {
+		if node, err = sensor.FindNode(c.Proc, c.Root); err != nil {
+			return nil, err
+		}
+	}
 	// With one buffer, what a parent did is read before what its child did: the
 	// ancestors in an alert are as they were.
 	s, err := sensor.New(sensor.Config{
 		Partitions: 1, Types: types, Filters: sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)}, BufferSize: c.BufferSize << 10, Environment: c.Environment,
+		Enforce: c.enforces(), Node: node,
 	})
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
@@ -134,6 +141,7 @@ func (k *kernel) Status() SourceStatus {
 		s.Counters["truncated"] += n.Truncated
 	}
 	s.Counters["filtered"] = c.FilteredOpens + c.FilteredConnects
+	s.Counters["killed"], s.Counters["would_kill"] = c.Killed, c.WouldKill
 	s.Counters["foreign"], s.Counters["missed"], s.Counters["malformed"] = c.ForeignCalls, c.Missed, c.Malformed
 	return s
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	unix "syscall"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/enforce"
 )
 
 // A status serves /healthz and /metrics.
@@ -59,7 +61,8 @@ type health struct {
 	Processes  int                 `json:"processes"`
 	Dropped    uint64              `json:"dropped"`
 	Features   []Feature           `json:"features"`
-	NotCovered map[string][]string `json:"not_covered"` // types of events, by rule
+	NotCovered map[string][]string `json:"not_covered"`        // types of events, by rule
+	Enforced   map[string]string   `json:"enforced,omitempty"` // kernel or agent, by rule that kills
 	Runtime    string              `json:"runtime,omitempty"`
 	Problems   []string            `json:"problems"`
 }
@@ -68,7 +71,7 @@ func (s *status) state() health {
 	a := s.agent
 	source := a.source.Status()
 	h := health{
-		Status: "ok", Rules: a.count, Processes: a.table.Stats().Known,
+		Status: "ok", Rules: a.ruling.Load().count, Processes: a.table.Stats().Known,
 		Dropped: source.Counters["dropped"], Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
 	if h.Dropped > 0 {
@@ -80,6 +83,13 @@ func (s *status) state() health {
 	for _, f := range h.Features {
 		if f.Used == "" {
 			h.Problems = append(h.Problems, fmt.Sprintf("the kernel lacks %s: %s", f.Name, f.Reason))
+		}
+	}
+	if a.enforcer != nil {
+		state := a.enforcer.Status()
+		h.Enforced = state.Ways
+		for _, err := range state.Errors {
+			h.Problems = append(h.Problems, err.Error())
 		}
 	}
 	if a.runtime != nil {
@@ -130,7 +140,7 @@ func (s *status) write(w io.Writer) {
 		}
 		sample(w, "sensor_feature", "feature", f.Name, has)
 	}
-	gauge(w, "rules", "rules that can raise an alert", float64(a.count))
+	gauge(w, "rules", "rules that can raise an alert", float64(a.ruling.Load().count))
 	gauge(w, "rules_not_covered", "rules that wait for events which the sensor does not show", float64(len(a.notCovered())))
 	gauge(w, "processes", "processes that are known", float64(table.Known))
 	gauge(w, "control_groups", "control groups that are known", float64(table.Groups))
@@ -145,10 +155,22 @@ func (s *status) write(w io.Writer) {
 		counter(w, "runtime_failures_total", "calls of the container runtime that failed", float64(stats.Failed))
 		counter(w, "runtime_overflow_total", "containers that could not be asked for, as there were too many", float64(stats.Overflow))
 	}
+	if a.enforcer != nil {
+		writeEnforcement(w, a.enforcer.Status())
+	}
 	used := measure(a.o.Config.Proc)
 	counter(w, "cpu_seconds_total", "processor time of the agent", used.cpu.Seconds())
 	gauge(w, "resident_memory_bytes", "memory of the agent", float64(used.memory))
 	gauge(w, "start_time_seconds", "when the agent began, in seconds since 1970", float64(s.started.UnixMilli())/1000)
+}
+
+func writeEnforcement(w io.Writer, s enforce.Status) {
+	head(w, "enforcement_actions_total", "counter", "what was done beside alerts, or not")
+	for _, k := range slices.SortedFunc(maps.Keys(s.Counts), func(a, b [2]string) int { return strings.Compare(a[0]+a[1], b[0]+b[1]) }) {
+		fmt.Fprintf(w, "%senforcement_actions_total{action=%q,outcome=%q} %d\n", prefix, k[0], k[1], s.Counts[k])
+	}
+	gauge(w, "enforcement_guards", "guards in the kernel", float64(s.Guards))
+	gauge(w, "enforcement_blocked", "containers that are kept from the network", float64(len(s.Blocked)))
 }
 
 const prefix = "kubeguardian_agent_"

@@ -164,23 +164,56 @@ func TestGuardsAreChecked(t *testing.T) {
 	}
 }
 
-// TestSparedMounts: what is in a cgroup only for a moment, as a runtime that
+// TestNodeIsSpared: what is in a cgroup only for a moment, as a runtime that
 // starts a container, is not killed.
-func TestSparedMounts(t *testing.T) {
-	var mounts syscall.Stat_t
-	if err := syscall.Stat("/proc/self/ns/mnt", &mounts); err != nil {
+func TestNodeIsSpared(t *testing.T) {
+	node, err := FindNode("/proc", "/")
+	if err != nil {
 		t.Fatal(err)
 	}
-	l := start(t, Config{Types: processTypes, Enforce: true, Spare: uint32(mounts.Ino)}, mine)
+	l := start(t, Config{Types: append([]string{"mkdir", "mkdirat"}, processTypes...), Enforce: true, Node: node}, every)
 	dir, id := cgroup(t)
-	if err := l.SetGuards([]Guard{{id, "execve", 0, Kill}}); err != nil {
+	if err := l.SetGuards([]Guard{{id, "mkdir", 0, Kill}, {id, "mkdirat", 0, Kill}}); err != nil {
 		t.Fatal(err)
 	}
-	for flags, survives := range map[uintptr]bool{0: true, syscall.CLONE_NEWNS: false} {
-		cmd := exec.Command("/bin/sh", "-c", `echo $$ >"$0/cgroup.procs" && exec /bin/true`, dir)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: flags}
-		if err := cmd.Run(); (err == nil) != survives {
-			t.Errorf("with flags %#x: %v", flags, err)
+	const (
+		enter = `echo $$ >"$0/cgroup.procs" && cd "$1" && `
+		image = `mount -t tmpfs none "$1" && cd "$1" && mkdir up work root && mount -t overlay none -o lowerdir=/,upperdir=up,workdir=work root && cd root && exec chroot . sh -c '`
+	)
+	for _, c := range []struct {
+		name, script   string
+		flags          uintptr
+		node, survives bool
+	}{
+		{"on the node", enter + "mkdir a", 0, true, true},
+		{"with mounts of its own", enter + "mkdir a", syscall.CLONE_NEWNS, true, true},
+		{"in a container", enter + image + "mkdir /killed'", syscall.CLONE_NEWNS, false, false},
+	} {
+		cmd := exec.Command("/bin/sh", "-c", c.script, dir, t.TempDir())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: c.flags}
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != c.survives {
+			t.Errorf("%s: %v %s", c.name, err, out)
+		}
+		pid := uint32(cmd.Process.Pid)
+		made := l.wait("the folder made "+c.name, func(r *record.Record) bool {
+			last := text(t, r.Named("path"))
+			return (r.Process.TGID == pid || r.Parent.TGID == pid) && (last == "a" || last == "/killed")
+		})
+		if made.OfNode != c.node {
+			t.Errorf("%s: of the node: %v", c.name, made.OfNode)
+		}
+	}
+}
+
+func TestRootDevice(t *testing.T) {
+	const mounts = "22 27 0:21 / /proc rw - proc proc rw\n1 1 0:2 / / rw - rootfs rootfs rw\n27 1 259:3 / / rw - ext4 /dev/root rw\nshort\n"
+	if n, err := rootDevice(mounts); err != nil || n != 259<<20|3 {
+		t.Errorf("have %d, %v", n, err)
+	}
+	for _, bad := range []string{"", "27 1 x / / rw", "27 1 8:1 / /boot rw"} {
+		if _, err := rootDevice(bad); err == nil {
+			t.Errorf("%q was taken", bad)
 		}
 	}
 }

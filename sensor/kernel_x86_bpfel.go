@@ -153,6 +153,9 @@ const (
 	kernelVarFirstLetters     = "first_letters"
 	kernelVarNameLengths      = "name_lengths"
 	kernelVarNameLetters      = "name_letters"
+	kernelVarNodeMounts       = "node_mounts"
+	kernelVarNodeRootDevice   = "node_root_device"
+	kernelVarNodeRootInode    = "node_root_inode"
 	kernelVarNrClone          = "nr_clone"
 	kernelVarNrClone3         = "nr_clone3"
 	kernelVarNrExecveat       = "nr_execveat"
@@ -161,7 +164,6 @@ const (
 	kernelVarOpenReads        = "open_reads"
 	kernelVarOwnProcess       = "own_process"
 	kernelVarPartitions       = "partitions"
-	kernelVarSparedMounts     = "spared_mounts"
 	kernelVarUnused           = "unused"
 	kernelVarWatchAnyFirst    = "watch_any_first"
 	kernelVarWatermark        = "watermark"
@@ -255,6 +257,9 @@ type kernelVariableSpecs struct {
 	FirstLetters     *ebpf.VariableSpec `ebpf:"first_letters"`
 	NameLengths      *ebpf.VariableSpec `ebpf:"name_lengths"`
 	NameLetters      *ebpf.VariableSpec `ebpf:"name_letters"`
+	NodeMounts       *ebpf.VariableSpec `ebpf:"node_mounts"`
+	NodeRootDevice   *ebpf.VariableSpec `ebpf:"node_root_device"`
+	NodeRootInode    *ebpf.VariableSpec `ebpf:"node_root_inode"`
 	NrClone          *ebpf.VariableSpec `ebpf:"nr_clone"`
 	NrClone3         *ebpf.VariableSpec `ebpf:"nr_clone3"`
 	NrExecveat       *ebpf.VariableSpec `ebpf:"nr_execveat"`
@@ -263,7 +268,6 @@ type kernelVariableSpecs struct {
 	OpenReads        *ebpf.VariableSpec `ebpf:"open_reads"`
 	OwnProcess       *ebpf.VariableSpec `ebpf:"own_process"`
 	Partitions       *ebpf.VariableSpec `ebpf:"partitions"`
-	SparedMounts     *ebpf.VariableSpec `ebpf:"spared_mounts"`
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
@@ -327,6 +331,9 @@ type kernelVariables struct {
 	FirstLetters     *ebpf.Variable `ebpf:"first_letters"`
 	NameLengths      *ebpf.Variable `ebpf:"name_lengths"`
 	NameLetters      *ebpf.Variable `ebpf:"name_letters"`
+	NodeMounts       *ebpf.Variable `ebpf:"node_mounts"`
+	NodeRootDevice   *ebpf.Variable `ebpf:"node_root_device"`
+	NodeRootInode    *ebpf.Variable `ebpf:"node_root_inode"`
 	NrClone          *ebpf.Variable `ebpf:"nr_clone"`
 	NrClone3         *ebpf.Variable `ebpf:"nr_clone3"`
 	NrExecveat       *ebpf.Variable `ebpf:"nr_execveat"`
@@ -335,7 +342,6 @@ type kernelVariables struct {
 	OpenReads        *ebpf.Variable `ebpf:"open_reads"`
 	OwnProcess       *ebpf.Variable `ebpf:"own_process"`
 	Partitions       *ebpf.Variable `ebpf:"partitions"`
-	SparedMounts     *ebpf.Variable `ebpf:"spared_mounts"`
 	Unused           *ebpf.Variable `ebpf:"unused"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`

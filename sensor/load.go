@@ -151,7 +151,8 @@ func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
 	spec.Maps["scratch"].MaxEntries = uint32(cpus)
 	values := map[string]any{
 		"partitions": uint32(s.config.Partitions), "watermark": uint32(s.config.Watermark),
-		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "own_process": uint32(os.Getpid()), "spared_mounts": s.config.Spare,
+		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "own_process": uint32(os.Getpid()),
+		"node_mounts": s.config.Node.Mounts, "node_root_device": s.config.Node.RootDevice, "node_root_inode": s.config.Node.RootInode,
 		"nr_fork": numberOf("fork"), "nr_vfork": numberOf("vfork"), "nr_clone": numberOf("clone"),
 		"nr_clone3": numberOf("clone3"), "nr_execveat": numberOf("execveat"),
 	}

@@ -51,7 +51,7 @@ type Config struct {
 	Flush         time.Duration // how long less than that waits: by default 100 ms
 	Environment   bool          // execs have the environment, which may hold secrets
 	Enforce       bool          // programs may kill and block, as [Sensor.SetGuards] and [Sensor.BlockEgress] say; without it they hold no code for that
-	Spare         uint32        // inode of a mount namespace whose processes guards never kill, as that of the node, in which runtimes enter the cgroup of a container; 0 for none
+	Node          Node          // what tells the node's own processes from those of containers, which guards need; see [FindNode]
 }
 
 const (

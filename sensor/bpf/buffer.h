@@ -30,7 +30,7 @@ struct header {
 	char comm[16];
 };
 
-enum { HAS_RESULT = 1, TRUNCATED = 1, VALUE_HEAD = 4 };
+enum { HAS_RESULT = 1, OF_NODE = 2, TRUNCATED = 1, VALUE_HEAD = 4 };
 
 // Tags of extras, as in package record.
 enum tag {
@@ -228,6 +228,31 @@ static __always_inline void put_ids(struct header *h, struct task_struct *task)
 	h->vpgid = group->level >= level ? number_in(group, level) : 0;
 }
 
+// What the loader gives if programs may kill.
+const volatile bool with_enforcement = false;
+const volatile __u32 own_process = 0; // the reader, which is never killed
+const volatile __u32 node_mounts = 0; // the node's mount namespace; 0 if it is not known
+const volatile __u32 node_root_device = 0; // the kernel's number of it
+const volatile __u64 node_root_inode = 0;
+
+// is_of_node says whether a process sees the files of the node, or runs a program
+// of the node, as a runtime does that is in the cgroup of a container already.
+static __always_inline bool is_of_node(struct task_struct *task, __u32 mounts)
+{
+	struct dentry *root = BPF_CORE_READ(task, fs, root.dentry);
+	struct vfsmount *mnt = BPF_CORE_READ(task, mm, exe_file, f_path.mnt);
+	if (!node_mounts)
+		return false;
+	if (mounts == node_mounts)
+		return true;
+	if (BPF_CORE_READ(root, d_sb, s_dev) == node_root_device && BPF_CORE_READ(root, d_inode, i_ino) == node_root_inode)
+		return true;
+	if (!mnt)
+		return false;
+	struct mount *m = (void *)mnt - bpf_core_field_offset(struct mount, mnt);
+	return BPF_CORE_READ(m, mnt_ns, ns.inum) == node_mounts;
+}
+
 static __always_inline __u32 terminal(struct signal_struct *signal)
 {
 	struct tty_struct *tty = signal->tty;
@@ -270,6 +295,8 @@ static __always_inline struct scratch *start(struct task_struct *task, __u16 typ
 	h->net = namespaces->net_ns->ns.inum;
 	h->pidns = BPF_CORE_READ(namespace_of(task), ns.inum);
 	__builtin_memcpy(h->comm, task->comm, sizeof(h->comm));
+	if (with_enforcement && is_of_node(task, h->mnt))
+		h->flags |= OF_NODE;
 	return s;
 }
 
@@ -284,10 +311,6 @@ static __always_inline bool is_lifecycle(__u16 type)
 	return type >= event_execve && type <= event_procexit;
 }
 
-// What the loader gives if programs may kill.
-const volatile bool with_enforcement = false;
-const volatile __u32 own_process = 0; // the reader, which is never killed
-const volatile __u32 spared_mounts = 0; // a mount namespace whose processes are never killed; 0 is none
 
 enum { WOULD_KILL = 1, KILL = 2, SIGKILL = 9 };
 
@@ -317,7 +340,7 @@ static __always_inline void enforce(struct scratch *s, struct counters *c)
 	struct header *h = &s->header;
 	if (!with_enforcement || h->result < 0 || h->tgid == own_process || h->tgid == 1)
 		return;
-	if (spared_mounts && h->mnt == spared_mounts)
+	if (h->flags & OF_NODE)
 		return;
 	if (h->type >= event_clone && h->type <= event_procexit)
 		return;

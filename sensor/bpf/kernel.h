@@ -163,6 +163,7 @@ struct vfsmount {
 };
 struct mount {
 	struct mount *mnt_parent;
+	struct mnt_namespace *mnt_ns;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
 };
@@ -201,6 +202,7 @@ struct files_struct { struct fdtable *fdt; };
 struct fs_struct { struct path root, pwd; };
 struct mm_struct {
 	unsigned long total_vm, arg_start, arg_end, env_start, env_end;
+	struct file *exe_file;
 };
 struct linux_binprm {
 	struct file *file;

@@ -84,6 +84,7 @@ type Header struct {
 	Time      uint64 // nanoseconds since boot, suspended time included (CLOCK_BOOTTIME)
 	HasResult bool
 	Result    int64 // of the call; -errno on failure
+	OfNode    bool  // the process is of the node, not of a container, whatever its control group; told only by a sensor that may act
 
 	Process Key // of a fork, the child
 	TID     uint32
@@ -263,6 +264,7 @@ func (r *Record) set(tag uint8, v Value) error {
 const (
 	formatVersion = 1
 	hasResult     = 1
+	ofNode        = 2
 )
 
 // words are the header's numbers of 4 bytes, in order.
@@ -277,7 +279,7 @@ const wordsAt = 56
 
 func (h *Header) decodeHeader(data []byte) {
 	le := binary.LittleEndian
-	h.Type, h.HasResult = Type(le.Uint16(data[4:])), data[7]&hasResult != 0
+	h.Type, h.HasResult, h.OfNode = Type(le.Uint16(data[4:])), data[7]&hasResult != 0, data[7]&ofNode != 0
 	h.Time, h.Sequence, h.Result = le.Uint64(data[8:]), le.Uint64(data[16:]), int64(le.Uint64(data[24:]))
 	h.Process.Start, h.Parent.Start, h.Cgroup = le.Uint64(data[32:]), le.Uint64(data[40:]), le.Uint64(data[48:])
 	for i, w := range h.words() {
@@ -293,6 +295,9 @@ func (h *Header) appendHeader(data []byte, size int) []byte {
 	flags := byte(0)
 	if h.HasResult {
 		flags = hasResult
+	}
+	if h.OfNode {
+		flags |= ofNode
 	}
 	data = append(data, formatVersion, flags)
 	for _, n := range [...]uint64{h.Time, h.Sequence, uint64(h.Result), h.Process.Start, h.Parent.Start, h.Cgroup} {

@@ -272,9 +272,15 @@ type Pod struct {
 // has started.
 func (r *Runtime) RunPod(t *testing.T, podName string, change func(*cri.ContainerConfig)) Pod {
 	t.Helper()
+	return r.RunPodIn(t, "shop", podName, change)
+}
+
+// RunPodIn does the same in a namespace.
+func (r *Runtime) RunPodIn(t *testing.T, namespace, podName string, change func(*cri.ContainerConfig)) Pod {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTime)
 	defer cancel()
-	pod := Pod{Name: podName, Namespace: "shop", UID: "6f2b9b3e-0f8e-4d7c-9f5d-1c2d3e4f5a6b"}
+	pod := Pod{Name: podName, Namespace: namespace, UID: "6f2b9b3e-0f8e-4d7c-9f5d-1c2d3e4f5a6b"}
 	labels := map[string]string{"io.kubernetes.pod.name": pod.Name, "io.kubernetes.pod.namespace": pod.Namespace, "io.kubernetes.pod.uid": pod.UID}
 	sandbox := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: pod.Name, Namespace: pod.Namespace, Uid: pod.UID},

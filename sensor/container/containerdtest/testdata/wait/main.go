@@ -1,9 +1,14 @@
 // Command wait is all that the image of the tests holds. It does nothing until
-// it is told to end, or runs the program that its arguments name.
+// it is told to end, or runs the program that its arguments name. Of arguments
+// that are no path the first says what it does itself: "dial ADDRESS" connects by
+// UDP, and ends with 3 if that is not permitted; "mkdir PATH" makes a folder, and
+// "chmod PATH" changes its rights.
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -11,6 +16,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1][0] != '/' {
+		os.Exit(act(os.Args[1:]))
+	}
 	if len(os.Args) > 1 {
 		cmd := exec.Command(os.Args[1], os.Args[2:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -23,4 +31,24 @@ func main() {
 	done := make(chan os.Signal, 1)
 	signal.Notify(done, os.Interrupt, syscall.SIGTERM)
 	<-done
+}
+
+func act(args []string) int {
+	var err error
+	switch {
+	case args[0] == "dial" && len(args) > 1:
+		_, err = net.Dial("udp", args[1])
+	case args[0] == "mkdir" && len(args) > 1:
+		err = os.Mkdir(args[1], 0o755)
+	case args[0] == "chmod" && len(args) > 1:
+		err = os.Chmod(args[1], 0o700)
+	}
+	switch {
+	case errors.Is(err, syscall.EPERM):
+		return 3
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }

@@ -1,0 +1,335 @@
+package agent
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/kubeguardian/kubeguardian/enforce"
+	"github.com/kubeguardian/kubeguardian/sensor/container/containerdtest"
+)
+
+// actions reads the record of actions.
+func actions(t *testing.T, name string) []enforce.Action {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []enforce.Action
+	for line := range bytes.Lines(data) {
+		var a enforce.Action
+		if err := json.Unmarshal(line, &a); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// waitAction waits for an action about a rule.
+func waitAction(t *testing.T, name string, want func(enforce.Action) bool) enforce.Action {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if all := actions(t, name); slices.ContainsFunc(all, want) {
+			return all[slices.IndexFunc(all, want)]
+		}
+	}
+	t.Fatalf("no such action among %+v", actions(t, name))
+	return enforce.Action{}
+}
+
+const hostOrders = `
+- rule: Marked
+  desc: A program that says that it wants to end
+  condition: evt.type in (execve, execveat) and proc.args contains kubeguardian-victim
+  output: "marked (%proc.cmdline)"
+  priority: WARNING
+- rule: Rehearsed
+  desc: A program that would be killed
+  condition: evt.type in (execve, execveat) and proc.args contains kubeguardian-rehearsal
+  output: "rehearsed (%proc.cmdline)"
+  priority: WARNING
+  tags: [rehearsal]
+- rule: Not ordered
+  desc: A program that nothing is ordered about
+  condition: evt.type in (execve, execveat) and proc.args contains kubeguardian-other
+  output: "other (%proc.cmdline)"
+  priority: WARNING
+` + endRule
+
+const endRule = `
+- rule: End
+  desc: Everything before has happened
+  condition: evt.type in (execve, execveat) and proc.args contains kubeguardian-end
+  output: "%proc.args"
+  priority: DEBUG
+`
+
+// sleep runs a program for a while, by its path, and reports how it ended.
+func sleep(t *testing.T, program string, args ...string) func() (killed bool) {
+	t.Helper()
+	cmd := exec.Command(program, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() bool {
+		_ = cmd.Wait()
+		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	}
+}
+
+// copyOf copies a program to another name.
+func copyOf(t *testing.T, program, name string) string {
+	t.Helper()
+	found, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// TestKillOnHost: processes of the node are killed only where that is ordered,
+// and those that are protected never.
+func TestKillOnHost(t *testing.T) {
+	c := configOf(t, hostOrders)
+	c.Actions = filepath.Join(t.TempDir(), "actions")
+	c.Enforce = []enforce.Order{
+		{Rules: []string{"Mark*"}, Action: enforce.Kill, Host: true},
+		{Tags: []string{"rehearsal"}, Action: enforce.Kill, Host: true, DryRun: true},
+		{Rules: []string{"Not ordered"}, Action: enforce.Kill},
+	}
+	l := watchMachine(t, c)
+	for _, s := range []struct {
+		name, program, argument string
+		killed                  bool
+		outcome                 string
+	}{
+		{"ordered", "sleep", "kubeguardian-victim", true, enforce.Killed},
+		{"protected", "sshd", "kubeguardian-victim", false, enforce.Refused},
+		{"dry run", "sleep", "kubeguardian-rehearsal", false, enforce.WouldKill},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			l := &live{t: t, from: l}
+			program := copyOf(t, "bash", s.program)
+			ended := sleep(t, program, "-c", "sleep 1; : "+s.argument)
+			a := l.wait(map[bool]string{true: "Marked", false: "Rehearsed"}[strings.Contains(s.argument, "victim")], s.program+" -c sleep 1; : "+s.argument)
+			if killed := ended(); killed != s.killed {
+				t.Errorf("killed %v, want %v", killed, s.killed)
+			}
+			l.want(a, map[string]any{"enforce.kill": s.outcome})
+			act := waitAction(t, c.Actions, func(act enforce.Action) bool { return act.Alert == a.ID })
+			if act.Outcome != s.outcome || act.Exe != program || act.Container != "host" || act.Rule != a.Rule || !strings.Contains(act.Command, s.argument) || (act.Reason != "") != (s.outcome == enforce.Refused) {
+				t.Errorf("action %+v", act)
+			}
+		})
+	}
+	ended := sleep(t, "bash", "-c", "sleep 1; : kubeguardian-other")
+	a := l.wait("Not ordered", "kubeguardian-other")
+	if ended() || a.OutputFields["enforce.kill"] != nil {
+		t.Errorf("an order that is not about the node hit it: %+v", a)
+	}
+}
+
+const containerOrders = `
+- rule: Folder
+  desc: A folder is made
+  condition: evt.type in (mkdir, mkdirat) and evt.res = SUCCESS and container.id != host
+  output: "folder (%proc.cmdline)"
+  priority: WARNING
+- rule: Rights
+  desc: The rights of a file are changed
+  condition: evt.type in (chmod, fchmodat, fchmodat2) and container.id != host
+  output: "rights (%proc.cmdline)"
+  priority: WARNING
+- rule: Miner
+  desc: A program with the name of a miner
+  condition: evt.type in (execve, execveat) and container.id != host and proc.name = miner
+  output: "miner (%proc.cmdline)"
+  priority: CRITICAL
+- rule: Added
+  desc: A program in the upper layer
+  condition: evt.type in (execve, execveat) and container.id != host and proc.is_exe_upper_layer = true and k8s.ns.name = shop
+  output: "added (%proc.cmdline)"
+  priority: CRITICAL
+- rule: Caller
+  desc: A program that calls outside
+  condition: evt.type = connect and container.id != host and fd.sip = 192.0.2.1
+  output: "call (%proc.cmdline %evt.res)"
+  priority: WARNING
+- rule: Program
+  desc: Any program in a container
+  condition: evt.type in (execve, execveat) and container.id != host
+  output: "program (%proc.cmdline)"
+  priority: DEBUG
+` + endRule
+
+// A workload is a container that tests put programs into.
+type workload struct {
+	*containerdtest.Runtime
+	t   *testing.T
+	pod containerdtest.Pod
+}
+
+func (w workload) root() string { return fmt.Sprintf("/proc/%d/root", w.PID(w.t, w.pod.Container)) }
+
+// add puts a copy of the image's program into the container.
+func (w workload) add(name string) {
+	w.t.Helper()
+	program, err := os.ReadFile(w.root() + "/wait")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.root()+name, program, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// run runs a command in the container and returns its exit code.
+func (w workload) run(command ...string) int32 {
+	w.t.Helper()
+	res, err := w.CRI.ExecSync(w.t.Context(), &cri.ExecSyncRequest{ContainerId: w.pod.Container, Cmd: command, Timeout: 20})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return res.GetExitCode()
+}
+
+const byKill = 128 + int32(unix.SIGKILL)
+
+// TestKillInContainer kills by the kernel and by the agent, in containers but not
+// in those that are protected.
+func TestKillInContainer(t *testing.T) {
+	runtime := containerdtest.Start(t)
+	c := configOf(t, containerOrders)
+	c.CRI, c.Match, c.Actions = runtime.Socket, "all", filepath.Join(t.TempDir(), "actions")
+	c.Enforce = []enforce.Order{
+		{Rules: []string{"Added"}, Action: enforce.Kill},
+		{Rules: []string{"Miner"}, Action: enforce.Kill, Except: []string{"trusted"}},
+		{Rules: []string{"Folder"}, Action: enforce.Kill},
+		{Rules: []string{"Rights"}, Action: enforce.Kill, DryRun: true},
+	}
+	c.Protect.Namespaces = []string{"bank-*"}
+	l := watchMachine(t, c)
+	shop := workload{runtime, t, runtime.RunPod(t, "cart-1", nil)}
+	l.wait("Program", "program (wait")
+	known := func(mark string) { // once this has been told of, the runtime has answered
+		for range 100 {
+			shop.run("/wait", "/nothing", mark)
+			if a := l.wait("Program", mark); a.OutputFields["container.pending"] == nil {
+				return
+			}
+			mark += "x"
+		}
+	}
+	known("ready")
+	shop.add("/added")
+	if code := shop.run("/added", "/nothing", "added-1"); code != byKill {
+		t.Errorf("an added program ended with %d, want that it was killed", code)
+	}
+	a := l.wait("Added", "added-1")
+	l.want(a, map[string]any{"enforce.kill": "killed", "enforce.kill.by": "kernel"})
+	act := waitAction(t, c.Actions, func(act enforce.Action) bool { return act.Alert == a.ID })
+	if act.Outcome != "killed" || act.By != "kernel" || act.Namespace != "shop" || act.Pod != "cart-1" || act.Container != shop.pod.Container || act.Exe != "/added" || act.Entry != "enforce[0]" {
+		t.Errorf("action %+v", act)
+	}
+	if code := shop.run("/wait", "/nothing", "twin"); code != 1 {
+		t.Errorf("the image's own program ended with %d", code)
+	}
+	l.wait("Program", "twin")
+	if n := len(actions(t, c.Actions)); n != 1 {
+		t.Errorf("%d actions: %+v", n, actions(t, c.Actions))
+	}
+
+	// A guard cannot look at the name, so the agent kills.
+	if err := os.Symlink("/wait", shop.root()+"/miner"); err != nil {
+		t.Fatal(err)
+	}
+	if code := shop.run("/miner"); code != byKill {
+		t.Errorf("the miner ended with %d", code)
+	}
+	l.want(l.wait("Miner", "miner"), map[string]any{"enforce.kill": "killed", "enforce.kill.by": "agent"})
+
+	// Calls other than execve, in the kernel and in a dry run. The runtime makes
+	// folders, too, when it starts a container, and is of the node.
+	if code := shop.run("/wait", "mkdir", "/folder"); code != byKill {
+		t.Errorf("a program that makes a folder ended with %d", code)
+	}
+	l.want(l.wait("Folder", "wait mkdir"), map[string]any{"enforce.kill": "killed", "enforce.kill.by": "kernel"})
+	if code := shop.run("/wait", "chmod", "/folder"); code != 0 {
+		t.Errorf("a dry run ended a program with %d", code)
+	}
+	l.want(l.wait("Rights", "wait chmod"), map[string]any{"enforce.kill": "would-kill", "enforce.kill.by": "kernel"})
+
+	// The same in a namespace that is protected.
+	bank := workload{runtime, t, runtime.RunPodIn(t, "bank-1", "vault-1", nil)}
+	if err := os.Symlink("/wait", bank.root()+"/miner"); err != nil {
+		t.Fatal(err)
+	}
+	if code := bank.run("/miner", "mkdir", "/folder"); code != 0 {
+		t.Errorf("in a protected namespace the miner ended with %d", code)
+	}
+	act = waitAction(t, c.Actions, func(act enforce.Action) bool {
+		return act.Rule == "Miner" && act.Namespace == "bank-1" && act.Outcome == "refused"
+	})
+	if act.Reason != "namespace bank-1 is protected" || act.Pod != "vault-1" {
+		t.Errorf("action %+v", act)
+	}
+}
+
+// TestBlockEgressOfContainer keeps a container from the network for a while.
+func TestBlockEgressOfContainer(t *testing.T) {
+	runtime := containerdtest.Start(t)
+	c := configOf(t, containerOrders)
+	c.CRI, c.Match, c.Actions = runtime.Socket, "all", filepath.Join(t.TempDir(), "actions")
+	c.Enforce = []enforce.Order{{Rules: []string{"Caller"}, Action: enforce.BlockEgress, For: 3 * time.Second}}
+	l := watchMachine(t, c)
+	shop := workload{runtime, t, runtime.RunPod(t, "cart-1", nil)}
+	twin := workload{runtime, t, runtime.RunPod(t, "cart-2", nil)}
+	dial := func(w workload, address string) int32 { return w.run("/wait", "dial", address) }
+	if code := dial(shop, "192.0.2.2:9"); code == 3 {
+		t.Fatal("the network is closed before anything happened")
+	}
+	dial(shop, "192.0.2.1:9")
+	l.wait("Caller", "wait dial")
+	blocked := waitAction(t, c.Actions, func(act enforce.Action) bool { return act.Outcome == enforce.Blocked || act.Outcome == enforce.Failed })
+	if blocked.Outcome != enforce.Blocked || blocked.Container != shop.pod.Container || blocked.By != "agent" || blocked.Until.Before(time.Now()) {
+		t.Fatalf("action %+v", blocked)
+	}
+	if code := dial(shop, "192.0.2.2:9"); code != 3 {
+		t.Errorf("the container reaches the network: %d", code)
+	}
+	if code := dial(shop, "127.0.0.1:9"); code != 0 {
+		t.Errorf("the container does not reach the loopback: %d", code)
+	}
+	if code := dial(twin, "192.0.2.2:9"); code == 3 {
+		t.Error("another container was kept from the network")
+	}
+	waitAction(t, c.Actions, func(act enforce.Action) bool { return act.Outcome == enforce.Lifted })
+	if code := dial(shop, "192.0.2.2:9"); code == 3 {
+		t.Error("the network is still closed")
+	}
+	if left, _ := filepath.Glob("/sys/fs/cgroup/unified/*kubeguardian-egress*"); left != nil {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"slices"
+
+	"github.com/kubeguardian/kubeguardian/enforce"
+	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor/record"
+)
+
+// A ruling is the rules that events are asked about, and what follows from them.
+// It is immutable.
+type ruling struct {
+	set    *rule.Set
+	needs  rule.Needs
+	count  int       // rules that can raise an alert
+	wanted [256]bool // by record type, those that rules or zero drift are about
+}
+
+func (a *Agent) newRuling(set *rule.Set) *ruling {
+	r := &ruling{set: set, needs: set.Needs()}
+	for _, live := range set.Live() {
+		if live.Source == event.Syscall {
+			r.count++
+		}
+	}
+	types := r.needs.Types()
+	if len(a.o.Config.ZeroDrift) > 0 {
+		types = append(types, enforce.DriftTypes()...)
+	}
+	for _, name := range types {
+		if t, ok := record.TypeOf(name); ok {
+			r.wanted[t] = true
+		}
+	}
+	return r
+}
+
+// types lists the events that are needed.
+func (r *ruling) types() []string { return append(r.needs.Types(), lifecycle[:]...) }
+
+// use replaces the rules while events come. The sensor shows no more types of
+// events than those that it was opened for.
+func (a *Agent) use(rules *ruling) {
+	a.ruling.Store(rules)
+	if a.enforcer != nil {
+		a.enforcer.SetRules(rules.set)
+	}
+}
+
+// covered lists the types of events that the sensor shows.
+func (a *Agent) covered(r *ruling) []string {
+	missing := a.source.Status().Missing
+	return slices.DeleteFunc(r.types(), func(t string) bool { return missing[t] != nil })
+}
