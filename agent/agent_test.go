@@ -417,6 +417,12 @@ func TestDocumentedConfig(t *testing.T) {
 	if err != nil || fmt.Sprint(*c) != fmt.Sprint(*DefaultConfig()) {
 		t.Errorf("have %+v, %v", c, err)
 	}
+	for i, other := range strings.Split(rest, "```yaml agent\n")[1:] {
+		text, _, _ := strings.Cut(other, "```")
+		if _, err := ParseConfig(fmt.Sprintf("docs/agent.md, example %d", i+2), []byte(text)); err != nil {
+			t.Error(err)
+		}
+	}
 	for f := range reflect.TypeFor[Config]().Fields() {
 		if key := f.Tag.Get("yaml"); !strings.Contains(block, "\n"+key+":") && !strings.HasPrefix(block, key+":") {
 			t.Errorf("docs/agent.md does not show %s", key)

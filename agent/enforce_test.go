@@ -333,3 +333,107 @@ func TestBlockEgressOfContainer(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+const programRules = `
+- rule: Program
+  desc: Any program in a container
+  condition: evt.type in (execve, execveat) and container.id != host
+  output: "program (%proc.cmdline)"
+  priority: DEBUG
+` + endRule
+
+// ready waits until the runtime has told of a workload's container.
+func (w workload) ready(l *live) {
+	w.t.Helper()
+	for i := range 100 {
+		mark := fmt.Sprintf("ready-%s-%d", w.pod.Name, i)
+		w.run("/wait", "/nothing", mark)
+		if l.wait("Program", mark).OutputFields["container.pending"] == nil {
+			return
+		}
+	}
+	w.t.Fatalf("the runtime does not tell of pod %s", w.pod.Name)
+}
+
+// TestZeroDrift runs programs that did not come with the image, from everywhere
+// that they can come from, in containers of each mode.
+func TestZeroDrift(t *testing.T) {
+	runtime := containerdtest.Start(t)
+	volume := t.TempDir()
+	shared, err := os.MkdirTemp("/dev/shm", "kubeguardian-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(shared) })
+	with := func(config *cri.ContainerConfig) {
+		config.Mounts = []*cri.Mount{{ContainerPath: "/volume", HostPath: volume}, {ContainerPath: "/shared", HostPath: shared}}
+	}
+	c := configOf(t, programRules)
+	c.CRI, c.Match, c.Actions = runtime.Socket, "all", filepath.Join(t.TempDir(), "actions")
+	c.ZeroDrift = []enforce.Drift{
+		{Namespaces: []string{"build"}, Mode: enforce.Off},
+		{Namespaces: []string{"shop"}, Images: []string{"registry.test:5000/team/*"}, Mode: enforce.Kill},
+		{Namespaces: []string{"plugins"}, Mode: enforce.Kill, Except: []string{"/volume/*"}},
+		{Mode: enforce.Alert},
+	}
+	l := watchMachine(t, c)
+	of := map[string]workload{}
+	for _, namespace := range []string{"shop", "bank", "build", "plugins"} {
+		of[namespace] = workload{runtime, t, runtime.RunPodIn(t, namespace, namespace+"-1", with)}
+		of[namespace].ready(l)
+	}
+	of["shop"].add("/volume/tool")
+	commands := map[string][]string{
+		"upper": {"/added", "/nothing"}, "tmpfs": {"/shared/added", "/nothing"}, "volume": {"/volume/tool", "/nothing"}, "memory": {"/wait", "memory", "/nothing"}, "image": {"/wait", "/nothing"},
+	}
+	for _, s := range []struct {
+		namespace, kind string
+		alert, killed   bool
+		by              any
+	}{
+		{"shop", "upper", true, true, "kernel"}, {"shop", "tmpfs", true, true, "kernel"}, {"shop", "volume", true, true, "kernel"}, {"shop", "memory", true, true, "kernel"}, {"shop", "image", false, false, nil},
+		{"bank", "upper", true, false, nil}, {"bank", "memory", true, false, nil}, {"bank", "image", false, false, nil},
+		{"build", "upper", false, false, nil}, {"build", "memory", false, false, nil},
+		{"plugins", "volume", false, false, nil}, {"plugins", "image", false, false, nil},
+	} {
+		w := of[s.namespace]
+		switch s.kind {
+		case "upper":
+			w.add("/added")
+		case "tmpfs":
+			w.add("/shared/added")
+		}
+		mark := "kind-" + s.kind + "-in-" + s.namespace
+		if code := w.run(append(slices.Clone(commands[s.kind]), mark)...); code == byKill != s.killed {
+			t.Errorf("%s in %s: ended with %d", s.kind, s.namespace, code)
+		}
+		l.wait("Program", mark)
+		if !s.alert {
+			l.finish()
+			l.silent(enforce.DriftRule, mark)
+			continue
+		}
+		a := l.wait(enforce.DriftRule, "/nothing "+mark)
+		l.want(a, map[string]any{"k8s.ns.name": s.namespace, "enforce.kill.by": s.by, "container.image.repository": "registry.test:5000/team/wait"})
+	}
+	for _, act := range actions(t, c.Actions) {
+		if act.Namespace != "shop" || act.Outcome != enforce.Killed || act.Entry != "zeroDrift[1]" {
+			t.Errorf("action %+v", act)
+		}
+	}
+	// The agent kills where a path decides.
+	of["plugins"].add("/added")
+	if code := of["plugins"].run("/added"); code != byKill {
+		t.Errorf("in plugins an added program ended with %d", code)
+	}
+	waitAction(t, c.Actions, func(act enforce.Action) bool {
+		return act.Namespace == "plugins" && act.By == "agent" && act.Outcome == enforce.Killed
+	})
+
+	// An agent that starts later raises no alert about what runs or is of the image.
+	late := watchMachine(t, c)
+	of["bank"].ready(late)
+	of["shop"].run("/wait", "/nothing", "again")
+	late.wait("Program", "again")
+	late.silent(enforce.DriftRule, "")
+}

@@ -103,7 +103,8 @@ var arrows = map[string][]string{
 	"notify/post":       {"config", "notify"},
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 
-	"agent": {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "bus", "content", "yamldoc"},
+	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
+	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "content", "yamldoc"},
 	"server": {
 		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
