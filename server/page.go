@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -14,7 +15,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
-func (s *Server) buildPage(context.Context) error {
+func (s *Server) buildPage(ctx context.Context) error {
 	token, created, err := config.Token(s.cfg.Web.TokenFile)
 	if err != nil {
 		return err
@@ -27,8 +28,11 @@ func (s *Server) buildPage(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.journal, err = openJournal(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, "actions.head")); err != nil {
+		return err
+	}
 	s.page, err = web.New(web.Options{
-		Cluster: s.cfg.Cluster, Version: s.version, Access: gate,
+		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store,
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
@@ -64,6 +68,9 @@ func (s *Server) health() web.Health {
 	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
+	}
+	if err := s.journal.problem(); err != nil {
+		h.Problems = append(h.Problems, fmt.Sprintf("The log of actions is not what it was: %v.", err))
 	}
 	if err := s.joiner.problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Alerts are not joined into incidents: %v.", err))

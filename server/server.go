@@ -95,6 +95,7 @@ type Server struct {
 	beats        auditBeats
 	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
+	journal      *journal
 	metrics      *metrics
 	joiner       *joiner // of alerts into incidents
 	state        *state

@@ -106,7 +106,7 @@ ALTER TABLE decisions ADD COLUMN dry INTEGER NOT NULL DEFAULT 0; -- 1: of a dry 
 UPDATE decisions SET dry = 1 WHERE body LIKE '%"dryRun":true%';
 CREATE INDEX decisions_count ON decisions (time, outcome, dry);
 DROP INDEX decisions_time;
-`}
+`, actionsTable}
 
 // migrate brings a schema of a version up to date, in a transaction.
 func migrate(ctx context.Context, tx *sql.Tx, version int, translate func(string) string) error {

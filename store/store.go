@@ -58,6 +58,7 @@ const (
 	lockSchema = applicationID + iota
 	lockRecords
 	lockFindings
+	lockActions
 )
 
 // write runs f in a transaction, and leaves no trace of it when f fails. Writers

@@ -12,6 +12,7 @@ import (
 // for the folders in check. Whole-product tests may import all.
 var arrows = map[string][]string{
 	"access":   {},
+	"action":   {},
 	"event":    {},
 	"finding":  {},
 	"config":   {},
@@ -87,7 +88,7 @@ var arrows = map[string][]string{
 	"fix/isolate": {"inventory", "check/*", "fix/edit"},
 
 	"bus":   {"event", "alert", "incident", "finding"},
-	"store": {"event", "alert", "incident", "finding"},
+	"store": {"action", "event", "alert", "incident", "finding"},
 
 	"store/postgrestest": {},
 
@@ -97,7 +98,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"access", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
+	"web":       {"access", "action", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/post":       {"config", "notify"},
@@ -108,7 +109,7 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "access", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
+		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
 	},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},

@@ -13,6 +13,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -72,7 +73,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/admission/readiness": readinessParams,
+		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
 	} {
 		var named []string
 		for _, p := range doc.Paths[path]["get"].Parameters {
@@ -105,6 +106,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Attribution": {schemas["Attribution"], alert.Attribution{}},
 		"Repeats":     {schemas["Repeats"], alert.Repeats{}},
 		"Entity":      {schemas["Entity"], alert.Entity{}},
+
+		"Action":      {schemas["Action"], action.Entry{}},
+		"ActionsHead": {schemas["ActionsHead"], actionsHead{}},
 
 		"Incident": {schemas["Incident"], incident.Incident{}},
 		"Change":   {schemas["IncidentChange"], incident.Change{}},

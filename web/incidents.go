@@ -168,7 +168,7 @@ func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
 type incidentData struct {
 	incident.Incident
 	Muted  bool
-	States []incident.State // that it can go to
+	States []incident.State // that it can go to by who looks at it
 }
 
 func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
@@ -177,7 +177,7 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := incidentData{Incident: i, Muted: time.Now().Before(i.MuteTill)}
-	if i.State != incident.Closed {
+	if i.State != incident.Closed && s.may(r)("update incidents") {
 		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
 	}
 	return s.show(w, r, "incident", "Incident", data)

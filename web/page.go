@@ -35,7 +35,7 @@ type layout struct {
 // May reports whether who looks at the page may do something.
 func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
-var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings"}
+var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "actions"}
 
 func parseTemplates() (map[string]*template.Template, error) {
 	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")

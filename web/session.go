@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/action"
 )
 
 // A session ends after its age, and after it was idle for so long. Live updates
@@ -154,9 +155,14 @@ func (s *Server) guard(rt route) http.Handler {
 			return err
 		}
 		if err := s.allow(r, id, rt.needs); err != nil {
+			s.refused(r, action.Entry{User: id.User, Action: string(rt.needs), Object: r.URL.Path, Result: action.Denied})
 			return err
 		}
-		return rt.handle(w, r.WithContext(context.WithValue(r.Context(), visitKey{}, visit{id, rt.needs})))
+		r = r.WithContext(context.WithValue(r.Context(), visitKey{}, visit{id, rt.needs}))
+		if rt.needs.Changes() {
+			return s.logged(rt.handle, w, r, id, rt.needs)
+		}
+		return rt.handle(w, r)
 	})
 }
 
@@ -191,6 +197,7 @@ func (s *Server) check(r *http.Request, token string) (c access.Credential, id a
 	invalid := errors.Is(err, access.ErrInvalid)
 	s.limiter.end(from, invalid)
 	if invalid {
+		s.refused(r, action.Entry{Action: logIn, Result: action.Failed + ": " + err.Error()})
 		return nil, id, errInvalidToken
 	}
 	return c, id, s.unknown(r, err)
@@ -267,19 +274,34 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		}
 		return s.render(w, known.code, "login", layout{Title: "Log in", Page: loginData{Next: next, Error: known.text}})
 	}
-	s.begin(w, r, credential, id)
+	if err := s.begin(w, r, credential, id); err != nil {
+		return err
+	}
 	http.Redirect(w, r, next, http.StatusSeeOther)
 	return nil
 }
 
+// What the log of actions calls the beginning and the end of a session.
+const (
+	logIn  = "log in"
+	logOut = "log out"
+)
+
 // begin starts a session, in place of the one that the browser has.
-func (s *Server) begin(w http.ResponseWriter, r *http.Request, c access.Credential, id access.Identity) {
+func (s *Server) begin(w http.ResponseWriter, r *http.Request, c access.Credential, id access.Identity) error {
+	if err := s.note(r, action.Entry{User: id.User, Action: logIn, Result: action.Done}); err != nil {
+		return err
+	}
 	s.sessions.end(cookie(r))
 	s.setCookie(w, r, s.sessions.start(c, time.Now()), int(sessionAge.Seconds()))
 	s.Log.Info("logged in", "user", id.User, "from", r.RemoteAddr)
+	return nil
 }
 
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
+	if id, err := s.identify(r, false); err == nil {
+		s.note(r, action.Entry{User: id.User, Action: logOut, Result: action.Done}) //nolint:errcheck // it ends all the same
+	}
 	s.sessions.end(cookie(r))
 	s.setCookie(w, r, "", -1)
 	http.Redirect(w, r, "/login", http.StatusSeeOther)

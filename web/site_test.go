@@ -86,7 +86,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		t.Fatal(err)
 	}
 	s.Server, err = New(Options{
-		Cluster: "test-cluster", Version: "v0", Access: gate,
+		Cluster: "test-cluster", Version: "v0", Access: gate, Actions: db,
 		Alerts: db, Incidents: db, Decisions: db, Findings: db,
 		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },

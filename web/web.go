@@ -18,9 +18,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -55,6 +59,17 @@ type Incidents interface {
 	ChangeIncident(ctx context.Context, id string, c incident.Change) (*incident.Incident, bool, error)
 }
 
+// Actions is the log of what people do here.
+type Actions interface {
+	// AppendAction adds an entry. It is on the disk when it returns.
+	AppendAction(context.Context, action.Entry) (action.Entry, error)
+	// Actions returns a page, newest first, and the cursor of the next one.
+	Actions(ctx context.Context, before int64, limit int) ([]action.Entry, int64, error)
+	// VerifyActions checks the chain, and that it still has the entries of heads
+	// that were kept elsewhere. Its error may be an [action.BrokenError].
+	VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error)
+}
+
 // Decisions reads stored admission decisions.
 type Decisions interface {
 	// Decisions returns a page, newest first, and the cursor of the next one.
@@ -87,6 +102,7 @@ type Options struct {
 	Cluster   string
 	Version   string
 	Access    *access.Gate
+	Actions   Actions
 	Alerts    Alerts
 	Incidents Incidents
 	Decisions Decisions
@@ -115,6 +131,8 @@ type Server struct {
 	templates map[string]*template.Template
 	sessions  *sessions
 	limiter   *limiter
+	refusals  *rate.Limiter // that the log of actions keeps
+	unkept    atomic.Int64  // refusals since the last that was kept
 	heartbeat time.Duration // of a stream, so that proxies keep it open
 	patience  time.Duration // how long a stream waits for a client to read
 
@@ -133,6 +151,7 @@ func New(opts Options) (*Server, error) {
 		Options:   opts,
 		sessions:  newSessions(),
 		limiter:   newLimiter(),
+		refusals:  rate.NewLimiter(rate.Every(time.Minute/refusalsKept), refusalsKept),
 		heartbeat: 15 * time.Second,
 		patience:  10 * time.Second,
 		added:     make(chan struct{}),
@@ -207,6 +226,7 @@ func (s *Server) routes() []route {
 		{"GET", "/audit", "list findings", s.auditPage},
 		{"GET", "/readiness", "list decisions", s.readinessPage},
 		{"GET", "/findings", "list findings", s.findingsPage},
+		{"GET", "/actions", "list actions", s.actionsPage},
 		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
 
 		{"GET", "/api/v1/alerts", "list alerts", s.listAlerts},
@@ -221,6 +241,8 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/admission/readiness", "list decisions", s.getReadiness},
 		{"GET", "/api/v1/policies", "list policies", s.listPolicies},
 		{"GET", "/api/v1/posture", "list findings", s.getPosture},
+		{"GET", "/api/v1/actions", "list actions", s.listActions},
+		{"GET", "/api/v1/actions/head", "get actions", s.getActionsHead},
 		{"GET", "/api/v1/health", "get health", s.getHealth},
 		{"GET", "/api/v1/openapi.yaml", "get health", s.getOpenAPI},
 		{"GET", "/api/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},

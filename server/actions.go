@@ -1,0 +1,115 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/kubeguardian/kubeguardian/action"
+	"github.com/kubeguardian/kubeguardian/store"
+)
+
+// A journal is the log of actions in the store, and where it ended last, which is
+// kept beside the store and in the server's log: whoever may write to the store
+// alone cannot remove the end of it unseen.
+type journal struct {
+	*store.Store
+	log  *slog.Logger
+	file string // the last head
+
+	mu     sync.Mutex
+	head   action.Head
+	broken error // what the last verification said; nil: nothing
+}
+
+// openJournal verifies the log of actions. That it is not what it was is a problem
+// of the health, and not an error: the server goes on.
+func openJournal(ctx context.Context, s *store.Store, log *slog.Logger, file string) (*journal, error) {
+	j := &journal{Store: s, log: log, file: file}
+	data, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("read the head of the log of actions: %w", err)
+	default:
+		if j.head, err = action.ParseHead(strings.TrimSpace(string(data))); err != nil {
+			return nil, fmt.Errorf("read the head of the log of actions: %s: %w", file, err)
+		}
+	}
+	head, err := j.VerifyActions(ctx)
+	if broken := (*action.BrokenError)(nil); err != nil && !errors.As(err, &broken) {
+		return nil, err
+	}
+	log.Info("verified the log of actions", "head", head.String(), "problem", err)
+	return j, nil
+}
+
+// VerifyActions checks the log, also against the head that is kept beside it.
+func (j *journal) VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error) {
+	j.mu.Lock()
+	own := j.head
+	j.mu.Unlock()
+	head, err := j.Store.VerifyActions(ctx, append(anchors, own)...)
+	broken := (*action.BrokenError)(nil)
+	if known := errors.As(err, &broken); (known || err == nil) && (len(anchors) == 0 || anchors[0] == action.Head{}) {
+		if known {
+			j.log.Error("the log of actions is not what it was", "error", err)
+		}
+		j.mu.Lock()
+		j.broken = err
+		j.mu.Unlock()
+	}
+	return head, err
+}
+
+// problem says why the log is not what it was, or nil.
+func (j *journal) problem() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.broken
+}
+
+// AppendAction adds an entry, and keeps its hash elsewhere too.
+func (j *journal) AppendAction(ctx context.Context, e action.Entry) (action.Entry, error) {
+	added, err := j.Store.AppendAction(ctx, e)
+	if err != nil {
+		return added, err
+	}
+	head := action.Head{Seq: added.Seq, Hash: added.Hash}
+	j.log.Info("action", "head", head.String(), "user", added.User, "source", added.Source, "action", added.Action, "object", added.Object, "result", added.Result)
+	j.keep(head)
+	return added, nil
+}
+
+// keep writes the head to the file, whole or not at all. While the log is broken
+// the last head of the whole one stays, so that a restart finds it again.
+func (j *journal) keep(head action.Head) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.broken != nil || head.Seq <= j.head.Seq {
+		return
+	}
+	j.head = head
+	if err := replaceFile(j.file, head.String()+"\n"); err != nil {
+		j.log.Error("keep the head of the log of actions", "error", err)
+	}
+}
+
+// replaceFile gives a file another content; after a power cut it has the one or
+// the other.
+func replaceFile(name, content string) error {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), name)
+}

@@ -1,0 +1,75 @@
+package server
+
+import (
+	"database/sql"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestActionLogIsVerified removes the end of the log of actions while the server
+// is down: the next start tells, and goes on telling until somebody has looked.
+func TestActionLogIsVerified(t *testing.T) {
+	dir := t.TempDir()
+	run := func() (health string) {
+		r := start(t, options(t, dir, ""))
+		defer func() {
+			if err := errors.Join(r.stop(), r.Stop()); err != nil {
+				t.Error(err)
+			}
+		}()
+		for range 3 { // of no incident: what was asked for is noted all the same
+			if code, body := r.do(http.DefaultClient, http.MethodPost, r.WebURL()+"/api/v1/incidents/none", `{"assignee":"ada"}`); code != http.StatusNotFound {
+				t.Fatalf("change: %d %s", code, body)
+			}
+		}
+		_, health = r.page("/api/v1/health")
+		return health
+	}
+	const problem = "The log of actions is not what it was"
+	for range 2 {
+		if health := run(); strings.Contains(health, problem) {
+			t.Fatalf("an honest log: %s", health)
+		}
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "kubeguardian.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "DELETE FROM actions WHERE seq > 10"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if health := run(); !strings.Contains(health, problem+": entry 12: it was seen before and is missing") &&
+			!strings.Contains(health, problem+": entry 12: it is another one than was seen before") {
+			t.Errorf("a log without its end: %s", health)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "actions.head")); err != nil {
+		t.Fatal(err)
+	}
+	if health := run(); strings.Contains(health, problem) {
+		t.Errorf("after somebody has looked: %s", health)
+	}
+}
+
+// TestOnlyHealthIsOpen: beside the pages the listener has nothing but what tells
+// that the server lives, and its metrics.
+func TestOnlyHealthIsOpen(t *testing.T) {
+	r := start(t, options(t, t.TempDir(), ""))
+	r.token = "wrong"
+	for path, want := range map[string]int{
+		"/healthz": http.StatusOK, "/readyz": http.StatusServiceUnavailable, "/metrics": http.StatusOK,
+		"/api/v1/health": http.StatusUnauthorized, "/debug/pprof/": http.StatusUnauthorized,
+	} {
+		if code, body := r.page(path); code != want {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/action"
+)
+
+const actionsTable = `
+CREATE TABLE actions (                           -- what people did; rows are added, and never change
+	seq      INTEGER PRIMARY KEY,                -- 1, 2, 3 …
+	id       TEXT NOT NULL UNIQUE,               -- of the write; not part of the chain
+	time     INTEGER NOT NULL,                   -- nanoseconds since 1970
+	who      TEXT NOT NULL,
+	source   TEXT NOT NULL,
+	action   TEXT NOT NULL,
+	object   TEXT NOT NULL,
+	change   TEXT NOT NULL,
+	result   TEXT NOT NULL,
+	previous TEXT NOT NULL,
+	hash     TEXT NOT NULL
+);
+`
+
+const actionColumns = "seq, time, who, source, action, object, change, result, previous, hash"
+
+// AppendAction adds an entry to the log of actions, and returns it with its
+// number and its hash. It is on the disk when it returns.
+func (s *Store) AppendAction(ctx context.Context, e action.Entry) (action.Entry, error) {
+	id := rand.Text()
+	var added action.Entry
+	err := s.writeUnder(ctx, lockActions, func(tx *sql.Tx) error {
+		var err error
+		added, err = scanAction(tx.QueryRowContext(ctx, "SELECT "+actionColumns+" FROM actions WHERE id = ?", id))
+		if !errors.Is(err, sql.ErrNoRows) {
+			return err // or it was written before the connection broke
+		}
+		var head action.Head
+		err = tx.QueryRowContext(ctx, "SELECT seq, hash FROM actions ORDER BY seq DESC LIMIT 1").Scan(&head.Seq, &head.Hash)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		added = head.Seal(e)
+		_, err = tx.ExecContext(ctx, "INSERT INTO actions (id, "+actionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			id, added.Seq, added.Time.UnixNano(), added.User, added.Source, added.Action, added.Object, added.Change, added.Result, added.Previous, added.Hash)
+		return err
+	})
+	return added, s.explain("add an action to", err)
+}
+
+type scanner interface{ Scan(...any) error }
+
+func scanAction(row scanner) (e action.Entry, err error) {
+	var nanos int64
+	err = row.Scan(&e.Seq, &nanos, &e.User, &e.Source, &e.Action, &e.Object, &e.Change, &e.Result, &e.Previous, &e.Hash)
+	e.Time = time.Unix(0, nanos).UTC()
+	return e, err
+}
+
+// Actions returns a page of the log of actions, newest first: those before an
+// entry, or the last ones if before is 0. The cursor of the next page is 0 after
+// the last.
+func (s *Store) Actions(ctx context.Context, before int64, most int) (page []action.Entry, next int64, err error) {
+	w, n := &where{}, limit(most)
+	w.add(before != 0, "seq < ?", before)
+	page, err = s.readActions(ctx, "SELECT "+actionColumns+" FROM actions"+w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, n+1)...)
+	if len(page) > n {
+		page = page[:n]
+		next = page[n-1].Seq
+	}
+	return page, next, err
+}
+
+func (s *Store) readActions(ctx context.Context, query string, args ...any) (entries []action.Entry, err error) {
+	rows, err := s.readers.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, s.explain("read actions from", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		e, err := scanAction(rows)
+		if err != nil {
+			return nil, s.explain("read actions from", err)
+		}
+		entries = append(entries, e)
+	}
+	return entries, s.explain("read actions from", rows.Err())
+}
+
+// verifyBatch is how many entries are read at once.
+const verifyBatch = 1000
+
+// VerifyActions checks the chain of all actions, and returns its head. With
+// anchors, heads that were kept elsewhere, it also checks that the log has these
+// entries still. An error is an [action.BrokenError], or of the database.
+func (s *Store) VerifyActions(ctx context.Context, anchors ...action.Head) (head action.Head, err error) {
+	open := map[int64]string{}
+	for _, a := range anchors {
+		if a.Seq > 0 {
+			open[a.Seq] = a.Hash
+		}
+	}
+	for {
+		batch, err := s.readActions(ctx, "SELECT "+actionColumns+" FROM actions WHERE seq > ? ORDER BY seq LIMIT ?", head.Seq, verifyBatch)
+		if err != nil {
+			return head, err
+		}
+		for _, e := range batch {
+			if head, err = head.Next(e); err != nil {
+				return head, err
+			}
+			if hash, known := open[e.Seq]; known && hash != e.Hash {
+				return head, &action.BrokenError{Seq: e.Seq, Reason: "it is another one than was seen before: the log was written anew"}
+			}
+			delete(open, e.Seq)
+		}
+		if len(batch) < verifyBatch {
+			break
+		}
+	}
+	for seq := range open {
+		return head, &action.BrokenError{Seq: seq, Reason: "it was seen before and is missing: the end of the log was removed"}
+	}
+	return head, nil
+}
