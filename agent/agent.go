@@ -72,6 +72,7 @@ type Agent struct {
 	o        Options
 	ruling   atomic.Pointer[ruling]
 	enforcer *enforce.Enforcer // nil if nothing is ordered
+	shedder  *shedder          // nil without a budget
 	pipeline *pipeline
 	table    *process.Table
 	clock    *process.Clock
@@ -125,6 +126,9 @@ func New(o Options) (_ *Agent, err error) {
 	}
 	if err := a.newEnforcer(); err != nil {
 		return nil, err
+	}
+	if o.Config.CPUBudget > 0 {
+		a.shedder = newShedder(a)
 	}
 	a.status = newStatus(a)
 	if o.Config.Status != "" {
@@ -267,6 +271,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	running.Go(func() { a.maintain(ctx) })
 	if a.enforcer != nil {
 		running.Go(func() { a.enforcer.Run(ctx) })
+	}
+	if a.shedder != nil {
+		running.Go(func() { a.shedder.run(ctx) })
 	}
 	if err := a.source.Run(ctx, a.pipeline.worker); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read events: %w", err)

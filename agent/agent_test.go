@@ -55,6 +55,21 @@ func (r *recording) Close() error {
 	return nil
 }
 
+// A narrowed is a recording that notes what is asked of it.
+type narrowed struct {
+	recording
+	types []string
+}
+
+func (n *narrowed) open([]string, rule.Needs, *Config) (Source, error) { return n, nil }
+
+func (n *narrowed) Narrow(types []string, _ rule.Needs) error {
+	n.types = types
+	return nil
+}
+
+func (n *narrowed) has(typ string) bool { return slices.Contains(n.types, typ) }
+
 const (
 	shellKey = 5000
 	start    = 3_000_000_000

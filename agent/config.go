@@ -43,6 +43,9 @@ type Config struct {
 	Environment bool `yaml:"environment"`
 	// BufferSize is how many KiB of events wait in the kernel.
 	BufferSize int `yaml:"bufferSize"`
+	// CPUBudget is the share of one core that the agent may use before it leaves
+	// rules out, the least urgent first; 0 is no bound.
+	CPUBudget float64 `yaml:"cpuBudget"`
 	// Enforce says what is done beside alerts, ZeroDrift what becomes of
 	// executables that did not come with the image, in which containers. Protect
 	// adds to what is never acted upon.
@@ -114,7 +117,7 @@ func (c *Config) problems() iter.Seq2[string, error] {
 		}{
 			{"match", c.checkMatch()}, {"priority", c.checkPriority()}, {"status", c.checkStatus()},
 			{"cri", absolute(c.CRI, "", noRuntime)}, {"root", absolute(c.Root)}, {"proc", absolute(c.Proc)}, {"bufferSize", c.checkBuffer()},
-			{"protect", c.Protect.Check()}, {"actions", absolute(c.Actions, "")},
+			{"cpuBudget", c.checkBudget()}, {"protect", c.Protect.Check()}, {"actions", absolute(c.Actions, "")},
 		} {
 			if check.err != nil && !yield(check.key, check.err) {
 				return
@@ -185,6 +188,18 @@ func (c *Config) checkBuffer() error {
 	}
 	return nil
 }
+
+func (c *Config) checkBudget() error {
+	if !(c.CPUBudget == 0 || c.CPUBudget >= minBudget && c.CPUBudget <= maxBudget) {
+		return fmt.Errorf("want 0, or a share of a core from %g to %d, have %g", minBudget, maxBudget, c.CPUBudget)
+	}
+	return nil
+}
+
+const (
+	minBudget = 0.01
+	maxBudget = 64
+)
 
 // mode returns which rules raise an alert.
 func (c *Config) mode() rule.Mode {

@@ -44,6 +44,13 @@ func (l *live) Write(b []byte) (int, error) {
 // that is not allowed.
 func watchMachine(t *testing.T, c *Config) *live {
 	t.Helper()
+	l, _ := watchMachineAt(t, c, nil)
+	return l
+}
+
+// watchMachineAt does the same with another pace of the budget.
+func watchMachineAt(t *testing.T, c *Config, p *pace) (*live, *Agent) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("watches the whole machine")
 	}
@@ -58,6 +65,10 @@ func watchMachine(t *testing.T, c *Config) *live {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if p != nil {
+		a.shedder.pace = *p
+		a.shedder.take(a.ruling.Load())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- a.Run(ctx) }()
@@ -67,7 +78,7 @@ func watchMachine(t *testing.T, c *Config) *live {
 			t.Error(err)
 		}
 	})
-	return l
+	return l, a
 }
 
 func (l *live) alerts() []alert.Alert {

@@ -40,13 +40,23 @@ func (a *Agent) newRuling(set *rule.Set) *ruling {
 // types lists the events that are needed.
 func (r *ruling) types() []string { return append(r.needs.Types(), lifecycle[:]...) }
 
+// A narrower is a [Source] that can show less than what it was opened for, and
+// all of it again.
+type narrower interface {
+	Narrow(types []string, needs rule.Needs) error
+}
+
 // use replaces the rules while events come. The sensor shows no more types of
 // events than those that it was opened for.
-func (a *Agent) use(rules *ruling) {
+func (a *Agent) use(rules *ruling) error {
 	a.ruling.Store(rules)
 	if a.enforcer != nil {
 		a.enforcer.SetRules(rules.set)
 	}
+	if n, ok := a.source.(narrower); ok {
+		return n.Narrow(rules.types(), rules.needs)
+	}
+	return nil
 }
 
 // covered lists the types of events that the sensor shows.

@@ -120,6 +120,15 @@ func (k *kernel) Run(ctx context.Context, worker func() func(*record.Record)) er
 	})
 }
 
+// Narrow has the kernel show the types of events that are needed, and of those
+// with filters what is needed of them.
+func (k *kernel) Narrow(types []string, needs rule.Needs) error {
+	if err := k.SetTypes(types); err != nil {
+		return err
+	}
+	return k.SetFilters(sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)})
+}
+
 // Status implements [Source].
 func (k *kernel) Status() SourceStatus {
 	s := SourceStatus{Missing: k.Missing(), Counters: map[string]uint64{}}

@@ -85,6 +85,11 @@ func (s *status) state() health {
 			h.Problems = append(h.Problems, fmt.Sprintf("the kernel lacks %s: %s", f.Name, f.Reason))
 		}
 	}
+	if a.shedder != nil {
+		if left, _, _ := a.shedder.state(); len(left) > 0 {
+			h.Problems = append(h.Problems, fmt.Sprintf("%d rules are left out, as the agent would use more than %g of a core: %s", len(left), a.o.Config.CPUBudget, strings.Join(left, ", ")))
+		}
+	}
 	if a.enforcer != nil {
 		state := a.enforcer.Status()
 		h.Enforced = state.Ways
@@ -154,6 +159,12 @@ func (s *status) write(w io.Writer) {
 		gauge(w, "containers", "containers that are known", float64(stats.Containers))
 		counter(w, "runtime_failures_total", "calls of the container runtime that failed", float64(stats.Failed))
 		counter(w, "runtime_overflow_total", "containers that could not be asked for, as there were too many", float64(stats.Overflow))
+	}
+	if a.shedder != nil {
+		left, times, used := a.shedder.state()
+		gauge(w, "rules_left_out", "rules that are left out to stay within the budget", float64(len(left)))
+		counter(w, "budget_exceeded_total", "how often rules had to be left out", float64(times))
+		gauge(w, "cpu_share", "share of a core that the agent uses", used)
 	}
 	if a.enforcer != nil {
 		writeEnforcement(w, a.enforcer.Status())

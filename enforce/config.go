@@ -179,8 +179,8 @@ func fits(s string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return condition.Wildcard(p, s) })
 }
 
-// names reports whether an order is about a rule.
-func (o Order) names(rule string, tags []string) bool {
+// About reports whether an order is about a rule.
+func (o Order) About(rule string, tags []string) bool {
 	return fits(rule, o.Rules) || slices.ContainsFunc(tags, func(tag string) bool { return fits(tag, o.Tags) })
 }
 

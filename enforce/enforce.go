@@ -135,7 +135,7 @@ func (e *Enforcer) SetRules(set *rule.Set) {
 			continue
 		}
 		for i, o := range e.o.Orders {
-			if o.names(r.Name, r.Tags) {
+			if o.About(r.Name, r.Tags) {
 				e.orders[r.Name] = append(e.orders[r.Name], named{o, fmt.Sprintf("%s[%d]", orderOrigin, i)})
 			}
 		}
