@@ -18,8 +18,8 @@ const maxSize = 1 << 20
 type Config struct {
 	// Cluster names this cluster in alerts.
 	Cluster string `yaml:"cluster"`
-	// DataDir holds the database, the certificate authority and the login
-	// token. It is created with mode 0700 when it does not exist.
+	// DataDir holds the database when it is a file, the certificate authority and
+	// the login token. It is created with mode 0700 when it does not exist.
 	DataDir string `yaml:"dataDir"`
 	// Kubeconfig is the file with the credentials for the cluster. When it is
 	// empty they are in $KUBECONFIG, else ~/.kube/config, else those of the pod.
@@ -32,7 +32,16 @@ type Config struct {
 	Detection  Detection  `yaml:"detection"`
 	Falco      Falco      `yaml:"falco"`
 	Scan       Scan       `yaml:"scan"`
+	Database   Database   `yaml:"database"`
 	Retention  Retention  `yaml:"retention"`
+}
+
+// Database says where records are kept: in a file in DataDir, or in PostgreSQL,
+// which several replicas may share.
+type Database struct {
+	// URLFile holds the URL of a database in PostgreSQL, read at the start; see
+	// [DatabaseURL]. "" means the file.
+	URLFile string `yaml:"urlFile"`
 }
 
 // Log configures the log on standard error.
@@ -254,12 +263,15 @@ type Scan struct {
 	Interval time.Duration `yaml:"interval"`
 }
 
-// Retention says how long records are kept. At least 1h each.
+// Retention says how long records are kept, at least 1h each, and how many.
 type Retention struct {
 	Alerts    time.Duration `yaml:"alerts"`
 	Decisions time.Duration `yaml:"decisions"`
 	// Readiness is of the counts of what policies would have denied.
 	Readiness time.Duration `yaml:"readiness"`
+	// Records is how many alerts, and how many decisions, are kept at most: the
+	// oldest go first. At least 1000.
+	Records int `yaml:"records"`
 }
 
 // Default returns the configuration of an empty file, before the values that
@@ -279,7 +291,7 @@ func Default() *Config {
 			Cooldown: []Cooldown{{Within: 10 * time.Minute}},
 		},
 		Scan:      Scan{Interval: 10 * time.Minute},
-		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour},
+		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour, Records: 10_000_000},
 	}
 }
 

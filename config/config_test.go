@@ -91,7 +91,8 @@ func TestFullFile(t *testing.T) {
 			TokenFile: "/etc/kubeguardian/falco-token", ClientCAFile: "/etc/kubeguardian/senders.pem",
 		},
 		Scan:      Scan{Interval: time.Hour},
-		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour},
+		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour, Records: 2_000_000},
+		Database:  Database{"/etc/kubeguardian/database-url"},
 	}
 	if !reflect.DeepEqual(have, want) {
 		t.Errorf("have %+v\nwant %+v", have, want)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 )
 
 const redacted = "<secret>"
@@ -57,13 +58,33 @@ func Token(file string) (token Secret, created bool, err error) {
 	return token, created, nil
 }
 
-func readToken(file string) (Secret, error) {
+// DatabaseURL reads the URL of a database in PostgreSQL from a file, without the
+// white space around it: postgresql://USER:PASSWORD@HOST/DATABASE, with what
+// pgx takes as parameters. No error shows it.
+func DatabaseURL(file string) (Secret, error) {
+	data, err := readShort(file)
+	if err != nil {
+		return "", fmt.Errorf("read database.urlFile: %w", err)
+	}
+	text := string(bytes.TrimSpace(data))
+	if !strings.HasPrefix(text, "postgresql://") && !strings.HasPrefix(text, "postgres://") || len(data) > maxToken || strings.ContainsAny(text, "\r\n") {
+		return "", fmt.Errorf("read database.urlFile: %s: want one line, postgresql://USER:PASSWORD@HOST/DATABASE", file)
+	}
+	return Secret(text), nil
+}
+
+// readShort reads a file, or one byte more than a token may have.
+func readShort(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	return io.ReadAll(io.LimitReader(f, maxToken+1))
+}
+
+func readToken(file string) (Secret, error) {
+	data, err := readShort(file)
 	if err != nil {
 		return "", err
 	}

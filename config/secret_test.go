@@ -102,3 +102,26 @@ func TestTokenFile(t *testing.T) {
 		t.Error("a token was created in a folder that does not exist")
 	}
 }
+
+func TestDatabaseURL(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	for text, good := range map[string]bool{
+		"postgresql://u:s3cret@db/kubeguardian\n": true, " postgres://u:s3cret@a,b/x?target_session_attrs=read-write ": true,
+		"": false, "mysql://u:s3cret@db/x": false, "postgresql://u:s3cret@db/x\npostgresql://u:s3cret@db/y": false,
+		"postgresql://" + strings.Repeat("s3cret", 1000): false,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		url, err := DatabaseURL(file)
+		if (err == nil) != good || good && string(url) != strings.TrimSpace(text) || strings.Contains(fmt.Sprint(url, err), "s3cret") {
+			t.Errorf("%.40q: %q, %v", text, string(url), err)
+		}
+		if err != nil && !strings.Contains(err.Error(), file) {
+			t.Errorf("%v does not name the file", err)
+		}
+	}
+	if _, err := DatabaseURL(file + ".none"); err == nil || !strings.Contains(err.Error(), "read database.urlFile: open "+file) {
+		t.Errorf("have %v", err)
+	}
+}

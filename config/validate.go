@@ -30,6 +30,9 @@ func (d *decoder) validate(c *Config) {
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
 	d.atLeast("retention.readiness", c.Retention.Readiness, time.Hour)
+	if c.Retention.Records < 1000 {
+		d.bad("retention.records", "want 1000 or more, have %d", c.Retention.Records)
+	}
 }
 
 // rules checks what shapes detection rules.

@@ -88,7 +88,9 @@ func (s *Server) audit(ctx context.Context, inv *inventory.Inventory, full bool)
 	}
 	s.state.update(func(st *state) { st.audited = audited{result, time.Now()} })
 	s.metrics.audited(result)
-	s.summaries.write(ctx, s.force.Load(), &result)
+	if s.leads() {
+		s.summaries.write(ctx, s.force.Load(), &result)
+	}
 	s.log.Debug("audited the cluster", "objects", result.Objects, "judged", result.Judged, "violating", len(result.Found),
 		"failures", len(result.Failures), "took", time.Since(start))
 }

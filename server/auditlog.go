@@ -11,6 +11,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/event"
@@ -36,12 +37,23 @@ func faultCauses(faults k8saudit.Faults) string {
 	return strings.Join(out, ", ")
 }
 
-// positions keeps how far the files of audit logs have been read.
-type positions struct{ store *store.Store }
+// positions keeps how far the files of audit logs have been read, by a replica
+// that has a name or by the only one.
+type positions struct {
+	store   *store.Store
+	replica string
+}
+
+func (p positions) name(log string) string {
+	if p.replica == "" {
+		return "audit file " + log
+	}
+	return "audit file " + log + " of " + p.replica
+}
 
 // Position is [k8saudit.Positions].
 func (p positions) Position(ctx context.Context, log string) (pos k8saudit.Position, known bool, err error) {
-	body, known, err := p.store.Checkpoint(ctx, "audit file "+log)
+	body, known, err := p.store.Checkpoint(ctx, p.name(log))
 	if err == nil && known {
 		if err = json.Unmarshal(body, &pos); err != nil {
 			err = fmt.Errorf("read position in %s: %w", log, err)
@@ -56,14 +68,14 @@ func (p positions) SavePosition(ctx context.Context, log string, pos k8saudit.Po
 	if err != nil {
 		return fmt.Errorf("encode position in %s: %w", log, err)
 	}
-	return p.store.SaveCheckpoint(ctx, "audit file "+log, body)
+	return p.store.SaveCheckpoint(ctx, p.name(log), body)
 }
 
 // openTails makes what follows the files of audit logs.
 func (s *Server) openTails(compat k8saudit.Compat) {
 	for _, file := range s.cfg.Detection.AuditFiles {
 		s.tails = append(s.tails, k8saudit.NewTail(k8saudit.TailOptions{
-			Path: file, Handle: s.detect, Compat: compat, Positions: positions{s.store}, Log: s.log,
+			Path: file, Handle: s.detect, Compat: compat, Positions: positions{s.store, s.replica}, Log: s.log,
 		}))
 	}
 }
@@ -100,13 +112,22 @@ type auditBeats struct {
 	last time.Time            // when one was seen last; zero: never
 }
 
-// saw notes an event that is one of ours, and returns how long it took to come.
-// An id that nobody knows was sent by somebody else, or before a restart.
-func (b *auditBeats) saw(e *event.Event, now time.Time) (delay time.Duration, ours bool) {
+// beatOf returns the id of the request of which an event is, if that is a
+// heartbeat, of us or of another replica.
+func beatOf(e *event.Event) string {
 	if !strings.HasPrefix(e.ID, beatPrefix) {
-		return 0, false
+		return ""
 	}
 	id, _, _ := strings.Cut(e.ID, "\x00")
+	return id
+}
+
+// saw notes that one of ours has come, and returns how long it took. An id that
+// nobody knows was sent by somebody else, or before a restart.
+func (b *auditBeats) saw(id string, now time.Time) (delay time.Duration, ours bool) {
+	if id == "" {
+		return 0, false
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	sent, ours := b.sent[id]
@@ -189,6 +210,9 @@ func (s *Server) sendAuditBeat(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	id := beatPrefix + strings.ToLower(rand.Text())
+	if s.replica != "" {
+		id = beatPrefix + s.replica + "." + strings.ToLower(rand.Text())
+	}
 	s.beats.forget()
 	s.beats.add(id, time.Now())
 	err := s.client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/"+ownNamespace(s.cfg)).SetHeader("Audit-ID", id).Do(ctx).Error()
@@ -197,9 +221,37 @@ func (s *Server) sendAuditBeat(ctx context.Context, timeout time.Duration) {
 	}
 }
 
+// seenFor is the checkpoint of the last heartbeat of a replica that another one
+// has seen: what receives the audit log is one of them.
+func seenFor(replica string) string { return "audit heartbeat of " + replica }
+
+// tellSender lets the replica that sent a heartbeat know that it was seen.
+func (s *Server) tellSender(ctx context.Context, id string) {
+	sender, _, named := strings.Cut(strings.TrimPrefix(id, beatPrefix), ".")
+	if s.replica == "" || !named || sender == "" || sender == s.replica || len(validation.IsDNS1123Label(sender)) > 0 {
+		return
+	}
+	if err := s.store.SaveCheckpoint(ctx, seenFor(sender), []byte(id)); err != nil {
+		s.log.Error("another replica does not hear that its request is in the audit log", "replica", sender, "error", err)
+	}
+}
+
+// hearOfBeats notes what other replicas have seen of ours.
+func (s *Server) hearOfBeats(ctx context.Context, now time.Time) {
+	if s.replica == "" {
+		return
+	}
+	id, _, err := s.store.Checkpoint(ctx, seenFor(s.replica))
+	if err != nil {
+		s.log.Error("it is not known whether other replicas receive the audit log", "error", err)
+	}
+	s.beats.saw(string(id), now)
+}
+
 // judgeAudit tells what changed.
 func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
 	now := time.Now()
+	s.hearOfBeats(ctx, now)
 	missing, n := s.beats.missing()
 	s.beats.mu.Lock()
 	last := s.beats.last

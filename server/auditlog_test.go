@@ -70,7 +70,9 @@ func (r *running) awaitAlerts(want int) {
 func TestAuditBeats(t *testing.T) {
 	var b auditBeats
 	at := func(s int) time.Time { return time.Date(2026, 3, 4, 5, 6, s, 0, time.UTC) }
-	saw := func(id string, s int) (time.Duration, bool) { return b.saw(&event.Event{ID: id + "\x00rest"}, at(s)) }
+	saw := func(id string, s int) (time.Duration, bool) {
+		return b.saw(beatOf(&event.Event{ID: id + "\x00rest"}), at(s))
+	}
 	if _, n := b.missing(); n != 0 {
 		t.Errorf("%d are missing before any was sent", n)
 	}

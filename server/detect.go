@@ -34,8 +34,11 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	}
 	for _, e := range events {
 		e.Num = s.audited.Add(1)
-		if delay, ours := s.beats.saw(e, now); ours {
-			s.metrics.auditDelay.Observe(delay.Seconds())
+		if id := beatOf(e); id != "" {
+			if delay, ours := s.beats.saw(id, now); ours {
+				s.metrics.auditDelay.Observe(delay.Seconds())
+			}
+			s.tellSender(ctx, id)
 		}
 		s.enrich.Enrich(e)
 		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)

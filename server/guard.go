@@ -159,11 +159,15 @@ func (s *Server) raise(ctx context.Context, priority alert.Priority, rule, event
 	s.raiseAbout(ctx, subject, priority, rule, event, output)
 }
 
+// raiseAbout stores an alert of the server, by one of several replicas.
 func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priority alert.Priority, rule, event, output string) {
 	a := alert.Alert{
 		ID: alert.NewID("kubeguardian", event, rule), Time: time.Now().UTC(), Rule: rule, Priority: priority,
 		Source: "kubeguardian", Output: output, OutputFields: map[string]any{"cluster": s.cfg.Cluster}, Tags: []string{"kubeguardian"}, Cluster: s.cfg.Cluster,
 		Subject: subject,
+	}
+	if !s.leads() {
+		return // who leads sees the same
 	}
 	added, err := s.store.AddAlerts(ctx, []alert.Alert{a})
 	if s.stored(err) != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,7 +32,7 @@ type joiner struct {
 
 	mu         sync.Mutex
 	correlator *incident.Correlator // nil: to be read from the store
-	seq        int64                // of the last alert that was joined
+	was        store.Joined         // what its incidents come from
 
 	failing atomic.Pointer[error] // the last time; pages ask for it, and must not wait
 }
@@ -72,7 +73,9 @@ func (j *joiner) run(ctx context.Context) error {
 // incidents.
 func (j *joiner) join(ctx context.Context) (err error) {
 	for more := true; more && err == nil; {
-		more, err = j.batch(ctx)
+		if more, err = j.batch(ctx); errors.Is(err, store.ErrChanged) {
+			more, err = true, nil // what has changed is read
+		}
 	}
 	j.failing.Store(&err)
 	return err
@@ -97,14 +100,14 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 		}
 	}()
 	if j.correlator == nil {
-		known, seq, err := j.Correlated(ctx, time.Now().Add(-incident.Window))
+		known, was, err := j.Correlated(ctx, time.Now().Add(-incident.Window))
 		if err != nil {
 			return false, err
 		}
-		j.correlator, j.seq = incident.NewCorrelator(known), seq
+		j.correlator, j.was = incident.NewCorrelator(known), was
 	}
-	alerts, last, err := j.AlertsAfter(ctx, j.seq, alert.Query{Limit: joinBatch})
-	if err != nil || last == j.seq {
+	alerts, last, err := j.AlertsAfter(ctx, j.was.Alert, alert.Query{Limit: joinBatch})
+	if err != nil || last == j.was.Alert {
 		return false, err
 	}
 	changed := map[string]*incident.Incident{}
@@ -130,27 +133,11 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 	for _, i := range changed {
 		list = append(list, i)
 	}
-	if err := j.SaveIncidents(ctx, list, merged, last); err != nil {
+	if err := j.SaveIncidents(ctx, list, merged, j.was, last); err != nil {
 		return false, err
 	}
-	j.seq = last
+	j.was.Alert = last
 	j.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 	j.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
 	return true, nil
-}
-
-// ChangeIncident changes an incident for a person, also for alerts that join it
-// later.
-func (j *joiner) ChangeIncident(ctx context.Context, id string, c incident.Change) (*incident.Incident, bool, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	i, found, err := j.Store.ChangeIncident(ctx, id, c)
-	if err != nil || !found || j.correlator == nil {
-		return i, found, err
-	}
-	arranged := len(c.Merge)+len(c.Split) > 0
-	if known := j.correlator.Incident(id); arranged || known != nil && known.Apply(c) != nil {
-		j.correlator = nil // not what the store has
-	}
-	return i, found, nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -148,4 +149,42 @@ func TestArranged(t *testing.T) {
 	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8] alert-6:[alert-6] alert-7:[alert-7]]")
 	add(14, 16) // the users of the two that are apart, and of one that was taken in
 	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8 alert-14 alert-15] alert-6:[alert-6] alert-7:[alert-7]]")
+}
+
+// TestTwoJoiners expects of two that join at the same time what one does: each
+// alert is in one incident, once, and what people say stays.
+func TestTwoJoiners(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	joiners := []*joiner{openJoiner(t, path), openJoiner(t, path)}
+	who := "ada"
+	var group sync.WaitGroup
+	for n, j := range joiners {
+		group.Go(func() {
+			for round := range 10 {
+				if _, err := j.AddAlerts(t.Context(), alertsOf(200*n+20*round, 200*n+20*(round+1))); err != nil {
+					t.Error(err)
+				}
+				if err := j.join(t.Context()); err != nil {
+					t.Error(err)
+				}
+				if _, _, err := j.ChangeIncident(t.Context(), "alert-0", incident.Change{Assignee: &who}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	total, seen := 0, map[string]bool{}
+	for id, alerts := range joiners[0].joined(t) {
+		for _, a := range alerts {
+			if seen[a] {
+				t.Errorf("alert %s is in an incident again, %s", a, id)
+			}
+			seen[a] = true
+			total++
+		}
+	}
+	if total != 400 {
+		t.Errorf("%d alerts are in incidents, want 400", total)
+	}
 }

@@ -149,7 +149,7 @@ func replace(changes chan *inventory.Inventory, inv *inventory.Inventory) {
 func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	start := time.Now()
 	findings, at, err := s.findings(ctx, inv, start)
-	if err == nil {
+	if err == nil && s.leads() {
 		err = s.stored(s.store.ReplaceFindings(ctx, findings))
 	}
 	if err != nil {
@@ -213,14 +213,34 @@ func carried(last []finding.Finding, inv *inventory.Inventory) []finding.Finding
 	})
 }
 
-// prune removes records that are older than their retention, every hour.
+// pruneOnce removes the records that are too old or beyond the number to be kept.
+func (s *Server) pruneOnce(ctx context.Context, now time.Time) (deleted int, err error) {
+	r := s.cfg.Retention
+	alerts, decisions, err := s.store.Beyond(ctx, r.Records)
+	if err != nil {
+		return 0, err
+	}
+	deleted, err = s.store.Prune(ctx, newer(alerts, now.Add(-r.Alerts)), newer(decisions, now.Add(-r.Decisions)))
+	return deleted, errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
+}
+
+func newer(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// pruneEvery is how often records are removed: in between there may be more than
+// are to be kept.
+const pruneEvery = 10 * time.Minute
+
+// prune removes the records that are not to be kept any longer.
 func (s *Server) prune(ctx context.Context) error {
-	tick := time.NewTicker(time.Hour)
+	tick := time.NewTicker(pruneEvery)
 	defer tick.Stop()
 	for {
-		now := time.Now()
-		deleted, err := s.store.Prune(ctx, now.Add(-s.cfg.Retention.Alerts), now.Add(-s.cfg.Retention.Decisions))
-		err = errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-s.cfg.Retention.Readiness)))
+		deleted, err := s.pruneOnce(ctx, time.Now())
 		switch {
 		case ctx.Err() != nil:
 			return nil

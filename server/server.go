@@ -36,6 +36,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/falco"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/image"
@@ -86,6 +87,9 @@ type Server struct {
 	catalogue *control.Catalogue
 
 	store        *store.Store
+	replica      string           // our name among those that share the database; "": it is ours alone
+	election     *leader.Election // nil: there are no others
+	leaseLife    time.Duration    // 0: as usual
 	authority    *admission.Authority
 	registration *admission.Registration
 	heartbeat    *admission.Heartbeat
@@ -129,7 +133,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.openProviders, s.followPolicies, s.buildPage, s.listen, s.listenFalco,
+		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.buildPage, s.listen, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -150,19 +154,12 @@ func (s *Server) Stop() error {
 	return errors.Join(errs...)
 }
 
-func (s *Server) openData(ctx context.Context) (err error) {
+func (s *Server) openData(ctx context.Context) error {
 	dir := s.cfg.DataDir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("create data directory: %w", err)
 	}
-	if err := s.lock(dir); err != nil {
-		return err
-	}
-	if s.store, err = store.Open(ctx, filepath.Join(dir, "kubeguardian.db")); err != nil {
-		return err
-	}
-	s.onStop(s.store.Close)
-	return nil
+	return s.openStore(ctx)
 }
 
 // lock keeps a second server off the data directory: both would store alerts
@@ -248,8 +245,8 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { return s.cluster.Run(parts) })
 	}
 	group.Go(func() error { return s.guard(parts) })
-	group.Go(func() error { return s.prune(parts) })
-	group.Go(func() error { return s.joiner.run(parts) })
+	group.Go(func() error { return s.alone(parts) })
+	group.Go(func() error { return s.follow(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { return s.watchAudit(parts) })
 	if s.falco != nil {

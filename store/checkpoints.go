@@ -13,12 +13,14 @@ func (s *Store) SaveCheckpoint(ctx context.Context, name string, body []byte) er
 	return s.explain("save checkpoint in", err)
 }
 
+const readCheckpoint = "SELECT body FROM checkpoints WHERE name = ?"
+
 const saveCheckpoint = "INSERT INTO checkpoints (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 
 // Checkpoint returns what was saved last; found is false if nothing was.
 func (s *Store) Checkpoint(ctx context.Context, name string) (body []byte, found bool, err error) {
 	var text string
-	err = s.readers.QueryRowContext(ctx, "SELECT body FROM checkpoints WHERE name = ?", name).Scan(&text)
+	err = s.readers.QueryRowContext(ctx, readCheckpoint, name).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, false, nil
 	}

@@ -150,17 +150,19 @@ func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involv
 // pruneEntities forgets what records before a time have involved, and the
 // entities that no record involves any more.
 func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore time.Time) error {
+	const step = " IN (SELECT entity, happened, %[2]s FROM %[1]s WHERE happened < ? ORDER BY happened LIMIT %[3]d)"
 	for _, q := range []struct {
 		query  string
 		before time.Time
 	}{
-		{"DELETE FROM alert_entities WHERE happened < ?", alertsBefore},
-		{"DELETE FROM decision_entities WHERE happened < ?", decisionsBefore},
-		{`DELETE FROM entities WHERE last < ? AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
-			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id)`, later(alertsBefore, decisionsBefore)},
+		{fmt.Sprintf("DELETE FROM %[1]s WHERE (entity, happened, %[2]s)"+step, "alert_entities", "alert", pruneBatch), alertsBefore},
+		{fmt.Sprintf("DELETE FROM %[1]s WHERE (entity, happened, %[2]s)"+step, "decision_entities", "decision", pruneBatch), decisionsBefore},
+		{fmt.Sprintf(`DELETE FROM entities WHERE id IN (SELECT id FROM entities WHERE last < ?
+			AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
+			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id) ORDER BY last LIMIT %d)`, pruneBatch), later(alertsBefore, decisionsBefore)},
 	} {
-		if _, err := s.exec(ctx, q.query, nanoseconds(q.before)); err != nil {
-			return s.explain("delete old entities from", err)
+		if _, err := s.deleteInSteps(ctx, q.query, q.before); err != nil {
+			return err
 		}
 	}
 	return nil

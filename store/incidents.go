@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -15,10 +16,24 @@ import (
 // correlated is the name of the checkpoint of what has been joined.
 const correlated = "incidents"
 
+// A Joined says what the incidents in the store come from.
+type Joined struct {
+	Alert   int64 // the seq up to which alerts were joined
+	Changes int64 // how often people have changed an incident
+}
+
+// ErrChanged says that incidents are no longer what somebody knows them to be.
+var ErrChanged = errors.New("another replica or a person has changed incidents meanwhile")
+
 // SaveIncidents keeps incidents as they are now, forgets those that are part of
 // others, and remembers up to which alert all were joined: all of it, or nothing.
-func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident, merged []string, alertSeq int64) error {
+// Where they come from was what it says, else the error is [ErrChanged]: of two
+// that join the same alerts, one does.
+func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident, merged []string, was Joined, alertSeq int64) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
+		if now, err := joined(tx.QueryRowContext(ctx, readCheckpoint, correlated)); err != nil || now != was {
+			return cmp.Or(err, ErrChanged)
+		}
 		for _, id := range merged {
 			if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", id); err != nil {
 				return err
@@ -29,10 +44,28 @@ func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident,
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, saveCheckpoint, correlated, fmt.Sprint(alertSeq))
-		return err
+		return Joined{alertSeq, was.Changes}.save(ctx, tx)
 	})
 	return s.explain("save incidents in", err)
+}
+
+func joined(row *sql.Row) (j Joined, err error) {
+	var body string
+	if err := row.Scan(&body); err != nil {
+		if errors.Is(err, sql.ErrNoRows) {
+			err = nil
+		}
+		return j, err
+	}
+	if n, err := fmt.Sscan(body, &j.Alert, &j.Changes); n == 0 { // versions before wrote one number
+		return j, fmt.Errorf("read up to where alerts were joined: %q: %w", body, err)
+	}
+	return j, nil
+}
+
+func (j Joined) save(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, saveCheckpoint, correlated, fmt.Sprint(j.Alert, j.Changes))
+	return err
 }
 
 func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
@@ -67,6 +100,14 @@ func (s *Store) ChangeIncident(ctx context.Context, id string, c incident.Change
 			return err
 		}
 		if err := arrange(ctx, tx, i, c); err != nil {
+			return err
+		}
+		now, err := joined(tx.QueryRowContext(ctx, readCheckpoint, correlated))
+		if err != nil {
+			return err
+		}
+		now.Changes++
+		if err := now.save(ctx, tx); err != nil {
 			return err
 		}
 		return saveIncident(ctx, tx, i)
@@ -120,31 +161,26 @@ func arrange(ctx context.Context, tx *sql.Tx, i *incident.Incident, c incident.C
 }
 
 // Correlated returns the incidents in which something happened since a time,
-// and up to which alert all were joined.
-func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*incident.Incident, alertSeq int64, err error) {
-	checkpoint, found, err := s.Checkpoint(ctx, correlated)
-	if err != nil {
-		return nil, 0, err
-	}
-	if found {
-		if _, err := fmt.Sscan(string(checkpoint), &alertSeq); err != nil {
-			return nil, 0, fmt.Errorf("read up to where alerts were joined: %q: %w", checkpoint, err)
-		}
+// and what they come from.
+func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*incident.Incident, was Joined, err error) {
+	// First: what changes meanwhile is noticed when it is saved.
+	if was, err = joined(s.readers.QueryRowContext(ctx, readCheckpoint, correlated)); err != nil {
+		return nil, was, s.explain("read incidents from", err)
 	}
 	rows, err := s.readers.QueryContext(ctx, "SELECT body FROM incidents WHERE time >= ? ORDER BY time, seq", nanoseconds(since))
 	if err != nil {
-		return nil, 0, s.explain("read incidents from", err)
+		return nil, was, s.explain("read incidents from", err)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var body string
 		i := &incident.Incident{}
 		if err := scanBody(rows, &body, i); err != nil {
-			return nil, 0, s.explain("read incidents from", err)
+			return nil, was, s.explain("read incidents from", err)
 		}
 		incidents = append(incidents, i)
 	}
-	return incidents, alertSeq, s.explain("read incidents from", rows.Err())
+	return incidents, was, s.explain("read incidents from", rows.Err())
 }
 
 // Incidents returns a page of the incidents that q selects, the one in which

@@ -104,8 +104,18 @@ CREATE INDEX incidents_state ON incidents (state, time, seq);
 `, entityTables, `
 ALTER TABLE decisions ADD COLUMN dry INTEGER NOT NULL DEFAULT 0; -- 1: of a dry run, which denied nothing
 UPDATE decisions SET dry = 1 WHERE body LIKE '%"dryRun":true%';
-CREATE INDEX decisions_count ON decisions (time, outcome, dry);
 DROP INDEX decisions_time;
+DROP INDEX decisions_outcome;
+CREATE INDEX decisions_newest    ON decisions (time, seq, outcome, dry);
+CREATE INDEX decisions_outcome   ON decisions (outcome, time, seq);
+CREATE INDEX decisions_namespace ON decisions (namespace, time, seq);
+DROP INDEX alerts_time;
+DROP INDEX alerts_rule;
+DROP INDEX alerts_namespace;
+CREATE INDEX alerts_newest    ON alerts (time, seq, priority);
+CREATE INDEX alerts_rule      ON alerts (rule, time, seq);
+CREATE INDEX alerts_namespace ON alerts (namespace, time, seq);
+CREATE INDEX findings_namespace ON findings (namespace, place);
 `, actionsTable}
 
 // migrate brings a schema of a version up to date, in a transaction.

@@ -1,9 +1,13 @@
 package store
 
 import (
+	"database/sql"
+	"time"
+
 	"context"
 	"errors"
 	"fmt"
+	"github.com/kubeguardian/kubeguardian/alert"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,5 +198,78 @@ func TestForeignText(t *testing.T) {
 	}
 	if added, err := s.AddAlerts(t.Context(), append(testAlerts(2, 3), a)); err != nil || len(added) != 0 {
 		t.Errorf("%d added again, %v", len(added), err)
+	}
+}
+
+// two returns two stores on one database, as two replicas have.
+func two(t *testing.T) (a, b *Store) {
+	t.Helper()
+	url := address(t)
+	stores := [2]*Store{}
+	for i := range stores {
+		stores[i] = must[*Store](t)(Open(t.Context(), url))
+		t.Cleanup(func() { stores[i].Close() })
+	}
+	return stores[0], stores[1]
+}
+
+// TestNumbersAreSeenInOrder: a reader that goes on after the last number that it
+// has seen would miss what got a lower one and was committed later. The first
+// part shows that PostgreSQL lets that happen, the second that the store does not.
+func TestNumbersAreSeenInOrder(t *testing.T) {
+	onPostgres(t)
+	a, b := two(t)
+	ctx := t.Context()
+	slow := must[*sql.Tx](t)(a.writer.BeginTx(ctx, nil))
+	insert := `INSERT INTO alerts (id, time, priority, rule, namespace, search, body) VALUES (?, 0, 0, '', '', '', '{}')`
+	must[sql.Result](t)(slow.ExecContext(ctx, insert, "raw 1"))
+	must[sql.Result](t)(b.writer.ExecContext(ctx, insert, "raw 2"))
+	_, last, err := b.AlertsAfter(ctx, 0, alert.Query{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if missed, _, err := b.AlertsAfter(ctx, last, alert.Query{}); err != nil || len(missed) != 0 || last != 2 {
+		t.Fatalf("PostgreSQL numbers in the order of commits: %v, %d, %v", missed, last, err)
+	}
+
+	inserted, proceed, done := make(chan bool), make(chan bool), make(chan error, 2)
+	go func() {
+		done <- a.write(ctx, func(tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, insert, "slow")
+			close(inserted)
+			<-proceed
+			return err
+		})
+	}()
+	<-inserted
+	go func() {
+		_, err := b.AddAlerts(ctx, testAlerts(0, 1))
+		done <- err
+	}()
+	waitUntil(t, a, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())")
+	if early, end, err := b.AlertsAfter(ctx, last, alert.Query{}); err != nil || len(early) != 0 || end != last {
+		t.Errorf("seen before what has a lower number: %v, %d, %v", early, end, err)
+	}
+	close(proceed)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if both, _, err := b.AlertsAfter(ctx, last, alert.Query{}); err != nil || len(both) != 2 {
+		t.Errorf("%d alerts, %v; want both", len(both), err)
+	}
+}
+
+// waitUntil waits until a query counts something.
+func waitUntil(t *testing.T, s *Store, query string) {
+	t.Helper()
+	for n := 0; n == 0; time.Sleep(10 * time.Millisecond) {
+		if err := s.readers.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -132,28 +132,59 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 // pruneBatch bounds how long a deletion keeps the writer busy.
 const pruneBatch = 2000
 
-// Prune deletes the alerts and decisions older than the given times and
-// returns how many they were, also when it fails half-way; alerts that others
-// have counted are forgotten with them, and incidents in which nothing happened
-// since. The file keeps its size; later records
-// use the space.
+// Prune deletes the alerts and decisions older than the given times, oldest
+// first, and returns how many they were, also when it fails half-way; what others
+// have counted or involved is forgotten with them, and incidents in which nothing
+// happened since. It works in small steps, between which others write. A file
+// keeps its size; later records use the space.
 func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Time) (deleted int, err error) {
 	for _, t := range []struct {
 		table  string
 		before time.Time
 	}{{"alerts", alertsBefore}, {"repeats", alertsBefore}, {"incidents", alertsBefore}, {"decisions", decisionsBefore}} {
-		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? LIMIT %d)", t.table, pruneBatch)
-		for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
-			result, err := s.exec(ctx, query, nanoseconds(t.before))
-			if err != nil {
-				return deleted, s.explain("delete old "+t.table+" from", err)
-			}
-			if last, err = result.RowsAffected(); err != nil {
-				return deleted, s.explain("delete old "+t.table+" from", err)
-			}
+		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? ORDER BY time LIMIT %d)", t.table, pruneBatch)
+		n, err := s.deleteInSteps(ctx, query, t.before)
+		if deleted += n; err != nil {
+			return deleted, s.explain("delete old "+t.table+" from", err)
 		}
 	}
-	return deleted, s.pruneEntities(ctx, alertsBefore, decisionsBefore)
+	return deleted, s.explain("delete old entities from", s.pruneEntities(ctx, alertsBefore, decisionsBefore))
+}
+
+// deleteInSteps runs a query that deletes pruneBatch rows until it finds fewer.
+func (s *Store) deleteInSteps(ctx context.Context, query string, before time.Time) (deleted int, err error) {
+	for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
+		err := s.write(ctx, func(tx *sql.Tx) error {
+			result, err := tx.ExecContext(ctx, query, nanoseconds(before))
+			if err == nil {
+				last, err = result.RowsAffected()
+			}
+			return err
+		})
+		if err != nil {
+			return deleted, err
+		}
+	}
+	return deleted, nil
+}
+
+// Beyond returns the times before which alerts and decisions are not among the
+// newest n; zero when there are no more than that.
+func (s *Store) Beyond(ctx context.Context, n int) (alerts, decisions time.Time, err error) {
+	for table, before := range map[string]*time.Time{"alerts": &alerts, "decisions": &decisions} {
+		var at sql.NullInt64
+		// Numbers are cheap to compare and have gaps: only with enough of them it
+		// is worth counting.
+		err := s.readers.QueryRowContext(ctx, fmt.Sprintf(`SELECT CASE WHEN max(seq) - min(seq) >= ?1
+			THEN (SELECT time FROM %s ORDER BY time DESC LIMIT 1 OFFSET ?1 - 1) END FROM %[1]s`, table), n).Scan(&at)
+		if err != nil {
+			return alerts, decisions, s.explain("count records in", err)
+		}
+		if at.Valid {
+			*before = time.Unix(0, at.Int64).UTC()
+		}
+	}
+	return alerts, decisions, nil
 }
 
 // nanoseconds returns t as it is stored. Times that do not fit, which only

@@ -16,6 +16,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
 )
 
 // TestMain lets this binary play the process that is killed; see
@@ -351,5 +352,69 @@ func TestPrune(t *testing.T) {
 	must[[]alert.Alert](t)(s.AddAlerts(ctx, testAlerts(0, 1)))
 	if last := must[int64](t)(s.LastAlert(ctx)); last <= 2*pruneBatch+10 {
 		t.Errorf("the next alert has seq %d", last)
+	}
+}
+
+// TestBeyond: of more records than are to be kept, the newest are.
+func TestBeyond(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	if alerts, decisions, err := s.Beyond(ctx, 10); err != nil || !alerts.IsZero() || !decisions.IsZero() {
+		t.Errorf("of none: %v, %v, %v", alerts, decisions, err)
+	}
+	must[[]alert.Alert](t)(s.AddAlerts(ctx, testAlerts(0, 100)))
+	if err := s.AddDecisions(ctx, testDecisions(20)); err != nil {
+		t.Fatal(err)
+	}
+	alerts, decisions, err := s.Beyond(ctx, 30)
+	if err != nil || !alerts.Equal(testAlert(70).Time) || !decisions.IsZero() {
+		t.Errorf("have %v, %v, %v", alerts, decisions, err)
+	}
+	if n := must[int](t)(s.Prune(ctx, alerts, decisions)); n != 70 {
+		t.Errorf("%d records were deleted, want 70", n)
+	}
+	if left := readAll(t, s, alert.Query{Limit: 100}); len(left) != 30 || left[29].ID != testAlert(70).ID {
+		t.Errorf("%d alerts are left", len(left))
+	}
+	if alerts, _, err := s.Beyond(ctx, 30); err != nil || !alerts.IsZero() && alerts.After(testAlert(70).Time) {
+		t.Errorf("once more: %v, %v", alerts, err)
+	}
+}
+
+// TestJoinedOnce: of two that join the same alerts one does, and neither undoes
+// what a person did meanwhile.
+func TestJoinedOnce(t *testing.T) {
+	s := open(t)
+	ctx := t.Context()
+	_, was, err := s.Correlated(ctx, start)
+	if err != nil || was != (Joined{}) {
+		t.Fatal(was, err)
+	}
+	one := []*incident.Incident{{ID: "one", State: incident.New, Last: start.Add(time.Hour)}}
+	if err := s.SaveIncidents(ctx, one, nil, was, 7); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SaveIncidents(ctx, one, nil, was, 7); !errors.Is(err, ErrChanged) {
+		t.Errorf("the other: %v", err)
+	}
+	was.Alert = 7
+	if _, found, err := s.ChangeIncident(ctx, "one", incident.Change{State: incident.Acknowledged}); !found || err != nil {
+		t.Fatal(found, err)
+	}
+	if err := s.SaveIncidents(ctx, one, nil, was, 9); !errors.Is(err, ErrChanged) {
+		t.Errorf("after a change: %v", err)
+	}
+	known, was, err := s.Correlated(ctx, start)
+	if err != nil || len(known) != 1 || known[0].State != incident.Acknowledged || was != (Joined{7, 1}) {
+		t.Fatalf("%+v, %+v, %v", known, was, err)
+	}
+	if err := s.SaveIncidents(ctx, known, nil, was, 9); err != nil {
+		t.Error(err)
+	}
+	if err := s.SaveCheckpoint(ctx, correlated, []byte("12")); err != nil { // as before
+		t.Fatal(err)
+	}
+	if _, was, err = s.Correlated(ctx, start); err != nil || was != (Joined{12, 0}) {
+		t.Errorf("%+v, %v", was, err)
 	}
 }

@@ -87,8 +87,9 @@ var arrows = map[string][]string{
 	"fix/edit":    {},
 	"fix/isolate": {"inventory", "check/*", "fix/edit"},
 
-	"bus":   {"event", "alert", "incident", "finding"},
-	"store": {"action", "event", "alert", "incident", "finding"},
+	"bus":    {"event", "alert", "incident", "finding"},
+	"leader": {},
+	"store":  {"action", "event", "alert", "incident", "finding"},
 
 	"store/postgrestest": {},
 
@@ -109,7 +110,7 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting",
+		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store"
 )
 
 // join stores an incident of alerts by one user.
@@ -23,7 +24,7 @@ func (s *site) join(t *testing.T, id, user string) {
 			Output: "<script>alert(1)</script>", Entities: []alert.Entity{{Kind: alert.User, Name: user}},
 		}))
 	}
-	if err := s.store.SaveIncidents(t.Context(), []*incident.Incident{out.Incident}, nil, 0); err != nil {
+	if err := s.store.SaveIncidents(t.Context(), []*incident.Incident{out.Incident}, nil, store.Joined{}, 0); err != nil {
 		t.Fatal(err)
 	}
 }

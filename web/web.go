@@ -175,9 +175,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 // Publish tells the live pages that the store has new alerts. It never waits
 // for a client: each stream reads from the store what it has not sent yet.
 func (s *Server) Publish(added []alert.Alert) {
-	if len(added) == 0 {
-		return
+	if len(added) > 0 {
+		s.Wake()
 	}
+}
+
+// Wake is Publish when it is not known which alerts are new.
+func (s *Server) Wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	close(s.added)

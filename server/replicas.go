@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/leader"
+	"github.com/kubeguardian/kubeguardian/store"
+)
+
+// leaseName is the Lease by which replicas that share a database agree which of
+// them does what only one may do.
+const leaseName = "kubeguardian-leader"
+
+// followEvery is how often a replica looks for alerts that others have stored.
+const followEvery = time.Second
+
+// openStore opens the database that the configuration names. One in a file is of
+// one server, by a lock on the data directory; one in PostgreSQL may be of several,
+// which elect a leader.
+func (s *Server) openStore(ctx context.Context) (err error) {
+	dir := s.cfg.DataDir
+	address, shared := filepath.Join(dir, "kubeguardian.db"), s.cfg.Database.URLFile != ""
+	if shared {
+		url, err := config.DatabaseURL(s.cfg.Database.URLFile)
+		if err != nil {
+			return err
+		}
+		address = string(url)
+		if s.replica, err = replicaName(filepath.Join(dir, "replica")); err != nil {
+			return err
+		}
+	} else if err := s.lock(dir); err != nil {
+		return err
+	}
+	if s.store, err = store.Open(ctx, address); err != nil {
+		return err
+	}
+	s.onStop(s.store.Close)
+	return nil
+}
+
+// joinReplicas makes our part in the election, where there may be several of us.
+func (s *Server) joinReplicas(context.Context) error {
+	if s.replica != "" {
+		s.election = leader.New(leader.Options{
+			Client: s.client, Namespace: ownNamespace(s.cfg), Lease: leaseName, Replica: s.replica, Life: s.leaseLife, Log: s.log,
+		})
+	}
+	return nil
+}
+
+// leads reports whether we do what only one replica may do.
+func (s *Server) leads() bool { return s.election == nil || s.election.Leads() }
+
+// alone runs what only one replica may do, while we are that one.
+func (s *Server) alone(ctx context.Context) error {
+	work := func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		for _, part := range []func(context.Context) error{s.joiner.run, s.prune} {
+			group.Go(func() error { return part(ctx) })
+		}
+		return group.Wait()
+	}
+	if s.election == nil {
+		return work(ctx)
+	}
+	return s.election.Run(ctx, work)
+}
+
+// follow tells the live pages and the joiner of alerts that other replicas have
+// stored.
+func (s *Server) follow(ctx context.Context) error {
+	if s.election == nil {
+		return nil
+	}
+	tick := time.NewTicker(followEvery)
+	defer tick.Stop()
+	var seen int64
+	for {
+		last, err := s.store.LastAlert(ctx)
+		if err == nil && last != seen {
+			seen = last
+			s.page.Wake()
+			s.joiner.alerted()
+		}
+		if ctx.Err() == nil && err != nil {
+			s.log.Error("alerts of other replicas are not shown until the database answers", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
