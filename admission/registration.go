@@ -211,7 +211,8 @@ func (r *Registration) applyMutating(ctx context.Context) error {
 	api := r.opts.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 	want := r.Mutating()
 	if want == nil {
-		return remove(ctx, api, "mutating", r.opts.Log)
+		_, err := remove(ctx, api, "mutating", r.opts.Log)
+		return err
 	}
 	return apply(ctx, api, "mutating", r.opts.Log, want,
 		func(have *admissionregistrationv1.MutatingWebhookConfiguration) bool {
@@ -266,19 +267,20 @@ func apply[T any](ctx context.Context, api configurationAPI[T], kind string, log
 
 // remove deletes a configuration. That there is none is no error; looking first
 // keeps the audit log of the cluster quiet.
-func remove[T any](ctx context.Context, api configurationAPI[T], kind string, log *slog.Logger) error {
+// remove deletes a configuration, and reports whether there was one.
+func remove[T any](ctx context.Context, api configurationAPI[T], kind string, log *slog.Logger) (bool, error) {
 	_, err := api.Get(ctx, ConfigurationName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil
+		return false, nil
 	}
 	if err == nil {
 		err = api.Delete(ctx, ConfigurationName, metav1.DeleteOptions{})
 	}
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete %s webhook configuration %s: %w", kind, ConfigurationName, err)
+		return false, fmt.Errorf("delete %s webhook configuration %s: %w", kind, ConfigurationName, err)
 	}
 	log.Info("deleted webhook configuration", "kind", kind, "name", ConfigurationName)
-	return nil
+	return true, nil
 }
 
 // labelled reports whether labels has all of want. Those of others do not count.
@@ -301,9 +303,15 @@ func label(labels, want map[string]string) map[string]string {
 
 // Remove deletes the configurations. That there are none is no error.
 func (r *Registration) Remove(ctx context.Context) error {
-	api := r.opts.Client.AdmissionregistrationV1()
-	return errors.Join(
-		remove(ctx, api.ValidatingWebhookConfigurations(), "validating", r.opts.Log),
-		remove(ctx, api.MutatingWebhookConfigurations(), "mutating", r.opts.Log),
-	)
+	_, err := Unregister(ctx, r.opts.Client, r.opts.Log)
+	return err
+}
+
+// Unregister deletes the configurations of whoever registered them, and reports
+// whether there were any.
+func Unregister(ctx context.Context, client kubernetes.Interface, log *slog.Logger) (bool, error) {
+	api := client.AdmissionregistrationV1()
+	validating, err := remove(ctx, api.ValidatingWebhookConfigurations(), "validating", log)
+	mutating, other := remove(ctx, api.MutatingWebhookConfigurations(), "mutating", log)
+	return validating || mutating, errors.Join(err, other)
 }

@@ -28,9 +28,12 @@ type Config struct {
 	Match string `yaml:"match"`
 	// Priority leaves out rules that are less urgent.
 	Priority string `yaml:"priority"`
-	// Status is host:port of /healthz and /metrics, on a loopback address. Empty
-	// is none.
+	// Status is host:port of /healthz and /metrics, on a loopback address unless
+	// StatusOpen is true. Empty is none.
 	Status string `yaml:"status"`
+	// StatusOpen shows the status to whoever reaches the address: there is no
+	// login. It is for a pod with an address of its own.
+	StatusOpen bool `yaml:"statusOpen"`
 	// CRI is the socket of the container runtime. Empty looks at the usual
 	// places, none is for a host without.
 	CRI string `yaml:"cri"`
@@ -158,6 +161,9 @@ func (c *Config) checkStatus() error {
 	host, _, err := net.SplitHostPort(c.Status)
 	if err != nil {
 		return fmt.Errorf("want host:port, have %q", c.Status)
+	}
+	if c.StatusOpen {
+		return nil
 	}
 	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
 		return fmt.Errorf("want a loopback address, have %q: what is shown there is for this host only", host)

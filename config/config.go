@@ -53,11 +53,15 @@ type Log struct {
 // Web configures the pages and the JSON API.
 type Web struct {
 	// Listen is host:port. Plain HTTP is accepted on a loopback address only;
-	// everywhere else CertFile and KeyFile are required.
+	// everywhere else CertFile and KeyFile are required, or
+	// OwnAuthority.
 	Listen string `yaml:"listen"`
 	// CertFile and KeyFile are PEM files; both or neither are given.
 	CertFile string `yaml:"certFile"`
 	KeyFile  string `yaml:"keyFile"`
+	// OwnAuthority takes a certificate of the webhooks' authority in place of
+	// files: one that the server issues itself.
+	OwnAuthority bool `yaml:"ownAuthority"`
 	// TokenFile holds the login token; see [Token]. When the key is not given
 	// it is <dataDir>/token.
 	TokenFile string `yaml:"tokenFile"`
@@ -194,7 +198,8 @@ type Detection struct {
 // Falco configures the listener for alerts of Falco and Falcosidekick.
 type Falco struct {
 	// Listen is host:port; empty takes no such alerts. Plain HTTP is accepted on
-	// a loopback address only; everywhere else CertFile and KeyFile are required.
+	// a loopback address only; everywhere else CertFile and KeyFile are required, or
+	// OwnAuthority.
 	Listen string `yaml:"listen"`
 	// CertFile and KeyFile are PEM files; both or neither are given.
 	CertFile string `yaml:"certFile"`

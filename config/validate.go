@@ -90,8 +90,10 @@ func (d *decoder) web(c *Config) {
 		d.bad("web.certFile", "web.keyFile is missing: give both")
 	case !tls && w.KeyFile != "":
 		d.bad("web.keyFile", "web.certFile is missing: give both")
-	case ok && !tls && !loopback(host):
-		d.bad("web.listen", "%s is not a loopback address: without TLS the login token could be read on the way: set web.certFile and web.keyFile, or listen on 127.0.0.1", w.Listen)
+	case tls && w.OwnAuthority:
+		d.bad("web.ownAuthority", "web.certFile is set too: give one of them")
+	case ok && !tls && !w.OwnAuthority && !loopback(host):
+		d.bad("web.listen", "%s is not a loopback address: without TLS the login token could be read on the way: set web.certFile and web.keyFile, or web.ownAuthority, or listen on 127.0.0.1", w.Listen)
 	}
 	if w.TokenFile == "" {
 		w.TokenFile = filepath.Join(c.DataDir, "token")

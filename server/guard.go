@@ -66,7 +66,7 @@ func (s *Server) beat(ctx context.Context, w *watchman) {
 	err := s.heartbeat.Beat(probe)
 	now := time.Now()
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || s.removing.Load():
 		return
 	case err == nil:
 		s.seen(ctx, w, now)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -105,6 +106,18 @@ func (s *Server) unready() string {
 // pageGrace is how long requests of pages may take once the server ends.
 const pageGrace = 5 * time.Second
 
+// webTLS serves pages with a certificate of the webhooks' authority, for the
+// names of the Service, and for who reaches them through a tunnel. It asks
+// browsers for no certificate.
+func (s *Server) webTLS() *tls.Config {
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if service := s.cfg.Webhook.Service; service.Name != "" {
+		hosts = append(hosts, service.Name, service.Name+"."+service.Namespace, service.Name+"."+service.Namespace+".svc")
+	}
+	own := s.authority.ServerTLS(hosts...)
+	return &tls.Config{MinVersion: own.MinVersion, NextProtos: own.NextProtos, GetCertificate: own.GetCertificate}
+}
+
 // serveWeb serves the page, the API, the metrics and the health endpoints.
 func (s *Server) serveWeb(ctx context.Context) error {
 	mux := http.NewServeMux()
@@ -120,6 +133,10 @@ func (s *Server) serveWeb(ctx context.Context) error {
 	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.httpLog("page")}
 	srv.RegisterOnShutdown(s.page.Close)
+	if s.cfg.Web.OwnAuthority {
+		srv.TLSConfig = s.webTLS()
+		return serveHTTP(ctx, srv, pageGrace, func() error { return srv.ServeTLS(s.webListener, "", "") })
+	}
 	if s.cfg.Web.CertFile != "" {
 		return serveHTTP(ctx, srv, pageGrace, func() error {
 			return srv.ServeTLS(s.webListener, s.cfg.Web.CertFile, s.cfg.Web.KeyFile)

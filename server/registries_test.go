@@ -110,7 +110,7 @@ func TestPoliciesFromRegistry(t *testing.T) {
 		}))
 		defer api.Close()
 		opts.Cluster = &rest.Config{Host: api.URL}
-		if err := Uninstall(context.Background(), opts); err != nil || len(asked) == 0 {
+		if _, err := Uninstall(context.Background(), opts); err != nil || len(asked) == 0 {
 			t.Errorf("Uninstall = %v, %d requests", err, len(asked))
 		}
 	})

@@ -111,6 +111,8 @@ type Server struct {
 	falcoListener net.Listener
 	falcoTLS      *tls.Config // nil: plain HTTP
 
+	removing atomic.Bool // it is being uninstalled
+
 	closing sync.RWMutex
 	closed  bool // no more decisions are kept
 
@@ -225,7 +227,7 @@ func closer(ln net.Listener) func() error {
 // WebURL returns the address of the page.
 func (s *Server) WebURL() string {
 	scheme := "http"
-	if s.cfg.Web.CertFile != "" {
+	if s.cfg.Web.CertFile != "" || s.cfg.Web.OwnAuthority {
 		scheme = "https"
 	}
 	return scheme + "://" + s.webListener.Addr().String()

@@ -49,15 +49,6 @@ func webhookHosts(w config.Webhook) []string {
 	return []string{u.Hostname()}
 }
 
-// Uninstall removes the webhook registration from a cluster.
-func Uninstall(ctx context.Context, opts Options) error {
-	s := &Server{cfg: opts.Config, rest: opts.Cluster, log: opts.Log, policies: &engine.Set{}} // whatever they are
-	if err := errors.Join(s.openRegistries(), s.connect(ctx)); err != nil {
-		return err
-	}
-	return s.registration.Remove(ctx)
-}
-
 // connect makes the client of the cluster and both sides of its webhooks,
 // without speaking to it yet.
 func (s *Server) connect(ctx context.Context) (err error) {
@@ -222,7 +213,9 @@ func (s *Server) register(ctx context.Context) error {
 		if err := s.authority.Refresh(ctx); ctx.Err() == nil { // on an error, what is trusted now stays so
 			s.news(&before, err)
 		}
-		if s.force.Load() != nil || !s.cfg.Admission.Enabled { // else the registration that is there stays
+		if s.uninstalled(ctx) {
+			s.registered(errors.Join(errUninstalled, s.registration.Remove(ctx)))
+		} else if s.force.Load() != nil || !s.cfg.Admission.Enabled { // else the registration that is there stays
 			if err := apply(ctx); ctx.Err() == nil {
 				s.registered(err)
 			}

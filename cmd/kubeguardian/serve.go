@@ -52,7 +52,8 @@ Prints what the cluster needs before 'kubeguardian serve':
 
 const uninstallUsage = `Usage: kubeguardian uninstall [--config FILE]
 
-Removes the webhook registration from the cluster. Its data stays.
+Removes the webhook registration from the cluster. Its data stays. Servers that
+run register it again, unless their namespace has a ConfigMap named uninstall.
 
   --config FILE   configuration (default /etc/kubeguardian/config.yaml)
 `
@@ -177,9 +178,14 @@ func uninstall(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if err := server.Uninstall(ctx, opts); err != nil {
+	forGood, err := server.Uninstall(ctx, opts)
+	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(std.out, "The webhook is not registered any more. A server that still runs registers it again: stop it, or set admission.enabled to false.")
+	text := "The webhook is not registered any more."
+	if !forGood {
+		text += " A server that still runs registers it again: stop it, or set admission.enabled to false."
+	}
+	_, err = fmt.Fprintln(std.out, text)
 	return err
 }
