@@ -34,6 +34,7 @@ type Config struct {
 	Scan       Scan       `yaml:"scan"`
 	Database   Database   `yaml:"database"`
 	Retention  Retention  `yaml:"retention"`
+	Notify     Notify     `yaml:"notify"`
 }
 
 // Database says where records are kept: in a file in DataDir, or in PostgreSQL,

@@ -108,8 +108,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		d.errorf(n.Line, "%s: YAML aliases are not supported here: repeat the value", path)
 	case n.ShortTag() == "!!null":
 		d.errorf(n.Line, "%s has no value: give one or remove the key", path)
+	case v.Type() == reflect.TypeFor[Section]():
+		d.section(n, v, path)
+	case v.Type() == reflect.TypeFor[Text]():
+		d.text(n, v, path)
 	case v.Kind() == reflect.Struct:
 		d.mapping(n, v, path)
+	case v.Kind() == reflect.Map:
+		d.table(n, v, path)
 	case v.Kind() == reflect.Slice:
 		d.list(n, v, path)
 	default:

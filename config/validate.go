@@ -33,6 +33,7 @@ func (d *decoder) validate(c *Config) {
 	if c.Retention.Records < 1000 {
 		d.bad("retention.records", "want 1000 or more, have %d", c.Retention.Records)
 	}
+	d.notify(&c.Notify)
 }
 
 // rules checks what shapes detection rules.

@@ -116,7 +116,7 @@ CREATE INDEX alerts_newest    ON alerts (time, seq, priority);
 CREATE INDEX alerts_rule      ON alerts (rule, time, seq);
 CREATE INDEX alerts_namespace ON alerts (namespace, time, seq);
 CREATE INDEX findings_namespace ON findings (namespace, place);
-`, actionsTable}
+`, actionsTable, deliveryTables}
 
 // migrate brings a schema of a version up to date, in a transaction.
 func migrate(ctx context.Context, tx *sql.Tx, version int, translate func(string) string) error {
