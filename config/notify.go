@@ -30,7 +30,7 @@ type Destination struct {
 	// Name is for routes, metrics and people.
 	Name string `yaml:"name"`
 	// Type is webhook, slack or another one that docs/notify.md lists.
-	Type string `yaml:"type"`
+	Type Text `yaml:"type"`
 	// Config is for this type.
 	Config Section `yaml:"config"`
 	// Priority is the least urgent one that the destination gets; debug.
@@ -105,7 +105,7 @@ func (d *decoder) notify(c *Notify) {
 			d.bad(key+".name", "%q is there twice", clip(one.Name))
 		}
 		names = append(names, one.Name)
-		d.required(key+".type", one.Type)
+		d.required(key+".type", one.Type.Text)
 		d.destination(key, one)
 	}
 	for i := range c.Routes {

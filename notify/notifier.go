@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,8 +63,24 @@ type Store interface {
 }
 
 // A Constructor makes a destination of one type from its section of the
-// configuration.
+// configuration. Errors have the place in the file.
 type Constructor func(config.Section, Options) (Destination, error)
+
+// Construct returns the constructor of a type whose configuration is a C, which
+// is read strictly.
+func Construct[C any](build func(C, Options) (Destination, error)) Constructor {
+	return func(s config.Section, o Options) (Destination, error) {
+		var c C
+		if err := s.Decode(&c); err != nil {
+			return nil, err
+		}
+		d, err := build(c, o)
+		if err != nil {
+			return nil, s.Wrap(fmt.Errorf("destination %s: %w", o.Name, err))
+		}
+		return d, nil
+	}
+}
 
 // Setup is what a [Notifier] is made with. All but Log is needed.
 type Setup struct {
@@ -78,7 +95,8 @@ type Setup struct {
 }
 
 // A Notifier makes messages of what happened, and delivers them. Make it with
-// [New], run it once, and close it then.
+// [New], have it run once at a time, and close it then. Of several on one store
+// one runs.
 type Notifier struct {
 	Setup
 	router  *router
@@ -102,13 +120,13 @@ func New(s Setup) (_ *Notifier, err error) {
 		return nil, err
 	}
 	for _, c := range s.Config.Destinations {
-		build, known := s.Types[c.Type]
+		build, known := s.Types[c.Type.Text]
 		if !known {
-			return nil, fmt.Errorf("destination %s: type %q is not known: want one of %v", c.Name, c.Type, typeNames(s.Types))
+			return nil, c.Type.Wrap(fmt.Errorf("unknown value %q: want one of %s", c.Type.Text, strings.Join(typeNames(s.Types), ", ")))
 		}
 		to, err := build(c.Config, Options{Name: c.Name, Cluster: s.Cluster, Version: s.Version, Log: s.Log.With("destination", c.Name)})
 		if err != nil {
-			return nil, fmt.Errorf("destination %s: %w", c.Name, c.Config.Wrap(err))
+			return nil, err
 		}
 		n.workers = append(n.workers, newWorker(c, to, s.Store, s.Log.With("destination", c.Name), n.metrics))
 	}
@@ -349,7 +367,7 @@ func (n *Notifier) Destinations(ctx context.Context) ([]Status, error) {
 	}
 	out := []Status{}
 	for _, w := range n.workers {
-		out = append(out, Status{w.Name, w.Type, standings[w.Name]})
+		out = append(out, Status{w.Name, w.Type.Text, standings[w.Name]})
 	}
 	return out, nil
 }

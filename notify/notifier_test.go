@@ -132,7 +132,10 @@ func (w *world) alerts(alerts []alert.Alert, incidents ...*incident.Incident) {
 	}
 	last, err := w.LastAlert(w.Context())
 	if err == nil {
-		err = w.SaveIncidents(w.Context(), incidents, nil, last)
+		var was store.Joined
+		if _, was, err = w.Correlated(w.Context(), time.Now()); err == nil {
+			err = w.SaveIncidents(w.Context(), incidents, nil, was, last)
+		}
 	}
 	if err != nil {
 		w.Fatal(err)
@@ -361,7 +364,7 @@ func TestIncidents(t *testing.T) {
 		if _, err := before.AddAlerts(t.Context(), []alert.Alert{old}); err != nil {
 			t.Fatal(err)
 		}
-		if err := before.SaveIncidents(t.Context(), []*incident.Incident{(&world{}).paged(old)}, nil, 1); err != nil {
+		if err := before.SaveIncidents(t.Context(), []*incident.Incident{(&world{}).paged(old)}, nil, store.Joined{}, 1); err != nil {
 			t.Fatal(err)
 		}
 		if err := before.Close(); err != nil {

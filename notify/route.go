@@ -245,5 +245,5 @@ func title(n *Notification) string {
 	if n.Incident != nil {
 		text = n.Incident.Story
 	}
-	return Cut(strings.Join(strings.Fields(strings.ToValidUTF8(text, "\ufffd")), " "), maxTitle)
+	return Cut(strings.Join(strings.Fields(Clean(text)), " "), maxTitle)
 }

@@ -73,6 +73,7 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 		return err
 	}
 	s.metrics.alerted(added)
+	s.notifier.Observe(added)
 	s.metrics.repeated(repeated)
 	s.page.Publish(added)
 	s.joiner.alerted()

@@ -175,6 +175,7 @@ func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priori
 		return
 	}
 	s.metrics.alerted(added)
+	s.notifier.Observe(added)
 	s.page.Publish(added)
 	s.joiner.alerted()
 }

@@ -29,6 +29,7 @@ type joiner struct {
 	log     *slog.Logger
 	metrics *metrics
 	wake    chan struct{}
+	after   func() // told after alerts were joined
 
 	mu         sync.Mutex
 	correlator *incident.Correlator // nil: to be read from the store
@@ -37,8 +38,8 @@ type joiner struct {
 	failing atomic.Pointer[error] // the last time; pages ask for it, and must not wait
 }
 
-func newJoiner(s *store.Store, log *slog.Logger, m *metrics) *joiner {
-	return &joiner{Store: s, log: log, metrics: m, wake: make(chan struct{}, 1)}
+func newJoiner(s *store.Store, log *slog.Logger, m *metrics, after func()) *joiner {
+	return &joiner{Store: s, log: log, metrics: m, wake: make(chan struct{}, 1), after: after}
 }
 
 // alerted says that the store has new alerts. It never waits.
@@ -137,6 +138,7 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	j.was.Alert = last
+	j.after()
 	j.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 	j.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
 	return true, nil

@@ -25,7 +25,7 @@ func openJoiner(t *testing.T, path string) *joiner {
 	}
 	t.Cleanup(func() { db.Close() })
 	m := &metrics{incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "incidents"}, []string{"event"})}
-	return newJoiner(db, slog.New(slog.DiscardHandler), m)
+	return newJoiner(db, slog.New(slog.DiscardHandler), m, func() {})
 }
 
 // alertsOf returns alerts of some users, which come again and again.

@@ -24,7 +24,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 	if created {
 		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
 	}
-	s.joiner = newJoiner(s.store, s.log, s.metrics)
+	s.joiner = newJoiner(s.store, s.log, s.metrics, s.notifier.Alerted)
 	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "login token", Role: access.Admin, Value: string(token)}}})
 	if err != nil {
 		return err

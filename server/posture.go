@@ -221,7 +221,8 @@ func (s *Server) pruneOnce(ctx context.Context, now time.Time) (deleted int, err
 		return 0, err
 	}
 	deleted, err = s.store.Prune(ctx, newer(alerts, now.Add(-r.Alerts)), newer(decisions, now.Add(-r.Decisions)))
-	return deleted, errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
+	messages, pruneErr := s.store.PruneDeliveries(ctx, now.Add(-r.Alerts))
+	return deleted + messages, errors.Join(err, pruneErr, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
 }
 
 func newer(a, b time.Time) time.Time {

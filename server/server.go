@@ -37,6 +37,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/falco"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/leader"
+	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/policy/externaldata"
 	"github.com/kubeguardian/kubeguardian/policy/image"
@@ -102,6 +103,7 @@ type Server struct {
 	journal      *journal
 	metrics      *metrics
 	joiner       *joiner // of alerts into incidents
+	notifier     *notify.Notifier
 	state        *state
 
 	webhookListener net.Listener
@@ -135,7 +137,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.buildPage, s.listen, s.listenFalco,
+		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

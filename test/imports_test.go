@@ -89,11 +89,11 @@ var arrows = map[string][]string{
 
 	"bus":    {"event", "alert", "incident", "finding"},
 	"leader": {},
-	"store":  {"action", "event", "alert", "incident", "finding"},
+	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery"},
 
 	"store/postgrestest": {},
 
-	"notify":    {"alert", "incident", "finding", "config"},
+	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},
 	"respond":   {"alert", "incident", "finding", "config"},
 	"respond/*": {"alert", "incident", "finding", "config"},
@@ -102,6 +102,7 @@ var arrows = map[string][]string{
 	"web":       {"access", "action", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
+	"notify/delivery":   {},
 	"notify/post":       {"config", "notify"},
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 

@@ -1,0 +1,152 @@
+package server
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/notify"
+)
+
+// TestDeliveries has audit events become alerts that a webhook gets, once it
+// works, and tells of its metrics by the names that dashboards know.
+func TestDeliveries(t *testing.T) {
+	var down atomic.Bool
+	down.Store(true)
+	got := make(chan map[string]any, 10)
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body map[string]any
+		switch err := json.NewDecoder(r.Body).Decode(&body); {
+		case err != nil:
+			t.Error(err)
+		case down.CompareAndSwap(true, false):
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			got <- body
+		}
+	}))
+	defer hook.Close()
+	r := start(t, options(t, t.TempDir(), fmt.Sprintf(`
+notify:
+  url: https://guardian.example
+  destinations:
+  - {name: Hook, type: webhook, minBackoff: 100ms, config: {url: %q, http: {allowAddresses: [127.0.0.1]}}}
+  routes:
+  - {to: [Hook], of: alerts, groupWait: 0s}`, hook.URL)))
+	if code, body := r.webhook("/audit", eventList(t)); code != http.StatusOK {
+		t.Fatalf("%d %s", code, body)
+	}
+	select {
+	case body := <-got:
+		if body["cluster"] != "test" || !strings.HasPrefix(body["url"].(string), "https://guardian.example/alerts/") || body["output_fields"] == nil || body["uuid"] == "" {
+			t.Errorf("got %v", body)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nothing arrived")
+	}
+	missing := ""
+	for range 100 {
+		_, metrics := r.page("/metrics")
+		missing = ""
+		for _, want := range []string{
+			`falcosecurity_falcosidekick_outputs_total{destination="hook",status="ok"}`,
+			`falcosecurity_falcosidekick_outputs_total{destination="hook",status="error"} 1`,
+			`falcosecurity_falcosidekick_falco_events_total{k8s_ns_name="`,
+			`kubeguardian_deliveries_total{destination="Hook",outcome="retried"} 1`,
+			`kubeguardian_delivery_queue_messages{destination="Hook"} 0`,
+			`kubeguardian_delivery_queue_oldest_seconds{destination="Hook"} 0`,
+			`kubeguardian_delivery_dead_letters{destination="Hook"} 0`,
+			`kubeguardian_notifications_suppressed_total{cause="group"}`,
+		} {
+			if !strings.Contains(metrics, want) {
+				missing = want
+			}
+		}
+		if missing == "" {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Error("metrics are missing, such as", missing)
+}
+
+func TestDeliveriesAreConfiguredStrictly(t *testing.T) {
+	for text, want := range map[string]string{
+		"{name: a, type: carrier-pigeon}":                         `config.yaml:7: notify.destinations[0].type: unknown value "carrier-pigeon": want one of`,
+		"{name: a, type: webhook, config: {ulr: 'http://a'}}":     `config.yaml:7: unknown key "notify.destinations[0].config.ulr": did you mean "url"?`,
+		"{name: a, type: webhook, config: {format: falco}}":       `config.yaml:7: notify.destinations[0].config: destination a: give one of url and urlFile`,
+		"{name: a, type: webhook, config: {url: b, method: GET}}": `config.yaml:7: notify.destinations[0].config: destination a: method "GET"`,
+	} {
+		s, err := New(t.Context(), options(t, t.TempDir(), "notify:\n  destinations:\n  - "+text))
+		if err == nil {
+			s.Stop()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s:\nhave %v\nwant %s", text, err, want)
+		}
+	}
+	s, err := New(t.Context(), options(t, t.TempDir(), "notify:\n  destinations: [{name: a, type: webhook, config: {url: 'http://a'}}]\n  routes:\n  - {to: [a], match: ['rule']}"))
+	if err == nil {
+		s.Stop()
+	}
+	if err == nil || !strings.Contains(err.Error(), "config.yaml:8: notify.routes[0].match[0]: condition") {
+		t.Errorf("have %v", err)
+	}
+}
+
+// TestDocumentedDestinations makes the destinations that the documentation shows,
+// and wants each kind of them to be shown.
+func TestDocumentedDestinations(t *testing.T) {
+	pages, err := filepath.Glob("../notify/*/README.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
+	}
+	shown := map[string]bool{}
+	index, err := os.ReadFile("../docs/notify.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "../docs/notify.md") {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := strings.Split(string(text), "\n```yaml config\n")[1:]
+		if len(blocks) == 0 {
+			t.Errorf("%s shows no configuration", page)
+		}
+		for _, block := range blocks {
+			yaml, _, _ := strings.Cut(block, "\n```")
+			cfg, err := config.Parse(page, []byte(yaml))
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			n, err := notify.New(notify.Setup{Config: &cfg.Notify, Types: destinations()})
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			n.Close()
+			for _, d := range cfg.Notify.Destinations {
+				shown[d.Type.Text] = true
+			}
+		}
+	}
+	for name := range destinations() {
+		if !shown[name] {
+			t.Errorf("no page shows a destination of type %s", name)
+		}
+		if !strings.Contains(string(index), "\n| ["+name+"](") {
+			t.Errorf("docs/notify.md does not list %s", name)
+		}
+	}
+}
