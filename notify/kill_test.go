@@ -77,7 +77,11 @@ notify:
 		if _, err := s.AddAlerts(ctx, []alert.Alert{a}); err != nil {
 			return err
 		}
-		if err := s.SaveIncidents(ctx, nil, nil, store.Joined{Alert: last}, last+1); err != nil {
+		_, joined, _, err := s.Notified(ctx) // less than last, if a process was killed in between
+		if err != nil {
+			return err
+		}
+		if err := s.SaveIncidents(ctx, nil, nil, store.Joined{Alert: joined}, last+1); err != nil {
 			return err
 		}
 		fmt.Println(number)

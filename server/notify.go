@@ -5,13 +5,23 @@ import (
 	"fmt"
 
 	"github.com/kubeguardian/kubeguardian/notify"
+	"github.com/kubeguardian/kubeguardian/notify/elasticsearch"
+	"github.com/kubeguardian/kubeguardian/notify/loki"
+	"github.com/kubeguardian/kubeguardian/notify/otlp"
+	"github.com/kubeguardian/kubeguardian/notify/splunk"
+	"github.com/kubeguardian/kubeguardian/notify/syslog"
 	"github.com/kubeguardian/kubeguardian/notify/webhook"
 )
 
 // destinations are the kinds of destinations that there are.
 func destinations() map[string]notify.Constructor {
 	return map[string]notify.Constructor{
-		"webhook": notify.Construct(webhook.New),
+		"elasticsearch": notify.Construct(elasticsearch.New),
+		"loki":          notify.Construct(loki.New),
+		"otlp":          notify.Construct(otlp.New),
+		"splunk":        notify.Construct(splunk.New),
+		"syslog":        notify.Construct(syslog.New),
+		"webhook":       notify.Construct(webhook.New),
 	}
 }
 

@@ -2,11 +2,12 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,50 +104,63 @@ func TestDeliveriesAreConfiguredStrictly(t *testing.T) {
 }
 
 // TestDocumentedDestinations makes the destinations that the documentation shows,
-// and wants each kind of them to be shown.
+// and wants each kind of them to be shown by the README of its folder.
 func TestDocumentedDestinations(t *testing.T) {
-	pages, err := filepath.Glob("../notify/*/README.md")
-	if err != nil || len(pages) == 0 {
-		t.Fatal(pages, err)
-	}
-	shown := map[string]bool{}
 	index, err := os.ReadFile("../docs/notify.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, "../docs/notify.md") {
-		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocks := strings.Split(string(text), "\n```yaml config\n")[1:]
-		if len(blocks) == 0 {
-			t.Errorf("%s shows no configuration", page)
-		}
-		for _, block := range blocks {
-			yaml, _, _ := strings.Cut(block, "\n```")
-			cfg, err := config.Parse(page, []byte(yaml))
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			n, err := notify.New(notify.Setup{Config: &cfg.Notify, Types: destinations()})
-			if err != nil {
-				t.Error(err)
-				continue
-			}
-			n.Close()
-			for _, d := range cfg.Notify.Destinations {
-				shown[d.Type.Text] = true
-			}
-		}
+	if shown := blocksOf(index, "yaml config"); len(shown) == 0 {
+		t.Error("docs/notify.md shows no configuration")
+	} else if err := makeDestinations(t, "docs/notify.md", shown[0]); err != nil {
+		t.Error(err)
 	}
 	for name := range destinations() {
-		if !shown[name] {
-			t.Errorf("no page shows a destination of type %s", name)
+		page := "notify/" + name + "/README.md"
+		readme, err := os.ReadFile("../" + page)
+		if err != nil {
+			t.Error(err)
+			continue
 		}
-		if !strings.Contains(string(index), "\n| ["+name+"](") {
+		shown := 0
+		for _, block := range blocksOf(readme, "yaml") {
+			if !strings.HasPrefix(block, "type: ") {
+				continue
+			}
+			shown++
+			yaml := "notify:\n  destinations:\n  - name: shown\n    " + strings.ReplaceAll(block, "\n", "\n    ")
+			if err := makeDestinations(t, page, yaml); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		}
+		if shown == 0 {
+			t.Errorf("%s shows no configuration", page)
+		}
+		if !strings.Contains(string(index), "\n| ["+name+"](../"+page+") |") {
 			t.Errorf("docs/notify.md does not list %s", name)
 		}
 	}
+}
+
+func blocksOf(page []byte, info string) (blocks []string) {
+	for _, rest := range strings.Split(string(page), "\n```"+info+"\n")[1:] {
+		block, _, _ := strings.Cut(rest, "\n```")
+		blocks = append(blocks, block)
+	}
+	return blocks
+}
+
+// makeDestinations makes what a configuration says. The files that it names need
+// not be there: those are the reader's own.
+func makeDestinations(t *testing.T, page, yaml string) error {
+	t.Helper()
+	cfg, err := config.Parse(page, []byte(yaml))
+	if err != nil {
+		return err
+	}
+	n, err := notify.New(notify.Setup{Config: &cfg.Notify, Types: destinations()})
+	if err != nil {
+		return err
+	}
+	return n.Close()
 }
