@@ -144,6 +144,14 @@ func TestKillOnHost(t *testing.T) {
 			}
 		})
 	}
+	// To a process in a time namespace the node has run for longer than it has.
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("exec bash -c 'sleep 1; : kubeguardian-victim of another time'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inTime := sleep(t, "unshare", "--time", "--boottime", "86400", "--fork", "bash", script)
+	l.want(l.wait("Marked", "of another time"), map[string]any{"enforce.kill": enforce.Killed})
+	inTime()
 	ended := sleep(t, "bash", "-c", "sleep 1; : kubeguardian-other")
 	a := l.wait("Not ordered", "kubeguardian-other")
 	if ended() || a.OutputFields["enforce.kill"] != nil {
@@ -429,6 +437,20 @@ func TestZeroDrift(t *testing.T) {
 	waitAction(t, c.Actions, func(act enforce.Action) bool {
 		return act.Namespace == "plugins" && act.By == "agent" && act.Outcome == enforce.Killed
 	})
+
+	// The first program of a container is judged once the runtime has told whose
+	// the container is, and held on to until then.
+	first := runtime.RunPodIn(t, "shop", "first-1", func(config *cri.ContainerConfig) {
+		with(config)
+		config.Command = []string{"/volume/tool"}
+	})
+	waitAction(t, c.Actions, func(act enforce.Action) bool {
+		return act.Container == first.Container && act.Outcome == enforce.Killed && act.Namespace == "shop" && act.Exe == "/volume/tool"
+	})
+	a := l.wait(enforce.DriftRule, first.Container[:12])
+	if a.Subject.Name != "first-1" || a.OutputFields["k8s.ns.name"] != "shop" || a.OutputFields["enforce.kill"] != enforce.Killed {
+		t.Errorf("alert %+v", a)
+	}
 
 	// An agent that starts later raises no alert about what runs or is of the image.
 	late := watchMachine(t, c)

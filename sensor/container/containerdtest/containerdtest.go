@@ -23,7 +23,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -39,6 +41,9 @@ type Runtime struct {
 	Socket string
 	CRI    cri.RuntimeServiceClient
 	group  string // parent of the control groups
+	dir    string
+	log    bytes.Buffer
+	cmd    *exec.Cmd
 }
 
 // Start runs containerd for the time of a test. Where that is not possible the
@@ -57,9 +62,16 @@ func Start(t *testing.T) *Runtime {
 		unavailable(t, "containerd needs root")
 	}
 	dir := shortDir(t)
-	r := &Runtime{Socket: filepath.Join(dir, "c.sock"), group: "/kubeguardian-" + rand.Text()[:8]}
+	r := &Runtime{Socket: filepath.Join(dir, "c.sock"), group: "/kubeguardian-" + rand.Text()[:8], dir: dir}
 	t.Cleanup(func() { removeGroups(r.group) })
-	r.run(t, dir)
+	r.configure(t)
+	r.run(t)
+	t.Cleanup(func() {
+		r.stop()
+		if t.Failed() {
+			t.Logf("containerd: %s", r.log.Bytes()[max(0, r.log.Len()-4000):])
+		}
+	})
 	conn, err := grpc.NewClient("unix:"+r.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -149,27 +161,36 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     conf_dir = %q
 `
 
-func (r *Runtime) run(t *testing.T, dir string) {
+func (r *Runtime) configure(t *testing.T) {
 	t.Helper()
-	in := func(name string) string { return filepath.Join(dir, name) }
+	in := func(name string) string { return filepath.Join(r.dir, name) }
 	text := fmt.Sprintf(configuration, in("root"), in("state"), r.Socket, in("opt"), Image, in("cni"), in("cni"))
 	if err := os.WriteFile(in("config.toml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
-	cmd := exec.Command("containerd", "--config", in("config.toml"))
-	cmd.Stdout, cmd.Stderr = &log, &log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+}
+
+// Restart ends containerd and runs it again. Containers run on meanwhile.
+func (r *Runtime) Restart(t *testing.T) {
+	t.Helper()
+	r.stop()
+	r.run(t)
+}
+
+func (r *Runtime) stop() {
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	_ = r.cmd.Wait()
+}
+
+// run runs containerd until it answers.
+func (r *Runtime) run(t *testing.T) {
+	t.Helper()
+	r.cmd = exec.Command("containerd", "--config", filepath.Join(r.dir, "config.toml"))
+	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("containerd: %s", log.Bytes()[max(0, log.Len()-4000):])
-		}
-	})
 	for end := time.Now().Add(startTime); ; time.Sleep(50 * time.Millisecond) {
 		err := exec.Command("ctr", "--address", r.Socket, "version").Run()
 		if err == nil {
@@ -321,14 +342,20 @@ func (r *Runtime) RunPodIn(t *testing.T, namespace, podName string, change func(
 	return pod
 }
 
-// remove ends a pod and all that it runs.
+// RemovePod ends a pod before the test does.
+func (r *Runtime) RemovePod(t *testing.T, pod Pod) {
+	t.Helper()
+	r.remove(t, pod.Sandbox)
+}
+
+// remove ends a pod and all that it runs; one that is gone is no mistake.
 func (r *Runtime) remove(t *testing.T, sandbox string) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	if _, err := r.CRI.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil {
+	if _, err := r.CRI.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil && status.Code(err) != codes.NotFound {
 		t.Errorf("stop the pod: %v", err)
 	}
-	if _, err := r.CRI.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: sandbox}); err != nil {
+	if _, err := r.CRI.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: sandbox}); err != nil && status.Code(err) != codes.NotFound {
 		t.Errorf("remove the pod: %v", err)
 	}
 }

@@ -1,0 +1,140 @@
+// Package churn runs many short pods beside an agent and looks at whether each
+// was seen with its name, and what is left of them.
+//
+// Run it as root:  go test ./test/bench/churn -v -pods 500
+package churn
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kubeguardian/kubeguardian/agent"
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/enforce"
+	"github.com/kubeguardian/kubeguardian/sensor"
+	"github.com/kubeguardian/kubeguardian/sensor/container/containerdtest"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+var pods = flag.Int("pods", 10, "`number` of pods")
+
+const rules = `
+- rule: Program
+  desc: Any program in a container
+  condition: evt.type in (execve, execveat) and container.id != host and proc.args contains kubeguardian-churn
+  output: "program (%proc.cmdline)"
+  priority: DEBUG
+`
+
+// lines keeps what is written, for several goroutines.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *lines) alerts() []alert.Alert {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []alert.Alert
+	for line := range strings.Lines(l.buf.String()) {
+		var a alert.Alert
+		if json.Unmarshal([]byte(line), &a) == nil {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+func TestChurn(t *testing.T) {
+	runtime := containerdtest.Start(t)
+	file := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := agent.DefaultConfig()
+	c.Rules, c.CRI, c.Status = []string{file}, runtime.Socket, "127.0.0.1:0"
+	c.ZeroDrift = []enforce.Drift{{Mode: enforce.Kill}}
+	var out lines
+	a, err := agent.New(agent.Options{Config: c, Out: &out, Log: slog.New(slog.DiscardHandler), Open: agent.OpenSensor})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) || errors.Is(err, sensor.ErrNotSupported) {
+		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
+			t.Fatalf("no programs in the kernel: %v", err)
+		}
+		t.Skipf("no programs in the kernel: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- a.Run(ctx) }()
+	began := time.Now()
+	for i := range *pods {
+		pod := runtime.RunPod(t, fmt.Sprintf("pod-%d", i), func(config *cri.ContainerConfig) {
+			config.Args = []string{"/nothing", fmt.Sprintf("kubeguardian-churn-%d.", i)}
+		})
+		runtime.RemovePod(t, pod)
+	}
+	took := time.Since(began)
+	state := health(t, "http://"+a.StatusAddr().String()+"/healthz")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	seen, named := map[string]bool{}, 0
+	for _, one := range out.alerts() {
+		if one.Rule == enforce.DriftRule {
+			t.Errorf("false drift: %s", one.Output)
+		}
+		if _, mark, ok := strings.Cut(one.Output, "kubeguardian-churn-"); ok && !seen[mark] {
+			seen[mark] = true
+			if one.Subject.Name != "" {
+				named++
+			}
+		}
+	}
+	if len(seen) != *pods {
+		t.Errorf("%d pods were seen, of %d", len(seen), *pods)
+	}
+	t.Logf("%d pods in %s: %d seen, %d of them with their name by the first program; %s", *pods, took.Round(time.Second), len(seen), named, state)
+}
+
+// health returns what the agent says of itself.
+func health(t *testing.T, url string) string {
+	t.Helper()
+	res, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	var h struct {
+		Dropped   uint64
+		Processes int
+		Problems  []string
+	}
+	if err := json.NewDecoder(res.Body).Decode(&h); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("dropped %d, processes %d, problems %q", h.Dropped, h.Processes, h.Problems)
+}
