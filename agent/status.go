@@ -93,6 +93,9 @@ func (s *status) state() health {
 	if a.enforcer != nil {
 		state := a.enforcer.Status()
 		h.Enforced = state.Ways
+		if killed := source.Counters["killed"]; killed > state.Kills && h.Dropped > 0 {
+			h.Problems = append(h.Problems, fmt.Sprintf("the kernel killed %d processes whose records were dropped: the record of actions lacks them", killed-state.Kills))
+		}
 		for _, err := range state.Errors {
 			h.Problems = append(h.Problems, err.Error())
 		}

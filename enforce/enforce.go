@@ -74,6 +74,7 @@ type Enforcer struct {
 	guards  int
 	blocked map[string]*block
 	waiting []*wait
+	kills   uint64    // by the kernel, of which a record was seen
 	looked  time.Time // when control groups were last listed
 	failure error     // why the kernel does not act
 }
@@ -176,7 +177,25 @@ func (e *Enforcer) Judge(ev Event, alerts []alert.Alert) (ordered []bool, more [
 			e.act(o, t, &alerts[i])
 		}
 	}
-	return ordered, e.judgeDrift(ev, t)
+	more = e.judgeDrift(ev, t)
+	if t.marked && t.mark == record.Killed {
+		e.accountFor(t, slices.Concat(alerts, more))
+	}
+	return ordered, more
+}
+
+// accountFor sees to it that each kill of the kernel is in the record, also when
+// the rule of its guard is not in force any more.
+func (e *Enforcer) accountFor(t target, alerts []alert.Alert) {
+	e.mu.Lock()
+	e.kills++
+	e.mu.Unlock()
+	if slices.ContainsFunc(alerts, func(a alert.Alert) bool { return a.OutputFields["enforce."+Kill] != nil }) {
+		return
+	}
+	act := e.action(named{Order: Order{Action: Kill}}, t, &alert.Alert{})
+	act.Outcome, act.By, act.Reason = Killed, kernelsWay, "by a guard whose rule is not in force any more"
+	e.finish(act, nil)
 }
 
 // A target is what an action would hit.

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
@@ -384,5 +386,30 @@ func TestCgroups(t *testing.T) {
 		if have, _ := cutAt(path, id); have != want {
 			t.Errorf("%s is cut to %q", path, have)
 		}
+	}
+}
+
+// TestKillsAreAccountedFor: a kill of the kernel is in the record whatever the
+// rules say by then.
+func TestKillsAreAccountedFor(t *testing.T) {
+	e, _, audit := newEnforcer(t, Options{Orders: []Order{{Rules: []string{"Memory"}, Action: Kill}}})
+	typ, _ := record.TypeOf("execve")
+	r := &record.Record{Header: record.Header{Type: typ, Cgroup: 7, Process: record.Key{TGID: 4242, Start: 1}}}
+	if err := r.SetExtra(record.Enforced, record.IntValue(record.Killed)); err != nil {
+		t.Fatal(err)
+	}
+	call := &kernel.Event{Type: kernel.TypeOf("execve"), Process: (&kernel.Process{ExePath: "/x", Name: "x"}).Ready(), Container: podOf("a", "shop")}
+	matched := &event.Event{Source: event.Syscall, Record: call}
+	alerts := []alert.Alert{{Rule: "Memory"}, {Rule: "Name"}}
+	if ordered, _ := e.Judge(Event{r, call, matched}, alerts); !ordered[0] || ordered[1] || alerts[0].OutputFields["enforce.kill"] != Killed || alerts[0].OutputFields["enforce.kill.by"] != "kernel" {
+		t.Errorf("alerts %+v", alerts)
+	}
+	e.Judge(Event{r, call, matched}, nil)
+	lines := strings.Split(strings.TrimSpace(audit.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], `"rule":"Memory"`) || !strings.Contains(lines[1], "not in force any more") || !strings.Contains(lines[1], `"pid":4242`) || e.Status().Kills != 2 {
+		t.Errorf("record:\n%s", audit)
+	}
+	if have := e.Status().Counts[[2]string{Kill, Killed}]; have != 2 {
+		t.Errorf("%d actions", have)
 	}
 }

@@ -278,6 +278,7 @@ type Status struct {
 	Ways    map[string]string // by rule that kills: kernel, agent, or kernel and agent
 	Guards  int               // in the kernel
 	Blocked []string          // containers that are kept from the network, by id
+	Kills   uint64            // by the kernel, of which a record was seen
 	Counts  map[[2]string]uint64
 	Errors  []error
 }
@@ -289,7 +290,7 @@ func (e *Enforcer) Status() Status {
 	s.Counts, failed = e.audit.state()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s.Ways, s.Guards = maps.Clone(e.ways), e.guards
+	s.Ways, s.Guards, s.Kills = maps.Clone(e.ways), e.guards, e.kills
 	s.Blocked = slices.Sorted(maps.Keys(e.blocked))
 	for _, err := range []error{failed, e.failure} {
 		if err != nil {

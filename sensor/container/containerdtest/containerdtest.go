@@ -352,8 +352,17 @@ func (r *Runtime) RemovePod(t *testing.T, pod Pod) {
 func (r *Runtime) remove(t *testing.T, sandbox string) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	if _, err := r.CRI.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil && status.Code(err) != codes.NotFound {
-		t.Errorf("stop the pod: %v", err)
+	// A container that ends by itself meanwhile may be in the way.
+	for try := 0; ; try++ {
+		_, err := r.CRI.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: sandbox})
+		if err == nil || status.Code(err) == codes.NotFound {
+			break
+		}
+		if try == 10 {
+			t.Errorf("stop the pod: %v", err)
+			break
+		}
+		time.Sleep(200 * time.Millisecond)
 	}
 	if _, err := r.CRI.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: sandbox}); err != nil && status.Code(err) != codes.NotFound {
 		t.Errorf("remove the pod: %v", err)
