@@ -108,9 +108,6 @@ func TestAfterACrash(t *testing.T) {
 
 // TestFullDisk: what was written of a batch is taken back.
 func TestFullDisk(t *testing.T) {
-	if _, err := os.Stat("/dev/full"); err != nil {
-		t.Skip("this system has no device that is always full")
-	}
 	folder := t.TempDir()
 	if err := os.Symlink("/dev/full", filepath.Join(folder, "kubeguardian-2026-11-26.jsonl")); err != nil {
 		t.Fatal(err)
