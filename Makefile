@@ -33,7 +33,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover browser postgres containerd clang node clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover browser postgres containerd clang node prometheus clean
 
 all: build
 
@@ -45,7 +45,7 @@ demo: build
 	go build -o bin/ ./test/demo
 	@exec bin/demo
 
-test: build browser postgres containerd clang node
+test: build browser postgres containerd clang node prometheus
 	bin/lab build --node
 	go vet ./... && cd lab && go vet ./...
 	go test -timeout 20m $(FAST)
@@ -148,6 +148,15 @@ browser:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } || \
 	  echo "make: no Chromium found: the browser tests will be skipped"
+
+# Rules and dashboards are tried in a real Prometheus; on Debian it is installed
+# when missing, and its service not started.
+prometheus:
+	@{ command -v prometheus && command -v promtool; } >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    { [ -e /usr/sbin/policy-rc.d ] || { printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && trap 'rm /usr/sbin/policy-rc.d' EXIT; }; } && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus; } || \
+	  echo "make: no Prometheus found: its rules and dashboards will not be tried"
 
 # What the agent asks a container runtime is asked of a real one, with state and
 # socket of its own; on Debian it is installed when missing.

@@ -28,6 +28,7 @@ const (
 func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest, now := time.Time{}, time.Now()
+	defer func() { s.metrics.batchTime.Observe(time.Since(now).Seconds()) }()
 	rules, mode := s.rules.Load(), rule.First // a batch sees one set
 	if s.cfg.Detection.Match == "all" {
 		mode = rule.All
@@ -68,7 +69,9 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 	for i := range alerts {
 		alerts[i].Cluster = s.cfg.Cluster
 	}
+	began := time.Now()
 	added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
+	s.metrics.wrote("alerts", began)
 	if s.stored(err) != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type joiner struct {
 	correlator *incident.Correlator // nil: to be read from the store
 	was        store.Joined         // what its incidents come from
 
+	upTo    atomic.Int64          // up to which alert
 	failing atomic.Pointer[error] // the last time; pages ask for it, and must not wait
 }
 
@@ -48,6 +49,19 @@ func (j *joiner) alerted() {
 	case j.wake <- struct{}{}:
 	default:
 	}
+}
+
+// behind returns how many alerts wait to be joined; 0 before the first time, as
+// in a replica that does not join.
+func (j *joiner) behind() float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	joined := j.upTo.Load()
+	last, err := j.LastAlert(ctx)
+	if joined == 0 || err != nil {
+		return 0
+	}
+	return max(0, float64(last-joined))
 }
 
 // run joins alerts until the context ends.
@@ -107,6 +121,7 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 		}
 		j.correlator, j.was = incident.NewCorrelator(known), was
 	}
+	j.upTo.Store(j.was.Alert)
 	alerts, last, err := j.AlertsAfter(ctx, j.was.Alert, alert.Query{Limit: joinBatch})
 	if err != nil || last == j.was.Alert {
 		return false, err
@@ -138,6 +153,7 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	j.was.Alert = last
+	j.upTo.Store(last)
 	j.after()
 	j.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 	j.metrics.incidents.WithLabelValues("paged").Add(float64(paged))

@@ -36,7 +36,16 @@ type metrics struct {
 	relaxed    prometheus.Gauge
 
 	lostDecisions prometheus.Counter
-	unjudged      *prometheus.CounterVec
+	queued        prometheus.Gauge // decisions that wait to be stored
+
+	batchTime     prometheus.Histogram
+	alertDelay    prometheus.Histogram
+	storeTime     *prometheus.HistogramVec
+	storeFailures prometheus.Counter
+	scanDuration  prometheus.Histogram
+	total         prometheus.Gauge
+
+	unjudged *prometheus.CounterVec
 
 	auditBlind prometheus.Gauge
 	auditBeat  prometheus.Gauge
@@ -80,6 +89,7 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 	}
 	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
 	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
+	m.stages()
 	m.lostDecisions = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "admission_decisions_lost_total", Help: "Decisions that were answered but not recorded."})
 	for _, cause := range admission.Causes() {
 		m.unjudged.WithLabelValues(string(cause))
@@ -119,6 +129,35 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 	return m
 }
 
+// stages are how long each stage takes, and what waits before it.
+func (m *metrics) stages() {
+	histogram := func(name, help string, least, factor float64, n int) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Namespace: "kubeguardian", Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(least, factor, n)}
+	}
+	m.batchTime = prometheus.NewHistogram(histogram("audit_batch_duration_seconds", "Time to match a batch of audit events and to store its alerts.", 0.001, 3, 9))
+	m.alertDelay = prometheus.NewHistogram(histogram("alert_delay_seconds", "From an event until its alert was stored.", 0.05, 2.5, 10))
+	m.storeTime = prometheus.NewHistogramVec(histogram("store_write_duration_seconds", "Time to store what was concluded.", 0.0005, 3, 9), []string{"what"})
+	for _, what := range []string{"alerts", "decisions", "findings"} {
+		m.storeTime.WithLabelValues(what)
+	}
+	m.scanDuration = prometheus.NewHistogram(histogram("scan_duration_seconds", "Time of a posture scan of the cluster.", 0.05, 2.5, 10))
+	m.storeFailures = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "store_failures_total", Help: "Uses of the store that failed."})
+	m.queued = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_decisions_queued", Help: "Decisions that were answered and wait to be stored."})
+	m.total = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "score_total_points", Help: "Score of the cluster, 0 to 100."})
+	m.registry.MustRegister(m.batchTime, m.alertDelay, m.storeTime, m.storeFailures, m.scanDuration, m.queued, m.total)
+	for _, event := range []string{"opened", "paged"} {
+		m.incidents.WithLabelValues(event)
+	}
+	for _, result := range []string{"complete", "failed"} {
+		m.scans.WithLabelValues(result)
+	}
+}
+
+// wrote notes how long it took to store something, which began at a time.
+func (m *metrics) wrote(what string, began time.Time) {
+	m.storeTime.WithLabelValues(what).Observe(time.Since(began).Seconds())
+}
+
 // auditSeen notes whether requests appear in the audit log, and when one did
 // last.
 func (m *metrics) auditSeen(blind bool, last time.Time) {
@@ -144,6 +183,9 @@ func (m *metrics) decided(d finding.Decision) {
 
 func (m *metrics) alerted(alerts []alert.Alert) {
 	for _, a := range alerts {
+		if delay := time.Since(a.Time); !a.Time.IsZero() && delay >= 0 {
+			m.alertDelay.Observe(delay.Seconds())
+		}
 		m.alerts.WithLabelValues(a.Rule, a.Priority.String()).Inc()
 	}
 }
@@ -182,6 +224,9 @@ func (m *metrics) scanned(score control.Score, findings []finding.Finding, at ti
 			m.score.WithLabelValues(string(level.Level)).Set(*level.Score)
 			m.coverage.WithLabelValues(string(level.Level)).Set(level.Coverage)
 		}
+	}
+	if score.Total != nil {
+		m.total.Set(*score.Total)
 	}
 	m.scans.WithLabelValues("complete").Inc()
 	m.scanTime.Set(float64(at.UnixMilli()) / 1000)

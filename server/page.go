@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/kubeguardian/kubeguardian/access"
@@ -24,6 +25,9 @@ func (s *Server) buildPage(ctx context.Context) error {
 	if created {
 		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
 	}
+	s.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: "kubeguardian", Name: "alerts_unjoined", Help: "Stored alerts that were not joined into incidents yet.",
+	}, func() float64 { return s.joiner.behind() }))
 	s.joiner = newJoiner(s.store, s.log, s.metrics, s.notifier.Alerted)
 	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "login token", Role: access.Admin, Value: string(token)}}})
 	if err != nil {

@@ -64,6 +64,9 @@ const contactLimit = time.Minute
 // its error.
 func (s *Server) stored(err error) error {
 	if !errors.Is(err, context.Canceled) {
+		if err != nil {
+			s.metrics.storeFailures.Inc()
+		}
 		s.state.update(func(st *state) { st.storing = err })
 	}
 	return err
@@ -150,8 +153,11 @@ func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	start := time.Now()
 	findings, at, err := s.findings(ctx, inv, start)
 	if err == nil && s.leads() {
+		began := time.Now()
 		err = s.stored(s.store.ReplaceFindings(ctx, findings))
+		s.metrics.wrote("findings", began)
 	}
+	s.metrics.scanDuration.Observe(time.Since(start).Seconds())
 	if err != nil {
 		if ctx.Err() == nil {
 			s.metrics.scans.WithLabelValues("failed").Inc()

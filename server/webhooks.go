@@ -161,6 +161,7 @@ func (s *Server) decided(d finding.Decision, keep chan<- finding.Decision) {
 	if !s.closed {
 		select {
 		case keep <- d:
+			s.metrics.queued.Inc()
 			return
 		default:
 		}
@@ -176,7 +177,11 @@ func (s *Server) keepDecisions(ctx context.Context, decisions <-chan finding.Dec
 		for len(decisions) > 0 && len(batch) < 256 {
 			batch = append(batch, <-decisions)
 		}
-		if err := s.store.AddDecisions(ctx, batch); err != nil {
+		s.metrics.queued.Sub(float64(len(batch)))
+		began := time.Now()
+		err := s.store.AddDecisions(ctx, batch)
+		s.metrics.wrote("decisions", began)
+		if err != nil {
 			s.metrics.lostDecisions.Add(float64(len(batch)))
 			s.log.Error("admission decisions are not recorded", "count", len(batch), "error", err)
 		}

@@ -117,6 +117,8 @@ var arrows = map[string][]string{
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},
 	"cmd/kubeguardian-agent": {"agent"},
 
+	"charts/dashboard": {},
+
 	"examples/*": {},
 	"test/*":     {"*"},
 }
