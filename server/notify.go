@@ -6,8 +6,12 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/elasticsearch"
+	"github.com/kubeguardian/kubeguardian/notify/file"
+	"github.com/kubeguardian/kubeguardian/notify/kafka"
 	"github.com/kubeguardian/kubeguardian/notify/loki"
+	"github.com/kubeguardian/kubeguardian/notify/nats"
 	"github.com/kubeguardian/kubeguardian/notify/otlp"
+	"github.com/kubeguardian/kubeguardian/notify/s3"
 	"github.com/kubeguardian/kubeguardian/notify/splunk"
 	"github.com/kubeguardian/kubeguardian/notify/syslog"
 	"github.com/kubeguardian/kubeguardian/notify/webhook"
@@ -17,8 +21,12 @@ import (
 func destinations() map[string]notify.Constructor {
 	return map[string]notify.Constructor{
 		"elasticsearch": notify.Construct(elasticsearch.New),
+		"file":          notify.Construct(file.New),
+		"kafka":         notify.Construct(kafka.New),
 		"loki":          notify.Construct(loki.New),
+		"nats":          notify.Construct(nats.New),
 		"otlp":          notify.Construct(otlp.New),
+		"s3":            notify.Construct(s3.New),
 		"splunk":        notify.Construct(splunk.New),
 		"syslog":        notify.Construct(syslog.New),
 		"webhook":       notify.Construct(webhook.New),

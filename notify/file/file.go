@@ -33,7 +33,7 @@ type destination struct {
 	now   func() time.Time
 }
 
-// New returns the destination. It creates the folder.
+// New returns the destination. It touches no file yet.
 func New(c Config, o notify.Options) (notify.Destination, error) {
 	if !filepath.IsAbs(c.Folder) {
 		return nil, fmt.Errorf("folder: want the whole path, have %q", c.Folder)
@@ -44,9 +44,6 @@ func New(c Config, o notify.Options) (notify.Destination, error) {
 	lines, err := document.New(c.Format, o)
 	if err != nil {
 		return nil, err
-	}
-	if err := os.MkdirAll(c.Folder, 0o700); err != nil {
-		return nil, fmt.Errorf("create folder: %w", err)
 	}
 	return &destination{c, lines, o, time.Now}, nil
 }
@@ -64,6 +61,9 @@ func (d *destination) Send(_ context.Context, batch []notify.Notification) error
 	lines, err := d.lines.Lines(batch)
 	if err != nil {
 		return notify.Permanent(fmt.Errorf("%s: %w", d.o.Name, err))
+	}
+	if err := os.MkdirAll(d.Folder, 0o700); err != nil {
+		return fmt.Errorf("%s: create folder: %w", d.o.Name, err)
 	}
 	today := d.now().UTC()
 	name := filepath.Join(d.Folder, "kubeguardian-"+today.Format(time.DateOnly)+".jsonl")
