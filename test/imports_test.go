@@ -87,7 +87,12 @@ var arrows = map[string][]string{
 	"fix/edit":    {},
 	"fix/isolate": {"inventory", "check/*", "fix/edit"},
 
-	"bus":    {"event", "alert", "incident", "finding"},
+	"bus":          {"event", "alert", "bus/fleet", "bus/spool"},
+	"bus/fleet":    {},
+	"bus/hub":      {"bus"},
+	"bus/identity": {},
+	"bus/spool":    {},
+
 	"leader": {},
 	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery"},
 
@@ -107,10 +112,10 @@ var arrows = map[string][]string{
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
-	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "content", "yamldoc"},
+	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
 		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
-		"finding", "alert", "alert/cooldown", "incident", "bus", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
+		"finding", "alert", "alert/cooldown", "incident", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 

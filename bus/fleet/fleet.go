@@ -1,0 +1,250 @@
+// Package fleet knows the agents of a cluster by what they say of themselves, and
+// tells when one falls silent or does not see all it should.
+package fleet
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// silentAfter is how many states in a row must be missing.
+const silentAfter = 3
+
+// maxAgents bounds how many agents are known.
+const maxAgents = 20_000
+
+// A Status sums up an agent.
+type Status string
+
+// The statuses.
+const (
+	OK       Status = "ok"
+	Degraded Status = "degraded" // it runs, and does not see all it should
+	Stopped  Status = "stopped"  // it was told to end
+	Silent   Status = "silent"
+)
+
+// An Agent is what is known of one.
+type Agent struct {
+	State
+	Status   Status    `json:"status"`
+	LastSeen time.Time `json:"lastSeen"` // by the clock of the bus
+	// Reasons are why the status is not ok, one sentence each.
+	Reasons []string `json:"reasons"`
+}
+
+// A Kind says what has changed.
+type Kind string
+
+// The kinds of changes.
+const (
+	FellSilent   Kind = "silent"
+	SpeaksAgain  Kind = "speaks"
+	DropsEvents  Kind = "dropped"
+	LosesAlerts  Kind = "lost"
+	RefusesRules Kind = "rules"
+)
+
+// A Change is something that people should know at once.
+type Change struct {
+	Kind  Kind
+	Node  string
+	Event string // tells it from other changes of this kind, and node
+	Text  string
+}
+
+// A Fleet has the last state of each agent. It is safe for concurrent use.
+type Fleet struct {
+	mu      sync.Mutex
+	agents  map[string]*known
+	blind   time.Time // until when nobody could be heard
+	refused int       // agents that there was no room for
+}
+
+type known struct {
+	state     State
+	last      time.Time
+	silent    time.Time // since when; zero: it is not
+	inCluster bool      // a node of this name was seen
+	changes   []Change  // not told yet
+}
+
+// New returns one that knows nobody yet. Nobody is silent for not having spoken
+// before now.
+func New(now time.Time) *Fleet { return &Fleet{agents: map[string]*known{}, blind: now} }
+
+// Blind says that nobody could be heard until now.
+func (f *Fleet) Blind(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blind = now
+}
+
+// Seen takes a state in that was sent at a time. Old ones may come again.
+func (f *Fleet) Seen(s State, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	k := f.agents[s.Node]
+	if k == nil {
+		if len(f.agents) >= maxAgents {
+			f.refused++
+			return
+		}
+		k = &known{state: s, last: at}
+		f.agents[s.Node] = k
+		k.compare(State{}, s)
+		return
+	}
+	if at.Before(k.last) {
+		return
+	}
+	k.compare(k.state, s)
+	k.state, k.last = s, at
+}
+
+// compare notes what has become worse. Counts begin anew when an agent starts.
+func (k *known) compare(before, now State) {
+	if !before.Started.Equal(now.Started) {
+		before.Dropped, before.LostAlerts = 0, min(before.LostAlerts, now.LostAlerts)
+	}
+	note := func(kind Kind, event, format string, args ...any) {
+		k.changes = append(k.changes, Change{kind, now.Node, event, fmt.Sprintf(format, args...)})
+	}
+	hour := now.Time.UTC().Format("2006-01-02T15")
+	if now.Dropped > before.Dropped {
+		note(DropsEvents, hour, "The agent of node %s dropped %d events of the kernel, %d since it started: what rules would have said of them is not known", now.Node, now.Dropped-before.Dropped, now.Dropped)
+	}
+	if now.LostAlerts > before.LostAlerts {
+		note(LosesAlerts, hour, "The agent of node %s lost %d alerts, as its spool was full or damaged", now.Node, now.LostAlerts-before.LostAlerts)
+	}
+	if now.RulesError != "" && now.RulesError != before.RulesError {
+		note(RefusesRules, now.RulesError, "The agent of node %s goes on with the rules it had, as those of the server cannot be used: %s", now.Node, now.RulesError)
+	}
+}
+
+// Judge returns what has changed since it was called last. nodes are those of the
+// cluster, nil if they are not known: an agent that is silent because its node is
+// gone is forgotten.
+func (f *Fleet) Judge(now time.Time, nodes map[string]bool) []Change {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []Change
+	for _, name := range slices.Sorted(maps.Keys(f.agents)) {
+		k := f.agents[name]
+		k.inCluster = k.inCluster || nodes[name]
+		silent := f.silent(k, now)
+		if nodes != nil && k.inCluster && !nodes[name] && (silent || k.state.Stopped) {
+			delete(f.agents, name)
+			continue
+		}
+		out, k.changes = append(out, k.changes...), nil
+		switch {
+		case silent && k.silent.IsZero():
+			k.silent = k.last
+			text := fmt.Sprintf("The agent of node %s has said nothing since %s: whether anything happens there is not known", name, k.last.UTC().Format(time.RFC3339))
+			if k.state.Stopped {
+				text = fmt.Sprintf("The agent of node %s was stopped at %s: nobody watches what happens there", name, k.last.UTC().Format(time.RFC3339))
+			}
+			out = append(out, Change{FellSilent, name, k.last.String(), text})
+		case !silent && !k.silent.IsZero():
+			out = append(out, Change{SpeaksAgain, name, k.silent.String(), fmt.Sprintf("The agent of node %s speaks again; it did not from %s on", name, k.silent.UTC().Format(time.RFC3339))})
+			k.silent = time.Time{}
+		}
+	}
+	return out
+}
+
+// silent reports whether an agent should have spoken meanwhile.
+func (f *Fleet) silent(k *known, now time.Time) bool {
+	heard := k.last
+	if f.blind.After(heard) {
+		heard = f.blind
+	}
+	return now.Sub(heard) > silentAfter*k.state.Interval
+}
+
+// Agents returns all that are known, those first that need somebody.
+func (f *Fleet) Agents(now time.Time) []Agent {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Agent, 0, len(f.agents))
+	for _, k := range f.agents {
+		out = append(out, f.agent(k, now))
+	}
+	order := []Status{Silent, Stopped, Degraded, OK}
+	slices.SortFunc(out, func(a, b Agent) int {
+		return cmp.Or(cmp.Compare(slices.Index(order, a.Status), slices.Index(order, b.Status)), strings.Compare(a.Node, b.Node))
+	})
+	return out
+}
+
+func (f *Fleet) agent(k *known, now time.Time) Agent {
+	a := Agent{State: k.state, Status: OK, LastSeen: k.last, Reasons: []string{}}
+	say := func(format string, args ...any) { a.Reasons = append(a.Reasons, fmt.Sprintf(format, args...)) }
+	switch {
+	case k.state.Stopped:
+		a.Status = Stopped
+		say("It was stopped.")
+		return a
+	case f.silent(k, now):
+		a.Status = Silent
+		say("It has said nothing since %s.", k.last.UTC().Format(time.RFC3339))
+		return a
+	}
+	if k.state.RulesError != "" {
+		say("The rules of the server are not in force: %s.", k.state.RulesError)
+	}
+	a.Reasons = append(a.Reasons, k.state.Problems...)
+	if len(a.Reasons) > 0 {
+		a.Status = Degraded
+	}
+	return a
+}
+
+// Problems returns what is wrong with agents, one sentence each, and which of the
+// nodes have none. nodes may be nil.
+func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
+	var out []string
+	by := map[Status][]string{}
+	dropping := 0
+	have := map[string]bool{}
+	for _, a := range f.Agents(now) {
+		have[a.Node] = true
+		by[a.Status] = append(by[a.Status], a.Node)
+		if a.Status == Degraded && a.Dropped > 0 {
+			dropping++
+		}
+	}
+	var without []string
+	for _, name := range slices.Sorted(maps.Keys(nodes)) {
+		if !have[name] {
+			without = append(without, name)
+		}
+	}
+	for _, p := range []struct {
+		nodes []string
+		text  string
+	}{{by[Silent], "Agents are silent, and what happens on their nodes is not known: %s."}, {by[Stopped], "Agents were stopped, and nobody watches their nodes: %s."}, {without, "No agent watches these nodes: %s."}} {
+		if len(p.nodes) > 0 {
+			out = append(out, fmt.Sprintf(p.text, some(p.nodes)))
+		}
+	}
+	if dropping > 0 {
+		out = append(out, fmt.Sprintf("Agents dropped events of the kernel on %d nodes.", dropping))
+	}
+	return out
+}
+
+// some names a few of many.
+func some(names []string) string {
+	const few = 5
+	if len(names) <= few {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+}

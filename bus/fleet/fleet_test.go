@@ -1,0 +1,134 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var zero = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
+
+func at(seconds int) time.Time { return zero.Add(time.Duration(seconds) * time.Second) }
+
+func state(node string, change func(*State)) State {
+	s := State{Node: node, Interval: 10 * time.Second, Started: at(-100), Time: zero}
+	if change != nil {
+		change(&s)
+	}
+	return s
+}
+
+func kinds(changes []Change) (out []string) {
+	for _, c := range changes {
+		out = append(out, fmt.Sprint(c.Kind, " ", c.Node))
+		if c.Text == "" || c.Event == "" {
+			out = append(out, "without a text")
+		}
+	}
+	return out
+}
+
+func TestSilence(t *testing.T) {
+	f := New(zero)
+	f.Seen(state("n1", nil), at(-500)) // the last before the server started
+	f.Seen(state("n2", nil), at(0))
+	nodes := map[string]bool{"n1": true, "n2": true, "n3": true}
+	judge := func(now int, want ...string) {
+		t.Helper()
+		if got := kinds(f.Judge(at(now), nodes)); !slices.Equal(got, want) {
+			t.Errorf("after %d s: %q, want %q", now, got, want)
+		}
+	}
+	judge(29)
+	f.Seen(state("n2", nil), at(29))
+	judge(31, "silent n1")
+	judge(40)
+	if a := f.Agents(at(40)); len(a) != 2 || a[0].Node != "n1" || a[0].Status != Silent || a[1].Status != OK {
+		t.Errorf("%+v", a)
+	}
+	problems := strings.Join(f.Problems(at(40), nodes), "\n")
+	if !strings.Contains(problems, "silent") || !strings.Contains(problems, ": n1.") || !strings.Contains(problems, "No agent watches these nodes: n3.") {
+		t.Error(problems)
+	}
+	f.Seen(state("n1", nil), at(50))
+	f.Seen(state("n2", nil), at(50))
+	judge(51, "speaks n1")
+	f.Blind(at(100)) // nobody could be heard until now
+	judge(101)
+	judge(131, "silent n1", "silent n2")
+	delete(nodes, "n1") // the node is gone
+	judge(132)
+	if a := f.Agents(at(132)); len(a) != 1 || a[0].Node != "n2" {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestStopped(t *testing.T) {
+	f := New(zero)
+	f.Seen(state("n1", nil), zero)
+	f.Seen(state("n2", nil), zero)
+	f.Judge(zero, map[string]bool{"n1": true, "n2": true})
+	stop := func(s *State) { s.Stopped = true }
+	f.Seen(state("n1", stop), at(1))
+	f.Seen(state("n2", stop), at(1))
+	if a := f.Agents(at(2)); a[0].Status != Stopped {
+		t.Errorf("%+v", a)
+	}
+	f.Seen(state("n1", nil), at(5)) // an update
+	if got := kinds(f.Judge(at(20), map[string]bool{"n1": true})); got != nil {
+		t.Errorf("%q", got)
+	}
+	if a := f.Agents(at(20)); len(a) != 1 || a[0].Status != OK { // n2 has left the cluster
+		t.Errorf("%+v", a)
+	}
+}
+
+// A host that never was a node of the cluster is not forgotten for that.
+func TestHostOutsideTheCluster(t *testing.T) {
+	f := New(zero)
+	f.Seen(state("bastion", nil), zero)
+	if got := kinds(f.Judge(at(100), map[string]bool{"n1": true})); !slices.Equal(got, []string{"silent bastion"}) || len(f.Agents(at(100))) != 1 {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestWhatGetsWorse(t *testing.T) {
+	f := New(zero)
+	for i, step := range []struct {
+		change func(*State)
+		want   []string
+	}{
+		{nil, nil},
+		{func(s *State) { s.Dropped = 5 }, []string{"dropped n1"}},
+		{func(s *State) { s.Dropped = 5 }, nil},
+		{func(s *State) { s.Dropped = 7; s.LostAlerts = 2 }, []string{"dropped n1", "lost n1"}},
+		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1) }, []string{"dropped n1"}}, // anew
+		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1); s.RulesError = "x" }, []string{"rules n1"}},
+		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1); s.RulesError = "x" }, nil},
+	} {
+		f.Seen(state("n1", step.change), at(i))
+		if got := kinds(f.Judge(at(i), nil)); !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %q, want %q", i, got, step.want)
+		}
+	}
+	f.Seen(state("n1", nil), at(2)) // late
+	if a := f.Agents(at(6)); a[0].Dropped != 1 || a[0].Status != Degraded {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestManyAgents(t *testing.T) {
+	f := New(zero)
+	for i := range maxAgents + 10 {
+		f.Seen(state(fmt.Sprint("n", i), nil), zero)
+	}
+	if n := len(f.Agents(zero)); n != maxAgents {
+		t.Errorf("%d agents", n)
+	}
+	problems := f.Problems(at(1000), nil)
+	if len(problems) != 1 || len(problems[0]) > 300 {
+		t.Errorf("%q", problems)
+	}
+}

@@ -1,0 +1,233 @@
+// Package hub runs the bus inside the server: a NATS server with JetStream on
+// disk, for agents that package bus connects.
+//
+// The bus is on disk before it acknowledges anything: what it has acknowledged
+// survives the end of the process, however that comes, and a power cut but for
+// the last [Options.Sync].
+package hub
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	natsd "github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
+
+	"github.com/kubeguardian/kubeguardian/bus"
+)
+
+// Options are what a [Hub] is made of.
+type Options struct {
+	Listen string        // host:port for agents
+	TLS    *tls.Config   // nil: agents connect without
+	Dir    string        // of what it keeps
+	Bytes  int64         // that alerts may take on disk
+	Sync   time.Duration // how often it forces what it keeps to the disk; 0: before each acknowledgement
+
+	// Node returns the node for which the bearer of a token may speak, or why there
+	// is none. It is called concurrently.
+	Node func(ctx context.Context, token string) (string, error)
+	Log  *slog.Logger
+}
+
+// Limits of the hub, besides the bytes of alerts.
+const (
+	maxMemory      = 64 << 20
+	maxConnections = 10_000
+	maxPending     = 16 << 20 // bytes that wait for one connection
+	maxSubs        = 64       // of one connection
+	startTime      = 20 * time.Second
+	authTime       = 12 * time.Second
+	// sessionTime is how long an agent is believed who it is; then it connects
+	// again, and shows its token.
+	sessionTime = time.Hour
+)
+
+// A Hub is a running bus.
+type Hub struct {
+	server *natsd.Server
+	auth   *authentication
+}
+
+// Start starts a bus, and returns when agents can connect.
+func Start(o Options) (*Hub, error) {
+	host, port, err := net.SplitHostPort(o.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("start the bus: %w", err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return nil, fmt.Errorf("start the bus: port %q: %w", port, err)
+	}
+	if number == 0 {
+		number = natsd.RANDOM_PORT
+	}
+	auth := &authentication{node: o.Node, log: o.Log, own: rand.Text(), say: rate.Sometimes{Interval: 10 * time.Second}}
+	opts := &natsd.Options{
+		ServerName: "kubeguardian", Host: host, Port: number, NoSigs: true, NoLog: true, NoSystemAccount: true,
+		JetStream: true, StoreDir: o.Dir, JetStreamMaxMemory: maxMemory, JetStreamMaxStore: o.Bytes + bus.OtherBytes, DisableJetStreamBanner: true,
+		SyncInterval: o.Sync, SyncAlways: o.Sync == 0,
+		MaxPayload: bus.MaxMessage + 4096, MaxConn: maxConnections, MaxPending: maxPending, MaxSubs: maxSubs,
+		CustomClientAuthentication: auth, AuthTimeout: authTime.Seconds(),
+	}
+	if o.TLS != nil {
+		opts.TLSConfig, opts.TLS, opts.TLSTimeout = o.TLS.Clone(), true, authTime.Seconds()
+		opts.TLSConfig.NextProtos = nil // this is not HTTP
+	}
+	server, err := natsd.NewServer(opts)
+	if err != nil {
+		return nil, fmt.Errorf("start the bus: %w", err)
+	}
+	log := &logger{log: o.Log.With("part", "bus"), fatal: make(chan error, 1)}
+	server.SetLoggerV2(log, false, false, false)
+	h := &Hub{server, auth}
+	server.Start()
+	if err := h.started(log.fatal); err != nil {
+		h.Stop()
+		return nil, fmt.Errorf("start the bus: %w", err)
+	}
+	return h, nil
+}
+
+// started waits until agents can connect.
+func (h *Hub) started(fatal <-chan error) error {
+	end := time.Now().Add(startTime)
+	for time.Now().Before(end) {
+		select {
+		case err := <-fatal:
+			return err
+		default:
+		}
+		if h.server.ReadyForConnections(100 * time.Millisecond) {
+			if !h.server.JetStreamEnabled() {
+				return errors.New("it keeps nothing on disk")
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("it was not ready within %s", startTime)
+}
+
+// Addr returns where agents connect.
+func (h *Hub) Addr() net.Addr { return h.server.Addr() }
+
+// Connect returns a connection of the server, which may do everything.
+func (h *Hub) Connect() (*nats.Conn, error) {
+	nc, err := nats.Connect("", nats.InProcessServer(h.server), nats.Name("server"), nats.Token(h.auth.own), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the bus: %w", err)
+	}
+	return nc, nil
+}
+
+// Connections returns how many agents are connected, and how many attempts were
+// refused.
+func (h *Hub) Connections() (agents int, refused uint64) {
+	return max(h.server.NumClients()-1, 0), h.auth.refused.Load()
+}
+
+// Stop ends the bus. All it has acknowledged is on disk.
+func (h *Hub) Stop() {
+	h.server.Shutdown()
+	h.server.WaitForShutdown()
+}
+
+// authentication decides who may connect, and what for.
+type authentication struct {
+	node    func(ctx context.Context, token string) (string, error)
+	own     string // token of the server
+	log     *slog.Logger
+	say     rate.Sometimes
+	refused atomic.Uint64
+}
+
+// Check is [natsd.Authentication]. It is called in a goroutine of the connection.
+func (a *authentication) Check(c natsd.ClientAuthentication) bool {
+	token := c.GetOpts().Token
+	if subtle.ConstantTimeCompare([]byte(token), []byte(a.own)) == 1 {
+		c.RegisterUser(&natsd.User{Username: "server"})
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), authTime-2*time.Second)
+	defer cancel()
+	node, err := a.agent(ctx, c, token)
+	if err != nil {
+		a.refused.Add(1)
+		a.say.Do(func() { a.log.Warn("an agent may not connect to the bus", "from", remote(c), "error", err) })
+		return false
+	}
+	publish, subscribe := bus.Rights(node)
+	c.RegisterUser(&natsd.User{
+		Username: node, ConnectionDeadline: time.Now().Add(sessionTime),
+		Permissions: &natsd.Permissions{Publish: &natsd.SubjectPermission{Allow: publish}, Subscribe: &natsd.SubjectPermission{Allow: subscribe}},
+	})
+	return true
+}
+
+func (a *authentication) agent(ctx context.Context, c natsd.ClientAuthentication, token string) (string, error) {
+	if c.Kind() != natsd.CLIENT {
+		return "", errors.New("only agents may")
+	}
+	if token == "" {
+		return "", errors.New("it has no token")
+	}
+	node, err := a.node(ctx, token)
+	if err != nil {
+		return "", err
+	}
+	return node, bus.CheckNode(node)
+}
+
+func remote(c natsd.ClientAuthentication) string {
+	if addr := c.RemoteAddress(); addr != nil {
+		return addr.String()
+	}
+	return "unknown"
+}
+
+// A logger sends what the NATS server says to the log. What anybody can cause by
+// connecting is of level debug.
+type logger struct {
+	log   *slog.Logger
+	fatal chan error
+}
+
+func (l *logger) say(level slog.Level, format string, v []any) {
+	if l.log.Enabled(context.Background(), level) {
+		l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)))
+	}
+}
+
+// Noticef is of [natsd.Logger], and so are the others.
+func (l *logger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+
+// Warnf is of [natsd.Logger].
+func (l *logger) Warnf(format string, v ...any) { l.say(slog.LevelWarn, format, v) }
+
+// Errorf is of [natsd.Logger].
+func (l *logger) Errorf(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+
+// Debugf is of [natsd.Logger].
+func (l *logger) Debugf(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
+
+// Tracef is of [natsd.Logger].
+func (l *logger) Tracef(string, ...any) {}
+
+// Fatalf is of [natsd.Logger]. The NATS server expects it to end the process.
+func (l *logger) Fatalf(format string, v ...any) {
+	select {
+	case l.fatal <- fmt.Errorf(format, v...):
+	default:
+	}
+}
