@@ -1,6 +1,6 @@
 // Package agent guards one node: it runs the sensor, knows the processes and
-// containers of the node, matches events against detection rules, and prints the
-// alerts.
+// containers of the node, matches events against detection rules, and sends the
+// alerts to a server, or prints them.
 package agent
 
 import (
@@ -31,11 +31,12 @@ import (
 
 // Options are what an [Agent] is made of.
 type Options struct {
-	Config *Config
-	Out    io.Writer    // alerts, one line of JSON each
-	Log    *slog.Logger // what the operator should know
-	Open   Opener       // the sensor
-	Record io.Writer    // events that rules are asked about, as package syscall records them; nil for none
+	Config  *Config
+	Out     io.Writer    // alerts, one line of JSON each; nil if they go to the server that Config names
+	Log     *slog.Logger // what the operator should know
+	Open    Opener       // the sensor
+	Version string
+	Record  io.Writer // events that rules are asked about, as package syscall records them; nil for none
 }
 
 // An Opener starts the sensor for types of events, those included that processes
@@ -79,6 +80,7 @@ type Agent struct {
 	runtime  *container.Runtime // nil on a host without
 	source   Source
 	status   *status
+	reporter *reporter // nil if alerts are printed
 	stops    []stop
 }
 
@@ -131,6 +133,12 @@ func New(o Options) (_ *Agent, err error) {
 		a.shedder = newShedder(a)
 	}
 	a.status = newStatus(a)
+	if o.Out == nil {
+		if a.reporter, err = a.newReporter(); err != nil {
+			return nil, err
+		}
+		a.pipeline.hostname = a.reporter.node
+	}
 	if o.Config.Status != "" {
 		if err := a.status.listen(o.Config.Status); err != nil {
 			return nil, err
@@ -250,7 +258,7 @@ const (
 	sweepInterval = 30 * time.Second
 )
 
-// Run prints alerts until ctx ends, and then stops the sensor. It is called
+// Run raises alerts until ctx ends, and then stops the sensor. It is called
 // once.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -261,6 +269,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		err = errors.Join(err, a.close())
 	}()
 	a.pipeline.out, a.pipeline.record = newOutput(a.o.Out, cancel), newOutput(a.o.Record, cancel)
+	if a.reporter != nil {
+		a.pipeline.out.deliver = a.reporter.deliver
+		running.Go(func() { a.reporter.run(ctx) })
+	}
 	if a.runtime != nil {
 		running.Go(func() { a.runtime.Run(ctx) })
 	}

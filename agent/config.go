@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
@@ -58,6 +59,8 @@ type Config struct {
 	// Actions is a file to which each action is added, one line of JSON each.
 	// Empty is none; the log tells of them, too.
 	Actions string `yaml:"actions"`
+	// Server is whom the agent reports to.
+	Server Server `yaml:"server"`
 }
 
 // noRuntime is the value of [Config.CRI] for a host without container runtime.
@@ -65,7 +68,8 @@ const noRuntime = "none"
 
 // DefaultConfig returns the configuration of an empty file.
 func DefaultConfig() *Config {
-	return &Config{Match: "first", Priority: "debug", Root: "/", Proc: "/proc", BufferSize: 8192}
+	return &Config{Match: "first", Priority: "debug", Root: "/", Proc: "/proc", BufferSize: 8192,
+		Server: Server{Dir: "/var/lib/kubeguardian-agent", SpoolMiB: 64, Interval: 10 * time.Second}}
 }
 
 // LoadConfig reads a file strictly. All that is wrong in it is told, with file
@@ -120,7 +124,7 @@ func (c *Config) problems() iter.Seq2[string, error] {
 		}{
 			{"match", c.checkMatch()}, {"priority", c.checkPriority()}, {"status", c.checkStatus()},
 			{"cri", absolute(c.CRI, "", noRuntime)}, {"root", absolute(c.Root)}, {"proc", absolute(c.Proc)}, {"bufferSize", c.checkBuffer()},
-			{"cpuBudget", c.checkBudget()}, {"protect", c.Protect.Check()}, {"actions", absolute(c.Actions, "")},
+			{"cpuBudget", c.checkBudget()}, {"protect", c.Protect.Check()}, {"actions", absolute(c.Actions, "")}, {"server", c.checkServer()},
 		} {
 			if check.err != nil && !yield(check.key, check.err) {
 				return

@@ -106,6 +106,9 @@ func (s *status) state() health {
 			h.Problems = append(h.Problems, err.Error())
 		}
 	}
+	if a.reporter != nil {
+		h.Problems = append(h.Problems, a.reporter.problems()...)
+	}
 	if len(h.Problems) > 0 {
 		h.Status = "degraded"
 	}
@@ -171,6 +174,9 @@ func (s *status) write(w io.Writer) {
 	}
 	if a.enforcer != nil {
 		writeEnforcement(w, a.enforcer.Status())
+	}
+	if a.reporter != nil {
+		a.reporter.write(w)
 	}
 	used := measure(a.o.Config.Proc)
 	counter(w, "cpu_seconds_total", "processor time of the agent", used.cpu.Seconds())

@@ -35,6 +35,7 @@ type Config struct {
 	Database   Database   `yaml:"database"`
 	Retention  Retention  `yaml:"retention"`
 	Notify     Notify     `yaml:"notify"`
+	Bus        Bus        `yaml:"bus"`
 }
 
 // Database says where records are kept: in a file in DataDir, or in PostgreSQL,
@@ -297,6 +298,7 @@ func Default() *Config {
 			Cooldown: []Cooldown{{Within: 10 * time.Minute}},
 		},
 		Scan:      Scan{Interval: 10 * time.Minute},
+		Bus:       Bus{MaxMiB: 1024, Sync: time.Second, External: ExternalBus{Replicas: 1}},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour, Records: 10_000_000},
 	}
 }

@@ -76,6 +76,7 @@ func TestFullFile(t *testing.T) {
 			ExemptNamespaces: []string{"monitoring", "ingress-nginx"}, Policies: []string{"/etc/kubeguardian/policies"}, Settings: "/etc/kubeguardian/settings.yaml", FromCluster: true, Defaults: true,
 			ExternalData: ExternalData{"/etc/kubeguardian/client.crt", "/etc/kubeguardian/client.key", 30 * time.Second},
 		},
+		Bus: Bus{ServiceAccounts: []string{"kubeguardian/kubeguardian-agent"}, MaxMiB: 1024, Sync: time.Second, External: ExternalBus{Replicas: 1}},
 		Registries: Registries{
 			CredentialsFile: "/etc/kubeguardian/pull/.dockerconfigjson",
 			Authorities:     []RegistryAuthority{{"registry.internal:5000", "/etc/kubeguardian/registry.pem"}},

@@ -70,6 +70,16 @@ func APIServerKubeconfig(ctx context.Context, cfg *config.Config, cluster *rest.
 	return authority.Kubeconfig(address + auditPath)
 }
 
+// AgentCA returns the certificates by which node agents trust the embedded bus,
+// in PEM. The authority is made when there is none yet.
+func AgentCA(ctx context.Context, cfg *config.Config, cluster *rest.Config) ([]byte, error) {
+	authority, err := openAuthority(ctx, cfg, cluster)
+	if err != nil {
+		return nil, err
+	}
+	return authority.CABundle(), nil
+}
+
 // RotateAuthority makes a new generation of the authority. Running servers take
 // it over with their next check of the registration.
 func RotateAuthority(ctx context.Context, cfg *config.Config, cluster *rest.Config) error {

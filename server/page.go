@@ -71,6 +71,7 @@ func (s *Server) health() web.Health {
 		h.Problems = append(h.Problems, s.state.guarded()...)
 	}
 	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
+	h.Problems = append(h.Problems, s.agentProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}

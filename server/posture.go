@@ -43,6 +43,7 @@ type state struct {
 	relaxed    admission.Relaxation // what the break-glass says now
 	breakGlass error                // why that is not known
 	draining   bool                 // the server ends
+	bus        error                // why agents cannot report
 }
 
 func (s *state) update(change func(*state)) {

@@ -24,16 +24,16 @@ import (
 )
 
 // A hub is a registry with a certificate of its own, which wants a password.
-type hub struct {
+type ociHub struct {
 	*httptest.Server
 	host   string
 	config string // the section of a configuration that knows it
 }
 
-func newHub(t *testing.T) *hub {
+func newHub(t *testing.T) *ociHub {
 	t.Helper()
 	inner := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	h := &hub{Server: httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h := &ociHub{Server: httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "me" || password != "secret" {
 			w.Header().Set("WWW-Authenticate", `Basic realm="shop"`)
 			w.WriteHeader(http.StatusUnauthorized)

@@ -31,7 +31,7 @@ func (s *Server) loadRules() error {
 	if err != nil {
 		return fmt.Errorf("load rules: %w", err)
 	}
-	s.useRules(set)
+	s.useRules(set, files)
 	return nil
 }
 
@@ -68,8 +68,10 @@ func (s *Server) compileRules(files []rule.File) (*rule.Set, error) {
 }
 
 // useRules puts rules in force, and says what is suspect in them.
-func (s *Server) useRules(set *rule.Set) {
+func (s *Server) useRules(set *rule.Set, files []rule.File) {
 	s.rules.Store(set)
+	s.ruleTexts.Store(&files)
+	s.changedRules()
 	for _, w := range set.Warnings() {
 		s.log.Warn("a rule file is suspect", "code", w.Code, "warning", w.Error())
 	}
@@ -79,7 +81,7 @@ func (s *Server) useRules(set *rule.Set) {
 			unfed++
 		}
 	}
-	if unfed > 0 {
+	if unfed > 0 && !s.cfg.Bus.On() {
 		s.log.Warn("no sensor feeds the rules for system calls: they are loaded and stay silent", "rules", unfed)
 	}
 }
@@ -132,7 +134,7 @@ func (s *Server) reloadRules(files []rule.File, err error) {
 		s.log.Error("changed rule files are refused: the rules before them stay in force", "error", err)
 		return
 	}
-	s.useRules(set)
+	s.useRules(set, files)
 	s.metrics.reloads.WithLabelValues("loaded").Inc()
 	s.metrics.rulesFailed.Set(0)
 	s.log.Info("rules loaded again", "rules", len(set.Rules()))

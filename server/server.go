@@ -79,12 +79,13 @@ type Server struct {
 	providers *externaldata.Client // of the policies in force
 	silence   rate.Sometimes       // of what is said of providers
 	auditor   *audit.Auditor
-	summaries summaries                // of audits, for constraints of the cluster
-	defining  *policy.Set              // the built-in policies, which define controls
-	rules     atomic.Pointer[rule.Set] // replaced when its files change
-	rulesSeen [32]byte                 // what its files were when New loaded them
-	enrich    *enrichment.Enricher     // of audit events, for the rules
-	cooldown  cooldown.Policy          // of the alerts that they raise
+	summaries summaries                   // of audits, for constraints of the cluster
+	defining  *policy.Set                 // the built-in policies, which define controls
+	rules     atomic.Pointer[rule.Set]    // replaced when its files change
+	ruleTexts atomic.Pointer[[]rule.File] // those that rules was made of
+	rulesSeen [32]byte                    // what its files were when New loaded them
+	enrich    *enrichment.Enricher        // of audit events, for the rules
+	cooldown  cooldown.Policy             // of the alerts that they raise
 	catalogue *control.Catalogue
 
 	store        *store.Store
@@ -105,6 +106,7 @@ type Server struct {
 	joiner       *joiner // of alerts into incidents
 	notifier     *notify.Notifier
 	state        *state
+	agents       *agents // nil: none can report
 
 	webhookListener net.Listener
 	webListener     net.Listener
@@ -137,7 +139,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.listenFalco,
+		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -253,6 +255,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.follow(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { return s.watchAudit(parts) })
+	group.Go(func() error { return s.serveBus(parts) })
 	if s.falco != nil {
 		group.Go(func() error { return s.serveFalco(parts) })
 	}

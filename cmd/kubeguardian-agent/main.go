@@ -21,13 +21,15 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-const usage = `Usage: kubeguardian-agent --standalone [FLAGS]
+const usage = `Usage: kubeguardian-agent --config FILE [FLAGS]
+       kubeguardian-agent --standalone [FLAGS]
 
 Watches the system calls of this host and of its containers by eBPF, runs them
-through detection rules, and prints each alert as one line of JSON, with Falco's
-keys. It needs root and a kernel with BTF.
+through detection rules, and sends the alerts to the server that the
+configuration names. It needs root and a kernel with BTF.
 
-  --standalone     print alerts on standard output (there is no other mode yet)
+  --standalone     print each alert on standard output instead, as one line of
+                   JSON with Falco's keys
   --rules PATH     a rule file or folder in place of the built-in rules, or
                    builtin for these; may be given several times
   --match first|all  alerts of an event: of the first rule that matches, or of
@@ -152,10 +154,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case c.version:
 		_, err := fmt.Fprintf(stdout, "kubeguardian-agent %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return err
-	case !c.standalone:
-		return wrongUsage(errors.New("--standalone is missing: there is no other mode yet"))
+	case !c.standalone && c.config.Server.URL == "":
+		return wrongUsage(errors.New("there is no server to report to: give --standalone, or --config with server.url"))
 	}
-	opts := agent.Options{Config: c.config, Out: stdout, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor}
+	opts := agent.Options{Config: c.config, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor, Version: version}
+	if c.standalone {
+		opts.Out = stdout
+	}
 	if c.record == "" {
 		return watch(ctx, opts)
 	}

@@ -27,7 +27,7 @@ as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
 Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
-const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|gatekeeper|audit-policy|kubeconfig|rotate [--config FILE]
+const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|gatekeeper|audit-policy|kubeconfig|agent-ca|rotate [--config FILE]
 
 Prints what the cluster needs before 'kubeguardian serve':
 
@@ -43,11 +43,13 @@ Prints what the cluster needs before 'kubeguardian serve':
                 kubeConfigFile of the webhook plugins in
                 --admission-control-config-file. It holds a private key by
                 which the server knows the API server.
+  agent-ca      certificates by which node agents trust the server, for their
+                server.caFile
   rotate        prints nothing, but adds a generation to the authority of the
                 webhooks; servers that run take it over without a gap
 
   --config FILE   configuration (default /etc/kubeguardian/config.yaml), for
-                  kubeconfig and rotate only
+                  kubeconfig, agent-ca and rotate only
 `
 
 const uninstallUsage = `Usage: kubeguardian uninstall [--config FILE]
@@ -124,7 +126,7 @@ func setup(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(parts) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, gatekeeper, audit-policy, kubeconfig and rotate"))
+		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, gatekeeper, audit-policy, kubeconfig, agent-ca and rotate"))
 	}
 	var data []byte
 	switch parts[0] {
@@ -141,6 +143,11 @@ func setup(ctx context.Context, args []string, std streams) error {
 	case "kubeconfig":
 		err = withAuthority(*file, func(cfg *config.Config, cluster *rest.Config) (err error) {
 			data, err = server.APIServerKubeconfig(ctx, cfg, cluster)
+			return err
+		})
+	case "agent-ca":
+		err = withAuthority(*file, func(cfg *config.Config, cluster *rest.Config) (err error) {
+			data, err = server.AgentCA(ctx, cfg, cluster)
 			return err
 		})
 	case "rotate":

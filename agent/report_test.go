@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/bus"
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/hub"
+	"github.com/kubeguardian/kubeguardian/rule"
+)
+
+// A center is the server's end of the bus.
+type center struct {
+	t   *testing.T
+	hub *hub.Hub
+	js  jetstream.JetStream
+
+	mu     sync.Mutex
+	alerts []alert.Alert
+	states []fleet.State
+}
+
+const hostToken = "0123456789abcdef"
+
+func newCenter(t *testing.T, dir, listen string) *center {
+	t.Helper()
+	c := &center{t: t}
+	log := slog.New(slog.DiscardHandler)
+	var err error
+	c.hub, err = hub.Start(hub.Options{Listen: listen, Dir: dir, Bytes: 64 << 20, Sync: time.Second, Log: log, Node: func(_ context.Context, token string) (string, error) {
+		if token != hostToken {
+			return "", errors.New("another token")
+		}
+		return "node-1", nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := c.hub.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.js, err = jetstream.New(nc); err != nil {
+		t.Fatal(err)
+	}
+	if err := bus.Prepare(t.Context(), c.js, bus.Bounds{AlertBytes: 64 << 20, StateAge: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		_ = bus.NewConsumer(func(_ context.Context, batch []*bus.Message) error {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			for _, m := range batch {
+				c.alerts = append(c.alerts, m.Alert)
+			}
+			return nil
+		}, log).Run(ctx, c.js)
+	})
+	running.Go(func() {
+		_ = bus.FollowStates(ctx, c.js, func(s *fleet.State, _ time.Time) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.states = append(c.states, *s)
+		}, func(subject string, err error) { t.Errorf("state in %s: %v", subject, err) })
+	})
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+		nc.Close()
+		c.hub.Stop()
+	})
+	return c
+}
+
+// await waits until what the center has is as wanted.
+func (c *center) await(what string, is func() bool) {
+	c.t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c.mu.Lock()
+		done := is()
+		c.mu.Unlock()
+		if done {
+			return
+		}
+		if time.Now().After(end) {
+			c.t.Fatalf("no %s among alerts %+v, states %+v", what, c.alerts, c.states)
+		}
+	}
+}
+
+func reporting(t *testing.T, url string) *Config {
+	t.Helper()
+	c := configOf(t, intrusionRules)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte(hostToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Server = Server{URL: url, TokenFile: token, Node: "node-1", Dir: t.TempDir(), SpoolMiB: 1, Interval: time.Second}
+	if err := c.Check(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// report runs an agent over a recording until all of it was played and meanwhile
+// returns.
+func report(t *testing.T, c *Config, source *recording, meanwhile func(*Agent)) {
+	t.Helper()
+	a, err := New(Options{Config: c, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Version: "1.2.3", Open: func([]string, rule.Needs, *Config) (Source, error) { return source, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	<-source.played
+	if meanwhile != nil {
+		meanwhile(a)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// The server hears of what the agent finds, and how it is.
+func TestReport(t *testing.T) {
+	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	source := intrusion(t)
+	source.status.Counters = map[string]uint64{"dropped": 7}
+	source.status.Features = []Feature{{Name: "exec", Used: "tp_btf"}, {Name: "dns", Reason: "not supported"}}
+	report(t, reporting(t, "nats://"+c.hub.Addr().String()), source, func(a *Agent) {
+		c.await("alerts", func() bool { return len(c.alerts) == 2 })
+		c.await("state", func() bool { return len(c.states) > 0 && c.states[len(c.states)-1].Alerts == 2 })
+	})
+	for i, want := range []string{"Drift", "Shadow read"} {
+		if a := c.alerts[i]; a.Rule != want || a.Hostname != "node-1" || a.Cluster != "" {
+			t.Errorf("alert %d: %+v", i, a)
+		}
+	}
+	c.await("farewell", func() bool { return c.states[len(c.states)-1].Stopped })
+	s := c.states[len(c.states)-2]
+	if s.Node != "node-1" || s.Version != "1.2.3" || s.Rules != 3 || s.Alerts != 2 || s.Events != 6 || s.Dropped != 7 || s.LostAlerts != 0 || s.Kernel == "" || s.MemoryBytes == 0 ||
+		s.Missing["dns"] != "not supported" || len(s.NotCovered["Not seen"]) != 1 || !strings.Contains(strings.Join(s.Problems, "\n"), "7 events were dropped.") {
+		t.Errorf("state %+v", s)
+	}
+}
+
+// What an agent found while there was no server arrives later, even if the agent
+// has ended meanwhile.
+func TestReportLater(t *testing.T) {
+	probe := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	addr := probe.hub.Addr().String()
+	probe.hub.Stop()
+	config := reporting(t, "nats://"+addr)
+	report(t, config, intrusion(t), func(a *Agent) {
+		if h := a.status.state(); h.Status != "degraded" || a.reporter.publisher.Stats().Spool.Waiting != 2 {
+			t.Errorf("%+v, %+v", h, a.reporter.publisher.Stats())
+		}
+	})
+	c := newCenter(t, t.TempDir(), addr)
+	quiet := &recording{played: make(chan struct{})}
+	report(t, config, quiet, func(*Agent) { c.await("alerts", func() bool { return len(c.alerts) == 2 }) })
+}
