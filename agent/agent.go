@@ -307,7 +307,11 @@ func (a *Agent) report() {
 		a.o.Log.Warn("a rule is not covered", "rule", name, "events", strings.Join(not[name], " "))
 	}
 	if a.enforcer != nil {
-		a.o.Log.Info("enforcing", "rules", a.enforcer.Status().String())
+		state := a.enforcer.Status()
+		for _, err := range state.Errors {
+			a.o.Log.Warn("nothing is enforced by a part of the configuration", "error", err)
+		}
+		a.o.Log.Info("enforcing", "rules", state.String())
 	}
 	a.o.Log.Info("watching", "rules", a.ruling.Load().count, "processes", a.table.Stats().Known)
 }

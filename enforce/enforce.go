@@ -50,6 +50,7 @@ type Options struct {
 
 // A Kernel is what the sensor can do, as [sensor.Sensor] does.
 type Kernel interface {
+	SetUrgent(types []string) error
 	SetGuards([]sensor.Guard) error
 	BlockEgress(dir string) (lift func() error, err error)
 }
@@ -75,6 +76,7 @@ type Enforcer struct {
 	blocked map[string]*block
 	waiting []*wait
 	kills   uint64    // by the kernel, of which a record was seen
+	idle    []string  // entries that are about no rule
 	looked  time.Time // when control groups were last listed
 	failure error     // why the kernel does not act
 }
@@ -130,21 +132,29 @@ func (e *Enforcer) path(name string) string {
 func (e *Enforcer) SetRules(set *rule.Set) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.rules, e.orders, e.changed = set, map[string][]named{}, true
+	e.rules, e.orders, e.changed, e.idle = set, map[string][]named{}, true, nil
+	about := map[string]bool{}
 	for _, r := range set.Live() {
 		if r.Source != event.Syscall {
 			continue
 		}
 		for i, o := range e.o.Orders {
 			if o.About(r.Name, r.Tags) {
-				e.orders[r.Name] = append(e.orders[r.Name], named{o, fmt.Sprintf("%s[%d]", orderOrigin, i)})
+				entry := fmt.Sprintf("%s[%d]", orderOrigin, i)
+				e.orders[r.Name], about[entry] = append(e.orders[r.Name], named{o, entry}), true
 			}
+		}
+	}
+	for i := range e.o.Orders {
+		if entry := fmt.Sprintf("%s[%d]", orderOrigin, i); !about[entry] {
+			e.idle = append(e.idle, entry)
 		}
 	}
 	e.types, e.ways = typesOfRules(set), map[string]string{}
 	for _, g := range e.groups {
 		g.made = false
 	}
+	e.hurry()
 	e.guardsOf(0, usual) // so that it is known from the begin which way a rule goes
 	e.reguard()
 }

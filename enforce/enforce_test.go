@@ -27,7 +27,13 @@ import (
 // A book notes the guards that an enforcer wants.
 type book struct {
 	guards []sensor.Guard
+	urgent []string
 	err    error
+}
+
+func (b *book) SetUrgent(types []string) error {
+	b.urgent = types
+	return nil
 }
 
 func (b *book) SetGuards(guards []sensor.Guard) error {
@@ -142,6 +148,24 @@ func TestGuards(t *testing.T) {
 				t.Errorf("ways: %s, want %s", have, c.ways)
 			}
 		})
+	}
+}
+
+// TestUrgent: the agent is woken at once for what it may have to act upon, and
+// says of an entry that it is about nothing.
+func TestUrgent(t *testing.T) {
+	e, b, _ := newEnforcer(t, Options{Orders: []Order{{Rules: []string{"Debug*"}, Action: BlockEgress}, {Rules: []string{"Nmae"}, Action: Kill}}})
+	if strings.Join(b.urgent, " ") != "ptrace" {
+		t.Errorf("urgent are %v", b.urgent)
+	}
+	if s := e.Status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0].Error(), "enforce[1] is about no rule") {
+		t.Errorf("errors %v", s.Errors)
+	}
+	if _, b, _ = newEnforcer(t, Options{Drift: []Drift{{Mode: Alert}}}); len(b.urgent) != 0 {
+		t.Errorf("urgent are %v", b.urgent)
+	}
+	if _, b, _ = newEnforcer(t, Options{Drift: []Drift{{Mode: Kill}}}); strings.Join(b.urgent, " ") != "execve execveat" {
+		t.Errorf("urgent are %v", b.urgent)
 	}
 }
 

@@ -70,6 +70,28 @@ func (e *Enforcer) look(now time.Time) {
 	e.reguard()
 }
 
+// hurry has the agent woken at once for events that something may be done about.
+// The lock is held.
+func (e *Enforcer) hurry() {
+	if e.o.Kernel == nil {
+		return
+	}
+	urgent := map[string]bool{}
+	for name := range e.orders {
+		for _, typ := range e.loaded(slices.Clone(e.types[name])...) {
+			urgent[typ] = true
+		}
+	}
+	if slices.ContainsFunc(e.o.Drift, func(d Drift) bool { return d.Mode == Kill }) {
+		for _, typ := range e.loaded(DriftTypes()...) {
+			urgent[typ] = true
+		}
+	}
+	if err := e.o.Kernel.SetUrgent(slices.Sorted(maps.Keys(urgent))); err != nil {
+		e.o.Log.Warn("actions of the agent come late", "error", err)
+	}
+}
+
 // usual is a pod as most are.
 var usual = &syscall.Container{
 	ID: strings.Repeat("0", 64), Known: true, Details: syscall.Details{Name: "c", Repository: "r", Pod: &syscall.Pod{Namespace: "n", Name: "p"}},
@@ -292,6 +314,9 @@ func (e *Enforcer) Status() Status {
 	defer e.mu.Unlock()
 	s.Ways, s.Guards, s.Kills = maps.Clone(e.ways), e.guards, e.kills
 	s.Blocked = slices.Sorted(maps.Keys(e.blocked))
+	for _, entry := range e.idle {
+		s.Errors = append(s.Errors, fmt.Errorf("enforcement: %s is about no rule that can raise an alert", entry))
+	}
 	for _, err := range []error{failed, e.failure} {
 		if err != nil {
 			s.Errors = append(s.Errors, fmt.Errorf("enforcement: %w", err))

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
@@ -284,5 +285,31 @@ func TestHierarchies(t *testing.T) {
 	}
 	if want := hierarchy(t, controller); h.Records != want {
 		t.Errorf("records are of %s, want %s", h.Records, want)
+	}
+}
+
+// TestUrgentTypes has a reader that else would sleep for longer than the test
+// waits.
+func TestUrgentTypes(t *testing.T) {
+	l := start(t, Config{Types: []string{"mkdir", "mkdirat"}, Flush: 30 * time.Second}, mine)
+	dir := t.TempDir()
+	// Once the test is over, something has to wake the reader so that it ends.
+	t.Cleanup(func() {
+		go func() {
+			for range 100 {
+				_ = os.Mkdir("/", 0o700)
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+	})
+	if err := l.SetUrgent([]string{"mkdir", "mkdirat"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "urgent"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.wait("the folder", func(r *record.Record) bool { return strings.HasSuffix(text(t, r.Named("path")), "urgent") })
+	if err := l.SetUrgent([]string{"nonsense"}); err == nil {
+		t.Error("a type that does not exist was taken")
 	}
 }

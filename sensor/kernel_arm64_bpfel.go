@@ -165,6 +165,7 @@ const (
 	kernelVarOwnProcess       = "own_process"
 	kernelVarPartitions       = "partitions"
 	kernelVarUnused           = "unused"
+	kernelVarUrgentTypes      = "urgent_types"
 	kernelVarWatchAnyFirst    = "watch_any_first"
 	kernelVarWatermark        = "watermark"
 	kernelVarWithEnforcement  = "with_enforcement"
@@ -269,6 +270,7 @@ type kernelVariableSpecs struct {
 	OwnProcess       *ebpf.VariableSpec `ebpf:"own_process"`
 	Partitions       *ebpf.VariableSpec `ebpf:"partitions"`
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
+	UrgentTypes      *ebpf.VariableSpec `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
 	WithEnforcement  *ebpf.VariableSpec `ebpf:"with_enforcement"`
@@ -343,6 +345,7 @@ type kernelVariables struct {
 	OwnProcess       *ebpf.Variable `ebpf:"own_process"`
 	Partitions       *ebpf.Variable `ebpf:"partitions"`
 	Unused           *ebpf.Variable `ebpf:"unused"`
+	UrgentTypes      *ebpf.Variable `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`
 	WithEnforcement  *ebpf.Variable `ebpf:"with_enforcement"`

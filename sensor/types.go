@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
 
 // SetTypes says of which types calls are wanted from now on, of those that the
@@ -20,6 +22,20 @@ func (s *Sensor) SetTypes(types []string) error {
 		}
 	}
 	return nil
+}
+
+// SetUrgent says for which types of events the reader is woken at once, in place
+// of after some that wait or [Config.Flush]. It replaces what was said before.
+func (s *Sensor) SetUrgent(types []string) error {
+	var words [len(s.seen) / 64]uint64
+	for _, name := range types {
+		t, ok := record.TypeOf(name)
+		if !ok || int(t) >= len(s.seen) {
+			return fmt.Errorf("set urgent types: there is no type %q", name)
+		}
+		words[t/64] |= 1 << (t % 64)
+	}
+	return s.variables(map[string]any{"urgent_types": words})
 }
 
 func (s *Sensor) setCall(c call, wanted bool) error {

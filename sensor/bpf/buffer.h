@@ -361,6 +361,15 @@ static __always_inline void enforce(struct scratch *s, struct counters *c)
 	put_int(s, tag_enforced, outcome);
 }
 
+// Types that the reader is woken for at once: bit n of the words is type n. The
+// loader may change it while programs run.
+volatile __u64 urgent_types[MAX_TYPES / 64] = {};
+
+static __always_inline bool is_urgent(__u32 type)
+{
+	return urgent_types[type >> 6 & (MAX_TYPES / 64 - 1)] & 1ULL << (type & 63);
+}
+
 // submit hands a record to the ring buffer of its process, or counts it as
 // dropped.
 static __always_inline int submit(struct scratch *s)
@@ -391,7 +400,8 @@ static __always_inline int submit(struct scratch *s)
 		return 0;
 	}
 	__u64 waiting = bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA);
-	if (bpf_ringbuf_output(ring, h, size, waiting >= watermark ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+	bool wake = waiting >= watermark || is_urgent(type);
+	if (bpf_ringbuf_output(ring, h, size, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
 		c->dropped[type]++;
 	return 0;
 }

@@ -12,9 +12,11 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -94,6 +96,7 @@ func TestChurn(t *testing.T) {
 		pod := runtime.RunPod(t, fmt.Sprintf("pod-%d", i), func(config *cri.ContainerConfig) {
 			config.Args = []string{"/nothing", fmt.Sprintf("kubeguardian-churn-%d.", i)}
 		})
+		wait(t, runtime, pod) // one that is killed before its program begins shows nothing
 		runtime.RemovePod(t, pod)
 	}
 	took := time.Since(began)
@@ -114,10 +117,28 @@ func TestChurn(t *testing.T) {
 			}
 		}
 	}
-	if len(seen) != *pods {
-		t.Errorf("%d pods were seen, of %d", len(seen), *pods)
+	for i := range *pods {
+		if mark := fmt.Sprintf("%d.", i); !slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(s string) bool { return strings.HasPrefix(s, mark) }) {
+			t.Errorf("pod-%d was not seen", i)
+		}
 	}
 	t.Logf("%d pods in %s: %d seen, %d of them with their name by the first program; %s", *pods, took.Round(time.Second), len(seen), named, state)
+}
+
+// wait waits until the container of a pod has ended by itself.
+func wait(t *testing.T, runtime *containerdtest.Runtime, pod containerdtest.Pod) {
+	t.Helper()
+	for range 1000 {
+		s, err := runtime.CRI.ContainerStatus(t.Context(), &cri.ContainerStatusRequest{ContainerId: pod.Container})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.GetStatus().GetState() == cri.ContainerState_CONTAINER_EXITED {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Fatalf("pod %s does not end", pod.Name)
 }
 
 // health returns what the agent says of itself.
