@@ -28,7 +28,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor"
-	"github.com/kubeguardian/kubeguardian/sensor/container"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
 	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
@@ -63,9 +62,9 @@ type Enforcer struct {
 	drift     *rule.Set // the rule that renders alerts of executables which did not come with the image
 	hierarchy sensor.Hierarchy
 	self      uint32
-	own       string // container of the agent
 
 	mu      sync.Mutex
+	own     string // container of the agent, once it was looked for
 	rules   *rule.Set
 	orders  map[string][]named  // by rule
 	types   map[string][]string // of events, by rule
@@ -79,6 +78,7 @@ type Enforcer struct {
 	idle    []string  // entries that are about no rule
 	looked  time.Time // when control groups were last listed
 	failure error     // why the kernel does not act
+	lacks   []string  // capabilities
 }
 
 // A named order knows where it was written.
@@ -111,8 +111,8 @@ func New(o Options) (*Enforcer, error) {
 	if e.drift, err = loadDrift(); err != nil {
 		return nil, err
 	}
-	if groups, err := os.ReadFile("/proc/self/cgroup"); err == nil {
-		e.own = container.ParseGroups(string(groups)).Full
+	if e.lacks, err = missingCapabilities(o.Proc, o.Orders); err != nil {
+		return nil, err
 	}
 	if e.hierarchy, err = sensor.FindHierarchy(o.Proc); err != nil {
 		return nil, fmt.Errorf("enforce: %w", err)
@@ -278,12 +278,15 @@ func (e *Enforcer) finish(act Action, a *alert.Alert) {
 
 // refuse returns why a target is protected, empty if it is not.
 func (e *Enforcer) refuse(t target) string {
+	e.mu.Lock()
+	own := e.own
+	e.mu.Unlock()
 	switch {
 	case t.key.TGID == 1:
 		return "the first process of the node"
 	case t.key.TGID == e.self:
 		return "the agent itself"
-	case e.own != "" && t.container.ID == e.own:
+	case own != "" && t.container.ID == own:
 		return "the agent's own container"
 	case t.onHost():
 		return e.refuseProcess(t.process)

@@ -299,6 +299,34 @@ func ignoreExit(err error) error {
 	return err
 }
 
+func TestMissingCapabilities(t *testing.T) {
+	proc := t.TempDir()
+	if err := os.Mkdir(filepath.Join(proc, "self"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	block := []Order{{Rules: []string{"*"}, Action: BlockEgress}}
+	for _, c := range []struct {
+		status string
+		orders []Order
+		want   int
+	}{
+		{"Name:\tx\nCapEff:\t000001ffffffffff\n", block, 0},
+		{"CapEff:\t000000c001080004\n", nil, 1},
+		{"CapEff:\t0000000000000020\n", block, 1},
+		{"CapEff:\t0000000000000000\n", block, 2},
+		{"CapEff:\tx\n", nil, -1},
+		{"Name:\tx\n", nil, -1},
+	} {
+		if err := os.WriteFile(filepath.Join(proc, "self/status"), []byte(c.status), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		have, err := missingCapabilities(proc, c.orders)
+		if (err != nil) != (c.want < 0) || err == nil && len(have) != c.want {
+			t.Errorf("%q: %v, %v", c.status, have, err)
+		}
+	}
+}
+
 func TestThreadsOfTheKernel(t *testing.T) {
 	if name, _ := os.ReadFile("/proc/2/comm"); string(name) != "kthreadd\n" {
 		t.Skip("the kernel's threads are not to be seen here")
@@ -402,6 +430,15 @@ func TestCgroups(t *testing.T) {
 	}
 	if _, err := networkOf("", "/proc", root, id); !errors.Is(err, errNoUnified) {
 		t.Errorf("have %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(top(all, id), "cgroup.procs"), []byte("12\n345\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if have := containerOf(all, 345); have != id {
+		t.Errorf("process 345 is of container %q", have)
+	}
+	if have := containerOf(all, 34); have != "" {
+		t.Errorf("process 34 is of container %q", have)
 	}
 	if n, err := networkOf(root, "/proc", top(all, id), id); err != nil || n.dir != top(all, id) || n.made {
 		t.Errorf("network %+v, %v", n, err)

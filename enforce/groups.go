@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,6 +69,18 @@ func top(all []cgroup, id string) string {
 		}
 	}
 	return best
+}
+
+// containerOf returns the container whose control group, among some, a process is
+// in; empty if it is in none. The process may not see the path of its own.
+func containerOf(all []cgroup, pid int) string {
+	for _, g := range all {
+		data, err := os.ReadFile(filepath.Join(g.dir, "cgroup.procs"))
+		if err == nil && slices.Contains(strings.Fields(string(data)), strconv.Itoa(pid)) {
+			return g.container
+		}
+	}
+	return ""
 }
 
 // processes lists the processes of a control group and of those below it.

@@ -44,6 +44,7 @@ type group struct {
 // anything happens in them, and forgets those that are gone.
 func (e *Enforcer) look(now time.Time) {
 	found, err := cgroups(e.path(e.hierarchy.Records))
+	own := containerOf(found, int(e.self))
 	known := map[uint64]*group{}
 	for _, f := range found {
 		c := &syscall.Container{ID: f.container}
@@ -58,6 +59,12 @@ func (e *Enforcer) look(now time.Time) {
 	if err != nil {
 		e.failure = err
 		return
+	}
+	if e.own == "" && own != "" {
+		e.own = own
+		for _, g := range e.groups {
+			g.made = false
+		}
 	}
 	for number, g := range known {
 		if before := e.groups[number]; before != nil && before.container.Known {
@@ -314,6 +321,9 @@ func (e *Enforcer) Status() Status {
 	defer e.mu.Unlock()
 	s.Ways, s.Guards, s.Kills = maps.Clone(e.ways), e.guards, e.kills
 	s.Blocked = slices.Sorted(maps.Keys(e.blocked))
+	for _, name := range e.lacks {
+		s.Errors = append(s.Errors, fmt.Errorf("enforcement: the agent lacks %s", name))
+	}
 	for _, entry := range e.idle {
 		s.Errors = append(s.Errors, fmt.Errorf("enforcement: %s is about no rule that can raise an alert", entry))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,3 +97,40 @@ func (h handle) kill() error {
 }
 
 func (h handle) close() { unix.Close(h.fd) }
+
+// Capabilities that actions need, by their bits.
+const (
+	capKill     = 5
+	capNetAdmin = 12
+)
+
+// missingCapabilities returns what the agent would need for what is ordered.
+func missingCapabilities(proc string, orders []Order) ([]string, error) {
+	status, err := os.ReadFile(filepath.Join(proc, "self/status"))
+	if err != nil {
+		return nil, fmt.Errorf("read the capabilities of the agent: %w", err)
+	}
+	has, err := effective(string(status))
+	if err != nil {
+		return nil, fmt.Errorf("read the capabilities of the agent: %w", err)
+	}
+	var missing []string
+	if has&(1<<capKill) == 0 {
+		missing = append(missing, "CAP_KILL, without which only the kernel kills")
+	}
+	blocks := slices.ContainsFunc(orders, func(o Order) bool { return o.Action == BlockEgress })
+	if blocks && has&(1<<capNetAdmin) == 0 {
+		missing = append(missing, "CAP_NET_ADMIN, which "+BlockEgress+" needs")
+	}
+	return missing, nil
+}
+
+// effective returns the effective capabilities in /proc/PID/status.
+func effective(status string) (uint64, error) {
+	for line := range strings.Lines(status) {
+		if value, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			return strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		}
+	}
+	return 0, errors.New("they are not in the status of a process")
+}
