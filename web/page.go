@@ -35,7 +35,8 @@ type layout struct {
 // May reports whether who looks at the page may do something.
 func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
-var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "actions"}
+var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "actions",
+	"search", "entity", "rules", "rule", "policies"}
 
 func parseTemplates() (map[string]*template.Template, error) {
 	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -74,6 +75,10 @@ func functions() template.FuncMap {
 		"outcome":      func(d finding.Decision) finding.Outcome { return d.Outcome() },
 		"href":         with,
 		"link":         func(path string, pairs ...string) string { return with(path, nil, pairs...) },
+		"entityLink":   entityLink,
+		"ruleLink":     func(name string) string { return "/rules/" + url.PathEscape(name) },
+		"exported":     exported,
+		"fixedAlerts":  func(rows []alert.Record) alertList { return alertList{Rows: rows, Max: len(rows)} },
 		"levels":       finding.Levels,
 		"enforcements": func() []string { return []string{"deny", "warn", "dryrun", "audit"} },
 		"severities": func() []finding.Severity {
@@ -260,7 +265,8 @@ func streamURL(filters url.Values, last int64) string {
 
 type alertData struct {
 	alertRow
-	JSON string
+	Involves []alert.Entity
+	JSON     string
 }
 
 func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
@@ -275,7 +281,7 @@ func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return s.show(w, r, "alert", record.Rule, alertData{newAlertRow(record), string(raw)})
+	return s.show(w, r, "alert", record.Rule, alertData{newAlertRow(record), record.Involves(), string(raw)})
 }
 
 type overviewData struct {

@@ -91,13 +91,13 @@ func parseSeq(s string) (int64, error) {
 	return int64(n), nil
 }
 
-var alertParams = []string{"rule", "priority", "namespace", "text", "since", "until", "before", "limit"}
+var alertParams = []string{"rule", "priority", "namespace", "entity", "text", "since", "until", "before", "limit"}
 
-var streamParams = []string{"rule", "priority", "namespace", "text", "after"}
+var streamParams = []string{"rule", "priority", "namespace", "entity", "text", "after"}
 
 func alertQuery(p *params) alert.Query {
 	q := alert.Query{
-		Rule: p.text("rule"), Namespace: p.text("namespace"), Text: p.text("text"),
+		Rule: p.text("rule"), Namespace: p.text("namespace"), Text: p.text("text"), Entity: parsed(p, "entity", alert.ParseEntity),
 		Since: parsed(p, "since", parseTime), Until: parsed(p, "until", parseTime),
 		Before: parsed(p, "before", finding.ParseCursor), Limit: int(parsed(p, "limit", parseNatural)),
 	}

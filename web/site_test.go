@@ -39,6 +39,7 @@ func testTokens() []access.Token {
 type site struct {
 	*Server
 	store    *store.Store
+	file     string // of the store
 	url      string
 	log      *lockedBuffer
 	mu       sync.Mutex
@@ -48,6 +49,7 @@ type site struct {
 	enforced []finding.Enforced
 	counted  time.Time // since when
 	policies Policies
+	rules    []Rule
 	fixes    []control.Fix
 	seen     time.Time
 }
@@ -73,11 +75,12 @@ func (l *lockedBuffer) String() string {
 // newSite starts a server; configure changes it before the first request.
 func newSite(t *testing.T, configure ...func(*site)) *site {
 	t.Helper()
-	db, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "kubeguardian.db"))
+	file := filepath.Join(t.TempDir(), "kubeguardian.db")
+	db, err := store.Open(t.Context(), file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{store: db, log: &lockedBuffer{}}
+	s := &site{store: db, file: file, log: &lockedBuffer{}}
 	for _, l := range finding.Levels() {
 		s.score.Levels = append(s.score.Levels, control.LevelScore{Level: l})
 	}
@@ -87,7 +90,8 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	}
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Access: gate, Actions: db,
-		Alerts: db, Incidents: db, Decisions: db, Findings: db,
+		Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
+		Rules:    func() []Rule { return s.rules },
 		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies: func() Policies { return s.policies },
@@ -221,6 +225,7 @@ func testAlert(i int) alert.Alert {
 	if k == 0 {
 		a.OutputFields["ka.target.subresource"] = "exec"
 	}
+	a.Entities = []alert.Entity{{Kind: alert.User, Name: users[k]}, {Kind: alert.Workload, Name: "Deployment/shop/offer-service-04"}, {Kind: alert.Address, Name: fmt.Sprintf("10.0.3.%d", i%250)}}
 	a.Output = fmt.Sprintf("%s: %s did %s %s in shop from 10.0.3.%d", a.Rule, users[k], verbs[k], resources[k], i%250)
 	return a
 }
@@ -328,11 +333,33 @@ func testEnforced() []finding.Enforced {
 	}
 }
 
+func testRules() []Rule {
+	var out []Rule
+	for i := range 5 {
+		a := testAlert(i)
+		out = append(out, Rule{
+			Name: a.Rule, Desc: "somebody did what may be an attack", Source: a.Source, Priority: a.Priority, Tags: a.Tags, File: "kubernetes_audit.yaml", Line: 10 + i,
+			Condition: "ka.verb = create and ka.target.resource = pods", Output: "%ka.user.name did it", Exceptions: []string{"controllers: ka.user.name by in: (system:admin)"},
+		})
+	}
+	out[4].Name, out[4].Silent = "Never matched", "it is disabled, in its file or by detection.select"
+	return out
+}
+
+func testPolicies() Policies {
+	return Policies{Items: []Policy{
+		{Kind: "ValidatingAdmissionPolicy", Name: "latest-tags", Source: "policies/images.yaml", Enforced: "admission"},
+		{Kind: "ValidatingAdmissionPolicy", Name: "privileged-containers", Source: "policies/pods.yaml", Enforced: "admission"},
+		{Kind: "ConstraintTemplate", Name: "k8sownedworkload", Source: "cluster", Enforced: "nobody", Errors: []PolicyError{{Message: "rego does not parse", Location: "spec.targets[0].rego: line 3"}}},
+	}}
+}
+
 // full gives a site the data of a busy cluster.
 func full(t *testing.T) func(*site) {
 	return func(s *site) {
 		s.score, s.fixes, s.seen = testScore(), testFixes(), time.Now().Add(-40*time.Second)
 		s.audited, s.enforced, s.counted = testAudit(), testEnforced(), time.Now().Add(-9*24*time.Hour)
+		s.rules, s.policies = testRules(), testPolicies()
 		s.health = Health{LastAuditEvent: time.Now().Add(-3 * time.Second), AuditEvents: 18204, Admission: true}
 		s.add(t, testAlerts(0, 130)...)
 		if err := s.store.AddDecisions(t.Context(), testDecisions()); err != nil {

@@ -117,6 +117,9 @@ type Options struct {
 	// Readiness returns what policies that do not deny would have denied in the
 	// last days, and since when that is counted.
 	Readiness func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error)
+	Entities  Entities
+	// Rules returns the detection rules. It must be quick.
+	Rules func() []Rule
 	// Policies returns what is judged by. It must be quick.
 	Policies func() Policies
 	// Health is called for each page, and must be quick.
@@ -214,7 +217,7 @@ func (r *route) api() bool { return strings.HasPrefix(r.path, "/api/") }
 // routes lists everything that is served, and what whoever asks for it must be
 // allowed to do. Only what it takes to log in and out is open to everybody.
 func (s *Server) routes() []route {
-	return []route{
+	return append(s.lookupRoutes(), []route{
 		{"GET", "/login", "", s.loginPage},
 		{"POST", "/login", "", s.login},
 		{"POST", "/logout", "", s.logout},
@@ -250,7 +253,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/health", "get health", s.getHealth},
 		{"GET", "/api/v1/openapi.yaml", "get health", s.getOpenAPI},
 		{"GET", "/api/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
-	}
+	}...)
 }
 
 // secure sets the headers that keep a browser from doing more than we want.

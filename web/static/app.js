@@ -94,9 +94,28 @@ function live(list) {
     status.classList.toggle("on", on);
     status.textContent = words;
   };
+  // What comes while somebody reads does not move what is read: it waits.
+  const waiting = [];
+  const more = document.createElement("button");
+  more.className = "quiet waiting";
+  more.hidden = true;
+  status.after(more);
+  const show = () => {
+    for (const a of waiting.splice(0)) add(list, a);
+    more.hidden = true;
+  };
+  more.onclick = () => { show(); scrollTo(0, 0); };
+  const reading = () => scrollY > 0 || list.matches(":hover, :focus-within") || list.querySelector("[open]") !== null;
+  setInterval(() => { if (waiting.length > 0 && !reading()) show(); }, 1000);
   const source = new EventSource(list.dataset.stream);
   source.onopen = () => say(true, "live");
-  source.addEventListener("alert", (event) => add(list, JSON.parse(event.data)));
+  source.addEventListener("alert", (event) => {
+    waiting.push(JSON.parse(event.data));
+    if (waiting.length > Number(list.dataset.max)) waiting.shift();
+    if (!reading()) return show();
+    more.hidden = false;
+    more.textContent = "show " + waiting.length + " new";
+  });
   source.onerror = () => {
     if (source.readyState === EventSource.CLOSED) say(false, "not live: reload the page");
     else say(false, "reconnecting");

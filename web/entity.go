@@ -1,0 +1,239 @@
+package web
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
+)
+
+// How much is shown of one entity; all of it is in the lists.
+const (
+	entityAlerts    = 100
+	entityRecords   = 20
+	entityCompanion = 12
+)
+
+// An entity is everything that is known of one, the newest of it.
+type entity struct {
+	alert.Entity
+	Incidents []incident.Incident `json:"incidents"`
+	Alerts    []alert.Record      `json:"alerts"`
+	Decisions []finding.Decision  `json:"decisions"`
+	Findings  []finding.Finding   `json:"findings"` // that fail, of it and of its workloads
+	SeenWith  []companion         `json:"seenWith"`
+}
+
+// A companion is an entity in the same alerts.
+type companion struct {
+	alert.Entity
+	Alerts int `json:"alerts"`
+}
+
+func (s *Server) entity(r *http.Request) (e entity, err error) {
+	e = entity{Incidents: []incident.Incident{}, Alerts: []alert.Record{}, Decisions: []finding.Decision{}, Findings: []finding.Finding{}, SeenWith: []companion{}}
+	if e.Kind, err = alert.ParseEntityKind(r.PathValue("kind")); err != nil {
+		return e, &statusError{http.StatusNotFound, err.Error()}
+	}
+	if e.Name = r.PathValue("name"); e.Name == "" || len(e.Name) > maxValue {
+		return e, errNotFound
+	}
+	group, ctx := errgroup.WithContext(r.Context())
+	may := s.may(r)
+	mayDecisions, mayIncidents := may("list decisions"), may("list incidents")
+	group.Go(func() error {
+		alerts, _, err := s.Alerts.Alerts(ctx, alert.Query{Entity: e.Entity, Limit: entityAlerts})
+		e.Alerts = append(e.Alerts, alerts...)
+		e.SeenWith = append(e.SeenWith, companions(e.Entity, alerts)...)
+		return err
+	})
+	group.Go(func() error {
+		if !mayDecisions {
+			return nil
+		}
+		decisions, err := s.Entities.DecisionsOf(ctx, e.Entity, entityRecords)
+		e.Decisions = append(e.Decisions, decisions...)
+		return err
+	})
+	group.Go(func() error {
+		if !mayIncidents {
+			return nil
+		}
+		incidents, _, err := s.Incidents.Incidents(ctx, incident.Query{Text: e.Name, Limit: entityRecords})
+		for _, i := range incidents { // the text finds longer names, too
+			if slices.Contains(i.Entities, e.Entity) {
+				e.Incidents = append(e.Incidents, i)
+			}
+		}
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return e, err
+	}
+	if !may("list findings") {
+		return e, nil
+	}
+	about := []alert.Entity{e.Entity}
+	if e.Kind == alert.Pod { // what is wrong with a pod is written in its workload
+		for _, c := range e.SeenWith {
+			if c.Kind == alert.Workload {
+				about = append(about, c.Entity)
+			}
+		}
+	}
+	e.Findings, err = s.failing(r, about, entityRecords)
+	return e, err
+}
+
+// companions counts who is in the same alerts, those first that are most often.
+func companions(of alert.Entity, alerts []alert.Record) (out []companion) {
+	count := map[alert.Entity]int{}
+	for _, a := range alerts {
+		for _, e := range a.Involves() {
+			if e != of {
+				count[e]++
+			}
+		}
+	}
+	for e, n := range count {
+		out = append(out, companion{e, n})
+	}
+	slices.SortFunc(out, func(a, b companion) int {
+		return cmp.Or(cmp.Compare(b.Alerts, a.Alerts), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	return out[:min(len(out), entityCompanion)]
+}
+
+// failing returns the findings that fail of some entities, worst first, each
+// once, at most n of each.
+func (s *Server) failing(r *http.Request, entities []alert.Entity, n int) ([]finding.Finding, error) {
+	out := []finding.Finding{}
+	for _, e := range entities {
+		text, is := findingsOf(e)
+		if text == "" {
+			continue
+		}
+		page, _, err := s.Findings.FindingPage(r.Context(), finding.Query{Text: text, Status: finding.Fail, Limit: n})
+		if err != nil {
+			return out, err
+		}
+		for _, f := range page {
+			known := func(o finding.Finding) bool { return o.Control == f.Control && *o.Subject == *f.Subject }
+			if is(f) && !slices.ContainsFunc(out, known) {
+				out = append(out, f)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b finding.Finding) int { return cmp.Compare(b.Severity.Weight(), a.Severity.Weight()) })
+	return out, nil
+}
+
+// findingsOf returns the text by which findings of an entity are found, "" if
+// there are none of its kind, and which of those are its own.
+func findingsOf(e alert.Entity) (text string, is func(finding.Finding) bool) {
+	subject := func(name string) (string, func(finding.Finding) bool) {
+		return name, func(f finding.Finding) bool { return f.Subject.String() == name }
+	}
+	switch e.Kind {
+	case alert.Pod:
+		return subject("Pod/" + e.Name)
+	case alert.Node:
+		return subject("Node/" + e.Name)
+	case alert.Workload:
+		return subject(e.Name)
+	case alert.Object:
+		if _, name, ok := strings.Cut(e.Name, "/"); ok {
+			return "/" + name, func(f finding.Finding) bool { return strings.HasSuffix(f.Subject.String(), "/"+name) }
+		}
+	case alert.User:
+		name := e.Name
+		if account, ok := strings.CutPrefix(name, "system:serviceaccount:"); ok {
+			name = "ServiceAccount/" + strings.Replace(account, ":", "/", 1)
+		}
+		return name, func(finding.Finding) bool { return true }
+	case alert.Image:
+		return e.Name, func(finding.Finding) bool { return true }
+	}
+	return "", nil
+}
+
+func (s *Server) getEntity(w http.ResponseWriter, r *http.Request) error {
+	e, err := s.entity(r)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, e)
+}
+
+type entityData struct {
+	entity
+	Timeline []moment
+	JSON     string
+}
+
+// A moment is one line of a timeline that merges what several sources have seen.
+type moment struct {
+	Time    time.Time
+	Source  string // audit, runtime, admission or posture
+	Class   string // of the chip
+	Label   string // in the chip
+	URL     string // "": there is none
+	Title   string
+	Text    string
+	Links   []incident.Link
+	Subject string
+}
+
+func ofAlert(a *alert.Alert) moment {
+	return moment{
+		Time: a.Time, Source: sourceName(a.Source), Class: "prio-" + strings.ToLower(a.Priority.String()), Label: a.Priority.String(),
+		URL: "/alerts/" + a.ID, Title: a.Rule, Text: a.Output, Subject: a.Subject.String(),
+	}
+}
+
+func ofDecision(d *finding.Decision) moment {
+	m := moment{
+		Time: d.Time, Source: "admission", Class: "out-" + string(d.Outcome()), Label: string(d.Outcome()),
+		URL: with("/decisions", nil, "text", d.ID), Title: strings.ToLower(d.Operation) + " " + d.Subject.String(), Text: "by " + d.User, Subject: d.Subject.String(),
+	}
+	for _, v := range d.Violations {
+		m.Text += "; " + v.Policy + ": " + v.Message
+	}
+	return m
+}
+
+// sourceName says what has seen an alert.
+func sourceName(source string) string {
+	switch source {
+	case "k8s_audit":
+		return "audit"
+	case "syscall":
+		return "runtime"
+	}
+	return source
+}
+
+func newestFirst(a, b moment) int { return b.Time.Compare(a.Time) }
+
+func (s *Server) entityPage(w http.ResponseWriter, r *http.Request) error {
+	e, err := s.entity(r)
+	if err != nil {
+		return err
+	}
+	data := entityData{entity: e, JSON: "/api/v1" + entityLink(e.Kind, e.Name)}
+	for i := range e.Alerts {
+		data.Timeline = append(data.Timeline, ofAlert(&e.Alerts[i].Alert))
+	}
+	for i := range e.Decisions {
+		data.Timeline = append(data.Timeline, ofDecision(&e.Decisions[i]))
+	}
+	slices.SortStableFunc(data.Timeline, newestFirst)
+	return s.show(w, r, "entity", string(e.Kind)+" "+e.Name, data)
+}

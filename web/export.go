@@ -1,0 +1,314 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
+)
+
+// An exporter writes a whole list, page by page, as it is read.
+type exporter struct {
+	w       http.ResponseWriter
+	send    func(http.ResponseWriter, []byte) error
+	name    string
+	csv     bool
+	columns []string
+	rows    int
+	begun   bool
+	buffer  bytes.Buffer
+}
+
+// exportChunk is how much is collected before it is sent.
+const exportChunk = 64 << 10
+
+// add writes one record: in JSON as it is, in CSV by its cells.
+func (e *exporter) add(record any, cells ...string) error {
+	e.begin()
+	if e.csv {
+		e.line(cells)
+	} else {
+		data, err := json.Marshal(record)
+		if err != nil {
+			return fmt.Errorf("export %s: %w", e.name, err)
+		}
+		if e.rows > 0 {
+			e.buffer.WriteString(",\n")
+		}
+		e.buffer.Write(data)
+	}
+	if e.rows++; e.buffer.Len() < exportChunk {
+		return nil
+	}
+	return e.flush()
+}
+
+// line writes a row of CSV. A cell that a spreadsheet would take for a formula
+// begins with an apostrophe, which makes it a text.
+func (e *exporter) line(cells []string) {
+	for i, cell := range cells {
+		if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
+			cells[i] = "'" + cell
+		}
+	}
+	w := csv.NewWriter(&e.buffer)
+	w.Write(cells) // a buffer has no errors
+	w.Flush()
+}
+
+func (e *exporter) begin() {
+	if e.begun {
+		return
+	}
+	e.begun = true
+	format, kind := "json", "application/json"
+	if e.csv {
+		format, kind = "csv", "text/csv; charset=utf-8"
+	}
+	e.w.Header().Set("Content-Type", kind)
+	e.w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, e.name, format))
+	if e.csv {
+		e.line(slices.Clone(e.columns))
+	} else {
+		e.buffer.WriteString("[")
+	}
+}
+
+func (e *exporter) flush() error {
+	defer e.buffer.Reset()
+	return e.send(e.w, e.buffer.Bytes())
+}
+
+func (e *exporter) end() error {
+	e.begin()
+	if !e.csv {
+		e.buffer.WriteString("]\n")
+	}
+	return e.flush()
+}
+
+// An exportable is a list that can be taken away: the parameters that select
+// from it, its columns, and what writes all of it.
+type exportable struct {
+	needs           access.Permission
+	params, columns []string
+	write           func(r *http.Request, p *params, e *exporter) error
+}
+
+func (s *Server) exportables() map[string]exportable {
+	return map[string]exportable{
+		"alerts": {"list alerts", alertParams, []string{"time", "priority", "rule", "source", "cluster", "namespace", "subject", "user", "action", "from", "output", "tactics", "repeats", "id"}, s.exportAlerts},
+		"incidents": {"list incidents", incidentParams, []string{"last", "first", "state", "score", "worst", "assignee", "story", "tactics", "alerts", "reason", "id"},
+			s.exportIncidents},
+		"decisions": {"list decisions", decisionParams, []string{"time", "outcome", "dryRun", "user", "operation", "subject", "policies", "messages", "id"}, s.exportDecisions},
+		"findings":  {"list findings", findingParams, []string{"severity", "status", "control", "title", "level", "subject", "source", "message", "reason", "fix", "observedAt"}, s.exportFindings},
+		"audit":     {"list findings", auditPageParams, []string{"policy", "binding", "enforcement", "subject", "message"}, s.exportAudit},
+		"readiness": {"list decisions", readinessParams, []string{"policy", "binding", "enforcement", "requests", "last"}, s.exportReadiness},
+		"rules":     {"list policies", ruleParams, []string{"rule", "priority", "source", "silent", "alerts", "last", "tags", "file", "description", "condition"}, s.exportRules},
+		"policies":  {"list policies", policyParams, []string{"policy", "namespace", "kind", "source", "enforced", "objects", "requests", "mistakes"}, s.exportPolicies},
+	}
+}
+
+// export sends all of a list that its filters select. An error after the first
+// byte breaks the transfer off, so that nobody takes a part for the whole.
+func (s *Server) export(name string, list exportable) handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		filters := slices.DeleteFunc(slices.Clone(list.params), func(name string) bool { return slices.Contains([]string{"before", "after", "limit"}, name) })
+		p := parseParams(r.URL, append(filters, "format")...)
+		format := cmp.Or(p.text("format"), "json")
+		if format != "csv" && format != "json" {
+			p.fail(errors.New("parameter format: want csv or json"))
+		}
+		if p.err != nil {
+			return p.err
+		}
+		e := &exporter{w: w, send: s.send, name: name, csv: format == "csv", columns: list.columns}
+		err := list.write(r, p, e)
+		if err == nil {
+			err = e.end()
+		}
+		if err == nil || !e.begun {
+			return err
+		}
+		if r.Context().Err() == nil {
+			s.Log.Error("export broken off", "list", name, "rows", e.rows, "error", err)
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// pagesOf calls add for each record of all pages.
+func pagesOf[T any, C comparable](page func(at C) ([]T, C, error), add func(*T) error) error {
+	var at, end C
+	for {
+		records, next, err := page(at)
+		if err != nil {
+			return err
+		}
+		for i := range records {
+			if err := add(&records[i]); err != nil {
+				return err
+			}
+		}
+		if next == end {
+			return nil
+		}
+		at = next
+	}
+}
+
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func (s *Server) exportAlerts(r *http.Request, p *params, e *exporter) error {
+	q := alertQuery(p)
+	q.Limit = maxAuditPageSize
+	if p.err != nil {
+		return p.err
+	}
+	return pagesOf(func(at finding.Cursor) ([]alertRow, finding.Cursor, error) {
+		q.Before = at
+		page, next, err := s.Alerts.Alerts(r.Context(), q)
+		rows := make([]alertRow, len(page))
+		for i, record := range page {
+			rows[i] = newAlertRow(record)
+		}
+		return rows, next, err
+	}, func(a *alertRow) error {
+		repeats := 0
+		if a.Repeats != nil {
+			repeats = a.Repeats.Count
+		}
+		return e.add(a.Record, stamp(a.Time), a.Priority.String(), a.Rule, a.Source, a.Cluster, a.Subject.Namespace, a.Object, a.User, a.Action, a.From, a.Output,
+			strings.Join(a.Tactics, " "), strconv.Itoa(repeats), a.ID)
+	})
+}
+
+func (s *Server) exportIncidents(r *http.Request, p *params, e *exporter) error {
+	q := incidentQuery(p)
+	q.Limit = 200 // each may hold hundreds of alerts
+	if p.err != nil {
+		return p.err
+	}
+	return pagesOf(func(at finding.Cursor) ([]incident.Incident, finding.Cursor, error) {
+		q.Before = at
+		return s.Incidents.Incidents(r.Context(), q)
+	}, func(i *incident.Incident) error {
+		return e.add(i, stamp(i.Last), stamp(i.First), string(i.State), strconv.Itoa(i.Score), i.Worst.String(), i.Assignee, i.Story,
+			strings.Join(i.Tactics, " "), strconv.Itoa(len(i.Signals)+i.Dropped), i.Reason, i.ID)
+	})
+}
+
+func (s *Server) exportDecisions(r *http.Request, p *params, e *exporter) error {
+	q := decisionQuery(p)
+	q.Limit = maxAuditPageSize
+	if p.err != nil {
+		return p.err
+	}
+	return pagesOf(func(at finding.Cursor) ([]finding.Decision, finding.Cursor, error) {
+		q.Before = at
+		return s.Decisions.Decisions(r.Context(), q)
+	}, func(d *finding.Decision) error {
+		var policies, messages []string
+		for _, v := range d.Violations {
+			policies, messages = append(policies, v.Policy), append(messages, v.Message)
+		}
+		return e.add(d, stamp(d.Time), string(d.Outcome()), strconv.FormatBool(d.DryRun), d.User, d.Operation, d.Subject.String(),
+			strings.Join(policies, "; "), strings.Join(messages, "; "), d.ID)
+	})
+}
+
+func (s *Server) exportFindings(r *http.Request, p *params, e *exporter) error {
+	q := findingQuery(p)
+	q.Limit = maxAuditPageSize
+	if p.err != nil {
+		return p.err
+	}
+	return pagesOf(func(at string) ([]finding.Finding, string, error) {
+		q.After = at
+		return s.Findings.FindingPage(r.Context(), q)
+	}, func(f *finding.Finding) error {
+		return e.add(f, string(f.Severity), string(f.Status), f.Control, f.Title, string(f.Level), f.Subject.String(), f.Subject.Source, f.Message, f.Reason, f.Fix, stamp(f.ObservedAt))
+	})
+}
+
+func (s *Server) exportAudit(_ *http.Request, p *params, e *exporter) error {
+	q := newAuditQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	result, _ := s.Audit()
+	for _, v := range result.Violations() {
+		if !q.selects(&v) {
+			continue
+		}
+		if err := e.add(v, v.Policy, v.Binding, v.Enforcement, v.Subject.String(), v.Message); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Server) exportReadiness(r *http.Request, p *params, e *exporter) error {
+	p.values.Set("limit", strconv.Itoa(maxAuditPageSize))
+	return pagesOf(func(at string) ([]finding.Readiness, string, error) {
+		p.values.Set("after", at)
+		page, err := s.readiness(r, p)
+		return page.Items, page.Next, err
+	}, func(item *finding.Readiness) error {
+		return e.add(item, item.Policy, item.Binding, item.Enforcement, strconv.Itoa(item.Requests), stamp(item.Last))
+	})
+}
+
+func (s *Server) exportRules(r *http.Request, p *params, e *exporter) error {
+	all, err := s.rules(r.Context(), p)
+	for _, one := range all {
+		if err == nil {
+			err = e.add(one, one.Name, one.Priority.String(), one.Source, one.Silent, strconv.Itoa(one.Count), stamp(one.Last), strings.Join(one.Tags, " "),
+				fmt.Sprintf("%s:%d", one.File, one.Line), one.Desc, one.Condition)
+		}
+	}
+	return err
+}
+
+func (s *Server) exportPolicies(r *http.Request, p *params, e *exporter) error {
+	all, err := s.judgedPolicies(r, p)
+	for _, one := range all {
+		var mistakes []string
+		for _, m := range one.Errors {
+			mistakes = append(mistakes, m.Message)
+		}
+		if err == nil {
+			err = e.add(one, one.Name, one.Namespace, one.Kind, one.Source, one.Enforced, strconv.Itoa(one.Objects), strconv.Itoa(one.Held), strings.Join(mistakes, "; "))
+		}
+	}
+	return err
+}
+
+// exported returns the address of all of a list, from that of a page of it in
+// the API.
+func exported(page, format string) (string, error) {
+	u, err := url.Parse(page)
+	if err != nil {
+		return "", err
+	}
+	list := u.Path[strings.LastIndexByte(u.Path, '/')+1:]
+	return with("/api/v1/export/"+list, u.Query(), "before", "", "after", "", "limit", "", "format", format), nil
+}
