@@ -38,14 +38,12 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 			if !isNew {
 				continue
 			}
-			if err := b.involve("decision", seq, d.Time, decided(&d)); err != nil {
-				return err
-			}
+			b.involve("decision", seq, d.Time, decided(&d))
 			if err := held.add(ctx, &d); err != nil {
 				return err
 			}
 		}
-		return nil
+		return b.noteInvolved()
 	})
 	return s.explain("add decisions to", err)
 }

@@ -36,21 +36,68 @@ CREATE TABLE decision_entities (
 CREATE INDEX decision_entities_happened ON decision_entities (happened);
 `
 
-// involve notes what the new record of a table involves.
-func (b *batch) involve(table string, seq int64, at time.Time, entities []alert.Entity) error {
+// An involvement is an entity of a record.
+type involvement struct {
+	table  string // alert or decision
+	seq    int64
+	at     int64
+	entity alert.Entity
+}
+
+// involve remembers what the new record of a table involves, for noteInvolved.
+func (b *batch) involve(table string, seq int64, at time.Time, entities []alert.Entity) {
 	for _, e := range entities {
-		var id int64
-		_, err := b.row(`INSERT INTO entities (kind, name, last) VALUES (?, ?, ?) ON CONFLICT (kind, name) DO UPDATE
-			SET last = CASE WHEN excluded.last > entities.last THEN excluded.last ELSE entities.last END RETURNING id`,
-			[]any{string(e.Kind), e.Name, nanoseconds(at)}, []any{&id})
-		if err == nil {
-			_, err = b.exec(fmt.Sprintf("INSERT INTO %s_entities (entity, happened, %[1]s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", table), id, nanoseconds(at), seq)
+		b.involved = append(b.involved, involvement{table, seq, nanoseconds(at), e})
+	}
+}
+
+// noteInvolved writes what records involve.
+func (b *batch) noteInvolved() error {
+	last := map[alert.Entity]int64{}
+	for n := range b.involved {
+		i := &b.involved[n]
+		i.entity.Name = storable(i.entity.Name)
+		if at, ok := last[i.entity]; !ok || i.at > at {
+			last[i.entity] = i.at
 		}
-		if err != nil {
+	}
+	ids, err := b.entities(last)
+	if err != nil {
+		return err
+	}
+	for _, table := range []string{"alert", "decision"} {
+		var rows [][]any
+		for _, i := range b.involved {
+			if i.table == table {
+				rows = append(rows, []any{ids[i.entity], i.at, i.seq})
+			}
+		}
+		query := fmt.Sprintf("INSERT INTO %s_entities (entity, happened, %[1]s) VALUES %%s ON CONFLICT DO NOTHING", table)
+		if err := b.insert(query, rows, nil); err != nil {
 			return err
 		}
 	}
+	b.involved = nil
 	return nil
+}
+
+// entities returns the numbers of entities that were involved last at some times.
+func (b *batch) entities(last map[alert.Entity]int64) (map[alert.Entity]int64, error) {
+	rows := make([][]any, 0, len(last))
+	for e, at := range last {
+		rows = append(rows, []any{string(e.Kind), e.Name, at})
+	}
+	ids := make(map[alert.Entity]int64, len(last))
+	err := b.insert(`INSERT INTO entities (kind, name, last) VALUES %s ON CONFLICT (kind, name) DO UPDATE
+		SET last = CASE WHEN excluded.last > entities.last THEN excluded.last ELSE entities.last END RETURNING id, kind, name`,
+		rows, func(rows *sql.Rows) error {
+			var id int64
+			var e alert.Entity
+			err := rows.Scan(&id, &e.Kind, &e.Name)
+			ids[e] = id
+			return err
+		})
+	return ids, err
 }
 
 // decided returns the entities of a decision: who asked, and for what.
@@ -139,12 +186,10 @@ func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involv
 	}
 	b := newBatch(ctx, tx)
 	for _, r := range records {
-		if err := b.involve(table, r.seq, r.at, r.entities); err != nil {
-			return after, false, err
-		}
+		b.involve(table, r.seq, r.at, r.entities)
 		after = r.seq
 	}
-	return after, len(records) == pruneBatch, nil
+	return after, len(records) == pruneBatch, b.noteInvolved()
 }
 
 // pruneEntities forgets what records before a time have involved, and the

@@ -227,11 +227,17 @@ func (c *conn) CheckNamedValue(v *driver.NamedValue) (err error) {
 			v.Value = int64(1)
 		}
 	case string:
-		if strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
-			v.Value = strings.ReplaceAll(strings.ToValidUTF8(value, "\uFFFD"), "\x00", "\uFFFD")
-		}
+		v.Value = storable(value)
 	}
 	return nil
+}
+
+// storable returns a text without the bytes that PostgreSQL does not take.
+func storable(text string) string {
+	if !strings.Contains(text, "\x00") && utf8.ValidString(text) {
+		return text
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // A statement is a query of a connection.
@@ -269,8 +275,8 @@ func (s statement) QueryContext(ctx context.Context, args []driver.NamedValue) (
 // onPrimary keeps Pgpool-II from asking a standby, which may be behind.
 const onPrimary = "/*NO LOAD BALANCE*/ "
 
-// rebind writes parameters as $1 in place of ? or ?1, and LIKE, which in SQLite
-// makes no difference between upper and lower case, as ILIKE. What is in quotes
+// rebind writes parameters as $1 in place of ? or ?1, LIKE, which in SQLite makes
+// no difference between upper and lower case, as ILIKE, and BLOB as BYTEA. What is in quotes
 // or a comment stays.
 func rebind(query string) string {
 	var b strings.Builder
@@ -299,6 +305,9 @@ func rebind(query string) string {
 		case strings.HasPrefix(query[i:], " LIKE "):
 			b.WriteString(" ILIKE ")
 			i += len(" LIKE ") - 1
+		case strings.HasPrefix(query[i:], " AS BLOB)"):
+			b.WriteString(" AS BYTEA)")
+			i += len(" AS BLOB)") - 1
 		default:
 			b.WriteByte(c)
 		}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 )
@@ -24,164 +22,283 @@ func (s *Store) AddGrouped(ctx context.Context, alerts []alert.Alert, group func
 	if len(alerts) == 0 {
 		return nil, nil, nil
 	}
-	var b *batch
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		b = newBatch(ctx, tx)
-		for _, a := range alerts {
-			g, err := group(&a)
-			if err == nil {
-				err = b.add(a, g)
-			}
-			if err != nil {
+	groups := make([]alert.Group, len(alerts))
+	for i := range alerts {
+		if groups[i], err = group(&alerts[i]); err != nil {
+			return nil, nil, s.explain("add alerts to", err)
+		}
+	}
+	var g *grouping
+	err = s.write(ctx, func(tx *sql.Tx) (err error) {
+		if g, err = newGrouping(newBatch(ctx, tx), alerts, groups); err != nil {
+			return err
+		}
+		for i, a := range alerts {
+			if err := g.add(a, groups[i]); err != nil {
 				return err
 			}
 		}
-		return b.count()
+		return g.finish()
 	})
 	if err != nil {
 		return nil, nil, s.explain("add alerts to", err)
 	}
-	return b.added, b.repeated, nil
+	return g.added, g.repeated, nil
 }
 
-// A batch adds alerts in one transaction.
-type batch struct {
-	ctx             context.Context
-	tx              *sql.Tx
-	statements      map[string]*sql.Stmt     // by text
-	counts          map[int64]*alert.Repeats // still to be written, by the place of the alert that counts them
+// A grouping adds alerts in one transaction. What the store has of their groups
+// it reads first, and what it adds it writes last, each with few statements.
+type grouping struct {
+	*batch
+	known           map[string]bool          // ids that are stored, or about to be
+	newest          map[string]*place        // of each group, by its key
+	pending         []*place                 // to be stored
+	counts          map[int64]*alert.Repeats // still to be written, by the seq of the alert that counts them
 	added, repeated []alert.Alert
 }
 
-func newBatch(ctx context.Context, tx *sql.Tx) *batch {
-	return &batch{ctx: ctx, tx: tx, counts: map[int64]*alert.Repeats{}, statements: map[string]*sql.Stmt{}}
+// A place is an alert that is kept, of which others may be repeats.
+type place struct {
+	at   int64  // its time
+	seq  int64  // 0: to be stored
+	body string // once it is stored
+	key  []byte
+
+	alert.Alert // until it is stored
 }
 
-func (b *batch) prepared(query string) (*sql.Stmt, error) {
-	if s := b.statements[query]; s != nil {
-		return s, nil
+func newGrouping(b *batch, alerts []alert.Alert, groups []alert.Group) (*grouping, error) {
+	g := &grouping{batch: b, known: map[string]bool{}, newest: map[string]*place{}, counts: map[int64]*alert.Repeats{}}
+	ids, keys, until := make([]any, len(alerts)), map[string]bool{}, int64(0)
+	for i, a := range alerts {
+		ids[i] = storable(a.ID)
+		if w := groups[i]; w.Within > 0 {
+			keys[string(w.Key)] = true
+			if w.Limit > 0 {
+				keys[string(w.Rest)] = true
+			}
+			until = max(until, nanoseconds(a.Time.Add(w.Within)))
+		}
 	}
-	s, err := b.tx.PrepareContext(b.ctx, query)
-	b.statements[query] = s
-	return s, err
+	for _, table := range []string{"alerts", "repeats"} {
+		err := b.eachOf("SELECT id FROM "+table+" WHERE id IN (%s)", "?", ids, nil, func(rows *sql.Rows) error {
+			var id string
+			err := rows.Scan(&id)
+			g.known[id] = true
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return g, g.readNewest(slices.Sorted(maps.Keys(keys)), until)
 }
 
-func (b *batch) exec(query string, args ...any) (isNew bool, err error) {
-	s, err := b.prepared(query)
-	if err != nil {
-		return false, err
+// readNewest reads the newest alert of each group before a time.
+func (g *grouping) readNewest(keys []string, until int64) error {
+	args := make([]any, len(keys))
+	for i, key := range keys {
+		args[i] = []byte(key)
 	}
-	return inserted(s.ExecContext(b.ctx, args...))
-}
-
-// row reads the first row of an answer, and reports whether there is one.
-func (b *batch) row(query string, args, into []any) (bool, error) {
-	s, err := b.prepared(query)
-	if err != nil {
-		return false, err
-	}
-	err = s.QueryRowContext(b.ctx, args...).Scan(into...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	return err == nil, err
+	return g.eachOf(`WITH keys (k) AS (VALUES %s) SELECT k, seq, time, body FROM keys JOIN alerts ON seq =
+		(SELECT seq FROM alerts WHERE grp = k AND time < ? ORDER BY time DESC LIMIT 1)`, "(CAST(? AS BLOB))", args, []any{until}, func(rows *sql.Rows) error {
+		var key []byte
+		p := &place{}
+		err := rows.Scan(&key, &p.seq, &p.at, &p.body)
+		g.newest[string(key)] = p
+		return err
+	})
 }
 
 // add stores an alert, or counts it.
-func (b *batch) add(a alert.Alert, g alert.Group) error {
-	var one int
-	known, err := b.row("SELECT 1 FROM alerts WHERE id = ?1 UNION ALL SELECT 1 FROM repeats WHERE id = ?1", []any{a.ID}, []any{&one})
-	if err != nil || known {
-		return err
+func (g *grouping) add(a alert.Alert, w alert.Group) error {
+	if a.ID = storable(a.ID); g.known[a.ID] {
+		return nil
 	}
-	if g.Within <= 0 {
-		return b.insert(a, nil)
+	g.known[a.ID] = true
+	if w.Within <= 0 {
+		g.keep(a, nil)
+		return nil
 	}
-	seq, key, err := b.kept(&a, g)
+	kept, key, err := g.kept(&a, w)
 	if err != nil {
 		return err
 	}
-	if seq != 0 {
-		b.repeated = append(b.repeated, a)
-		b.counts[seq] = b.counts[seq].With(&alert.Repeats{Count: 1, First: a.Time, Last: a.Time})
-		_, err := b.exec("INSERT INTO repeats (id, time) VALUES (?, ?)", a.ID, nanoseconds(a.Time))
+	if kept != nil {
+		g.repeated = append(g.repeated, a)
+		once := &alert.Repeats{Count: 1, First: a.Time, Last: a.Time}
+		if kept.seq == 0 {
+			kept.Repeats = kept.Repeats.With(once)
+		} else {
+			g.counts[kept.seq] = g.counts[kept.seq].With(once)
+		}
+		return nil
+	}
+	if a.Previous, err = g.previous(key, nanoseconds(a.Time)); err != nil {
 		return err
 	}
-	if a.Previous, err = b.previous(key, a.Time); err != nil {
-		return err
-	}
-	return b.insert(a, key)
+	g.keep(a, key)
+	return nil
 }
 
-// kept returns the place of the alert that an alert repeats, 0 if it has to be
-// kept itself, and the key by which it is in the store.
-func (b *batch) kept(a *alert.Alert, g alert.Group) (seq int64, key []byte, err error) {
-	from, until := nanoseconds(a.Time.Add(-g.Within)), nanoseconds(a.Time.Add(g.Within))
-	find := func(key []byte) (seq int64, err error) {
-		_, err = b.row("SELECT seq FROM alerts WHERE grp = ? AND time > ? AND time < ? ORDER BY time DESC LIMIT 1", []any{key, from, until}, []any{&seq})
-		return seq, err
+// keep notes an alert that is to be stored.
+func (g *grouping) keep(a alert.Alert, key []byte) {
+	p := &place{at: nanoseconds(a.Time), key: key, Alert: a}
+	g.pending = append(g.pending, p)
+	if before := g.newest[string(key)]; key != nil && (before == nil || before.at <= p.at) {
+		g.newest[string(key)] = p
 	}
-	if seq, err = find(g.Key); err != nil || seq != 0 || g.Limit <= 0 {
-		return seq, g.Key, err
+}
+
+// kept returns the alert that an alert repeats, nil if it has to be kept itself,
+// and the key by which it is in the store.
+func (g *grouping) kept(a *alert.Alert, w alert.Group) (p *place, key []byte, err error) {
+	from, at, until := nanoseconds(a.Time.Add(-w.Within)), nanoseconds(a.Time), nanoseconds(a.Time.Add(w.Within))
+	if p, err = g.within(w.Key, from, until); err != nil || p != nil || w.Limit <= 0 {
+		return p, w.Key, err
 	}
-	var rule int
-	_, err = b.row("SELECT count(*) FROM (SELECT 1 FROM alerts WHERE rule = ? AND time > ? AND time <= ? LIMIT ?) AS few",
-		[]any{a.Rule, from, nanoseconds(a.Time), g.Limit}, []any{&rule})
-	if err != nil || rule < g.Limit {
-		return 0, g.Key, err
+	n := 0
+	for _, other := range g.pending {
+		if other.Rule == a.Rule && other.at > from && other.at <= at {
+			n++
+		}
+	}
+	stored := 0
+	_, err = g.row("SELECT count(*) FROM (SELECT 1 FROM alerts WHERE rule = ? AND time > ? AND time <= ? LIMIT ?) AS few",
+		[]any{a.Rule, from, at, w.Limit}, []any{&stored})
+	if err != nil || n+stored < w.Limit {
+		return nil, w.Key, err
 	}
 	a.OverLimit = true
-	seq, err = find(g.Rest)
-	return seq, g.Rest, err
+	p, err = g.within(w.Rest, from, until)
+	return p, w.Rest, err
+}
+
+// within returns the newest alert of a group between two times, if there is one.
+func (g *grouping) within(key []byte, from, until int64) (*place, error) {
+	newest := g.newest[string(key)]
+	switch {
+	case newest == nil || newest.at <= from:
+		return nil, nil
+	case newest.at < until:
+		return newest, nil
+	}
+	// The alert is late: the one that is asked for is older than the newest.
+	return g.search("grp = ? AND time > ? AND time < ?", key, from, until)
 }
 
 // previous returns the repeats of the last alert of a group before a time.
-func (b *batch) previous(key []byte, at time.Time) (*alert.Repeats, error) {
-	var seq int64
-	var body string
-	found, err := b.row("SELECT seq, body FROM alerts WHERE grp = ? AND time <= ? ORDER BY time DESC LIMIT 1", []any{key, nanoseconds(at)}, []any{&seq, &body})
-	if err != nil || !found {
+func (g *grouping) previous(key []byte, at int64) (*alert.Repeats, error) {
+	before := g.newest[string(key)]
+	if before != nil && before.at > at {
+		var err error
+		if before, err = g.search("grp = ? AND time <= ?", key, at); err != nil {
+			return nil, err
+		}
+	}
+	if before == nil {
+		return nil, nil
+	}
+	if before.seq == 0 {
+		return before.Repeats, nil
+	}
+	var stored alert.Alert
+	err := decode(before.body, &stored)
+	return stored.Repeats.With(g.counts[before.seq]), err
+}
+
+// search returns the newest alert that a term selects.
+func (g *grouping) search(term string, args ...any) (*place, error) {
+	if err := g.store(); err != nil {
 		return nil, err
 	}
-	var before alert.Alert
-	err = decode(body, &before)
-	return before.Repeats.With(b.counts[seq]), err
+	p := &place{}
+	found, err := g.row("SELECT seq, time, body FROM alerts WHERE "+term+" ORDER BY time DESC LIMIT 1", args, []any{&p.seq, &p.at, &p.body})
+	if !found {
+		return nil, err
+	}
+	return p, nil
 }
 
-func (b *batch) insert(a alert.Alert, key []byte) error {
-	body, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encode alert %s of rule %q: %w", a.ID, a.Rule, err)
+// store writes the alerts that are pending, and what they involve.
+func (g *grouping) store() error {
+	places := make(map[string]*place, len(g.pending))
+	rows := make([][]any, len(g.pending))
+	for i, p := range g.pending {
+		body, err := json.Marshal(p.Alert)
+		if err != nil {
+			return fmt.Errorf("encode alert %s of rule %q: %w", p.ID, p.Rule, err)
+		}
+		p.body = string(body)
+		places[p.ID] = p
+		search := searchText(p.Output, append(fieldTexts(p.OutputFields), p.Rule, p.Subject.String(), p.ID)...)
+		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, search, p.body, p.key}
 	}
-	search := searchText(a.Output, append(fieldTexts(a.OutputFields), a.Rule, a.Subject.String(), a.ID)...)
-	var seq int64
-	isNew, err := b.row(`INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING seq`,
-		[]any{a.ID, nanoseconds(a.Time), a.Priority, a.Rule, a.Subject.Namespace, search, string(body), key}, []any{&seq})
-	if err != nil || !isNew {
+	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
+		rows, func(rows *sql.Rows) error {
+			var id string
+			var seq int64
+			if err := rows.Scan(&id, &seq); err != nil {
+				return err
+			}
+			places[id].seq = seq
+			return nil
+		})
+	if err != nil {
 		return err
 	}
-	b.added = append(b.added, a)
-	return b.involve("alert", seq, a.Time, a.Involves())
+	for _, p := range g.pending {
+		g.added = append(g.added, p.Alert)
+		g.involve("alert", p.seq, p.Time, p.Involves())
+	}
+	g.pending = nil
+	return g.noteInvolved()
 }
 
-// count writes how often each alert was repeated.
-func (b *batch) count() error {
-	for _, seq := range slices.Sorted(maps.Keys(b.counts)) {
+// finish writes all that is not written yet.
+func (g *grouping) finish() error {
+	if err := g.store(); err != nil {
+		return err
+	}
+	rows := make([][]any, len(g.repeated))
+	for i, a := range g.repeated {
+		rows[i] = []any{a.ID, nanoseconds(a.Time)}
+	}
+	if err := g.insert("INSERT INTO repeats (id, time) VALUES %s", rows, nil); err != nil {
+		return err
+	}
+	return g.count()
+}
+
+// count writes how often each alert was repeated that had been stored before.
+func (g *grouping) count() error {
+	seqs := slices.Sorted(maps.Keys(g.counts))
+	bodies := make(map[int64]string, len(seqs))
+	args := make([]any, len(seqs))
+	for i, seq := range seqs {
+		args[i] = seq
+	}
+	err := g.eachOf("SELECT seq, body FROM alerts WHERE seq IN (%s)", "?", args, nil, func(rows *sql.Rows) error {
+		var seq int64
 		var body string
+		err := rows.Scan(&seq, &body)
+		bodies[seq] = body
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, seq := range seqs {
 		var a alert.Alert
-		if _, err := b.row("SELECT body FROM alerts WHERE seq = ?", []any{seq}, []any{&body}); err != nil {
+		if err := decode(bodies[seq], &a); err != nil {
 			return err
 		}
-		if err := decode(body, &a); err != nil {
-			return err
-		}
-		a.Repeats = a.Repeats.With(b.counts[seq])
+		a.Repeats = a.Repeats.With(g.counts[seq])
 		more, err := json.Marshal(a)
 		if err != nil {
 			return fmt.Errorf("encode alert %s of rule %q: %w", a.ID, a.Rule, err)
 		}
-		if _, err := b.exec("UPDATE alerts SET body = ? WHERE seq = ?", string(more), seq); err != nil {
+		if err := g.exec("UPDATE alerts SET body = ? WHERE seq = ?", string(more), seq); err != nil {
 			return err
 		}
 	}
