@@ -21,9 +21,9 @@ type Query struct {
 	Entity    Entity // involved; the zero value: any
 	Text      string // in rule, output, subject or a field, whatever the case
 	Since     time.Time
-	Until     time.Time // exclusive
-	Before    finding.Cursor
-	Limit     int // 0 means a default
+	Until     time.Time      // exclusive
+	Before    finding.Cursor // where the page before ended; of a search in many alerts pages may be short
+	Limit     int            // 0 means a default
 }
 
 // A Seen is an entity, and when something involved it last.

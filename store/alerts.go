@@ -28,24 +28,49 @@ func inserted(result sql.Result, err error) (bool, error) {
 // Alerts returns a page of the alerts that q selects, newest first, and the
 // cursor of the next page, which is zero after the last.
 func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record, next finding.Cursor, err error) {
-	w, n := alertFilter(q), limit(q.Limit)
-	from, order := "alerts", "time DESC, seq DESC"
-	if q.Entity == (alert.Entity{}) {
-		w.before(q.Before)
-	} else { // in the order of the index of entities, which is the same
-		from, order = "alert_entities JOIN alerts ON seq = alert", "happened DESC, alert DESC"
-		w.add(true, "entity = "+entityOf, string(q.Entity.Kind), q.Entity.Name)
-		w.add(q.Before != finding.Cursor{}, "(happened, alert) < (?, ?)", nanoseconds(q.Before.Time), q.Before.Seq)
+	record := func(seq int64, body string) (alert.Record, error) {
+		r := alert.Record{Seq: seq}
+		return r, decode(body, &r.Alert)
 	}
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM "+from+w.String()+
-		" ORDER BY "+order+" LIMIT ?", append(w.args, n+1)...)
-	if err == nil {
-		page, next, err = scanPage(rows, n, func(seq int64, body string) (alert.Record, error) {
-			r := alert.Record{Seq: seq}
-			return r, decode(body, &r.Alert)
-		})
+	l, n := alertListing(q), limit(q.Limit)
+	if byPriority(q) {
+		query, args := l.upTo("priority", int(*q.Priority), q.Before, n)
+		var rows *sql.Rows
+		if rows, err = s.readers.QueryContext(ctx, query, args...); err == nil {
+			page, next, err = scanPage(rows, n, record)
+		}
+	} else {
+		page, next, err = pageOf(ctx, s.readers, l, q.Before, n, record)
 	}
 	return page, next, s.explain("read alerts from", err)
+}
+
+// byPriority reports whether alerts are selected by their priority alone, for
+// which there is an index, but not by all priorities.
+func byPriority(q alert.Query) bool {
+	return q.Priority != nil && *q.Priority < alert.Debug && q.Rule == "" && q.Namespace == "" && q.Text == "" && q.Entity == alert.Entity{}
+}
+
+func alertListing(q alert.Query) listing {
+	l := listing{from: "alerts", time: "time", seq: "seq", index: &where{}, rest: &where{}}
+	if q.Entity != (alert.Entity{}) { // in the order of the index of entities, which is the same
+		l.from, l.time, l.seq = "alert_entities JOIN alerts ON seq = alert", "happened", "alert"
+		l.index.add(true, "entity = "+entityOf, string(q.Entity.Kind), q.Entity.Name)
+		l.rest.add(q.Rule != "", "rule = ?", q.Rule)
+		l.rest.add(q.Namespace != "", "namespace = ?", q.Namespace)
+	} else {
+		l.index.add(q.Rule != "", "rule = ?", q.Rule)
+		both := q.Rule != "" && q.Namespace != ""
+		l.rest.add(both, "namespace = ?", q.Namespace)
+		l.index.add(q.Namespace != "" && !both, "namespace = ?", q.Namespace)
+	}
+	l.index.add(!q.Since.IsZero(), l.time+" >= ?", nanoseconds(q.Since))
+	l.index.add(!q.Until.IsZero(), l.time+" < ?", nanoseconds(q.Until))
+	if q.Priority != nil && *q.Priority < alert.Debug && !byPriority(q) {
+		l.rest.add(true, "priority <= ?", *q.Priority)
+	}
+	l.rest.text(q.Text)
+	return l
 }
 
 // AlertsAfter returns the alerts that were added after seq and that q selects,
@@ -57,8 +82,12 @@ func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (reco
 	if last, err = s.LastAlert(ctx); err != nil || last <= seq {
 		return nil, seq, err
 	}
+	if len(w.terms) > 0 || q.Entity != (alert.Entity{}) {
+		last = min(last, seq+searchWindow)
+	}
 	w.add(true, "seq > ? AND seq <= ?", seq, last)
-	w.add(q.Entity != alert.Entity{}, "EXISTS (SELECT 1 FROM alert_entities WHERE happened = time AND alert = seq AND entity = "+entityOf+")",
+	// Not EXISTS: a planner may turn that round, and read all that involve it.
+	w.add(q.Entity != alert.Entity{}, "(SELECT alert FROM alert_entities WHERE happened = time AND alert = seq AND entity = "+entityOf+") IS NOT NULL",
 		string(q.Entity.Kind), q.Entity.Name)
 	rows, err := s.readers.QueryContext(ctx, "SELECT seq, body FROM alerts"+w.String()+" ORDER BY seq LIMIT ?", append(w.args, n)...)
 	if err != nil {

@@ -51,19 +51,16 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 // Decisions returns a page of the decisions that q selects, newest first, and
 // the cursor of the next page, which is zero after the last.
 func (s *Store) Decisions(ctx context.Context, q finding.DecisionQuery) (page []finding.Decision, next finding.Cursor, err error) {
-	w, n := &where{}, limit(q.Limit)
-	w.add(q.Outcome != "", "outcome = ?", string(q.Outcome))
-	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
-	w.between(q.Since, q.Until)
-	w.text(q.Text)
-	w.before(q.Before)
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM decisions"+w.String()+
-		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
-	if err == nil {
-		page, next, err = scanPage(rows, n, func(_ int64, body string) (d finding.Decision, err error) {
-			return d, decode(body, &d)
-		})
-	}
+	l := listing{from: "decisions", time: "time", seq: "seq", index: &where{}, rest: &where{}}
+	l.index.add(q.Outcome != "", "outcome = ?", string(q.Outcome))
+	both := q.Outcome != "" && q.Namespace != ""
+	l.rest.add(both, "namespace = ?", q.Namespace)
+	l.index.add(q.Namespace != "" && !both, "namespace = ?", q.Namespace)
+	l.index.between(q.Since, q.Until)
+	l.rest.text(q.Text)
+	page, next, err = pageOf(ctx, s.readers, l, q.Before, limit(q.Limit), func(_ int64, body string) (d finding.Decision, err error) {
+		return d, decode(body, &d)
+	})
 	return page, next, s.explain("read decisions from", err)
 }
 

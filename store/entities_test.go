@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -93,35 +92,6 @@ func TestEntitiesOfOldRecords(t *testing.T) {
 	defer s.Close()
 	if all := readAll(t, s, alert.Query{Entity: pod("web-0"), Limit: 1000}); len(all) != n {
 		t.Errorf("%d alerts of the pod, want %d", len(all), n)
-	}
-}
-
-// TestEntityPlans: what pages ask for is read in the order of an index.
-func TestEntityPlans(t *testing.T) {
-	ofFiles(t)
-	s := open(t)
-	for _, q := range []string{
-		"SELECT seq, time, body FROM alert_entities JOIN alerts ON seq = alert WHERE entity = " + entityOf + " AND (happened, alert) < (?, ?) ORDER BY happened DESC, alert DESC LIMIT 5",
-		"SELECT seq FROM alerts WHERE seq > ? AND EXISTS (SELECT 1 FROM alert_entities WHERE happened = time AND alert = seq AND entity = " + entityOf + ") ORDER BY seq",
-		ruleCounts,
-	} {
-		rows, err := s.readers.Query("EXPLAIN QUERY PLAN "+q, make([]any, strings.Count(q, "?"))...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var plan []string
-		for rows.Next() {
-			var a, b, c int
-			var detail string
-			if err := rows.Scan(&a, &b, &c, &detail); err != nil {
-				t.Fatal(err)
-			}
-			plan = append(plan, detail)
-		}
-		rows.Close()
-		if text := strings.Join(plan, "; "); strings.Contains(text, "TEMP B-TREE") || !strings.Contains(text, "INDEX") {
-			t.Errorf("%s\n%s", q, text)
-		}
 	}
 }
 

@@ -115,7 +115,14 @@ DROP INDEX alerts_namespace;
 CREATE INDEX alerts_newest    ON alerts (time, seq, priority);
 CREATE INDEX alerts_rule      ON alerts (rule, time, seq);
 CREATE INDEX alerts_namespace ON alerts (namespace, time, seq);
+CREATE INDEX alerts_priority  ON alerts (priority, time, seq);
 CREATE INDEX findings_namespace ON findings (namespace, place);
+CREATE TABLE rules (                             -- that have alerts
+	rule   TEXT PRIMARY KEY,
+	alerts INTEGER NOT NULL,
+	last   INTEGER NOT NULL                      -- time of the newest
+);
+INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule;
 `, actionsTable, deliveryTables}
 
 // migrate brings a schema of a version up to date, in a transaction.

@@ -59,6 +59,11 @@ func (w *where) before(c finding.Cursor) {
 	w.add(c != finding.Cursor{}, "(time, seq) < (?, ?)", nanoseconds(c.Time), c.Seq)
 }
 
+// and returns the clause that has the conditions of both.
+func (w *where) and(other *where) *where {
+	return &where{slices.Concat(w.terms, other.terms), slices.Concat(w.args, other.args)}
+}
+
 // searchText joins what users search in, without what is said twice: a field
 // that the output quotes is found in the output.
 func searchText(main string, more ...string) string {

@@ -251,6 +251,9 @@ func (g *grouping) store() error {
 		g.added = append(g.added, p.Alert)
 		g.involve("alert", p.seq, p.Time, p.Involves())
 	}
+	if err := g.counted(g.pending); err != nil {
+		return err
+	}
 	g.pending = nil
 	return g.noteInvolved()
 }

@@ -2,12 +2,13 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 )
 
-const ruleCounts = "SELECT rule, count(*), max(time) FROM alerts GROUP BY rule"
+const ruleCounts = "SELECT rule, alerts, last FROM rules WHERE alerts > 0"
 
 // RuleCounts returns how many alerts there are of each rule that has some.
 func (s *Store) RuleCounts(ctx context.Context) (map[string]alert.Matches, error) {
@@ -28,4 +29,43 @@ func (s *Store) RuleCounts(ctx context.Context) (map[string]alert.Matches, error
 		out[rule] = m
 	}
 	return out, s.explain("count alerts in", rows.Err())
+}
+
+// counted adds alerts to the counts of their rules.
+func (g *grouping) counted(alerts []*place) error {
+	type count struct{ n, last int64 }
+	rules := map[string]count{}
+	for _, p := range alerts {
+		c := rules[storable(p.Rule)]
+		rules[storable(p.Rule)] = count{c.n + 1, max(c.last, p.at)}
+	}
+	var rows [][]any
+	for rule, c := range rules {
+		rows = append(rows, []any{rule, c.n, c.last})
+	}
+	return g.insert(`INSERT INTO rules (rule, alerts, last) VALUES %s ON CONFLICT (rule) DO UPDATE SET alerts = rules.alerts + excluded.alerts,
+		last = CASE WHEN excluded.last > rules.last THEN excluded.last ELSE rules.last END`, rows, nil)
+}
+
+// pruneAlerts deletes some of the alerts before a time, oldest first, and takes
+// them from the counts of their rules.
+func pruneAlerts(ctx context.Context, tx *sql.Tx, before time.Time) (deleted int64, err error) {
+	b, rules := newBatch(ctx, tx), map[string]int64{}
+	err = b.each("DELETE FROM alerts WHERE seq IN (SELECT seq FROM alerts WHERE time < ? ORDER BY time LIMIT ?) RETURNING rule",
+		[]any{nanoseconds(before), pruneBatch}, func(rows *sql.Rows) error {
+			var rule string
+			err := rows.Scan(&rule)
+			rules[rule]++
+			deleted++
+			return err
+		})
+	for rule, n := range rules {
+		if err == nil {
+			err = b.exec("UPDATE rules SET alerts = alerts - ? WHERE rule = ?", n, rule)
+		}
+	}
+	if err == nil {
+		err = b.exec("DELETE FROM rules WHERE alerts <= 0")
+	}
+	return deleted, err
 }

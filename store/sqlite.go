@@ -25,7 +25,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	var err error
-	if s.writer, err = sql.Open("sqlite", dsn(path, "_txlock=immediate")); err != nil {
+	if s.writer, err = sql.Open("sqlite", dsn(path, "_txlock=immediate&_pragma=cache_size(-65536)&_pragma=wal_autocheckpoint(4000)")); err != nil {
 		return nil, s.explain("open", err)
 	}
 	s.writer.SetMaxOpenConns(1)
@@ -33,7 +33,7 @@ func openSQLite(ctx context.Context, path string) (*Store, error) {
 		s.writer.Close()
 		return nil, s.explain("open", err)
 	}
-	if s.readers, err = sql.Open("sqlite", dsn(path, "_pragma=query_only(1)")); err != nil {
+	if s.readers, err = sql.Open("sqlite", dsn(path, "_pragma=query_only(1)&_pragma=cache_size(-16384)")); err != nil {
 		s.writer.Close()
 		return nil, s.explain("open", err)
 	}

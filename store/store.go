@@ -138,10 +138,14 @@ const pruneBatch = 2000
 // happened since. It works in small steps, between which others write. A file
 // keeps its size; later records use the space.
 func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Time) (deleted int, err error) {
+	deleted, err = s.inSteps(ctx, func(tx *sql.Tx) (int64, error) { return pruneAlerts(ctx, tx, alertsBefore) })
+	if err != nil {
+		return deleted, s.explain("delete old alerts from", err)
+	}
 	for _, t := range []struct {
 		table  string
 		before time.Time
-	}{{"alerts", alertsBefore}, {"repeats", alertsBefore}, {"incidents", alertsBefore}, {"decisions", decisionsBefore}} {
+	}{{"repeats", alertsBefore}, {"incidents", alertsBefore}, {"decisions", decisionsBefore}} {
 		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? ORDER BY time LIMIT %d)", t.table, pruneBatch)
 		n, err := s.deleteInSteps(ctx, query, t.before)
 		if deleted += n; err != nil {
@@ -153,12 +157,20 @@ func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Ti
 
 // deleteInSteps runs a query that deletes pruneBatch rows until it finds fewer.
 func (s *Store) deleteInSteps(ctx context.Context, query string, before time.Time) (deleted int, err error) {
+	return s.inSteps(ctx, func(tx *sql.Tx) (int64, error) {
+		result, err := tx.ExecContext(ctx, query, nanoseconds(before))
+		if err != nil {
+			return 0, err
+		}
+		return result.RowsAffected()
+	})
+}
+
+// inSteps runs a step that deletes pruneBatch rows until it finds fewer.
+func (s *Store) inSteps(ctx context.Context, step func(*sql.Tx) (int64, error)) (deleted int, err error) {
 	for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
-		err := s.write(ctx, func(tx *sql.Tx) error {
-			result, err := tx.ExecContext(ctx, query, nanoseconds(before))
-			if err == nil {
-				last, err = result.RowsAffected()
-			}
+		err := s.write(ctx, func(tx *sql.Tx) (err error) {
+			last, err = step(tx)
 			return err
 		})
 		if err != nil {
@@ -175,8 +187,8 @@ func (s *Store) Beyond(ctx context.Context, n int) (alerts, decisions time.Time,
 		var at sql.NullInt64
 		// Numbers are cheap to compare and have gaps: only with enough of them it
 		// is worth counting.
-		err := s.readers.QueryRowContext(ctx, fmt.Sprintf(`SELECT CASE WHEN max(seq) - min(seq) >= ?1
-			THEN (SELECT time FROM %s ORDER BY time DESC LIMIT 1 OFFSET ?1 - 1) END FROM %[1]s`, table), n).Scan(&at)
+		err := s.readers.QueryRowContext(ctx, fmt.Sprintf(`SELECT CASE WHEN (SELECT max(seq) FROM %s) - (SELECT min(seq) FROM %[1]s) >= ?1 - 1
+			THEN (SELECT time FROM %[1]s ORDER BY time DESC, seq DESC LIMIT 1 OFFSET ?1 - 1) END`, table), n).Scan(&at)
 		if err != nil {
 			return alerts, decisions, s.explain("count records in", err)
 		}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/finding"
+)
+
+// A search for a text, or for what no index has together, looks at the records of
+// a window at a time, and ends with the window in which its time is over: its page
+// is short then, and the next one goes on from there.
+const (
+	searchWindow = 10_000
+	searchTime   = 100 * time.Millisecond
+)
+
+// A listing is a query for pages of records, newest first.
+type listing struct {
+	from  string // tables
+	time  string // the columns that order it
+	seq   string
+	index *where // what an index has
+	rest  *where // what each record is asked
+}
+
+// pageOf reads the page of a listing before a cursor, n records at most.
+func pageOf[T any](ctx context.Context, db *sql.DB, l listing, before finding.Cursor, n int, record func(seq int64, body string) (T, error)) (page []T, next finding.Cursor, err error) {
+	for began := time.Now(); ; {
+		floor, err := l.floor(ctx, db, before)
+		if err != nil {
+			return nil, next, err
+		}
+		query, args := l.query(before, floor, n-len(page))
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return nil, next, err
+		}
+		part, next, err := scanPage(rows, n-len(page), record)
+		if err != nil {
+			return nil, next, err
+		}
+		page = append(page, part...)
+		if next != (finding.Cursor{}) || floor == (finding.Cursor{}) {
+			return page, next, nil
+		}
+		if before = floor; len(page) == n || time.Since(began) > searchTime {
+			return page, floor, nil
+		}
+	}
+}
+
+// floor returns the last record of the window before a cursor; zero when the
+// window has the end, or when there is no need of windows.
+func (l listing) floor(ctx context.Context, db *sql.DB, before finding.Cursor) (c finding.Cursor, err error) {
+	if len(l.rest.terms) == 0 {
+		return c, nil
+	}
+	w := l.index.and(l.before(before))
+	var at int64
+	err = db.QueryRowContext(ctx, "SELECT "+l.time+", "+l.seq+" FROM "+l.from+w.String()+l.order()+" LIMIT 1 OFFSET ?",
+		append(w.args, searchWindow-1)...).Scan(&at, &c.Seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return finding.Cursor{}, nil
+	}
+	c.Time = time.Unix(0, at).UTC()
+	return c, err
+}
+
+func (l listing) before(c finding.Cursor) *where {
+	w := &where{}
+	w.add(c != finding.Cursor{}, "("+l.time+", "+l.seq+") < (?, ?)", nanoseconds(c.Time), c.Seq)
+	return w
+}
+
+func (l listing) order() string { return " ORDER BY " + l.time + " DESC, " + l.seq + " DESC" }
+
+// query returns the query for n records and one more that say that there are,
+// between two cursors.
+func (l listing) query(before, floor finding.Cursor, n int) (string, []any) {
+	w := l.index.and(l.rest).and(l.before(before))
+	w.add(floor != finding.Cursor{}, "("+l.time+", "+l.seq+") >= (?, ?)", nanoseconds(floor.Time), floor.Seq)
+	return "SELECT seq, time, body FROM " + l.from + w.String() + l.order() + " LIMIT ?", append(w.args, n+1)
+}
+
+// upTo returns the query for the newest n records, and one more, that have one of
+// the values up to one in a column, which an index has before time and seq.
+func (l listing) upTo(column string, value int, before finding.Cursor, n int) (string, []any) {
+	var parts []string
+	var args []any
+	for v := range value + 1 {
+		one := &where{}
+		one.add(true, column+" = ?", v)
+		w := one.and(l.index).and(l.before(before))
+		parts = append(parts, "SELECT * FROM (SELECT seq, time, body FROM "+l.from+w.String()+l.order()+" LIMIT ?) AS part")
+		args = append(append(args, w.args...), n+1)
+	}
+	return strings.Join(parts, " UNION ALL ") + " ORDER BY 2 DESC, 1 DESC LIMIT ?", append(args, n+1)
+}
