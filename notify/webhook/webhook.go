@@ -43,8 +43,8 @@ type destination struct {
 
 // New makes the destination.
 func New(c Config, o notify.Options) (notify.Destination, error) {
-	if (c.URL == "") == (c.URLFile == "") {
-		return nil, errors.New("give one of url and urlFile")
+	if err := post.CheckAddress(c.URL, c.URLFile); err != nil {
+		return nil, err
 	}
 	switch c.Method {
 	case "":
@@ -78,13 +78,9 @@ func New(c Config, o notify.Options) (notify.Destination, error) {
 
 // Send implements [notify.Destination].
 func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
-	to := d.URL
-	if d.URLFile != "" {
-		secret, err := d.URLFile.Read()
-		if err != nil {
-			return fmt.Errorf("%s: %w", d.options.Name, err)
-		}
-		to = string(secret)
+	to, err := post.Address(d.URL, d.URLFile)
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.options.Name, err)
 	}
 	for i := range batch {
 		body, kind, err := d.body(&batch[i])

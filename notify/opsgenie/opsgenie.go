@@ -1,0 +1,134 @@
+// Package opsgenie opens alerts in Opsgenie, and in Jira Service Management, which
+// has the same API.
+package opsgenie
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/notify"
+	"github.com/kubeguardian/kubeguardian/notify/post"
+)
+
+// Config is what the destination is made of.
+type Config struct {
+	// KeyFile has the key of an API integration.
+	KeyFile notify.SecretFile `yaml:"keyFile"`
+	// URL is https://api.opsgenie.com if it is not given; accounts in the EU have
+	// another one.
+	URL string `yaml:"url"`
+	// Teams are those that respond, by name.
+	Teams []string    `yaml:"teams"`
+	HTTP  post.Config `yaml:"http"`
+}
+
+type destination struct {
+	Config
+	name   string
+	client *post.Client
+}
+
+// New makes the destination.
+func New(c Config, o notify.Options) (notify.Destination, error) {
+	if c.KeyFile == "" {
+		return nil, errors.New("keyFile is missing")
+	}
+	if c.URL == "" {
+		c.URL = "https://api.opsgenie.com"
+	}
+	if err := post.CheckAddress(c.URL, ""); err != nil {
+		return nil, err
+	}
+	client, err := post.New(c.HTTP, o)
+	return &destination{c, o.Name, client}, err
+}
+
+// Send implements [notify.Destination].
+func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
+	key, err := d.KeyFile.Read()
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.name, err)
+	}
+	header := http.Header{"Authorization": {"GenieKey " + string(key)}}
+	for i := range batch {
+		body, err := json.Marshal(d.message(&batch[i]))
+		if err != nil {
+			return notify.Permanent(fmt.Errorf("%s: encode alert: %w", d.name, err))
+		}
+		if _, err := d.client.Send(ctx, post.Request{URL: strings.TrimRight(d.URL, "/") + "/v2/alerts", Type: "application/json", Header: header, Body: body}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements [notify.Destination].
+func (d *destination) Close() error { return d.client.Close() }
+
+type message struct {
+	Message     string            `json:"message"`
+	Alias       string            `json:"alias"`
+	Description string            `json:"description"`
+	Responders  []responder       `json:"responders,omitempty"`
+	Tags        []string          `json:"tags,omitempty"`
+	Details     map[string]string `json:"details"`
+	Entity      string            `json:"entity,omitempty"`
+	Source      string            `json:"source"`
+	Priority    string            `json:"priority"`
+}
+
+type responder struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+}
+
+// Bounds of Opsgenie, in characters.
+const (
+	maxMessage     = 130
+	maxDescription = 15_000
+	maxTag         = 50
+	maxTags        = 20
+	maxEntity      = 512
+)
+
+func (d *destination) message(n *notify.Notification) message {
+	m := message{
+		Message: notify.Cut(n.Heading(), maxMessage), Alias: n.Key, Source: "KubeGuardian", Priority: priority(n.Alert.Priority),
+		Entity: notify.Cut(notify.Clean(strings.Trim(n.Alert.Subject.Namespace+"/"+n.Alert.Subject.Name, "/")), maxEntity), Details: map[string]string{},
+	}
+	m.Description = n.Text(maxDescription - 2000)
+	if n.URL != "" {
+		m.Description += "\n\n" + n.URL
+	}
+	for _, team := range d.Teams {
+		m.Responders = append(m.Responders, responder{team, "team"})
+	}
+	for _, tag := range n.Alert.Tags {
+		if len(m.Tags) < maxTags {
+			m.Tags = append(m.Tags, notify.Cut(notify.Clean(tag), maxTag))
+		}
+	}
+	for _, f := range n.Facts() {
+		m.Details[f.Name] = f.Value
+	}
+	return m
+}
+
+func priority(p alert.Priority) string {
+	switch {
+	case p <= alert.Critical:
+		return "P1"
+	case p == alert.Error:
+		return "P2"
+	case p == alert.Warning:
+		return "P3"
+	case p == alert.Notice:
+		return "P4"
+	}
+	return "P5"
+}
