@@ -8,6 +8,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/notify/alertmanager"
 	"github.com/kubeguardian/kubeguardian/notify/discord"
 	"github.com/kubeguardian/kubeguardian/notify/elasticsearch"
+	"github.com/kubeguardian/kubeguardian/notify/email"
 	"github.com/kubeguardian/kubeguardian/notify/file"
 	"github.com/kubeguardian/kubeguardian/notify/kafka"
 	"github.com/kubeguardian/kubeguardian/notify/loki"
@@ -30,6 +31,7 @@ func destinations() map[string]notify.Constructor {
 		"alertmanager":  notify.Construct(alertmanager.New),
 		"discord":       notify.Construct(discord.New),
 		"elasticsearch": notify.Construct(elasticsearch.New),
+		"email":         notify.Construct(email.New),
 		"file":          notify.Construct(file.New),
 		"kafka":         notify.Construct(kafka.New),
 		"loki":          notify.Construct(loki.New),

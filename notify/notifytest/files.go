@@ -48,14 +48,16 @@ func restoreFile(t *testing.T, file notify.SecretFile, data []byte) {
 	}
 }
 
-// An authority has one certificate for 127.0.0.1, which serves both sides.
-type authority struct {
-	pool                      *x509.CertPool
-	pair                      tls.Certificate
-	caFile, certFile, keyFile string
+// An Authority has one certificate for 127.0.0.1, which serves both sides, and
+// files of it in PEM.
+type Authority struct {
+	Pool                      *x509.CertPool
+	Pair                      tls.Certificate
+	CAFile, CertFile, KeyFile string
 }
 
-func newAuthority(t *testing.T) authority {
+// NewAuthority returns an authority of a test.
+func NewAuthority(t *testing.T) Authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -77,11 +79,11 @@ func newAuthority(t *testing.T) authority {
 	}
 	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-	a := authority{pool: x509.NewCertPool(), caFile: string(secretFile(t, string(certPEM))), keyFile: string(secretFile(t, string(keyPEM)))}
-	a.certFile = a.caFile
-	if a.pair, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
+	a := Authority{Pool: x509.NewCertPool(), CAFile: string(secretFile(t, string(certPEM))), KeyFile: string(secretFile(t, string(keyPEM)))}
+	a.CertFile = a.CAFile
+	if a.Pair, err = tls.X509KeyPair(certPEM, keyPEM); err != nil {
 		t.Fatal(err)
 	}
-	a.pool.AppendCertsFromPEM(certPEM)
+	a.Pool.AppendCertsFromPEM(certPEM)
 	return a
 }

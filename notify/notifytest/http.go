@@ -381,17 +381,17 @@ func checkSecretGone(t *testing.T, b *bench) {
 // certificate: build makes the destination for a URL with these files in PEM.
 func AuthenticatesBothSides(t *testing.T, build func(t *testing.T, url, ca, cert, key string) notify.Destination) {
 	t.Helper()
-	authority := newAuthority(t)
+	authority := NewAuthority(t)
 	seen := make(chan string, 10)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen <- r.TLS.PeerCertificates[0].Subject.CommonName
 		io.WriteString(w, "{}")
 	}))
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{authority.pair}, ClientCAs: authority.pool, ClientAuth: tls.RequireAndVerifyClientCert}
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{authority.Pair}, ClientCAs: authority.Pool, ClientAuth: tls.RequireAndVerifyClientCert}
 	server.Config.ErrorLog = (&Log{}).std()
 	server.StartTLS()
 	defer server.Close()
-	good := build(t, server.URL, authority.caFile, authority.certFile, authority.keyFile)
+	good := build(t, server.URL, authority.CAFile, authority.CertFile, authority.KeyFile)
 	defer good.Close()
 	if err := good.Send(t.Context(), Notifications(1)); err != nil {
 		t.Errorf("with certificates: %v", err)
@@ -399,8 +399,8 @@ func AuthenticatesBothSides(t *testing.T, build func(t *testing.T, url, ca, cert
 		t.Errorf("the receiver sees %q", name)
 	}
 	for what, d := range map[string]notify.Destination{
-		"an authority of its own": build(t, server.URL, "", authority.certFile, authority.keyFile),
-		"no certificate":          build(t, server.URL, authority.caFile, "", ""),
+		"an authority of its own": build(t, server.URL, "", authority.CertFile, authority.KeyFile),
+		"no certificate":          build(t, server.URL, authority.CAFile, "", ""),
 	} {
 		defer d.Close()
 		if err := d.Send(t.Context(), Notifications(1)); err == nil || notify.IsPermanent(err) {
