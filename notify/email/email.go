@@ -295,4 +295,3 @@ func body(n *notify.Notification) string {
 	}
 	return b.String()
 }
-
