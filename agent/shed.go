@@ -16,7 +16,7 @@ import (
 )
 
 // ShedRule is the name of the rule that alerts have which say that rules are
-// left out, or are back. Their source is internal.
+// left out, or are back.
 const ShedRule = "KubeGuardian internal: rules left out"
 
 // A pace says how fast a budget acts: it is looked at every interval. It takes
@@ -190,7 +190,7 @@ func (s *shedder) tell(rules *ruling, err error) {
 	now := s.now()
 	text := fmt.Sprintf("The agent used %.0f%% of a core and may use %.0f%%: %d of %d rules are left out", 100*b.used, 100*b.share, len(s.left), s.whole.count)
 	one := alert.Alert{
-		ID: alert.NewID("internal", a.pipeline.boot+strconv.FormatInt(now.UnixNano(), 36), ShedRule), Time: now, Rule: ShedRule, Priority: alert.Error, Source: "internal",
+		ID: alert.NewID(event.Syscall, a.pipeline.boot+strconv.FormatInt(now.UnixNano(), 36), ShedRule), Time: now, Rule: ShedRule, Priority: alert.Error, Source: event.Syscall,
 		Output: now.Format("15:04:05.000000000") + ": " + alert.Error.String() + " " + text, Hostname: a.pipeline.hostname, Tags: []string{"kubeguardian_internal"},
 		OutputFields: map[string]any{
 			"evt.time": now.UnixNano(), "agent.cpu": b.used, "agent.cpu_budget": b.share, "agent.rules": s.whole.count, "agent.rules_left_out": strings.Join(s.left, ", "),

@@ -149,7 +149,7 @@ func TestShedding(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(out.String(), ShedRule); n != 4 || !strings.Contains(out.String(), `"source":"internal"`) || !strings.Contains(out.String(), "2 of 4 rules are left out") {
+	if n := strings.Count(out.String(), ShedRule); n != 4 || !strings.Contains(out.String(), `"source":"syscall"`) || !strings.Contains(out.String(), "2 of 4 rules are left out") {
 		t.Errorf("%d alerts:\n%s", n, out.String())
 	}
 	if !strings.Contains(log.String(), "rules are left out") {
