@@ -79,7 +79,7 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 	s.notifier.Observe(added)
 	s.metrics.repeated(repeated)
 	s.page.Publish(added)
-	s.joiner.alerted()
+	s.joiner.Alerted()
 	return nil
 }
 

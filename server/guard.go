@@ -177,7 +177,7 @@ func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priori
 	s.metrics.alerted(added)
 	s.notifier.Observe(added)
 	s.page.Publish(added)
-	s.joiner.alerted()
+	s.joiner.Alerted()
 }
 
 // guarded returns what is wrong with admission, one sentence each.

@@ -14,6 +14,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
@@ -27,8 +28,12 @@ func (s *Server) buildPage(ctx context.Context) error {
 	}
 	s.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "kubeguardian", Name: "alerts_unjoined", Help: "Stored alerts that were not joined into incidents yet.",
-	}, func() float64 { return s.joiner.behind() }))
-	s.joiner = newJoiner(s.store, s.log, s.metrics, s.notifier.Alerted)
+	}, func() float64 { return s.joiner.Behind() }))
+	s.joiner = joiner.New(s.store, joiner.Options{Log: s.log, Joined: func(opened, paged int) {
+		s.notifier.Alerted()
+		s.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
+		s.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
+	}})
 	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "login token", Role: access.Admin, Value: string(token)}}})
 	if err != nil {
 		return err
@@ -78,7 +83,7 @@ func (s *Server) health() web.Health {
 	if err := s.journal.problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("The log of actions is not what it was: %v.", err))
 	}
-	if err := s.joiner.problem(); err != nil {
+	if err := s.joiner.Problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Alerts are not joined into incidents: %v.", err))
 	}
 	h.Problems = append(h.Problems, s.force.Load().problems()...)

@@ -61,7 +61,7 @@ func (s *Server) leads() bool { return s.election == nil || s.election.Leads() }
 func (s *Server) alone(ctx context.Context) error {
 	work := func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
-		for _, part := range []func(context.Context) error{s.joiner.run, s.prune, s.notifier.Run} {
+		for _, part := range []func(context.Context) error{s.joiner.Run, s.prune, s.notifier.Run} {
 			group.Go(func() error { return part(ctx) })
 		}
 		return group.Wait()
@@ -86,7 +86,7 @@ func (s *Server) follow(ctx context.Context) error {
 		if err == nil && last != seen {
 			seen = last
 			s.page.Wake()
-			s.joiner.alerted()
+			s.joiner.Alerted()
 		}
 		if ctx.Err() == nil && err != nil {
 			s.log.Error("alerts of other replicas are not shown until the database answers", "error", err)

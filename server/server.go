@@ -35,6 +35,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/falco"
+	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/notify"
@@ -103,7 +104,7 @@ type Server struct {
 	page         *web.Server
 	journal      *journal
 	metrics      *metrics
-	joiner       *joiner // of alerts into incidents
+	joiner       *joiner.Joiner // of alerts into incidents
 	notifier     *notify.Notifier
 	state        *state
 	agents       *agents // nil: none can report

@@ -1,4 +1,4 @@
-package server
+package joiner
 
 import (
 	"context"
@@ -10,22 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/store"
 )
 
-func openJoiner(t *testing.T, path string) *joiner {
+func openJoiner(t *testing.T, path string) *Joiner {
 	t.Helper()
 	db, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
-	m := &metrics{incidents: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "incidents"}, []string{"event"})}
-	return newJoiner(db, slog.New(slog.DiscardHandler), m, func() {})
+	return New(db, Options{Log: slog.New(slog.DiscardHandler), Joined: func(int, int) {}})
 }
 
 // alertsOf returns alerts of some users, which come again and again.
@@ -40,7 +37,7 @@ func alertsOf(from, to int) (out []alert.Alert) {
 }
 
 // joined returns the alerts of each incident.
-func (j *joiner) joined(t *testing.T) map[string][]string {
+func (j *Joiner) joined(t *testing.T) map[string][]string {
 	t.Helper()
 	page, _, err := j.Incidents(t.Context(), incident.Query{Limit: 100})
 	if err != nil {
@@ -155,7 +152,7 @@ func TestArranged(t *testing.T) {
 // alert is in one incident, once, and what people say stays.
 func TestTwoJoiners(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kubeguardian.db")
-	joiners := []*joiner{openJoiner(t, path), openJoiner(t, path)}
+	joiners := []*Joiner{openJoiner(t, path), openJoiner(t, path)}
 	who := "ada"
 	var group sync.WaitGroup
 	for n, j := range joiners {

@@ -1,4 +1,7 @@
-package server
+// Package joiner joins stored alerts into incidents, as they come. What it has done
+// is in the store together with up to which alert, so that whenever it ends each
+// alert is in one incident, once.
+package joiner
 
 import (
 	"context"
@@ -21,15 +24,12 @@ const (
 	joinBatch = 1000 // alerts that are joined at once
 )
 
-// A joiner joins stored alerts into incidents. What it has done is in the store
-// together with up to which alert, so that whenever it ends each alert is in one
-// incident, once.
-type joiner struct {
+// A Joiner joins alerts, and is the store of incidents for whoever reads and
+// changes them. It is safe for concurrent use.
+type Joiner struct {
 	*store.Store
-	log     *slog.Logger
-	metrics *metrics
-	wake    chan struct{}
-	after   func() // told after alerts were joined
+	Options
+	wake chan struct{}
 
 	mu         sync.Mutex
 	correlator *incident.Correlator // nil: to be read from the store
@@ -39,21 +39,28 @@ type joiner struct {
 	failing atomic.Pointer[error] // the last time; pages ask for it, and must not wait
 }
 
-func newJoiner(s *store.Store, log *slog.Logger, m *metrics, after func()) *joiner {
-	return &joiner{Store: s, log: log, metrics: m, wake: make(chan struct{}, 1), after: after}
+// Options are whom a joiner tells what. All are needed.
+type Options struct {
+	Log    *slog.Logger
+	Joined func(opened, paged int) // after alerts were joined: how many incidents began, and began to page
 }
 
-// alerted says that the store has new alerts. It never waits.
-func (j *joiner) alerted() {
+// New returns a joiner of the alerts of a store.
+func New(s *store.Store, o Options) *Joiner {
+	return &Joiner{Store: s, Options: o, wake: make(chan struct{}, 1)}
+}
+
+// Alerted says that the store has new alerts. It never waits.
+func (j *Joiner) Alerted() {
 	select {
 	case j.wake <- struct{}{}:
 	default:
 	}
 }
 
-// behind returns how many alerts wait to be joined; 0 before the first time, as
+// Behind returns how many alerts wait to be joined; 0 before the first time, as
 // in a replica that does not join.
-func (j *joiner) behind() float64 {
+func (j *Joiner) Behind() float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	joined := j.upTo.Load()
@@ -64,12 +71,12 @@ func (j *joiner) behind() float64 {
 	return max(0, float64(last-joined))
 }
 
-// run joins alerts until the context ends.
-func (j *joiner) run(ctx context.Context) error {
+// Run joins alerts until the context ends.
+func (j *Joiner) Run(ctx context.Context) error {
 	for {
 		wait := joinEvery
 		if err := j.join(ctx); err != nil && ctx.Err() == nil {
-			j.log.Error("alerts are not joined into incidents until that works again", "error", err)
+			j.Log.Error("alerts are not joined into incidents until that works again", "error", err)
 			wait = joinAgain
 		}
 		timer := time.NewTimer(wait)
@@ -86,7 +93,7 @@ func (j *joiner) run(ctx context.Context) error {
 
 // join joins all alerts that are new. Between two batches people may change
 // incidents.
-func (j *joiner) join(ctx context.Context) (err error) {
+func (j *Joiner) join(ctx context.Context) (err error) {
 	for more := true; more && err == nil; {
 		if more, err = j.batch(ctx); errors.Is(err, store.ErrChanged) {
 			more, err = true, nil // what has changed is read
@@ -96,8 +103,8 @@ func (j *joiner) join(ctx context.Context) (err error) {
 	return err
 }
 
-// problem says why alerts are not joined, or nil.
-func (j *joiner) problem() error {
+// Problem says why alerts are not joined, or nil.
+func (j *Joiner) Problem() error {
 	if err := j.failing.Load(); err != nil {
 		return *err
 	}
@@ -106,7 +113,7 @@ func (j *joiner) problem() error {
 
 // batch joins some alerts, and reports whether there may be more. After an error
 // the next one starts from what the store has.
-func (j *joiner) batch(ctx context.Context) (more bool, err error) {
+func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	defer func() {
@@ -154,8 +161,6 @@ func (j *joiner) batch(ctx context.Context) (more bool, err error) {
 	}
 	j.was.Alert = last
 	j.upTo.Store(last)
-	j.after()
-	j.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
-	j.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
+	j.Joined(opened, paged)
 	return true, nil
 }
