@@ -214,9 +214,19 @@ func (s *Server) Promote(ctx context.Context) error {
 	return s.Exec(ctx, "SELECT pg_promote()")
 }
 
-// Kill ends the server and its sessions as a machine does that loses its power.
+// Kill ends the server and its sessions in an instant, as a machine does that
+// loses its power.
 func (s *Server) Kill() error {
-	err := syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL)
+	pid := s.cmd.Process.Pid
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // so that it starts nothing more
+		return err
+	}
+	sessions, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	for child := range strings.FieldsSeq(string(sessions)) {
+		n, _ := strconv.Atoi(child)          // numbers, says the kernel
+		_ = syscall.Kill(n, syscall.SIGKILL) // may have ended
+	}
+	err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
 	_ = s.cmd.Wait() // it was killed
 	return err
 }
