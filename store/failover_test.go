@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -43,9 +45,27 @@ func TestPrimaryKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends alerts for many seconds")
 	}
-	p := startPair(t)
+	t.Run("both named", func(t *testing.T) {
+		p := startPair(t)
+		survives(t, p, p.url)
+	})
+	t.Run("through Pgpool-II", func(t *testing.T) {
+		p := startPair(t)
+		pool, err := postgrestest.StartPool(t.Context(), t.TempDir(), p.primary, p.standby)
+		if errors.Is(err, postgrestest.ErrNoPool) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
+			t.Skip(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { pool.Stop() })
+		survives(t, p, pool.URL("kubeguardian"))
+	})
+}
+
+func survives(t *testing.T, p *pair, url string) {
 	ctx := t.Context()
-	s := must[*Store](t)(Open(ctx, p.url))
+	s := must[*Store](t)(Open(ctx, url))
 	defer s.Close()
 	const perBatch, every, lasts = 500, 100 * time.Millisecond, 12 * time.Second
 	const total = perBatch * int(lasts/every)
@@ -54,7 +74,7 @@ func TestPrimaryKilled(t *testing.T) {
 	defer stop()
 	seen := make(chan map[string]int, 1)
 	done := make(chan int, 1) // alerts that were sent
-	go func() { seen <- followed(t, p.url, done) }()
+	go func() { seen <- followed(t, url, done) }()
 	var group sync.WaitGroup
 	sent, decided, longest, took := 0, 0, time.Duration(0), time.Duration(0)
 	group.Go(func() {
@@ -72,8 +92,8 @@ func TestPrimaryKilled(t *testing.T) {
 	})
 	group.Go(func() {
 		for ; sending.Err() == nil; decided += 10 {
-			if err := s.AddDecisions(ctx, testDecisions(decided + 10)[decided:]); err != nil {
-				t.Errorf("decisions: %v", err)
+			for err := s.AddDecisions(ctx, testDecisions(decided + 10)[decided:]); err != nil; err = s.AddDecisions(ctx, testDecisions(decided + 10)[decided:]) {
+				t.Logf("not acknowledged: %v", err)
 			}
 			time.Sleep(every)
 		}

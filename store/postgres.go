@@ -69,9 +69,6 @@ func parseURL(address string) (*pgx.ConnConfig, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
 	}
-	if len(config.Fallbacks) > 0 && config.ValidateConnect == nil {
-		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
-	}
 	return config, nil
 }
 
@@ -315,8 +312,12 @@ func rebind(query string) string {
 	return b.String()
 }
 
-// The SQLSTATE of a server that takes no writes.
-const readOnly = "25006"
+// The SQLSTATE of a server that takes no writes, and the one by which Pgpool-II
+// says that it does not reach a server.
+const (
+	readOnly = "25006"
+	internal = "XX000"
+)
 
 // again runs f until it succeeds, fails for a reason that stays, or has been
 // failing for too long.
@@ -355,7 +356,7 @@ func transient(err error) bool {
 		case "57":
 			return answer.Code != "57014" // what was cancelled stays so
 		}
-		return answer.Code == readOnly
+		return answer.Code == readOnly || answer.Code == internal
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, sql.ErrTxDone) {
 		return false
