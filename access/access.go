@@ -65,10 +65,19 @@ type Authorizer interface {
 	Allowed(context.Context, Identity, Permission) (bool, error)
 }
 
+// An Issuer knows tokens. [Cluster] is one.
+type Issuer interface {
+	// Token returns who holds a token. The error is [ErrInvalid], or that this
+	// cannot be told now.
+	Token(ctx context.Context, token string) (Credential, error)
+}
+
 // Options are what a [Gate] asks.
 type Options struct {
 	// Tokens are compared first.
 	Tokens []Token
+	// Issuers are asked about all other tokens, in order.
+	Issuers []Issuer
 	// Authorizer may be nil: nobody without a role of their own may do anything.
 	Authorizer Authorizer
 }
@@ -76,6 +85,7 @@ type Options struct {
 // A Gate knows tokens and rights. It is safe for concurrent use.
 type Gate struct {
 	tokens     []hashed
+	issuers    []Issuer
 	authorizer Authorizer
 }
 
@@ -86,7 +96,7 @@ type hashed struct {
 
 // New returns a gate. Tokens must not be empty.
 func New(o Options) (*Gate, error) {
-	g := &Gate{authorizer: o.Authorizer}
+	g := &Gate{issuers: o.Issuers, authorizer: o.Authorizer}
 	for _, t := range o.Tokens {
 		if t.Value == "" {
 			return nil, fmt.Errorf("login token of %s: it is empty", t.User)
@@ -102,7 +112,17 @@ func (g *Gate) Token(ctx context.Context, token string) (Credential, error) {
 	if id, ok := g.known(token); ok {
 		return fixed(id), nil
 	}
-	return nil, ErrInvalid
+	answer := ErrInvalid
+	for _, issuer := range g.issuers {
+		credential, err := issuer.Token(ctx, token)
+		if err == nil {
+			return credential, nil
+		}
+		if !errors.Is(err, ErrInvalid) {
+			answer = err // unless another one knows it
+		}
+	}
+	return nil, answer
 }
 
 // known compares with all login tokens in constant time.

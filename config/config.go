@@ -67,6 +67,32 @@ type Web struct {
 	// TokenFile holds the login token; see [Token]. When the key is not given
 	// it is <dataDir>/token.
 	TokenFile string `yaml:"tokenFile"`
+	// Login says who may log in.
+	Login Login `yaml:"login"`
+	// Authorization says who decides what those may do who have no login token:
+	// kubernetes, or roles.
+	Authorization string `yaml:"authorization"`
+	// Roles gives roles to users and groups, with Authorization roles.
+	Roles []RoleGrant `yaml:"roles"`
+}
+
+// Login says by what people and programs may log in to the pages and the API.
+type Login struct {
+	// Token accepts the login token in [Web.TokenFile], which is an admin's.
+	Token bool `yaml:"token"`
+	// Kubernetes accepts tokens that the API server vouches for.
+	Kubernetes bool `yaml:"kubernetes"`
+	// Audiences are whom such tokens may be for: one of these.
+	Audiences []string `yaml:"audiences"`
+}
+
+// A RoleGrant gives a role to users and groups, by the names that the API server
+// or the issuer gives them.
+type RoleGrant struct {
+	// Role is viewer, responder or admin.
+	Role   string   `yaml:"role"`
+	Users  []string `yaml:"users"`
+	Groups []string `yaml:"groups"`
 }
 
 // Webhook configures the TLS 1.3 listener that the API server calls for
@@ -288,7 +314,10 @@ func Default() *Config {
 		Cluster: "default",
 		DataDir: "/var/lib/kubeguardian",
 		Log:     Log{Level: "info"},
-		Web:     Web{Listen: "127.0.0.1:8080"},
+		Web: Web{
+			Listen: "127.0.0.1:8080", Authorization: "kubernetes",
+			Login: Login{Token: true, Kubernetes: true, Audiences: []string{"kubeguardian"}},
+		},
 		Webhook: Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
 		Admission: Admission{
 			Enabled: true, BuiltIn: true, FailurePolicy: "Ignore", Timeout: 3 * time.Second, ExternalData: ExternalData{CacheTTL: 3 * time.Minute},

@@ -66,6 +66,8 @@ func TestFullFile(t *testing.T) {
 		Web: Web{
 			Listen: "0.0.0.0:8443", CertFile: "/etc/kubeguardian/tls.crt",
 			KeyFile: "/etc/kubeguardian/tls.key", TokenFile: "/etc/kubeguardian/token",
+			Login:         Login{Kubernetes: true, Audiences: []string{"guard", "https://kubernetes.default.svc"}},
+			Authorization: "roles", Roles: []RoleGrant{{Role: "viewer", Groups: []string{"staff"}}, {Role: "admin", Users: []string{"ada"}, Groups: []string{"security"}}},
 		},
 		Webhook: Webhook{
 			Listen: "0.0.0.0:9443", Service: Service{"kubeguardian", "kubeguardian", 8443},

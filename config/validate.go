@@ -100,6 +100,31 @@ func (d *decoder) web(c *Config) {
 	if w.TokenFile == "" {
 		w.TokenFile = filepath.Join(c.DataDir, "token")
 	}
+	d.login(w)
+}
+
+// login checks that somebody may log in, and what they may do then.
+func (d *decoder) login(w *Web) {
+	if !w.Login.Token && !w.Login.Kubernetes {
+		d.bad("web.login", "nobody could log in: switch on token or kubernetes")
+	}
+	if w.Login.Kubernetes && len(w.Login.Audiences) == 0 {
+		d.bad("web.login.audiences", "want one or more: a token for the API server itself is not to be given to others")
+	}
+	d.paths("web.login.audiences", w.Login.Audiences)
+	d.oneOf("web.authorization", w.Authorization, "kubernetes", "roles")
+	if len(w.Roles) > 0 && w.Authorization != "roles" {
+		d.bad("web.roles", "they count with authorization: roles alone")
+	}
+	for i, grant := range w.Roles {
+		key := index("web.roles", i)
+		d.oneOf(key+".role", grant.Role, "viewer", "responder", "admin")
+		if len(grant.Users)+len(grant.Groups) == 0 {
+			d.bad(key, "give users, groups or both")
+		}
+		d.paths(key+".users", grant.Users)
+		d.paths(key+".groups", grant.Groups)
+	}
 }
 
 func (d *decoder) falco(c *Config) {

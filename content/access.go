@@ -9,6 +9,12 @@ var rbac []byte
 // server needs in a cluster, as YAML.
 func RBAC() []byte { return append([]byte(nil), rbac...) }
 
+//go:embed roles.yaml
+var roles []byte
+
+// Roles returns the ClusterRoles for people who use the pages and the API, as YAML.
+func Roles() []byte { return append([]byte(nil), roles...) }
+
 //go:embed replicas.yaml
 var replicas []byte
 

@@ -11,20 +11,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/kubeguardian/kubeguardian/access"
-	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
 func (s *Server) buildPage(ctx context.Context) error {
-	token, created, err := config.Token(s.cfg.Web.TokenFile)
+	gate, err := s.openGate()
 	if err != nil {
 		return err
-	}
-	if created {
-		s.log.Info("created a login token for the page", "file", s.cfg.Web.TokenFile)
 	}
 	s.metrics.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Namespace: "kubeguardian", Name: "alerts_unjoined", Help: "Stored alerts that were not joined into incidents yet.",
@@ -34,15 +29,11 @@ func (s *Server) buildPage(ctx context.Context) error {
 		s.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 		s.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
 	}})
-	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "login token", Role: access.Admin, Value: string(token)}}})
-	if err != nil {
-		return err
-	}
 	if s.journal, err = openJournal(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, "actions.head")); err != nil {
 		return err
 	}
 	s.page, err = web.New(web.Options{
-		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Actions: s.journal,
+		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})

@@ -249,7 +249,10 @@ func (s *Server) may(r *http.Request) func(access.Permission) bool {
 	}
 }
 
-type loginData struct{ Next, Error string }
+type loginData struct {
+	Login
+	Next, Error string
+}
 
 func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) error {
 	next := localPath(r.URL.Query().Get("next"))
@@ -257,7 +260,7 @@ func (s *Server) loginPage(w http.ResponseWriter, r *http.Request) error {
 		http.Redirect(w, r, next, http.StatusSeeOther)
 		return nil
 	}
-	return s.render(w, http.StatusOK, "login", layout{Title: "Log in", Page: loginData{Next: next}})
+	return s.render(w, http.StatusOK, "login", layout{Title: "Log in", Page: loginData{Login: s.Login, Next: next}})
 }
 
 func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
@@ -272,7 +275,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		if known.code == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "60")
 		}
-		return s.render(w, known.code, "login", layout{Title: "Log in", Page: loginData{Next: next, Error: known.text}})
+		return s.render(w, known.code, "login", layout{Title: "Log in", Page: loginData{s.Login, next, known.text}})
 	}
 	if err := s.begin(w, r, credential, id); err != nil {
 		return err

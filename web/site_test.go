@@ -89,7 +89,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		t.Fatal(err)
 	}
 	s.Server, err = New(Options{
-		Cluster: "test-cluster", Version: "v0", Access: gate, Actions: db,
+		Cluster: "test-cluster", Version: "v0", Access: gate, Login: Login{Token: true, Audience: "kubeguardian"}, Actions: db,
 		Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
 		Rules:    func() []Rule { return s.rules },
 		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },

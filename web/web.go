@@ -97,11 +97,18 @@ type Health struct {
 	Problems       []string  `json:"problems"`                // what is blind or broken, one sentence each
 }
 
-// Options are what a [Server] shows. All fields but Version are needed.
+// Login says what the login page asks for.
+type Login struct {
+	Token    bool   // there is a login token
+	Audience string // whom tokens of the cluster are for; "": there are none
+}
+
+// Options are what a [Server] shows. All fields but Version and Login are needed.
 type Options struct {
 	Cluster   string
 	Version   string
 	Access    *access.Gate
+	Login     Login
 	Actions   Actions
 	Alerts    Alerts
 	Incidents Incidents

@@ -27,12 +27,13 @@ as JSON lines. SIGTERM and Ctrl-C end it after the requests that run.
 Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
-const setupUsage = `Usage: kubeguardian setup rbac|replicas|crds|gatekeeper|audit-policy|kubeconfig|agent-ca|rotate [--config FILE]
+const setupUsage = `Usage: kubeguardian setup rbac|roles|replicas|crds|gatekeeper|audit-policy|kubeconfig|agent-ca|rotate [--config FILE]
 
 Prints what the cluster needs before 'kubeguardian serve':
 
   rbac          Namespace, ServiceAccount and rights of the server:
                   kubeguardian setup rbac | kubectl apply -f -
+  roles         ClusterRoles for people who use the pages and the API
   replicas      a Secret that several replicas share, for webhook.authoritySecret
   crds          the kinds SecurityException, for who wants to accept risks by it,
                 and ImagePolicy, for admission.fromCluster
@@ -126,12 +127,14 @@ func setup(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	if len(parts) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, replicas, crds, gatekeeper, audit-policy, kubeconfig, agent-ca and rotate"))
+		return wrongUsage("setup", errors.New("setup: want one of rbac, roles, replicas, crds, gatekeeper, audit-policy, kubeconfig, agent-ca and rotate"))
 	}
 	var data []byte
 	switch parts[0] {
 	case "rbac":
 		data = content.RBAC()
+	case "roles":
+		data = content.Roles()
 	case "replicas":
 		data = content.Replicas()
 	case "crds":
