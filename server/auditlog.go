@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/kubeguardian/kubeguardian/alert"
-	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/k8saudit/heartbeat"
 	"github.com/kubeguardian/kubeguardian/store"
 )
 
@@ -98,89 +97,8 @@ const (
 	ruleAuditSees  = "Audit log is no longer blind"
 )
 
-// beatPrefix begins the audit ids of our own requests.
-const beatPrefix = "kubeguardian-"
-
 // auditBlindAfter is how many heartbeats in a row must be missing.
 const auditBlindAfter = 3
-
-// auditBeats are the requests that were sent so that they appear in the audit
-// log.
-type auditBeats struct {
-	mu   sync.Mutex
-	sent map[string]time.Time // that were answered or may be, and have not been seen
-	last time.Time            // when one was seen last; zero: never
-}
-
-// beatOf returns the id of the request of which an event is, if that is a
-// heartbeat, of us or of another replica.
-func beatOf(e *event.Event) string {
-	if !strings.HasPrefix(e.ID, beatPrefix) {
-		return ""
-	}
-	id, _, _ := strings.Cut(e.ID, "\x00")
-	return id
-}
-
-// saw notes that one of ours has come, and returns how long it took. An id that
-// nobody knows was sent by somebody else, or before a restart.
-func (b *auditBeats) saw(id string, now time.Time) (delay time.Duration, ours bool) {
-	if id == "" {
-		return 0, false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	sent, ours := b.sent[id]
-	if ours {
-		b.last = now
-		for id, other := range b.sent { // what was sent before is of no more interest
-			if !other.After(sent) {
-				delete(b.sent, id)
-			}
-		}
-	}
-	return now.Sub(sent), ours
-}
-
-// missing returns how many still are to be seen, and when the oldest of them
-// was sent.
-func (b *auditBeats) missing() (oldest time.Time, n int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, sent := range b.sent {
-		if oldest.IsZero() || sent.Before(oldest) {
-			oldest = sent
-		}
-	}
-	return oldest, len(b.sent)
-}
-
-func (b *auditBeats) add(id string, at time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.sent == nil {
-		b.sent = map[string]time.Time{}
-	}
-	b.sent[id] = at
-}
-
-func (b *auditBeats) remove(id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.sent, id)
-}
-
-// forget keeps the oldest of many that are missing: it says since when.
-func (b *auditBeats) forget() {
-	oldest, _ := b.missing()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for id, sent := range b.sent {
-		if len(b.sent) > 2*auditBlindAfter && sent.After(oldest) {
-			delete(b.sent, id)
-		}
-	}
-}
 
 // watchAudit makes a request again and again that the audit log must show, and
 // tells when it does not: then no rule has an input, and that there are no
@@ -209,15 +127,15 @@ func (s *Server) watchAudit(ctx context.Context) error {
 func (s *Server) sendAuditBeat(ctx context.Context, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	id := beatPrefix + strings.ToLower(rand.Text())
+	id := heartbeat.Prefix + strings.ToLower(rand.Text())
 	if s.replica != "" {
-		id = beatPrefix + s.replica + "." + strings.ToLower(rand.Text())
+		id = heartbeat.Prefix + s.replica + "." + strings.ToLower(rand.Text())
 	}
-	s.beats.forget()
-	s.beats.add(id, time.Now())
+	s.beats.Forget(2 * auditBlindAfter)
+	s.beats.Add(id, time.Now())
 	err := s.client.CoreV1().RESTClient().Get().AbsPath("/api/v1/namespaces/"+ownNamespace(s.cfg)).SetHeader("Audit-ID", id).Do(ctx).Error()
 	if err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown {
-		s.beats.remove(id)
+		s.beats.Remove(id)
 	}
 }
 
@@ -227,7 +145,7 @@ func seenFor(replica string) string { return "audit heartbeat of " + replica }
 
 // tellSender lets the replica that sent a heartbeat know that it was seen.
 func (s *Server) tellSender(ctx context.Context, id string) {
-	sender, _, named := strings.Cut(strings.TrimPrefix(id, beatPrefix), ".")
+	sender, _, named := strings.Cut(strings.TrimPrefix(id, heartbeat.Prefix), ".")
 	if s.replica == "" || !named || sender == "" || sender == s.replica || len(validation.IsDNS1123Label(sender)) > 0 {
 		return
 	}
@@ -245,17 +163,15 @@ func (s *Server) hearOfBeats(ctx context.Context, now time.Time) {
 	if err != nil {
 		s.log.Error("it is not known whether other replicas receive the audit log", "error", err)
 	}
-	s.beats.saw(string(id), now)
+	s.beats.Saw(string(id), now)
 }
 
 // judgeAudit tells what changed.
 func (s *Server) judgeAudit(ctx context.Context, limit time.Duration) {
 	now := time.Now()
 	s.hearOfBeats(ctx, now)
-	missing, n := s.beats.missing()
-	s.beats.mu.Lock()
-	last := s.beats.last
-	s.beats.mu.Unlock()
+	missing, n := s.beats.Missing()
+	last := s.beats.Last()
 	var before time.Time
 	blind := n >= auditBlindAfter && now.Sub(missing) >= limit
 	s.state.update(func(st *state) {

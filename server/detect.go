@@ -11,6 +11,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/k8saudit/heartbeat"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
@@ -35,8 +36,8 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	}
 	for _, e := range events {
 		e.Num = s.audited.Add(1)
-		if id := beatOf(e); id != "" {
-			if delay, ours := s.beats.saw(id, now); ours {
+		if id := heartbeat.Of(e); id != "" {
+			if delay, ours := s.beats.Saw(id, now); ours {
 				s.metrics.auditDelay.Observe(delay.Seconds())
 			}
 			s.tellSender(ctx, id)

@@ -37,6 +37,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/falco"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
+	"github.com/kubeguardian/kubeguardian/k8saudit/heartbeat"
 	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -99,7 +100,7 @@ type Server struct {
 	breakGlass   *admission.BreakGlass
 	receiver     *k8saudit.Receiver
 	tails        []*k8saudit.Tail
-	beats        auditBeats
+	beats        heartbeat.Beats
 	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
 	journal      *journal

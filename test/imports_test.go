@@ -22,10 +22,11 @@ var arrows = map[string][]string{
 	"yamldoc":  {},
 	"registry": {},
 
-	"alert":           {"event", "finding"},
-	"alert/cooldown":  {"alert", "rule/condition"},
-	"incident":        {"alert", "event", "finding"},
-	"incident/joiner": {"alert", "incident", "store"},
+	"alert":              {"event", "finding"},
+	"alert/cooldown":     {"alert", "rule/condition"},
+	"incident":           {"alert", "event", "finding"},
+	"k8saudit/heartbeat": {"event"},
+	"incident/joiner":    {"alert", "incident", "store"},
 
 	"sensor":   {"event", "sensor/record"},
 	"k8saudit": {"event"},
@@ -115,7 +116,7 @@ var arrows = map[string][]string{
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
 	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
-		"sensor", "k8saudit", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
+		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
