@@ -115,7 +115,7 @@ func TestDocumentedDestinations(t *testing.T) {
 	} else if err := makeDestinations(t, "docs/notify.md", shown[0]); err != nil {
 		t.Error(err)
 	}
-	for name := range destinations() {
+	for name := range destinations(silent(t)) {
 		page := "notify/" + name + "/README.md"
 		readme, err := os.ReadFile("../" + page)
 		if err != nil {
@@ -158,7 +158,7 @@ func makeDestinations(t *testing.T, page, yaml string) error {
 	if err != nil {
 		return err
 	}
-	n, err := notify.New(notify.Setup{Config: &cfg.Notify, Types: destinations()})
+	n, err := notify.New(notify.Setup{Config: &cfg.Notify, Types: destinations(silent(t))})
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,15 @@ func Retryable(status int) bool {
 	return status >= 500
 }
 
-// StatusError returns nil for an answer of 2xx, and for others an error that is
+// An AnswerError is an answer that does not accept a request.
+type AnswerError struct{ Status int }
+
+// Error has the status and its text.
+func (e *AnswerError) Error() string {
+	return "answer " + strings.TrimSpace(strconv.Itoa(e.Status)+" "+http.StatusText(e.Status))
+}
+
+// StatusError returns nil for an answer of 2xx, and for others an [*AnswerError] that is
 // [notify.Permanent] unless [Retryable]; what can be tried again is marked by
 // [notify.RetryAfter] with what the answer asks for, at most an hour. The answer's
 // words are not in it: a receiver may repeat what it was sent.
@@ -38,7 +46,7 @@ func StatusError(resp *http.Response) error {
 	if status >= 200 && status < 300 {
 		return nil
 	}
-	err := fmt.Errorf("answer %s", strings.TrimSpace(strconv.Itoa(status)+" "+http.StatusText(status)))
+	err := error(&AnswerError{status})
 	switch {
 	case status >= 300 && status < 400:
 		return notify.Permanent(fmt.Errorf("%w: redirects are not followed, give the URL that it leads to", err))
