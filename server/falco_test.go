@@ -173,3 +173,51 @@ func TestFalcoNeedsItsFiles(t *testing.T) {
 		}
 	}
 }
+
+// TestFromFalcoToOtherSystems: an alert of Falco goes out as those of our own
+// rules do.
+func TestFromFalcoToOtherSystems(t *testing.T) {
+	dir := t.TempDir()
+	folder := filepath.Join(t.TempDir(), "out")
+	r := start(t, options(t, dir, fmt.Sprintf(`
+falco: {listen: '127.0.0.1:0'}
+notify:
+  destinations:
+  - {name: lake, type: file, config: {folder: %s, format: ocsf-1.8.0}}
+  routes:
+  - {to: [lake], of: alerts, match: ['namespace="shop"'], groupWait: 0s}`, folder)))
+	token, err := os.ReadFile(filepath.Join(dir, "falco-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(http.MethodPost, "http://"+r.falcoListener.Addr().String(), strings.NewReader(falcoAlert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("alert: %d", resp.StatusCode)
+	}
+	var line []byte
+	for deadline := time.Now().Add(time.Minute); len(line) == 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		files, err := filepath.Glob(filepath.Join(folder, "*.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if line, err = os.ReadFile(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, want := range []string{`"class_uid":2004`, `"title":"Terminal shell in container"`, `"uid":"Pod/shop/web-0"`, `"cluster":"test"`, `"severity":"Low"`, `"uid":"TA0002"`} {
+		if !bytes.Contains(line, []byte(want)) {
+			t.Errorf("no %s in %q", want, line)
+		}
+	}
+}

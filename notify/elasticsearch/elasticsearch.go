@@ -139,6 +139,8 @@ func flat(a *alert.Alert) map[string]string {
 	return out
 }
 
+var errNotBulk = errors.New("the answer is not that of a bulk API")
+
 // judge reads what became of each document. One that may be taken later has the
 // whole batch sent again; if there is none, one that is refused has the batch
 // given up.
@@ -152,13 +154,18 @@ func judge(answer []byte, sent int) error {
 		} `json:"items"`
 	}
 	if err := json.Unmarshal(answer, &result); err != nil || len(result.Items) != sent {
-		return errors.New("the answer is not that of a bulk API")
+		return errNotBulk
 	}
 	var later, refused int
 	var why string
 	for _, item := range result.Items {
+		if len(item) != 1 {
+			return errNotBulk
+		}
 		for _, r := range item {
 			switch {
+			case r.Status == 0:
+				return errNotBulk
 			case r.Status >= 200 && r.Status < 300, r.Status == http.StatusConflict:
 				continue
 			case post.Retryable(r.Status):
