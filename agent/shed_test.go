@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -175,22 +176,26 @@ func TestLiveShedding(t *testing.T) {
 		}
 		return counters.Types["open"].Made + counters.Types["openat"].Made
 	}
-	load := exec.Command("bash", "-c", `while :; do : < "$0"; done`, filepath.Join(dir, "file"))
 	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := load.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stopped := false
+	var loads []*exec.Cmd
 	stop := func() {
-		if !stopped {
-			stopped = true
+		for _, load := range loads {
 			_ = load.Process.Kill()
 			_ = load.Wait()
 		}
+		loads = nil
 	}
 	t.Cleanup(stop)
+	for range 4 { // enough to be heard on a machine that has other things to do
+		load := exec.Command("bash", "-c", `while :; do : < "$0"; done`, filepath.Join(dir, "file"))
+		load.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := load.Start(); err != nil {
+			t.Fatal(err)
+		}
+		loads = append(loads, load)
+	}
 	shed := l.wait(ShedRule, "are left out")
 	if shed.Priority != alert.Error || !strings.Contains(shed.OutputFields["agent.rules_left_out"].(string), "Any open") {
 		t.Errorf("alert %+v", shed)
@@ -200,9 +205,6 @@ func TestLiveShedding(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	if n := made() - before; n > 0 {
 		t.Errorf("%d records were made that no rule is about", n)
-	}
-	if load.ProcessState != nil {
-		t.Fatal("the load has ended")
 	}
 	stop()
 	l.wait(ShedRule, "0 of 5 rules are left out")

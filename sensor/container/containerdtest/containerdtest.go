@@ -78,6 +78,7 @@ func Start(t *testing.T) *Runtime {
 	}
 	t.Cleanup(func() { conn.Close() })
 	r.CRI = cri.NewRuntimeServiceClient(conn)
+	r.answers(t)
 	r.load(t, dir)
 	return r
 }
@@ -175,6 +176,22 @@ func (r *Runtime) Restart(t *testing.T) {
 	t.Helper()
 	r.stop()
 	r.run(t)
+	r.answers(t)
+}
+
+// answers waits until what the kubelet asks is answered, which is later than the
+// rest.
+func (r *Runtime) answers(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(startTime); ; time.Sleep(50 * time.Millisecond) {
+		_, err := r.CRI.ListContainers(t.Context(), &cri.ListContainersRequest{})
+		if err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("containerd lists no containers: %v", err)
+		}
+	}
 }
 
 func (r *Runtime) stop() {
