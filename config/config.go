@@ -34,6 +34,7 @@ type Config struct {
 	Scan       Scan       `yaml:"scan"`
 	Database   Database   `yaml:"database"`
 	Retention  Retention  `yaml:"retention"`
+	Tracing    Tracing    `yaml:"tracing"`
 	Notify     Notify     `yaml:"notify"`
 	Bus        Bus        `yaml:"bus"`
 }
@@ -307,6 +308,19 @@ type Retention struct {
 	Records int `yaml:"records"`
 }
 
+// Tracing configures where traces of the pipeline go, by OTLP over gRPC.
+type Tracing struct {
+	// Endpoint is host:port of a collector; "" means that there are no traces.
+	Endpoint string `yaml:"endpoint"`
+	// CAFile has the authority of its certificate, in PEM; "" stands for those of
+	// the system.
+	CAFile string `yaml:"caFile"`
+	// Plaintext sends without TLS.
+	Plaintext bool `yaml:"plaintext"`
+	// Ratio is the share of traces that are sent, above 0 and up to 1.
+	Ratio float64 `yaml:"ratio"`
+}
+
 // Default returns the configuration of an empty file, before the values that
 // follow from others are filled in.
 func Default() *Config {
@@ -329,6 +343,7 @@ func Default() *Config {
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Bus:       Bus{MaxMiB: 1024, Sync: time.Second, External: ExternalBus{Replicas: 1}},
 		Retention: Retention{Alerts: 30 * 24 * time.Hour, Decisions: 7 * 24 * time.Hour, Readiness: 30 * 24 * time.Hour, Records: 10_000_000},
+		Tracing:   Tracing{Ratio: 1},
 	}
 }
 

@@ -151,6 +151,8 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 		}
 	case v.Kind() == reflect.Bool:
 		want, ok = "true or false", n.ShortTag() == "!!bool" && n.Decode(v.Addr().Interface()) == nil
+	case v.Kind() == reflect.Float64:
+		want, ok = "a number", (n.ShortTag() == "!!float" || n.ShortTag() == "!!int") && n.Decode(v.Addr().Interface()) == nil
 	case v.Kind() == reflect.Int:
 		want, ok = "a whole number", n.ShortTag() == "!!int" && n.Decode(v.Addr().Interface()) == nil
 	case ok:

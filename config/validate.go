@@ -31,10 +31,24 @@ func (d *decoder) validate(c *Config) {
 	d.atLeast("retention.alerts", c.Retention.Alerts, time.Hour)
 	d.atLeast("retention.decisions", c.Retention.Decisions, time.Hour)
 	d.atLeast("retention.readiness", c.Retention.Readiness, time.Hour)
+	d.tracing(&c.Tracing)
 	if c.Retention.Records < 1000 {
 		d.bad("retention.records", "want 1000 or more, have %d", c.Retention.Records)
 	}
 	d.notify(&c.Notify)
+}
+
+func (d *decoder) tracing(t *Tracing) {
+	if t.Endpoint == "" {
+		return
+	}
+	d.address("tracing.endpoint", t.Endpoint)
+	if t.Plaintext && t.CAFile != "" {
+		d.bad("tracing.plaintext", "tracing.caFile is set too: give one of them")
+	}
+	if !(t.Ratio > 0 && t.Ratio <= 1) {
+		d.bad("tracing.ratio", "want more than 0 and at most 1, have %v", t.Ratio)
+	}
 }
 
 // rules checks what shapes detection rules.

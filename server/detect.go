@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
@@ -30,6 +32,9 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	var alerts []alert.Alert
 	newest, now := time.Time{}, time.Now()
 	defer func() { s.metrics.batchTime.Observe(time.Since(now).Seconds()) }()
+	ctx, span := s.tracer.Start(ctx, "audit batch")
+	defer span.End()
+	_, matching := s.tracer.Start(ctx, "match rules")
 	rules, mode := s.rules.Load(), rule.First // a batch sees one set
 	if s.cfg.Detection.Match == "all" {
 		mode = rule.All
@@ -49,7 +54,12 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 			newest = e.Time
 		}
 	}
-	if err := s.keep(ctx, alerts); err != nil {
+	matching.End()
+	if span.IsRecording() {
+		span.SetAttributes(attribute.Int("kubeguardian.events", len(events)), attribute.Int("kubeguardian.alerts", len(alerts)))
+	}
+	if err := s.traced(ctx, "store alerts", func(ctx context.Context) error { return s.keep(ctx, alerts) }); err != nil {
+		span.SetStatus(codes.Error, "alerts are not stored")
 		s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
 		return err
 	}

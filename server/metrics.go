@@ -43,6 +43,7 @@ type metrics struct {
 	storeTime     *prometheus.HistogramVec
 	storeFailures prometheus.Counter
 	scanDuration  prometheus.Histogram
+	tracesFailed  prometheus.Counter
 	total         prometheus.Gauge
 
 	unjudged *prometheus.CounterVec
@@ -144,7 +145,8 @@ func (m *metrics) stages() {
 	m.storeFailures = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "store_failures_total", Help: "Uses of the store that failed."})
 	m.queued = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_decisions_queued", Help: "Decisions that were answered and wait to be stored."})
 	m.total = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "score_total_points", Help: "Score of the cluster, 0 to 100."})
-	m.registry.MustRegister(m.batchTime, m.alertDelay, m.storeTime, m.storeFailures, m.scanDuration, m.queued, m.total)
+	m.tracesFailed = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "trace_exports_failed_total", Help: "Times that spans could not be sent to the collector."})
+	m.registry.MustRegister(m.tracesFailed, m.batchTime, m.alertDelay, m.storeTime, m.storeFailures, m.scanDuration, m.queued, m.total)
 	for _, event := range []string{"opened", "paged"} {
 		m.incidents.WithLabelValues(event)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"go.opentelemetry.io/otel/attribute"
+
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/exception"
@@ -152,12 +154,15 @@ func replace(changes chan *inventory.Inventory, inv *inventory.Inventory) {
 // answer, what was seen before is not seen anew: it ages instead.
 func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	start := time.Now()
+	ctx, span := s.tracer.Start(ctx, "scan")
 	findings, at, err := s.findings(ctx, inv, start)
 	if err == nil && s.leads() {
 		began := time.Now()
-		err = s.stored(s.store.ReplaceFindings(ctx, findings))
+		err = s.traced(ctx, "store findings", func(ctx context.Context) error { return s.stored(s.store.ReplaceFindings(ctx, findings)) })
 		s.metrics.wrote("findings", began)
 	}
+	span.SetAttributes(attribute.Int("kubeguardian.findings", len(findings)))
+	end(span, err)
 	s.metrics.scanDuration.Observe(time.Since(start).Seconds())
 	if err != nil {
 		if ctx.Err() == nil {
@@ -190,8 +195,12 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	if s.stored(err) != nil {
 		return nil, now, err
 	}
-	findings, err := s.catalogue.Evaluate(ctx, control.Input{
-		Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv),
+	var findings []finding.Finding
+	err = s.traced(ctx, "evaluate controls", func(ctx context.Context) (err error) {
+		findings, err = s.catalogue.Evaluate(ctx, control.Input{
+			Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv),
+		})
+		return err
 	})
 	return append(findings, carried(last, inv)...), now, err
 }

@@ -46,6 +46,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/store"
+	"github.com/kubeguardian/kubeguardian/tracing"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
@@ -119,6 +120,9 @@ type Server struct {
 
 	removing atomic.Bool // it is being uninstalled
 
+	tracer       *tracing.Tracer
+	traceSilence rate.Sometimes // of what is said of traces that are lost
+
 	closing sync.RWMutex
 	closed  bool // no more decisions are kept
 
@@ -131,8 +135,8 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version,
 		changed: newPoliciesChanged(),
-		silence: rate.Sometimes{Interval: 10 * time.Second},
-		state:   &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
+		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
+		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
 	defer func() {
@@ -141,7 +145,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.listenFalco,
+		s.loadContent, s.openData, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

@@ -115,7 +115,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		s.keepDecisions(context.WithoutCancel(ctx), decisions)
 	}()
 	admit := admission.NewHandler(admission.Options{
-		Policies:      s.enforced,
+		Policies:      s.tracedEnforced,
 		Mutator:       admission.MutatorFunc(s.mutate),
 		Namespaces:    policy.NamespacesFunc(s.namespace),
 		Params:        s.sources.watched,
@@ -131,6 +131,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	if s.cfg.Admission.RequireClientCertificate {
 		admit = s.authority.RequireClient(admit)
 	}
+	admit = s.traceReviews(admit)
 	mux := http.NewServeMux()
 	mux.Handle(auditPath, s.authority.RequireClient(s.receiver))
 	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {

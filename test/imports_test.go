@@ -118,13 +118,14 @@ var arrows = map[string][]string{
 	"server": {
 		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "access", "action", "web", "config", "content", "artifact", "registry", "policy/image", "policy/setting", "leader",
+		"report", "chart", "access", "action", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"charts/dashboard": {},
+	"tracing":          {},
 
 	"examples/*": {},
 	"test/*":     {"*"},
