@@ -58,7 +58,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	if span.IsRecording() {
 		span.SetAttributes(attribute.Int("kubeguardian.events", len(events)), attribute.Int("kubeguardian.alerts", len(alerts)))
 	}
-	if err := s.traced(ctx, "store alerts", func(ctx context.Context) error { return s.keep(ctx, alerts) }); err != nil {
+	if err := s.tracer.Step(ctx, "store alerts", func(ctx context.Context) error { return s.keep(ctx, alerts) }); err != nil {
 		span.SetStatus(codes.Error, "alerts are not stored")
 		s.log.Error("audit events are refused until alerts can be stored", "events", len(events), "error", err)
 		return err

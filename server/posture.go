@@ -17,6 +17,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
+	"github.com/kubeguardian/kubeguardian/tracing"
 )
 
 // A posture is the outcome of the last complete scan.
@@ -158,11 +159,11 @@ func (s *Server) scan(ctx context.Context, inv *inventory.Inventory) {
 	findings, at, err := s.findings(ctx, inv, start)
 	if err == nil && s.leads() {
 		began := time.Now()
-		err = s.traced(ctx, "store findings", func(ctx context.Context) error { return s.stored(s.store.ReplaceFindings(ctx, findings)) })
+		err = s.tracer.Step(ctx, "store findings", func(ctx context.Context) error { return s.stored(s.store.ReplaceFindings(ctx, findings)) })
 		s.metrics.wrote("findings", began)
 	}
 	span.SetAttributes(attribute.Int("kubeguardian.findings", len(findings)))
-	end(span, err)
+	tracing.End(span, err)
 	s.metrics.scanDuration.Observe(time.Since(start).Seconds())
 	if err != nil {
 		if ctx.Err() == nil {
@@ -196,7 +197,7 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 		return nil, now, err
 	}
 	var findings []finding.Finding
-	err = s.traced(ctx, "evaluate controls", func(ctx context.Context) (err error) {
+	err = s.tracer.Step(ctx, "evaluate controls", func(ctx context.Context) (err error) {
 		findings, err = s.catalogue.Evaluate(ctx, control.Input{
 			Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv),
 		})

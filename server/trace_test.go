@@ -112,7 +112,7 @@ func TestTracesOff(t *testing.T) {
 		t.Errorf("a span that goes nowhere takes %.0f allocations", allocated)
 	}
 	handler := http.NewServeMux()
-	if r.traceReviews(handler) != http.Handler(handler) {
+	if r.tracer.Reviews(handler) != http.Handler(handler) {
 		t.Error("reviews are wrapped although there are no traces")
 	}
 }

@@ -115,7 +115,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		s.keepDecisions(context.WithoutCancel(ctx), decisions)
 	}()
 	admit := admission.NewHandler(admission.Options{
-		Policies:      s.tracedEnforced,
+		Policies:      func() admission.Policies { return s.tracer.Policies(s.enforced()) },
 		Mutator:       admission.MutatorFunc(s.mutate),
 		Namespaces:    policy.NamespacesFunc(s.namespace),
 		Params:        s.sources.watched,
@@ -131,7 +131,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	if s.cfg.Admission.RequireClientCertificate {
 		admit = s.authority.RequireClient(admit)
 	}
-	admit = s.traceReviews(admit)
+	admit = s.tracer.Reviews(admit)
 	mux := http.NewServeMux()
 	mux.Handle(auditPath, s.authority.RequireClient(s.receiver))
 	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {
@@ -205,6 +205,25 @@ func (s *Server) namespace(ctx context.Context, name string) (*corev1.Namespace,
 	return s.client.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
 }
 
+// Uninstall removes the webhook registration from a cluster, and reports whether
+// no server will register it again.
+func Uninstall(ctx context.Context, opts Options) (forGood bool, err error) {
+	client, err := kubernetes.NewForConfig(opts.Cluster)
+	if err != nil {
+		return false, fmt.Errorf("connect to cluster: %w", err)
+	}
+	return admission.Uninstall(ctx, client, ownNamespace(opts.Config), registrationCheck, opts.Log)
+}
+
+// uninstalled reports whether the server is to be removed. Where that cannot be
+// read it stays.
+func (s *Server) uninstalled(ctx context.Context) bool {
+	if found, err := admission.Uninstalled(ctx, s.client, ownNamespace(s.cfg)); err == nil && found && !s.removing.Swap(true) {
+		s.log.Info("being uninstalled: the webhook is removed and not registered again")
+	}
+	return s.removing.Load()
+}
+
 // register keeps the webhook registered as it should be, or removed when
 // admission is switched off.
 func (s *Server) register(ctx context.Context) error {
@@ -220,7 +239,7 @@ func (s *Server) register(ctx context.Context) error {
 			s.news(&before, err)
 		}
 		if s.uninstalled(ctx) {
-			s.registered(errors.Join(errUninstalled, s.registration.Remove(ctx)))
+			s.registered(errors.Join(admission.ErrUninstalled, s.registration.Remove(ctx)))
 		} else if s.force.Load() != nil || !s.cfg.Admission.Enabled { // else the registration that is there stays
 			if err := apply(ctx); ctx.Err() == nil {
 				s.registered(err)

@@ -125,7 +125,7 @@ var arrows = map[string][]string{
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"charts/dashboard": {},
-	"tracing":          {},
+	"tracing":          {"admission", "finding", "policy"},
 
 	"examples/*": {},
 	"test/*":     {"*"},

@@ -1,4 +1,5 @@
-// Package tracing sends traces of the pipeline to a collector, by OTLP over gRPC.
+// Package tracing makes traces of the pipeline and sends them to a collector, by
+// OTLP over gRPC.
 package tracing
 
 import (
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -48,13 +50,14 @@ type Options struct {
 // A Tracer makes spans. It is safe for concurrent use.
 type Tracer struct {
 	trace.Tracer
+	off    bool
 	close  func(context.Context) error
 	failed func(error)
 }
 
 // Off makes spans that go nowhere and cost next to nothing.
 func Off() *Tracer {
-	return &Tracer{noop.NewTracerProvider().Tracer(""), func(context.Context) error { return nil }, func(error) {}}
+	return &Tracer{noop.NewTracerProvider().Tracer(""), true, func(context.Context) error { return nil }, func(error) {}}
 }
 
 // Open returns a tracer. It does not wait for the collector, which may come later
@@ -83,7 +86,7 @@ func Open(ctx context.Context, o Options) (*Tracer, error) {
 		sdk.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", "kubeguardian"), attribute.String("service.version", o.Version), attribute.String("k8s.cluster.name", o.Cluster))),
 	)
-	return &Tracer{provider.Tracer("github.com/kubeguardian/kubeguardian"), provider.Shutdown, o.Failed}, nil
+	return &Tracer{provider.Tracer("github.com/kubeguardian/kubeguardian"), false, provider.Shutdown, o.Failed}, nil
 }
 
 func transport(caFile string) (credentials.TransportCredentials, error) {
@@ -99,6 +102,14 @@ func transport(caFile string) (credentials.TransportCredentials, error) {
 		}
 	}
 	return credentials.NewTLS(c), nil
+}
+
+// End ends a span, and notes how what it stands for ended.
+func End(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
 }
 
 // Close sends what waits, for some seconds at most. What could not be sent is
