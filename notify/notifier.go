@@ -351,29 +351,19 @@ func (n *Notifier) enqueue(ctx context.Context, messages []delivery.Message, p d
 	return nil
 }
 
-// A Status is how a destination is doing.
-type Status struct {
-	Name string `json:"name"`
-	Type string `json:"type"`
-	delivery.Standing
-}
-
 // Destinations returns how each destination is doing, in the order of the
 // configuration.
-func (n *Notifier) Destinations(ctx context.Context) ([]Status, error) {
+func (n *Notifier) Destinations(ctx context.Context) ([]delivery.Status, error) {
 	standings, err := n.Store.Standings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	out := []Status{}
+	out := []delivery.Status{}
 	for _, w := range n.workers {
-		out = append(out, Status{w.Name, w.Type.Text, standings[w.Name]})
+		out = append(out, delivery.Status{Name: w.Name, Type: w.Type.Text, Standing: standings[w.Name]})
 	}
 	return out, nil
 }
-
-// ErrUnknownDestination is the name of none.
-var ErrUnknownDestination = errors.New("there is no destination of this name")
 
 func (n *Notifier) worker(name string) (*worker, error) {
 	for _, w := range n.workers {
@@ -381,7 +371,7 @@ func (n *Notifier) worker(name string) (*worker, error) {
 			return w, nil
 		}
 	}
-	return nil, ErrUnknownDestination
+	return nil, delivery.ErrUnknownDestination
 }
 
 // Retry queues dead letters of a destination again, one or with seq 0 all, and

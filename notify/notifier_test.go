@@ -520,7 +520,7 @@ notify:
 		if err := w.notifier.Test(t.Context(), "a"); err == nil || err.Error() != "refused" {
 			t.Errorf("got %v", err)
 		}
-		if err := w.notifier.Test(t.Context(), "b"); !errors.Is(err, notify.ErrUnknownDestination) {
+		if err := w.notifier.Test(t.Context(), "b"); !errors.Is(err, delivery.ErrUnknownDestination) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -61,7 +61,7 @@ func (w *worker) look() {
 // fails, and at the end for an attempt that runs.
 const (
 	checkEvery = time.Second
-	idle       = time.Minute
+	idle       = 10 * time.Second // another replica may have queued something
 	storeAgain = 5 * time.Second
 	lastGrace  = 5 * time.Second
 )

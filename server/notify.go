@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/alertmanager"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/notify/discord"
 	"github.com/kubeguardian/kubeguardian/notify/elasticsearch"
 	"github.com/kubeguardian/kubeguardian/notify/email"
@@ -28,6 +29,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/notify/teams"
 	"github.com/kubeguardian/kubeguardian/notify/telegram"
 	"github.com/kubeguardian/kubeguardian/notify/webhook"
+	"github.com/kubeguardian/kubeguardian/store"
 )
 
 // destinations are the kinds of destinations that there are; some write objects of
@@ -84,4 +86,15 @@ func (s *Server) openNotifier(context.Context) (err error) {
 	s.onStop(s.notifier.Close)
 	s.metrics.registry.MustRegister(s.notifier.Collector())
 	return nil
+}
+
+// deliveries are what the page shows and changes of them.
+type deliveries struct {
+	*notify.Notifier
+	store *store.Store
+}
+
+// Deliveries returns a page of messages.
+func (d deliveries) Deliveries(ctx context.Context, q delivery.Query) ([]delivery.Message, int64, error) {
+	return d.store.Deliveries(ctx, q)
 }

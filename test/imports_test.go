@@ -106,7 +106,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"access", "action", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
+	"web":       {"access", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/delivery":   {},
@@ -116,6 +116,7 @@ var arrows = map[string][]string{
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
 	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
+		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "access", "action", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",

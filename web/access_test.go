@@ -39,7 +39,7 @@ func TestRoutesNeedPermissions(t *testing.T) {
 // redirect leads.
 func (s *site) ask(t *testing.T, r route, header ...string) (code int, to string) {
 	t.Helper()
-	path := strings.NewReplacer("{id}", "one", "{$}", "", "{file}", "app.js", "{kind}", "pod", "{name...}", "shop/offer-service-8", "{name}", "Secrets%20listed").Replace(r.path)
+	path := strings.NewReplacer("{id}", "one", "{destination}", "hook", "{$}", "", "{file}", "app.js", "{kind}", "pod", "{name...}", "shop/offer-service-8", "{name}", "Secrets%20listed").Replace(r.path)
 	req, err := http.NewRequestWithContext(t.Context(), r.method, s.url+path, strings.NewReader("state=closed&reason=none"))
 	if err != nil {
 		t.Fatal(err)

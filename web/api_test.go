@@ -19,6 +19,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
 )
 
 type openAPI struct {
@@ -78,7 +79,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
+		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/deliveries": deliveryParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
 		"/api/v1/search": searchParams, "/api/v1/rules": ruleParams,
 	} {
 		var named []string
@@ -112,6 +113,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Attribution": {schemas["Attribution"], alert.Attribution{}},
 		"Repeats":     {schemas["Repeats"], alert.Repeats{}},
 		"Entity":      {schemas["Entity"], alert.Entity{}},
+
+		"Delivery":    {schemas["Delivery"], delivery.Message{}},
+		"Destination": {schemas["Destination"], delivery.Status{}},
 
 		"Action":      {schemas["Action"], action.Entry{}},
 		"ActionsHead": {schemas["ActionsHead"], actionsHead{}},
@@ -157,6 +161,9 @@ func TestOpenAPISchemas(t *testing.T) {
 					continue
 				}
 				key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+				if key == "-" {
+					continue
+				}
 				all = append(all, key)
 				if options == "" {
 					required = append(required, key)

@@ -35,7 +35,7 @@ type layout struct {
 // May reports whether who looks at the page may do something.
 func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
-var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "actions",
+var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "deliveries", "actions",
 	"search", "entity", "rules", "rule", "policies"}
 
 func parseTemplates() (map[string]*template.Template, error) {

@@ -19,8 +19,11 @@ import (
 	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/notify"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/store"
 )
 
@@ -52,6 +55,16 @@ type site struct {
 	rules    []Rule
 	fixes    []control.Fix
 	seen     time.Time
+}
+
+// deliveries are those of a notifier on a store, as the server has them.
+type deliveries struct {
+	*notify.Notifier
+	store *store.Store
+}
+
+func (d deliveries) Deliveries(ctx context.Context, q delivery.Query) ([]delivery.Message, int64, error) {
+	return d.store.Deliveries(ctx, q)
 }
 
 // lockedBuffer takes the log of a server while a test reads it.
@@ -88,13 +101,18 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nobody, err := notify.New(notify.Setup{Config: &config.Notify{}, Store: db})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.Server, err = New(Options{
 		Cluster: "test-cluster", Version: "v0", Access: gate, Login: Login{Token: true, Audience: "kubeguardian"}, Actions: db,
 		Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
-		Rules:    func() []Rule { return s.rules },
-		Posture:  func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
-		Audit:    func() (audit.Result, time.Time) { return s.audited, s.seen },
-		Policies: func() Policies { return s.policies },
+		Deliveries: deliveries{nobody, db},
+		Rules:      func() []Rule { return s.rules },
+		Posture:    func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
+		Audit:      func() (audit.Result, time.Time) { return s.audited, s.seen },
+		Policies:   func() Policies { return s.policies },
 		Readiness: func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
 			held, err := db.Readiness(ctx, days, time.Now())
 			return finding.InForce(held, s.enforced), s.counted, err

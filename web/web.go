@@ -30,6 +30,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
 )
 
 // Alerts reads stored alerts.
@@ -68,6 +69,21 @@ type Actions interface {
 	// VerifyActions checks the chain, and that it still has the entries of heads
 	// that were kept elsewhere. Its error may be an [action.BrokenError].
 	VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error)
+}
+
+// Deliveries reads what became of messages to destinations, and has them sent.
+type Deliveries interface {
+	// Destinations returns how each destination is doing.
+	Destinations(context.Context) ([]delivery.Status, error)
+	// Deliveries returns a page of messages, newest first, and the cursor of the
+	// next one.
+	Deliveries(context.Context, delivery.Query) ([]delivery.Message, int64, error)
+	// Retry queues dead letters of a destination again, one or with seq 0 all, and
+	// returns how many. Its error may be [delivery.ErrUnknownDestination].
+	Retry(ctx context.Context, destination string, seq int64) (int, error)
+	// Test sends a test message, and returns why it was not taken, or
+	// [delivery.ErrUnknownDestination].
+	Test(ctx context.Context, destination string) error
 }
 
 // Decisions reads stored admission decisions.
@@ -114,6 +130,8 @@ type Options struct {
 	Incidents Incidents
 	Decisions Decisions
 	Findings  Findings
+	// Deliveries may be of no destination.
+	Deliveries Deliveries
 	// Posture returns the score, what to fix next and when both were made; the
 	// zero time before the first scan. It is called for each page, and must be
 	// quick.
@@ -240,6 +258,9 @@ func (s *Server) routes() []route {
 		{"GET", "/audit", "list findings", s.auditPage},
 		{"GET", "/readiness", "list decisions", s.readinessPage},
 		{"GET", "/findings", "list findings", s.findingsPage},
+		{"GET", "/deliveries", "list deliveries", s.deliveriesPage},
+		{"POST", "/deliveries/{destination}/retry", "update deliveries", s.retryForm},
+		{"POST", "/deliveries/{destination}/test", "update deliveries", s.testForm},
 		{"GET", "/actions", "list actions", s.actionsPage},
 		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
 
@@ -255,6 +276,10 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/admission/readiness", "list decisions", s.getReadiness},
 		{"GET", "/api/v1/policies", "list policies", s.listPolicies},
 		{"GET", "/api/v1/posture", "list findings", s.getPosture},
+		{"GET", "/api/v1/deliveries", "list deliveries", s.listDeliveries},
+		{"GET", "/api/v1/destinations", "list deliveries", s.listDestinations},
+		{"POST", "/api/v1/destinations/{destination}/retry", "update deliveries", s.retryDeliveries},
+		{"POST", "/api/v1/destinations/{destination}/test", "update deliveries", s.testDestination},
 		{"GET", "/api/v1/actions", "list actions", s.listActions},
 		{"GET", "/api/v1/actions/head", "get actions", s.getActionsHead},
 		{"GET", "/api/v1/health", "get health", s.getHealth},

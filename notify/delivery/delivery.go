@@ -4,6 +4,7 @@ package delivery
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 )
 
@@ -72,6 +73,16 @@ type Standing struct {
 	Attempts   int       `json:"attempts"`        // so far, of the first that waits
 	Reason     string    `json:"reason,omitempty"`
 }
+
+// A Status is a destination, and how it is doing.
+type Status struct {
+	Name string `json:"name"`
+	Type string `json:"type"`
+	Standing
+}
+
+// ErrUnknownDestination is the name of none.
+var ErrUnknownDestination = errors.New("there is no destination of this name")
 
 // A Query selects messages, the newest first. Empty fields select all.
 type Query struct {

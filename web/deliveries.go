@@ -1,0 +1,184 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
+)
+
+var deliveryParams = []string{"destination", "state", "before", "limit"}
+
+func deliveryQuery(p *params) delivery.Query {
+	q := delivery.Query{
+		Destination: p.text("destination"), State: delivery.State(p.text("state")),
+		Before: int64(parsed(p, "before", parseNatural)), Limit: int(parsed(p, "limit", parseNatural)),
+	}
+	if q.State != "" && !slices.Contains(delivery.States(), q.State) {
+		p.fail(fmt.Errorf("parameter state: want one of %q, have %q", delivery.States(), q.State))
+	}
+	return q
+}
+
+// deliveryPage returns a page of messages, and the value of before that leads to
+// the next one.
+func (s *Server) deliveryPage(r *http.Request, q delivery.Query) (page []delivery.Message, next string, err error) {
+	page, cursor, err := s.Deliveries.Deliveries(r.Context(), q)
+	if cursor > 0 {
+		next = strconv.FormatInt(cursor, 10)
+	}
+	return page, next, err
+}
+
+func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, deliveryParams...)
+	q := deliveryQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	page, next, err := s.deliveryPage(r, q)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, items(page, next))
+}
+
+func (s *Server) listDestinations(w http.ResponseWriter, r *http.Request) error {
+	all, err := s.Deliveries.Destinations(r.Context())
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, items(all, ""))
+}
+
+var errNoDestination = &statusError{http.StatusNotFound, delivery.ErrUnknownDestination.Error()}
+
+// retry queues dead letters of the destination in the path again.
+func (s *Server) retry(r *http.Request, seq int64) (n int, err error) {
+	if seq < 0 {
+		return 0, badRequest(fmt.Errorf("seq: want the number of a message, or 0 for all, have %d", seq))
+	}
+	n, err = s.Deliveries.Retry(r.Context(), r.PathValue("destination"), seq)
+	switch {
+	case errors.Is(err, delivery.ErrUnknownDestination):
+		return 0, errNoDestination
+	case err == nil && n == 0 && seq != 0:
+		return 0, &statusError{http.StatusNotFound, "the destination has no dead letter of this number"}
+	}
+	return n, err
+}
+
+// A retryRequest names a dead letter; 0 means all.
+type retryRequest struct {
+	Seq int64 `json:"seq,omitempty"`
+}
+
+type retried struct {
+	Queued int `json:"queued"`
+}
+
+func (s *Server) retryDeliveries(w http.ResponseWriter, r *http.Request) error {
+	var body retryRequest
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil && err != io.EOF {
+		return badRequest(fmt.Errorf("read the request: %w", err))
+	}
+	n, err := s.retry(r, body.Seq)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, retried{n})
+}
+
+func (s *Server) retryForm(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return badRequest(fmt.Errorf("read the form: %w", err))
+	}
+	seq := int64(0)
+	if text := r.PostForm.Get("seq"); text != "" {
+		var err error
+		if seq, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return badRequest(fmt.Errorf("seq: want a number, have %q", text))
+		}
+	}
+	if _, err := s.retry(r, seq); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/deliveries?destination="+url.QueryEscape(r.PathValue("destination")), http.StatusSeeOther)
+	return nil
+}
+
+// test sends a test message. That a destination does not take it is no fault of
+// ours, and whoever tests wants to know why.
+func (s *Server) test(r *http.Request) error {
+	err := s.Deliveries.Test(r.Context(), r.PathValue("destination"))
+	switch {
+	case errors.Is(err, delivery.ErrUnknownDestination):
+		return errNoDestination
+	case err != nil:
+		return &statusError{http.StatusBadGateway, "the test message was not taken: " + err.Error()}
+	}
+	return nil
+}
+
+func (s *Server) testDestination(w http.ResponseWriter, r *http.Request) error {
+	if err := s.test(r); err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, map[string]bool{"delivered": true})
+}
+
+func (s *Server) testForm(w http.ResponseWriter, r *http.Request) error {
+	if err := s.test(r); err != nil {
+		return err
+	}
+	http.Redirect(w, r, "/deliveries?tested="+url.QueryEscape(r.PathValue("destination")), http.StatusSeeOther)
+	return nil
+}
+
+type deliveriesData struct {
+	Destinations        []delivery.Status
+	Rows                []delivery.Message
+	Query               url.Values
+	States              []delivery.State
+	Tested              string // the destination that has taken a test message
+	Filtered, May       bool
+	Newest, Older, JSON string
+}
+
+func (s *Server) deliveriesPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, append([]string{"tested"}, deliveryParams...)...)
+	q := deliveryQuery(p)
+	if p.err != nil {
+		return p.err
+	}
+	all, err := s.Deliveries.Destinations(r.Context())
+	if err != nil {
+		return err
+	}
+	rows, next, err := s.deliveryPage(r, q)
+	if err != nil {
+		return err
+	}
+	data := deliveriesData{
+		Destinations: all, Rows: rows, Query: p.values, States: delivery.States(), May: s.may(r)("update deliveries"),
+		Filtered: q.Destination != "" || q.State != "", JSON: with("/api/v1/deliveries", p.values, "tested", ""),
+	}
+	if tested := p.text("tested"); slices.ContainsFunc(all, func(d delivery.Status) bool { return d.Name == tested }) {
+		data.Tested = tested
+	}
+	if next != "" {
+		data.Older = with("/deliveries", p.values, "before", next, "tested", "")
+	}
+	if q.Before != 0 {
+		data.Newest = with("/deliveries", p.values, "before", "", "tested", "")
+	}
+	return s.show(w, r, "deliveries", "Deliveries", data)
+}
