@@ -67,6 +67,5 @@ func (s *Store) Decisions(ctx context.Context, q finding.DecisionQuery) (page []
 // DecisionCounts returns how many decisions there are since a time, by outcome.
 // Dry runs do not count: nothing was denied by them.
 func (s *Store) DecisionCounts(ctx context.Context, since time.Time) (map[finding.Outcome]int, error) {
-	return counts[finding.Outcome](ctx, s, `SELECT outcome, count(*) FROM decisions
-		WHERE time >= ? AND dry = 0 GROUP BY outcome`, nanoseconds(since))
+	return counts[finding.Outcome](ctx, s, recent("decisions", "outcome || ''", "time >= ? AND dry = 0"), nanoseconds(since))
 }

@@ -217,6 +217,28 @@ func TestUrgentPlans(t *testing.T) {
 	}
 }
 
+// TestCountPlans: what is counted since a time is read by an index of the time.
+func TestCountPlans(t *testing.T) {
+	s := open(t)
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(500)))
+	if err := s.AddDecisions(t.Context(), testDecisions(500)); err != nil {
+		t.Fatal(err)
+	}
+	must[sql.Result](t)(s.writer.Exec("ANALYZE"))
+	r := record(t, s)
+	must[map[alert.Priority]int](t)(s.AlertCounts(t.Context(), start.Add(time.Hour)))
+	must[map[finding.Outcome]int](t)(s.DecisionCounts(t.Context(), start.Add(time.Hour)))
+	for i, index := range []string{"alerts_newest", "decisions_newest"} {
+		want := regexp.MustCompile(`SEARCH \w+ USING COVERING INDEX ` + index + ` \(time>\?\)`)
+		if s.postgres {
+			want = regexp.MustCompile(`Index Only Scan using ` + index + `(?s:.*)Index Cond: \(+"time" >= `)
+		}
+		if plan := explained(t, s, r.queries[i]); !want.MatchString(plan) {
+			t.Errorf("%s\n%s", r.queries[i].text, plan)
+		}
+	}
+}
+
 // TestSearchGoesOn: a search that looks at many records ends with short pages, and
 // its cursors lead to all that there is.
 func TestSearchGoesOn(t *testing.T) {

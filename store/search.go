@@ -14,8 +14,8 @@ import (
 // a window at a time, and ends with the window in which its time is over: its page
 // is short then, and the next one goes on from there.
 const (
-	searchWindow = 10_000
-	searchTime   = 100 * time.Millisecond
+	searchWindow = 5_000
+	searchTime   = 75 * time.Millisecond
 )
 
 // A listing is a query for pages of records, newest first.

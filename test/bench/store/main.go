@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -32,8 +33,16 @@ func main() {
 	postgres := flag.Bool("postgres", false, "PostgreSQL in place of SQLite")
 	dir := flag.String("dir", os.TempDir(), "`folder` for the database")
 	batch := flag.Int("batch", 500, "`number` of alerts that are added at once")
+	existing := flag.String("existing", "", "`address` of a database that was filled so, to measure alone")
 	flag.Parse()
-	if err := run(context.Background(), *dir, *alerts, *batch, *postgres); err != nil {
+	err := errors.New("-existing and -postgres do not go together")
+	switch {
+	case *existing == "":
+		err = run(context.Background(), *dir, *alerts, *batch, *postgres)
+	case !*postgres:
+		err = look(context.Background(), *existing)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "store:", err)
 		os.Exit(1)
 	}
@@ -72,6 +81,21 @@ func run(ctx context.Context, parent string, alerts, batch int, postgres bool) e
 		return err
 	}
 	return measure(ctx, db, alerts)
+}
+
+// look measures a database that is there.
+func look(ctx context.Context, address string) error {
+	db, err := store.Open(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	n, err := db.LastAlert(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d alerts\n", n)
+	return measure(ctx, db, int(n))
 }
 
 func sizeOf(dir string) (size int64, err error) {
