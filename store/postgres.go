@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -54,22 +55,30 @@ func openPostgres(ctx context.Context, address string) (*Store, error) {
 // parseURL reads a URL. What is wrong with one cannot be quoted: it may be a
 // part of the password.
 func parseURL(address string) (*pgx.ConnConfig, error) {
-	if _, err := url.Parse(address); err != nil {
+	parts, err := url.Parse(address)
+	if err != nil || !plainURL.MatchString(address) {
 		return nil, errors.New("its URL is not of the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with what is special in the password as %XX")
 	}
 	config, err := pgx.ParseConfig(address)
 	if err != nil {
-		if cause := errors.Unwrap(err); cause != nil && !strings.Contains(cause.Error(), "://") {
-			err = cause
-		} else {
-			err = errors.New("pgx cannot read it")
+		password, _ := parts.User.Password()
+		cause := errors.Unwrap(err)
+		if cause == nil || shows(cause, password) || shows(cause, parts.Query().Get("password")) {
+			return nil, errors.New("its URL has a setting that is not valid")
 		}
-		return nil, fmt.Errorf("its URL has a setting that is not valid: %w", err)
+		return nil, fmt.Errorf("its URL has a setting that is not valid: %w", cause)
 	}
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 5 * time.Second
 	}
 	return config, nil
+}
+
+// plainURL is what has nothing in it that could be part of the password or not.
+var plainURL = regexp.MustCompile(`^[a-z]+://([^/@:?#\s]*(:[^/@:?#\s]*)?@)?[^/@?#\s]*(/[^/@?#\s]*)?(\?[^@#\s]*)?$`)
+
+func shows(err error, password string) bool {
+	return password != "" && strings.Contains(err.Error(), password)
 }
 
 // databaseName names the servers and the database, without user and password.

@@ -1,19 +1,18 @@
 package store
 
 import (
-	"database/sql"
-	"time"
-
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
-	"github.com/kubeguardian/kubeguardian/alert"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/store/postgrestest"
 )
 
@@ -272,4 +271,18 @@ func waitUntil(t *testing.T, s *Store, query string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// FuzzURL: whatever is around it, no error shows a password.
+func FuzzURL(f *testing.F) {
+	f.Add("", "", "sslmode=no")
+	f.Add("%zz", "/", "target_session_attrs=any")
+	f.Add("a:b@", "#?", "connect_timeout=x")
+	f.Add("", "@[::1", "sslrootcert=/none")
+	f.Fuzz(func(t *testing.T, before, after, rest string) {
+		_, err := parseURL("postgres://user:" + before + "s3cret" + after + "@host:5432/db?" + rest)
+		if err != nil && strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q, %q, %q: %v", before, after, rest, err)
+		}
+	})
 }

@@ -1,0 +1,111 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/store/postgrestest"
+)
+
+// alertsOf returns alerts of which each is a second older than the next.
+func alertsOf(from, to int) (out []alert.Alert) {
+	for i := from; i < to; i++ {
+		out = append(out, alert.Alert{ID: fmt.Sprint("alert-", i), Time: time.Now().Add(time.Duration(i-to) * time.Second).UTC(), Rule: "Rule", Cluster: "test"})
+	}
+	return out
+}
+
+// TestRetentionByNumber: of more alerts than are to be kept the oldest go, whatever
+// their age.
+func TestRetentionByNumber(t *testing.T) {
+	s, err := New(t.Context(), options(t, t.TempDir(), "retention: {records: 1000}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	alerts := alertsOf(0, 1500)
+	if _, err := s.store.AddAlerts(t.Context(), alerts); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{500, 0} {
+		if n, err := s.pruneOnce(t.Context(), time.Now()); err != nil || n != want {
+			t.Errorf("%d were deleted, %v; want %d", n, err, want)
+		}
+	}
+	if _, found, err := s.store.Alert(t.Context(), alerts[500].ID); err != nil || !found {
+		t.Errorf("the oldest to be kept is gone: %v", err)
+	}
+	if _, found, err := s.store.Alert(t.Context(), alerts[499].ID); err != nil || found {
+		t.Errorf("the newest to go is there: %v", err)
+	}
+}
+
+// TestSharedDatabase: servers with a database of their own do not share a data
+// directory, servers on one PostgreSQL may; and what is wrong with the URL is said
+// without it.
+func TestSharedDatabase(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "url")
+	write := func(url string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(url), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shared := "database: {urlFile: " + file + "}\n"
+	for url, want := range map[string]string{
+		"mysql://user:s3cret@host/db":                "read database.urlFile: " + file,
+		"postgresql://user:s3cret@host/db?sslmode=x": "sslmode",
+		"postgresql://user:s3/cret@host/db":          "open database: its URL",
+	} {
+		write(url)
+		s, err := New(t.Context(), options(t, t.TempDir(), shared))
+		if err == nil {
+			s.Stop()
+			t.Fatalf("%s was opened", url)
+		}
+		if text := err.Error(); !strings.Contains(text, want) || strings.Contains(text, "s3") {
+			t.Errorf("have %v, want %q and no password", err, want)
+		}
+	}
+	server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
+	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Kill()
+	url, err := server.Create(t.Context(), "kubeguardian")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(url)
+	dir := t.TempDir()
+	var two []*Server
+	for range 2 {
+		s, err := New(t.Context(), options(t, dir, shared))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Stop()
+		two = append(two, s)
+	}
+	if two[0].leads() || two[1].leads() {
+		t.Error("somebody leads who was not elected")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if _, err := two[0].store.AddAlerts(ctx, alertsOf(0, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if seen, _, err := two[1].store.AlertsAfter(ctx, 0, alert.Query{}); err != nil || len(seen) != 3 {
+		t.Errorf("the other sees %d alerts, %v", len(seen), err)
+	}
+}
