@@ -83,13 +83,18 @@ func (e *Election) Run(ctx context.Context, work func(context.Context) error) er
 	}
 	for held.Err() == nil {
 		elector.Run(held)
-		e.working.Lock() // what we did as the leader has ended
-		e.working.Unlock()
+		e.awaitWork()
 	}
 	if cause := context.Cause(held); cause != context.Canceled {
 		return cause
 	}
 	return nil
+}
+
+// awaitWork returns when what we did as the leader has ended.
+func (e *Election) awaitWork() {
+	e.working.Lock()
+	defer e.working.Unlock()
 }
 
 // lead works until the lease is lost or ctx ends.

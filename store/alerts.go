@@ -17,14 +17,6 @@ func (s *Store) AddAlerts(ctx context.Context, alerts []alert.Alert) (added []al
 	return added, err
 }
 
-func inserted(result sql.Result, err error) (bool, error) {
-	if err != nil {
-		return false, err
-	}
-	n, err := result.RowsAffected()
-	return n > 0, err
-}
-
 // Alerts returns a page of the alerts that q selects, newest first, and the
 // cursor of the next page, which is zero after the last.
 func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record, next finding.Cursor, err error) {
