@@ -414,6 +414,7 @@ func TestConfigDefaults(t *testing.T) {
 func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("match: all\nstatus: 127.0.0.1:9100\n"))
 	f.Add([]byte("bufferSize: [1]\n"))
+	f.Add([]byte("cpuBudget: .nan\nenforce: [{rules: [a], action: kill, for: 1s}]\nzeroDrift: [{mode: kill, except: [/a]}]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if c, err := ParseConfig("a.yaml", data); err == nil && c.Check() != nil {
 			t.Errorf("accepted %q: %v", data, c.Check())
