@@ -29,6 +29,9 @@ type Bus struct {
 	// Sync is how often what agents sent is forced to the disk, at most 1m; with 0s
 	// that is done before each is acknowledged.
 	Sync time.Duration `yaml:"sync"`
+	// AuthorityConfigMap is a ConfigMap, as namespace/name, whose key ca.crt the
+	// server writes the authority of Listen into, for agents in pods; "" is none.
+	AuthorityConfigMap string `yaml:"authorityConfigMap"`
 	// External is a NATS cluster with JetStream, in place of the embedded one.
 	External ExternalBus `yaml:"external"`
 }
@@ -85,6 +88,9 @@ func (d *decoder) bus(c *Config) {
 	}
 	if b.Sync < 0 || b.Sync > time.Minute {
 		d.bad("bus.sync", "want 0s to 1m, have %s", b.Sync)
+	}
+	if namespace, name, ok := strings.Cut(b.AuthorityConfigMap, "/"); b.AuthorityConfigMap != "" && (!ok || namespace == "" || name == "" || strings.Contains(name, "/")) {
+		d.bad("bus.authorityConfigMap", "want namespace/name, have %q", clip(b.AuthorityConfigMap))
 	}
 	d.externalBus(&b.External)
 }

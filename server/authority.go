@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -88,4 +90,18 @@ func RotateAuthority(ctx context.Context, cfg *config.Config, cluster *rest.Conf
 		return err
 	}
 	return authority.Rotate(ctx)
+}
+
+// publish writes the authority where agents find it, when it is another one.
+func (s *Server) publish(ctx context.Context) error {
+	namespace, name, ok := strings.Cut(s.cfg.Bus.AuthorityConfigMap, "/")
+	bundle := s.authority.CABundle()
+	if !ok || bytes.Equal(bundle, s.published) {
+		return nil
+	}
+	if err := admission.Publish(ctx, s.client, namespace, name, bundle); err != nil {
+		return err
+	}
+	s.published = bundle
+	return nil
 }

@@ -118,7 +118,8 @@ type Server struct {
 	falcoListener net.Listener
 	falcoTLS      *tls.Config // nil: plain HTTP
 
-	removing atomic.Bool // it is being uninstalled
+	removing  atomic.Bool // it is being uninstalled
+	published []byte      // authority that agents find in a ConfigMap
 
 	tracer       *tracing.Tracer
 	traceSilence rate.Sometimes // of what is said of traces that are lost

@@ -233,10 +233,13 @@ func (s *Server) register(ctx context.Context) error {
 	if !s.cfg.Admission.Enabled {
 		apply = s.registration.Remove
 	}
-	var before error
+	var before, unpublished error
 	for {
 		if err := s.authority.Refresh(ctx); ctx.Err() == nil { // on an error, what is trusted now stays so
 			s.news(&before, err)
+		}
+		if err := s.publish(ctx); ctx.Err() == nil {
+			s.news(&unpublished, err)
 		}
 		if s.uninstalled(ctx) {
 			s.registered(errors.Join(admission.ErrUninstalled, s.registration.Remove(ctx)))

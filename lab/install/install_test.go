@@ -202,8 +202,8 @@ func (l lab) get(path, token string) (string, error) {
 	return string(text), err
 }
 
-// wantAgent breaks into a container, and wants the agent of the node to say so,
-// with pod and image.
+// wantAgent breaks into a container, and wants the server to have an alert of
+// the node's agent, with pod and image.
 func (l lab) wantAgent() {
 	l.t.Helper()
 	no := false
@@ -229,23 +229,29 @@ func (l lab) wantAgent() {
 		if err != nil || len(pods.Items) != 1 {
 			return fmt.Errorf("%d agents (%w)", len(pods.Items), err)
 		}
-		log, err := l.client.CoreV1().Pods(agents).GetLogs(pods.Items[0].Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		alerts, err := l.get("/api/v1/alerts", l.token())
 		if err != nil {
 			return err
 		}
-		for line := range strings.Lines(string(log)) {
-			if strings.Contains(line, `"rule":"Drifted program started"`) && strings.Contains(line, "/implant") && strings.Contains(line, `"k8s.pod.name":"web"`) && strings.Contains(line, "localhost/intruder") {
-				return nil
+		for _, want := range []string{"Drifted program started", "/implant", "localhost/intruder", `"web"`} {
+			if !strings.Contains(alerts, want) {
+				return fmt.Errorf("no %s among the alerts of the server", want)
 			}
 		}
-		return fmt.Errorf("no alert of the pod among %d lines", strings.Count(string(log), "\n"))
+		return nil
 	})
+}
+
+// token is the login token of the pages.
+func (l lab) token() string {
+	l.t.Helper()
+	return strings.TrimSpace(l.node("cat", "/var/lib/lab-volumes/kubeguardian/token"))
 }
 
 // wantAlert breaks the glass, and wants the server to alert.
 func (l lab) wantAlert() {
 	l.t.Helper()
-	token := strings.TrimSpace(l.node("cat", "/var/lib/lab-volumes/kubeguardian/token"))
+	token := l.token()
 	patch := fmt.Sprintf(`{"data": {"until": %q, "reason": "test of the chart"}}`, time.Now().Add(10*time.Minute).UTC().Format(time.RFC3339))
 	if _, err := l.client.CoreV1().ConfigMaps(namespace).Patch(l.t.Context(), "break-glass", types.MergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 		l.t.Fatal(err)

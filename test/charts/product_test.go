@@ -67,6 +67,11 @@ func variants() map[string]map[string]any {
 			"networkPolicy": object{"enabled": false},
 			"server":        object{"persistence": object{"enabled": false}},
 		},
+		"replicas": {
+			"server":   object{"replicas": 2},
+			"database": object{"urlSecret": "database"},
+			"bus":      object{"external": object{"url": "tls://nats.nats.svc:4222", "credentialsSecret": "nats", "replicas": 3}},
+		},
 		"privileged": {"agent": object{"privileged": true, "namespace": ""}},
 	}
 }
@@ -230,6 +235,11 @@ func TestConfigurations(t *testing.T) {
 		a, err := agent.ParseConfig("agent.yaml", []byte(get[*corev1.ConfigMap](t, all, "ConfigMap/kubeguardian-agent").Data["config.yaml"]))
 		if err != nil || a.Root != "/proc/1/root" || a.Status != ":9400" {
 			t.Errorf("%s: the agent reads %+v (%v)", name, a, err)
+			continue
+		}
+		if external := c.Bus.External.URL; external != "" && a.Server.URL != external ||
+			external == "" && (!slices.Contains(c.Bus.Hosts, strings.TrimSuffix(strings.TrimPrefix(a.Server.URL, "tls://"), ":4222")) || !strings.HasSuffix(c.Bus.Listen, ":4222")) {
+			t.Errorf("%s: the agent reports to %s, and the server has %+v", name, a.Server.URL, c.Bus)
 		}
 	}
 }
@@ -322,6 +332,8 @@ func TestProductValuesAreChecked(t *testing.T) {
 		"digest":        {"server": object{"digest": "latest"}},
 		"size":          {"server": object{"persistence": object{"size": "much"}}},
 		"replicas":      {"server": object{"replicas": 0}},
+		"no database":   {"server": object{"replicas": 2}},
+		"no bus":        {"server": object{"replicas": 2}, "database": object{"urlSecret": "database"}},
 		"capability":    {"agent": object{"capabilities": []any{"all of them"}}},
 		"cidr":          {"networkPolicy": object{"apiServer": object{"cidrs": []any{"everywhere"}}}},
 	} {
@@ -329,7 +341,7 @@ func TestProductValuesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v is taken", name, values)
 		}
 	}
-	if len(variants()) != 4 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
+	if len(variants()) != 5 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
 		t.Error("the defaults are not among the variants")
 	}
 }

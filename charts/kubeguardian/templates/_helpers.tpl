@@ -37,14 +37,34 @@ imagePullSecrets:
 {{- if and .Values.agent.enabled (ne (include "agentNamespace" .) .Release.Namespace) -}}
 {{- $_ := set $admission "exemptNamespaces" (list (include "agentNamespace" .)) -}}
 {{- end -}}
+{{- $webhook := dict "listen" ":9443" "service" (dict "namespace" .Release.Namespace "name" "kubeguardian" "port" 443) -}}
+{{- $bus := dict -}}
+{{- if .Values.bus.external.url -}}
+{{- $external := dict "url" .Values.bus.external.url "replicas" .Values.bus.external.replicas -}}
+{{- if .Values.bus.external.credentialsSecret }}{{ $_ := set $external "credentialsFile" "/etc/kubeguardian/bus/nats.creds" }}{{ end -}}
+{{- $_ := set $bus "external" $external -}}
+{{- else if .Values.agent.enabled -}}
+{{- $_ := set $bus "listen" ":4222" -}}
+{{- $_ := set $bus "hosts" (list (printf "kubeguardian.%s.svc" .Release.Namespace)) -}}
+{{- $_ := set $bus "serviceAccounts" (list (printf "%s/kubeguardian-agent" (include "agentNamespace" .))) -}}
+{{- $_ := set $bus "authorityConfigMap" (printf "%s/kubeguardian-authority" (include "agentNamespace" .)) -}}
+{{- $_ := set $bus "maxMiB" .Values.bus.maxMiB -}}
+{{- end -}}
+{{- if gt (int .Values.server.replicas) 1 -}}
+{{- $_ := set $webhook "authoritySecret" "webhook-authority" -}}
+{{- if not .Values.database.urlSecret }}{{ fail "several replicas need one PostgreSQL: set database.urlSecret, see docs/database.md" }}{{ end -}}
+{{- if and .Values.agent.enabled (not .Values.bus.external.url) }}{{ fail "several replicas need a bus that they share: set bus.external.url, see docs/bus.md" }}{{ end -}}
+{{- end -}}
 {{- if .Values.policies.fromCluster -}}
 {{- $_ := set $admission "fromCluster" true -}}
 {{- end -}}
 {{- $config := dict
   "dataDir" "/var/lib/kubeguardian"
   "web" $web
-  "webhook" (dict "listen" ":9443" "service" (dict "namespace" .Release.Namespace "name" "kubeguardian" "port" 443))
+  "webhook" $webhook
 -}}
+{{- with $bus }}{{ $_ := set $config "bus" . }}{{ end -}}
+{{- if .Values.database.urlSecret }}{{ $_ := set $config "database" (dict "urlFile" "/etc/kubeguardian/database/url") }}{{ end -}}
 {{- with $admission }}{{ $_ := set $config "admission" . }}{{ end -}}
 {{- mustMergeOverwrite $config (deepCopy .Values.server.config) | toYaml }}
 {{- end }}
@@ -52,6 +72,13 @@ imagePullSecrets:
 {{/* agentConfig: what follows from values, and over it agent.config. */}}
 {{- define "agentConfig" -}}
 {{- $config := dict "root" "/proc/1/root" "proc" "/proc" "status" ":9400" "statusOpen" true -}}
+{{- if .Values.bus.external.url -}}
+{{- $server := dict "url" .Values.bus.external.url -}}
+{{- if .Values.bus.external.credentialsSecret }}{{ $_ := set $server "credentialsFile" "/etc/kubeguardian/bus/nats.creds" }}{{ end -}}
+{{- $_ := set $config "server" $server -}}
+{{- else -}}
+{{- $_ := set $config "server" (dict "url" (printf "tls://kubeguardian.%s.svc:4222" .Release.Namespace) "caFile" "/etc/kubeguardian/authority/ca.crt" "tokenFile" "/var/run/secrets/kubeguardian/token") -}}
+{{- end -}}
 {{- mustMergeOverwrite $config (deepCopy .Values.agent.config) | toYaml }}
 {{- end }}
 
