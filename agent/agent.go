@@ -81,6 +81,8 @@ type Agent struct {
 	source   Source
 	status   *status
 	reporter *reporter // nil if alerts are printed
+	opened   []string  // types of events that the sensor was started for
+	kept     *compiled // the rules of the server that the agent started with; nil: its own
 	stops    []stop
 }
 
@@ -102,11 +104,11 @@ func New(o Options) (_ *Agent, err error) {
 			err = errors.Join(err, a.close())
 		}
 	}()
-	set, err := loadRules(o.Config, o.Log)
+	c, err := a.firstRules()
 	if err != nil {
 		return nil, err
 	}
-	rules := a.newRuling(set)
+	rules := a.newRuling(c.set)
 	if len(rules.needs.Rules) == 0 {
 		return nil, errors.New("load rules: none of them is enabled and of source syscall")
 	}
@@ -115,7 +117,8 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, err
 	}
 	a.newTable()
-	if a.source, err = o.Open(rules.types(), rules.needs, o.Config); err != nil {
+	a.opened = append(rules.types(), c.entrance.types()...)
+	if a.source, err = o.Open(a.opened, rules.needs, o.Config); err != nil {
 		return nil, fmt.Errorf("start the sensor: %w", err)
 	}
 	a.onStop("sensor", a.source.Close)
@@ -124,8 +127,10 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, fmt.Errorf("find the name of the host: %w", err)
 	}
 	a.pipeline = &pipeline{
-		table: a.table, ruling: &a.ruling, mode: o.Config.mode(), self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
+		table: a.table, ruling: &a.ruling, self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
 	}
+	a.pipeline.entrance.Store(c.entrance)
+	a.pipeline.mode.Store(uint32(c.mode))
 	if err := a.newEnforcer(); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,8 @@ const maxConfig = 1 << 20
 // A Config is the whole configuration of the agent.
 type Config struct {
 	// Rules are files or folders with detection rules, and builtin for the
-	// built-in ones, which are meant without any.
+	// built-in ones. Without any the server says which there are, and the built-in
+	// ones are meant where there is no server.
 	Rules []string `yaml:"rules"`
 	// Match says which rules raise an alert for an event: first, the first one
 	// that matches, or all.

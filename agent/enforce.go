@@ -63,7 +63,7 @@ func (p *pipeline) enforce(rules *ruling, r *record.Record, s *syscall.Event, e 
 	ordered, more := p.enforcer.Judge(enforce.Event{Record: r, Seen: s, Matched: e}, alerts)
 	var out []alert.Alert
 	for i, a := range alerts {
-		if i == 0 || p.mode == rule.All || ordered[i] {
+		if i == 0 || p.ruleMode() == rule.All || ordered[i] {
 			out = append(out, a)
 		}
 	}

@@ -23,9 +23,10 @@ import (
 type pipeline struct {
 	table    *process.Table
 	ruling   *atomic.Pointer[ruling]
-	enforcer *enforce.Enforcer // nil if nothing is ordered
-	mode     rule.Mode
-	self     uint32 // id of the agent, which looks at what it guards
+	enforcer *enforce.Enforcer        // nil if nothing is ordered
+	entrance atomic.Pointer[entrance] // nil if nobody is told of commands in containers
+	mode     atomic.Uint32            // a rule.Mode
+	self     uint32                   // id of the agent, which looks at what it guards
 	hostname string
 	boot     string // tells this run of the node from others
 	pending  bool   // a runtime tells of containers, so some wait for it
@@ -44,23 +45,37 @@ func (p *pipeline) worker() func(*record.Record) {
 		p.records.Add(1)
 		s := reader.Read(r)
 		rules := p.ruling.Load()
-		if !rules.wanted[r.Type] || r.Process.TGID == p.self && r.VPID == p.self {
+		entrance := p.entrance.Load()
+		if !rules.wanted[r.Type] && !entrance.wants(r.Type) || r.Process.TGID == p.self && r.VPID == p.self {
 			return
 		}
 		id = p.appendID(id[:0], r)
 		e = event.Event{Source: event.Syscall, ID: unsafe.String(unsafe.SliceData(id), len(id)), Time: s.Time.Time(), Num: p.matched.Add(1), Hostname: p.hostname, Record: s}
 		p.record.event(&e)
-		for _, a := range p.match(rules, r, s, &e) {
-			p.mark(&a, s)
-			p.emit(a)
+		if rules.wanted[r.Type] {
+			p.raise(p.match(rules, r, s, &e), s)
 		}
+		if entrance.wants(r.Type) {
+			p.raise(entrance.set.Match(&e, rule.First), s)
+		}
+	}
+}
+
+// ruleMode says which rules raise an alert.
+func (p *pipeline) ruleMode() rule.Mode { return rule.Mode(p.mode.Load()) }
+
+// raise hands the alerts of an event on.
+func (p *pipeline) raise(alerts []alert.Alert, e *syscall.Event) {
+	for _, a := range alerts {
+		p.mark(&a, e)
+		p.emit(a)
 	}
 }
 
 // match returns the alerts of an event, once what is ordered was done.
 func (p *pipeline) match(rules *ruling, r *record.Record, s *syscall.Event, e *event.Event) []alert.Alert {
 	if p.enforcer == nil {
-		return rules.set.Match(e, p.mode)
+		return rules.set.Match(e, p.ruleMode())
 	}
 	return p.enforce(rules, r, s, e)
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -102,13 +104,18 @@ type reporter struct {
 	conn      *nats.Conn
 	kernel    string
 	lost      uint64 // alerts, that were told of
+	rules     atomic.Pointer[pushed]
+	changed   chan struct{} // sent to when the server should hear of something at once
 }
 
 // newReporter opens the spool, and the connection to the server, which may be
 // away.
 func (a *Agent) newReporter() (*reporter, error) {
 	c := &a.o.Config.Server
-	r := &reporter{agent: a, kernel: kernelRelease()}
+	r := &reporter{agent: a, kernel: kernelRelease(), changed: make(chan struct{}, 1)}
+	if a.kept != nil {
+		r.rules.Store(&pushed{hash: a.kept.hash})
+	}
 	var err error
 	if r.node, err = c.node(); err != nil {
 		return nil, err
@@ -144,13 +151,15 @@ func (r *reporter) deliver(a *alert.Alert) {
 
 // run reports until ctx ends.
 func (r *reporter) run(ctx context.Context) {
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
+	var following sync.WaitGroup
+	following.Go(func() {
 		if err := r.publisher.Run(ctx, r.conn); err != nil {
 			r.agent.o.Log.Error("alerts are not sent", "error", err)
 		}
-	}()
+	})
+	if r.agent.o.Config.takesRules() {
+		following.Go(func() { r.followRules(ctx) })
+	}
 	interval := r.agent.o.Config.Server.Interval
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -159,10 +168,19 @@ func (r *reporter) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
+		case <-r.changed:
 		}
 	}
-	<-sent
+	following.Wait()
 	r.beat(context.WithoutCancel(ctx), true)
+}
+
+// news has the server hear at once how the agent is.
+func (r *reporter) news() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
 }
 
 // beatTimeout bounds how long the state of the agent may be under way.
@@ -196,6 +214,12 @@ func (r *reporter) state() *fleet.State {
 		Events: a.pipeline.records.Load(), Dropped: h.Dropped, Alerts: a.pipeline.alerts.Load(),
 		Waiting: stats.Spool.Waiting, LostAlerts: lostAlerts(stats), CPUSeconds: used.cpu.Seconds(), MemoryBytes: used.memory,
 	}
+	if rules := r.rules.Load(); rules != nil {
+		s.RulesHash = rules.hash
+		if rules.err != nil {
+			s.RulesError = clip(rules.err.Error())
+		}
+	}
 	for _, f := range h.Features {
 		if f.Reason != "" {
 			s.Missing[f.Name] = f.Reason
@@ -205,6 +229,15 @@ func (r *reporter) state() *fleet.State {
 		s.Problems = append(s.Problems, strings.ToUpper(p[:1])+p[1:]+".")
 	}
 	return s
+}
+
+// clip keeps the begin of a text that may have many lines.
+func clip(text string) string {
+	const most = 1000
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
 }
 
 // problems are what keeps alerts from the server.

@@ -96,7 +96,7 @@ func (c *center) await(what string, is func() bool) {
 			return
 		}
 		if time.Now().After(end) {
-			c.t.Fatalf("no %s among alerts %+v, states %+v", what, c.alerts, c.states)
+			c.t.Fatalf("no %s among alerts %+v, states %+v", what, c.alerts, c.states[max(len(c.states)-2, 0):])
 		}
 	}
 }
@@ -174,4 +174,67 @@ func TestReportLater(t *testing.T) {
 	c := newCenter(t, t.TempDir(), addr)
 	quiet := &recording{played: make(chan struct{})}
 	report(t, config, quiet, func(*Agent) { c.await("alerts", func() bool { return len(c.alerts) == 2 }) })
+}
+
+// Rules of the server are put in force as they come. Bad ones are not, and the
+// server hears why. The last good ones are there for a start without the server.
+func TestRulesOfTheServer(t *testing.T) {
+	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	rules := func(text string) *bus.Rules {
+		return &bus.Rules{Files: []bus.RuleFile{{Name: "pushed.yaml", Data: []byte(text)}}, Match: "all", Priority: "debug", Select: []bus.RuleSelection{{Rule: "Drift"}}}
+	}
+	give := func(r *bus.Rules) {
+		if err := bus.SendRules(t.Context(), c.js, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := reporting(t, "nats://"+c.hub.Addr().String())
+	config.Rules = nil
+	good := rules(intrusionRules)
+	report(t, config, &recording{played: make(chan struct{})}, func(a *Agent) {
+		c.await("own rules", func() bool { return len(c.states) > 0 && c.states[0].RulesHash == "" && c.states[0].Rules > 50 })
+		give(good)
+		last := func() fleet.State { return c.states[len(c.states)-1] }
+		c.await("rules in force", func() bool { return last().RulesHash == good.Hash() && last().Rules == 2 && last().RulesError == "" })
+		give(rules("- rule: x\n  condition: nonsense\n"))
+		c.await("refusal", func() bool {
+			return last().RulesHash == good.Hash() && last().Rules == 2 && strings.Contains(last().RulesError, "pushed.yaml")
+		})
+	})
+	c.await("farewell", func() bool { return c.states[len(c.states)-1].Stopped })
+	addr := c.hub.Addr().String()
+	c.hub.Stop()
+	away := newCenter(t, t.TempDir(), addr)
+	report(t, config, intrusion(t), func(*Agent) {
+		away.await("alert", func() bool { return len(away.alerts) == 1 && away.alerts[0].Rule == "Shadow read" })
+	})
+	if err := os.WriteFile(config.keptRules(), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report(t, config, &recording{played: make(chan struct{})}, func(a *Agent) {
+		away.await("own rules", func() bool {
+			s := away.states[len(away.states)-1]
+			return s.RulesHash == "" && s.Rules > 50
+		})
+	})
+}
+
+// Commands that enter containers are told whatever other rule matches.
+func TestEntrance(t *testing.T) {
+	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	config := reporting(t, "nats://"+c.hub.Addr().String())
+	config.Rules = []string{rulesFile(t, intrusionRules+`
+- rule: Command entered a container
+  desc: x
+  condition: evt.type = execve and proc.is_exe_upper_layer = true
+  output: entered
+  priority: INFORMATIONAL
+  enabled: false
+`)}
+	report(t, config, intrusion(t), func(*Agent) {
+		c.await("alerts", func() bool { return len(c.alerts) == 3 })
+	})
+	if c.alerts[0].Rule != "Drift" || c.alerts[1].Rule != "Command entered a container" || c.alerts[2].Rule != "Shadow read" {
+		t.Errorf("%+v", c.alerts)
+	}
 }

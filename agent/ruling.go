@@ -54,7 +54,7 @@ func (a *Agent) use(rules *ruling) error {
 		a.enforcer.SetRules(rules.set)
 	}
 	if n, ok := a.source.(narrower); ok {
-		return n.Narrow(rules.types(), rules.needs)
+		return n.Narrow(append(rules.types(), a.pipeline.entrance.Load().types()...), rules.needs)
 	}
 	return nil
 }

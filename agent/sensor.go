@@ -129,6 +129,9 @@ func (k *kernel) Narrow(types []string, needs rule.Needs) error {
 	return k.SetFilters(sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)})
 }
 
+// Widen has the kernel show more types of events.
+func (k *kernel) Widen(types []string) error { return k.AddTypes(types) }
+
 // Status implements [Source].
 func (k *kernel) Status() SourceStatus {
 	s := SourceStatus{Missing: k.Missing(), Counters: map[string]uint64{}}

@@ -132,6 +132,15 @@ func (s *shedder) stays(r rule.Rule) bool {
 	return r.Priority <= alert.Critical || slices.ContainsFunc(s.agent.o.Config.Enforce, func(o enforce.Order) bool { return o.About(r.Name, r.Tags) })
 }
 
+// replace has other rules from now on, all of them.
+func (s *shedder) replace(whole *ruling) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.take(whole)
+	s.left = nil
+	return s.agent.use(whole)
+}
+
 // run watches the budget until ctx ends.
 func (s *shedder) run(ctx context.Context) {
 	ticker := time.NewTicker(s.pace.interval)

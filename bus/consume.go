@@ -39,6 +39,7 @@ type Message struct {
 
 	msg       jetstream.Msg
 	delivered uint64
+	sequence  uint64 // in the stream
 	held      bool
 }
 
@@ -78,6 +79,9 @@ type Consumer struct {
 	received, redelivered, failed atomic.Uint64
 	lag                           atomic.Int64
 
+	stored   time.Time            // when alerts were stored last
+	suspects map[uint64]time.Time // when messages were tried last that could not be stored often, by their number
+
 	mu       sync.Mutex
 	rejected map[string]uint64
 	pending  uint64
@@ -87,7 +91,7 @@ type Consumer struct {
 
 // NewConsumer returns one that has taken nothing yet.
 func NewConsumer(handle Handler, log *slog.Logger) *Consumer {
-	return &Consumer{handle: handle, log: log, say: rate.Sometimes{Interval: 10 * time.Second}, rejected: map[string]uint64{}}
+	return &Consumer{handle: handle, log: log, say: rate.Sometimes{Interval: 10 * time.Second}, rejected: map[string]uint64{}, suspects: map[uint64]time.Time{}}
 }
 
 // Stats returns what became of alerts.
@@ -222,13 +226,29 @@ func (c *Consumer) batch(ctx context.Context, arrived []jetstream.Msg) {
 		c.done(batch)
 	case batch[0].delivered >= suspectAfter && len(batch) > 1:
 		c.each(ctx, batch)
+	case batch[0].delivered >= suspectAfter && c.alone(batch[0]):
+		c.reject(batch[0].msg, causeUnstorable, err)
 	default:
 		c.again(batch, err)
 		pause(ctx, retryAfter)
 	}
 }
 
+// alone reports whether others were stored between two attempts to store a
+// message: then it is not the disk.
+func (c *Consumer) alone(m *Message) bool {
+	before, known := c.suspects[m.sequence]
+	if len(c.suspects) > maxSuspects {
+		clear(c.suspects)
+	}
+	c.suspects[m.sequence] = time.Now()
+	return known && c.stored.After(before)
+}
+
+const maxSuspects = 1000
+
 func (c *Consumer) done(batch []*Message) {
+	c.stored = time.Now()
 	for _, m := range batch {
 		if m.held {
 			continue
@@ -275,7 +295,7 @@ func (c *Consumer) each(ctx context.Context, batch []*Message) {
 	}
 	c.done(good)
 	for i, m := range bad {
-		c.reject(m.msg, "unstorable", errs[i])
+		c.reject(m.msg, causeUnstorable, errs[i])
 	}
 }
 
@@ -294,8 +314,9 @@ func (c *Consumer) reject(m jetstream.Msg, cause string, err error) {
 
 // The causes for which a message is given up.
 const (
-	causeMalformed = "malformed" // no alert
-	causeForeign   = "foreign"   // an alert that the agent of this node may not raise
+	causeMalformed  = "malformed"  // no alert
+	causeUnstorable = "unstorable" // an alert that cannot be stored while others can
+	causeForeign    = "foreign"    // an alert that the agent of this node may not raise
 )
 
 // decode reads the alert that the agent of a node has sent. Its id is made one of
@@ -305,7 +326,7 @@ func decode(m jetstream.Msg) (msg *Message, cause string, err error) {
 	if err != nil {
 		return nil, causeMalformed, err
 	}
-	msg = &Message{msg: m, delivered: meta.NumDelivered}
+	msg = &Message{msg: m, delivered: meta.NumDelivered, sequence: meta.Sequence.Stream}
 	msg.Node = m.Subject()[len(alertPrefix):]
 	if cause, err = readAlert(m.Data(), msg.Node, &msg.Alert); err != nil {
 		return nil, cause, err
@@ -318,6 +339,9 @@ func decode(m jetstream.Msg) (msg *Message, cause string, err error) {
 func ID(node string, a alert.Alert) string {
 	return alert.NewID(event.Syscall, node+"\x00"+a.ID, a.Rule)
 }
+
+// internal is the source of what an agent says of itself by an alert.
+const internal = "internal"
 
 // Bounds of an alert, besides its size.
 const (
@@ -343,8 +367,8 @@ func readAlert(data []byte, node string, a *alert.Alert) (cause string, err erro
 		return causeMalformed, fmt.Errorf("an id or a name has more than %d bytes", maxName)
 	case len(a.OutputFields) > maxFields || len(a.Tags) > maxTags || len(a.Entities) > maxTags || len(a.Tactics) > maxTags:
 		return causeMalformed, fmt.Errorf("more than %d fields or %d tags", maxFields, maxTags)
-	case a.Source != event.Syscall:
-		return causeForeign, fmt.Errorf("source %.60q: agents have %s", a.Source, event.Syscall)
+	case a.Source != event.Syscall && a.Source != internal:
+		return causeForeign, fmt.Errorf("source %.60q: agents have %s and %s", a.Source, event.Syscall, internal)
 	case a.Hostname != node:
 		return causeForeign, fmt.Errorf("host %.60q, from node %s", a.Hostname, node)
 	case a.Attribution != nil || a.Repeats != nil || a.Previous != nil || a.OverLimit:

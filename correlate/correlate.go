@@ -352,3 +352,20 @@ func later(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// Knows reports whether a command of this process was taken in and is remembered.
+func (x *Execs) Knows(process string) bool {
+	return slices.ContainsFunc(x.commands, func(c *command) bool { return c.Process == process })
+}
+
+// Waiting reports whether a command waits to be judged.
+func (x *Execs) Waiting() bool {
+	return slices.ContainsFunc(x.commands, func(c *command) bool { return !c.done && !c.judged })
+}
+
+// Runs reports whether the command is the one that these words ask for, as those
+// of a probe or a hook of its pod.
+func (e Exec) Runs(words []string) bool {
+	r := request{Request: Request{Command: words}}
+	return len(words) > 0 && r.names(e)
+}

@@ -25,13 +25,17 @@ type Feature struct {
 
 // Features says what the wanted types of events need and how it is done on this
 // kernel. Types that no kernel gives are under the name "types".
-func (s *Sensor) Features() []Feature { return slices.Clone(s.features) }
+func (s *Sensor) Features() []Feature {
+	s.types.Lock()
+	defer s.types.Unlock()
+	return slices.Clone(s.features)
+}
 
 // Missing returns the wanted types of events that are not covered, each with the
 // reason.
 func (s *Sensor) Missing() map[string]error {
 	missing := map[string]error{}
-	for _, f := range s.features {
+	for _, f := range s.Features() {
 		for _, name := range f.Types {
 			if f.Err != nil {
 				missing[name] = fmt.Errorf("%s: %w", f.Name, f.Err)
@@ -259,7 +263,10 @@ func (s *Sensor) program(spec *ebpf.CollectionSpec, cache *btf.Cache, name strin
 }
 
 func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) error {
-	program, err := s.program(spec, cache, p.program)
+	program, err := s.programs[p.program], error(nil)
+	if program == nil {
+		program, err = s.program(spec, cache, p.program)
+	}
 	if err != nil {
 		return err
 	}

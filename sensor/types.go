@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
@@ -47,6 +48,47 @@ func (s *Sensor) setCall(c call, wanted bool) error {
 	}
 	if err := s.maps["programs"].Delete(c.number); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("leave out call %s: %w", c.kind, err)
+	}
+	return nil
+}
+
+// AddTypes has more types of events shown, beside those that are. What the kernel
+// refuses is in [Sensor.Features]. Until it returns no event is lost that was
+// shown before.
+func (s *Sensor) AddTypes(types []string) error {
+	s.egress.Lock()
+	defer s.egress.Unlock()
+	s.types.Lock()
+	defer s.types.Unlock()
+	more := slices.DeleteFunc(slices.Clone(types), func(t string) bool { return slices.Contains(s.config.Types, t) })
+	if len(more) == 0 {
+		return nil
+	}
+	spec, err := loadKernel()
+	if err != nil {
+		return fmt.Errorf("read programs: %w", err)
+	}
+	if err := s.configure(spec); err != nil {
+		return err
+	}
+	parts, unknown, err := (&Sensor{config: Config{Types: more}}).parts()
+	if err != nil {
+		return err
+	}
+	cache := btf.NewCache()
+	for _, p := range parts {
+		f := Feature{Name: p.feature, Types: p.types, Err: s.start(spec, cache, p)}
+		if f.Err == nil {
+			f.Using = "tp_btf"
+		}
+		s.features = append(s.features, f)
+	}
+	if len(unknown) > 0 {
+		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
+	}
+	s.config.Types = append(s.config.Types, more...)
+	if s.programs[dispatcher] == nil {
+		return s.attachCalls(spec, cache)
 	}
 	return nil
 }

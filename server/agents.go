@@ -18,6 +18,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/bus/hub"
 	"github.com/kubeguardian/kubeguardian/bus/identity"
+	"github.com/kubeguardian/kubeguardian/bus/verdict"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -28,7 +29,8 @@ type agents struct {
 	conn     *nats.Conn
 	consumer *bus.Consumer
 	fleet    *fleet.Fleet
-	newRules chan struct{} // sent to when the rules for agents have changed
+	newRules chan struct{}  // sent to when the rules for agents have changed
+	judge    *verdict.Judge // of commands in containers
 }
 
 // How the server looks after its agents.
@@ -48,6 +50,9 @@ func (s *Server) openBus(context.Context) (err error) {
 		return nil
 	}
 	a := &agents{fleet: fleet.New(time.Now()), newRules: make(chan struct{}, 1)}
+	if a.judge, err = s.newJudge(s.commands); err != nil {
+		return err
+	}
 	if c.Listen != "" {
 		if a.hub, err = s.startHub(); err != nil {
 			return err
@@ -118,6 +123,7 @@ func (s *Server) serveBus(ctx context.Context) error {
 	group.Go(func() error { return s.agents.consumer.Run(ctx, js) })
 	group.Go(func() error { s.followAgents(ctx, js); return nil })
 	group.Go(func() error { s.judgeAgents(ctx); return nil })
+	group.Go(func() error { s.agents.judge.Run(ctx); return nil })
 	group.Go(func() error { s.giveRules(ctx, js); return nil })
 	return group.Wait()
 }
@@ -173,7 +179,9 @@ func (s *Server) BusURL() string {
 func (s *Server) takeAlerts(ctx context.Context, batch []*bus.Message) error {
 	alerts := make([]alert.Alert, 0, len(batch))
 	for _, m := range batch {
-		alerts = append(alerts, m.Alert)
+		if !s.agents.judge.Take(m) {
+			alerts = append(alerts, m.Alert)
+		}
 	}
 	return s.keep(ctx, alerts)
 }

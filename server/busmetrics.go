@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/verdict"
 )
 
 // busCollector exports what becomes of alerts of agents, and how these are.
@@ -32,6 +33,10 @@ func (c busCollector) Collect(ch chan<- prometheus.Metric) {
 	emit(prometheus.GaugeValue, "bus_lag_seconds", "How long the alert that was taken last had been on the bus.", n.Lag.Seconds())
 	for _, cause := range []string{"malformed", "foreign", "unstorable"} {
 		emit(prometheus.CounterValue, "bus_alerts_rejected_total", "Alerts of agents that were given up, by cause.", float64(n.Rejected[cause]), "cause", cause)
+	}
+	counts := c.agents.judge.Counts()
+	for _, outcome := range verdict.Outcomes() {
+		emit(prometheus.CounterValue, "container_commands_total", "Commands that entered containers, by what the audit log says of them.", float64(counts[outcome]), "outcome", outcome)
 	}
 	if c.agents.hub != nil {
 		connected, refused := c.agents.hub.Connections()

@@ -41,11 +41,16 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	}
 	for _, e := range events {
 		e.Num = s.audited.Add(1)
+		var lag time.Duration // of the log, if the event says
 		if id := heartbeat.Of(e); id != "" {
 			if delay, ours := s.beats.Saw(id, now); ours {
 				s.metrics.auditDelay.Observe(delay.Seconds())
+				lag = delay
 			}
 			s.tellSender(ctx, id)
+		}
+		if s.agents != nil {
+			s.agents.judge.Audited(e, lag)
 		}
 		s.enrich.Enrich(e)
 		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)

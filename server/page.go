@@ -37,6 +37,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Deliveries: deliveries{s.notifier, s.store},
 		Posture:    s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
+		Agents: s.listedAgents,
 	})
 	return err
 }

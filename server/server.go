@@ -32,6 +32,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/correlate"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/falco"
@@ -56,6 +57,8 @@ type Options struct {
 	Cluster *rest.Config // credentials for the cluster
 	Log     *slog.Logger
 	Version string
+
+	commands correlate.Options // how commands in containers are joined with requests; tests wait less
 }
 
 // A Server is the control plane. Make it with [New], run it once with Run, and
@@ -110,6 +113,7 @@ type Server struct {
 	notifier     *notify.Notifier
 	state        *state
 	agents       *agents // nil: none can report
+	commands     correlate.Options
 
 	webhookListener net.Listener
 	webListener     net.Listener
@@ -134,7 +138,7 @@ type Server struct {
 // speak to the cluster yet. On an error nothing stays open.
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
-		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version,
+		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version, commands: opts.commands,
 		changed: newPoliciesChanged(),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},

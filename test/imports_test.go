@@ -94,6 +94,7 @@ var arrows = map[string][]string{
 	"bus/hub":      {"bus"},
 	"bus/identity": {},
 	"bus/spool":    {},
+	"bus/verdict":  {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
 	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery"},
@@ -106,7 +107,7 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"access", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
+	"web":       {"access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/delivery":   {},
@@ -114,8 +115,9 @@ var arrows = map[string][]string{
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
-	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
+	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "correlate", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
+		"correlate", "bus/verdict",
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",

@@ -123,6 +123,11 @@ func (s *Server) getPosture(w http.ResponseWriter, r *http.Request) error {
 	return writeJSON(w, http.StatusOK, p)
 }
 
+// listAgents lists the agents of nodes, those first that need somebody.
+func (s *Server) listAgents(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, items(s.Agents(), ""))
+}
+
 func (s *Server) getHealth(w http.ResponseWriter, _ *http.Request) error {
 	return writeJSON(w, http.StatusOK, s.Health())
 }

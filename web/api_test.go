@@ -234,6 +234,9 @@ func TestAPIAnswers(t *testing.T) {
 	if code != 200 || p["score"].(map[string]any)["total"] != 52.3 || len(p["fixes"].([]any)) != 4 || p["findings"].(map[string]any)["fail"] != 53.0 {
 		t.Errorf("posture: %d %v", code, p)
 	}
+	if code, a := s.bearer(t, "/api/v1/agents", testToken); code != 200 || len(a["items"].([]any)) != 1 || a["items"].([]any)[0].(map[string]any)["status"] != "degraded" {
+		t.Errorf("agents: %d %v", code, a)
+	}
 	if code, h := s.bearer(t, "/api/v1/health", testToken); code != 200 || h["auditEvents"] != 18204.0 || h["admission"] != true {
 		t.Errorf("health: %d %v", code, h)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -113,6 +114,9 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		Posture:    func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:      func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies:   func() Policies { return s.policies },
+		Agents: func() []fleet.Agent {
+			return []fleet.Agent{{State: fleet.State{Node: "n1", Version: "v0", Interval: 10 * time.Second, Rules: 120, Missing: map[string]string{"dns": "not supported"}}, Status: fleet.Degraded, LastSeen: s.seen, Reasons: []string{"7 events were dropped."}}}
+		},
 		Readiness: func(ctx context.Context, days int) ([]finding.Readiness, time.Time, error) {
 			held, err := db.Readiness(ctx, days, time.Now())
 			return finding.InForce(held, s.enforced), s.counted, err

@@ -27,6 +27,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
@@ -147,6 +148,9 @@ type Options struct {
 	Rules func() []Rule
 	// Policies returns what is judged by. It must be quick.
 	Policies func() Policies
+	// Agents returns what is known of node agents; nil: none can report. It must
+	// be quick.
+	Agents func() []fleet.Agent
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -275,6 +279,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/audit", "list findings", s.getAudit},
 		{"GET", "/api/v1/admission/readiness", "list decisions", s.getReadiness},
 		{"GET", "/api/v1/policies", "list policies", s.listPolicies},
+		{"GET", "/api/v1/agents", "get health", s.listAgents},
 		{"GET", "/api/v1/posture", "list findings", s.getPosture},
 		{"GET", "/api/v1/deliveries", "list deliveries", s.listDeliveries},
 		{"GET", "/api/v1/destinations", "list deliveries", s.listDestinations},
