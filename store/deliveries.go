@@ -78,19 +78,21 @@ func (s *Store) Notified(ctx context.Context) (notified, joined int64, found boo
 // is in it: all of it, or nothing. A message whose group has one that was not
 // tried yet is counted in that; one whose group had a message within its window
 // is due when that ends. A message that is there already, by its key, is left
-// out. It returns which have been added, and how many were counted.
+// out. It returns which have been added, and how many alerts have no message of
+// their own.
 func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) (added []delivery.Message, counted int, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		added, counted = nil, 0
-		for _, m := range messages {
+		for _, m := range together(messages) {
+			alerts := m.Count
 			merged, err := enqueue(ctx, tx, &m, now)
 			switch {
 			case err != nil:
 				return err
 			case merged:
-				counted++
+				counted += alerts
 			case m.Seq != 0:
-				added = append(added, m)
+				added, counted = append(added, m), counted+alerts-1
 			}
 		}
 		for _, id := range p.Incidents {
@@ -102,6 +104,28 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 		return err
 	})
 	return added, counted, s.explain("queue messages in", err)
+}
+
+// together counts messages in the first of their group, in a flood of which one
+// is read and written for all of them.
+func together(messages []delivery.Message) (out []delivery.Message) {
+	type group struct{ destination, name string }
+	at := map[group]int{}
+	for _, m := range messages {
+		g := group{m.Destination, m.Group}
+		i, known := at[g]
+		if m.Group == "" || !known {
+			at[g] = len(out)
+			out = append(out, m)
+			continue
+		}
+		out[i].Count += m.Count
+		if m.First.Before(out[i].First) {
+			out[i].First = m.First
+		}
+		out[i].Last = latest(out[i].Last, m.Last)
+	}
+	return out
 }
 
 // enqueue adds one message, or counts it in another one of its group. A message

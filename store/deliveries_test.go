@@ -133,6 +133,27 @@ func TestQueueGroups(t *testing.T) {
 	}
 }
 
+// TestQueueFlood: what belongs together is one message also when it comes at once.
+func TestQueueFlood(t *testing.T) {
+	s := open(t)
+	var flood []delivery.Message
+	for i := range 10 {
+		for _, to := range []string{"a", "b"} {
+			m := message(to, 9-i)
+			m.Group, m.Until = fmt.Sprint("g", i%2), m.Due.Add(time.Hour)
+			flood = append(flood, m)
+		}
+	}
+	added, counted := enqueued(t, s, append(flood, message("a", 20), message("a", 21))...)
+	if len(added) != 6 || counted != 16 {
+		t.Fatalf("%v, %d counted", titles(added), counted)
+	}
+	batch, _, err := s.Claim(t.Context(), "a", 10, start.Add(time.Minute))
+	if err != nil || len(batch) != 4 || batch[0].Count != 5 || batch[0].Last.Sub(batch[0].First) != 8*time.Second || batch[3].Count != 1 {
+		t.Errorf("got %+v, %v", batch, err)
+	}
+}
+
 func TestQueueBounds(t *testing.T) {
 	s := open(t)
 	for i := range 10 {
