@@ -221,8 +221,8 @@ func outcome(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &forbidden):
 		return notify.Permanent(forbidden)
-	case ctx.Err() != nil:
-		return fmt.Errorf("no answer in time: %w", ctx.Err())
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 	case errors.As(err, &sending) && sending.ErrorCode() >= 500:
 		return notify.Permanent(fmt.Errorf("%s: answer %d", sending.Reason, sending.ErrorCode()))
 	case errors.As(err, &sending) && sending.ErrorCode() > 0:
