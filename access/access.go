@@ -65,7 +65,7 @@ type Authorizer interface {
 	Allowed(context.Context, Identity, Permission) (bool, error)
 }
 
-// An Issuer knows tokens. [Cluster] is one.
+// An Issuer knows tokens. [Cluster] and [OIDC] are issuers.
 type Issuer interface {
 	// Token returns who holds a token. The error is [ErrInvalid], or that this
 	// cannot be told now.

@@ -85,6 +85,29 @@ type Login struct {
 	Kubernetes bool `yaml:"kubernetes"`
 	// Audiences are whom such tokens may be for: one of these.
 	Audiences []string `yaml:"audiences"`
+	// OIDC accepts users of an OpenID Connect issuer, if it names one.
+	OIDC OIDC `yaml:"oidc"`
+}
+
+// OIDC names an OpenID Connect issuer, and how its users are called here. Claims and
+// prefixes mean what the flags --oidc-* of an API server do.
+type OIDC struct {
+	// Issuer is its URL, by HTTPS.
+	Issuer   string `yaml:"issuer"`
+	ClientID string `yaml:"clientID"`
+	// ClientSecretFile holds the client's secret; without it the client is public.
+	ClientSecretFile string `yaml:"clientSecretFile"`
+	// RedirectURL is that of this server, as browsers reach it, with the path
+	// /login/oidc/callback.
+	RedirectURL string `yaml:"redirectURL"`
+	// CAFile has the issuer's authorities in PEM; without it they are the system's.
+	CAFile string `yaml:"caFile"`
+	// Scopes are asked for, besides openid.
+	Scopes         []string `yaml:"scopes"`
+	UsernameClaim  string   `yaml:"usernameClaim"`
+	UsernamePrefix string   `yaml:"usernamePrefix"`
+	GroupsClaim    string   `yaml:"groupsClaim"`
+	GroupsPrefix   string   `yaml:"groupsPrefix"`
 }
 
 // A RoleGrant gives a role to users and groups, by the names that the API server
@@ -330,7 +353,10 @@ func Default() *Config {
 		Log:     Log{Level: "info"},
 		Web: Web{
 			Listen: "127.0.0.1:8080", Authorization: "kubernetes",
-			Login: Login{Token: true, Kubernetes: true, Audiences: []string{"kubeguardian"}},
+			Login: Login{
+				Token: true, Kubernetes: true, Audiences: []string{"kubeguardian"},
+				OIDC: OIDC{Scopes: []string{"profile", "email"}, UsernameClaim: "sub", GroupsClaim: "groups"},
+			},
 		},
 		Webhook: Webhook{Listen: "127.0.0.1:9443", Service: Service{Port: 443}},
 		Admission: Admission{

@@ -66,7 +66,11 @@ func TestFullFile(t *testing.T) {
 		Web: Web{
 			Listen: "0.0.0.0:8443", CertFile: "/etc/kubeguardian/tls.crt",
 			KeyFile: "/etc/kubeguardian/tls.key", TokenFile: "/etc/kubeguardian/token",
-			Login:         Login{Kubernetes: true, Audiences: []string{"guard", "https://kubernetes.default.svc"}},
+			Login: Login{Kubernetes: true, Audiences: []string{"guard", "https://kubernetes.default.svc"}, OIDC: OIDC{
+				Issuer: "https://issuer.example/realm", ClientID: "guard", ClientSecretFile: "/etc/kubeguardian/client-secret",
+				RedirectURL: "https://guard.example/login/oidc/callback", CAFile: "/etc/kubeguardian/issuer.pem", Scopes: []string{"email", "offline_access"},
+				UsernameClaim: "email", UsernamePrefix: "oidc:", GroupsClaim: "roles", GroupsPrefix: "oidc:",
+			}},
 			Authorization: "roles", Roles: []RoleGrant{{Role: "viewer", Groups: []string{"staff"}}, {Role: "admin", Users: []string{"ada"}, Groups: []string{"security"}}},
 		},
 		Webhook: Webhook{

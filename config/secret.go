@@ -73,6 +73,20 @@ func DatabaseURL(file string) (Secret, error) {
 	return Secret(text), nil
 }
 
+// ClientSecret reads the secret of an OpenID Connect client from a file, without
+// the white space around it.
+func ClientSecret(file string) (Secret, error) {
+	data, err := readShort(file)
+	if err != nil {
+		return "", fmt.Errorf("read web.login.oidc.clientSecretFile: %w", err)
+	}
+	secret := bytes.TrimSpace(data)
+	if len(secret) == 0 || len(data) > maxToken || bytes.ContainsAny(secret, "\r\n") {
+		return "", fmt.Errorf("read web.login.oidc.clientSecretFile: %s: want one line of 1 to %d characters", file, maxToken)
+	}
+	return Secret(secret), nil
+}
+
 // readShort reads a file, or one byte more than a token may have.
 func readShort(file string) ([]byte, error) {
 	f, err := os.Open(file)

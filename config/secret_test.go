@@ -125,3 +125,22 @@ func TestDatabaseURL(t *testing.T) {
 		t.Errorf("have %v", err)
 	}
 }
+
+func TestClientSecret(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	for data, want := range map[string]string{" s3cret \n": "s3cret", "": "", "\n": "", "one\ntwo": "", strings.Repeat("x", maxToken+1): ""} {
+		if err := os.WriteFile(file, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		have, err := ClientSecret(file)
+		if string(have) != want || (err == nil) != (want != "") {
+			t.Errorf("%.10q: %q, %v", data, string(have), err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), file) || strings.Contains(err.Error(), "two")) {
+			t.Errorf("%.10q: %v", data, err)
+		}
+	}
+	if _, err := ClientSecret(file + ".none"); err == nil {
+		t.Error("no file is no error")
+	}
+}

@@ -119,9 +119,10 @@ func (d *decoder) web(c *Config) {
 
 // login checks that somebody may log in, and what they may do then.
 func (d *decoder) login(w *Web) {
-	if !w.Login.Token && !w.Login.Kubernetes {
-		d.bad("web.login", "nobody could log in: switch on token or kubernetes")
+	if !w.Login.Token && !w.Login.Kubernetes && w.Login.OIDC.Issuer == "" {
+		d.bad("web.login", "nobody could log in: switch on token or kubernetes, or name an issuer")
 	}
+	d.oidc(&w.Login.OIDC)
 	if w.Login.Kubernetes && len(w.Login.Audiences) == 0 {
 		d.bad("web.login.audiences", "want one or more: a token for the API server itself is not to be given to others")
 	}
@@ -139,6 +140,33 @@ func (d *decoder) login(w *Web) {
 		d.paths(key+".users", grant.Users)
 		d.paths(key+".groups", grant.Groups)
 	}
+}
+
+// oidcCallback is where the issuer sends browsers back to.
+const oidcCallback = "/login/oidc/callback"
+
+func (d *decoder) oidc(o *OIDC) {
+	const key = "web.login.oidc"
+	if o.Issuer == "" {
+		if d.lines[key] != 0 {
+			d.bad(key, "issuer is missing")
+		}
+		return
+	}
+	d.required(key+".clientID", o.ClientID)
+	if u, err := url.Parse(o.Issuer); err != nil || !secureURL(u) || u.RawQuery != "" {
+		d.bad(key+".issuer", "want https://host, with a path if it has one, have %q", clip(o.Issuer))
+	}
+	if u, err := url.Parse(o.RedirectURL); err != nil || !secureURL(u) || u.Path != oidcCallback || u.RawQuery != "" {
+		d.bad(key+".redirectURL", "want https://host%s, have %q", oidcCallback, clip(o.RedirectURL))
+	}
+	d.required(key+".usernameClaim", o.UsernameClaim)
+	d.paths(key+".scopes", o.Scopes)
+}
+
+// secureURL reports whether a URL is one of HTTPS, or of this machine.
+func secureURL(u *url.URL) bool {
+	return u.Hostname() != "" && u.User == nil && u.Fragment == "" && (u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()))
 }
 
 func (d *decoder) falco(c *Config) {

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
 	"github.com/kubeguardian/kubeguardian/artifact"
@@ -107,6 +108,7 @@ type Server struct {
 	beats        heartbeat.Beats
 	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
+	oidc         *access.OIDC // nil: no issuer
 	journal      *journal
 	metrics      *metrics
 	joiner       *joiner.Joiner // of alerts into incidents

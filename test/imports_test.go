@@ -11,8 +11,11 @@ import (
 // arrows says which packages of ours each package may import; "check/*" stands
 // for the folders in check. Whole-product tests may import all.
 var arrows = map[string][]string{
-	"access":   {},
-	"action":   {},
+	"access": {},
+	"action": {},
+
+	"access/issuertest": {},
+
 	"event":    {},
 	"finding":  {},
 	"config":   {},
@@ -192,7 +195,7 @@ func TestArrowsHaveNoCircle(t *testing.T) {
 }
 
 func TestDependencies(t *testing.T) {
-	const most = 57 // of which the agent's own may be 10
+	const most = 58 // of which the agent's own may be 10
 	data, err := os.ReadFile("../go.mod")
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 
 // open are the routes that need no login. A route is added here for a reason
 // alone: it takes it to log in or out.
-var open = []string{"GET /login", "POST /login", "POST /logout", "GET /static/{file}"}
+var open = []string{"GET /login", "POST /login", "GET /login/oidc", "GET /login/oidc/callback", "POST /logout", "GET /static/{file}"}
 
 // TestRoutesNeedPermissions expects each route to need a permission that a role
 // has, and what changes something to need one to change.

@@ -27,6 +27,7 @@ type layout struct {
 	Cluster, Version string
 	Health           *Health // nil: without a login
 	User             string  // who has logged in
+	Refresh          string  // the page to go on to at once; "": none
 	Page             any
 
 	may func(access.Permission) bool
@@ -35,7 +36,7 @@ type layout struct {
 // May reports whether who looks at the page may do something.
 func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
-var pages = []string{"login", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "deliveries", "actions",
+var pages = []string{"login", "welcome", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "deliveries", "actions",
 	"search", "entity", "rules", "rule", "policies"}
 
 func parseTemplates() (map[string]*template.Template, error) {

@@ -10,6 +10,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"crypto/cipher"
 	"embed"
 	"errors"
 	"fmt"
@@ -116,8 +117,9 @@ type Health struct {
 
 // Login says what the login page asks for.
 type Login struct {
-	Token    bool   // there is a login token
-	Audience string // whom tokens of the cluster are for; "": there are none
+	Token    bool         // there is a login token
+	Audience string       // whom tokens of the cluster are for; "": there are none
+	OIDC     *access.OIDC // nil: no issuer
 }
 
 // Options are what a [Server] shows. All fields but Version and Login are needed.
@@ -163,6 +165,7 @@ type Server struct {
 	templates map[string]*template.Template
 	sessions  *sessions
 	limiter   *limiter
+	seal      cipher.AEAD
 	refusals  *rate.Limiter // that the log of actions keeps
 	unkept    atomic.Int64  // refusals since the last that was kept
 	heartbeat time.Duration // of a stream, so that proxies keep it open
@@ -190,6 +193,9 @@ func New(opts Options) (*Server, error) {
 		closed:    make(chan struct{}),
 	}
 	var err error
+	if s.seal, err = newSeal(); err != nil {
+		return nil, fmt.Errorf("make a key for logins: %w", err)
+	}
 	if s.templates, err = parseTemplates(); err != nil {
 		return nil, fmt.Errorf("parse page templates: %w", err)
 	}
@@ -249,6 +255,8 @@ func (s *Server) routes() []route {
 	return append(s.lookupRoutes(), []route{
 		{"GET", "/login", "", s.loginPage},
 		{"POST", "/login", "", s.login},
+		{"GET", "/login/oidc", "", s.oidcLogin},
+		{"GET", "/login/oidc/callback", "", s.oidcCallback},
 		{"POST", "/logout", "", s.logout},
 		{"GET", "/static/{file}", "", static},
 
