@@ -29,6 +29,9 @@ type Source interface {
 	// Unannounced returns incidents that paged and are no messages yet, in the
 	// order they began in, after a place, and the place to go on at.
 	Unannounced(ctx context.Context, after int64, n int) ([]*incident.Incident, int64, error)
+	// Told reports whether one of these alerts began an incident that became
+	// messages.
+	Told(ctx context.Context, alerts []string) (bool, error)
 	// PagedAlerts returns which alerts, of a time or later, are part of an incident
 	// that paged.
 	PagedAlerts(ctx context.Context, ids []string, since time.Time) (map[string]bool, error)
@@ -275,6 +278,12 @@ func (n *Notifier) routeIncidents(ctx context.Context, notified int64, tell bool
 			if !i.Pages(now) {
 				continue
 			}
+			if told, err := n.told(ctx, i); err != nil {
+				return err
+			} else if told {
+				p.Incidents = append(p.Incidents, i.ID)
+				continue
+			}
 			messages, err := n.router.messages(n.router.ofIncident(i), now)
 			if err != nil {
 				return err
@@ -290,6 +299,20 @@ func (n *Notifier) routeIncidents(ctx context.Context, notified int64, tell bool
 			return nil
 		}
 	}
+}
+
+// told reports whether an incident that is a part of this one by now was told of:
+// of one attack nobody is told twice.
+func (n *Notifier) told(ctx context.Context, i *incident.Incident) (bool, error) {
+	var ids []string
+	for _, s := range i.Signals {
+		ids = append(ids, s.Alert)
+	}
+	told, err := n.Store.Told(ctx, ids)
+	if told {
+		n.metrics.suppressed.WithLabelValues("incident").Inc()
+	}
+	return told, err
 }
 
 // routeAlerts makes messages of some alerts, and reports whether there are more.

@@ -401,6 +401,12 @@ notify:
 		w.alerts([]alert.Alert{later}, one)
 		time.Sleep(time.Hour)
 		w.want("pager", "incident "+a.ID, "incident "+muted.ID)
+		// An older one, that was not urgent, takes in the first: it is the same attack.
+		third.Worst, third.Paged, third.Signals = alert.Critical, time.Now(), append(third.Signals, one.Signals...)
+		last := w.some("D", "web", alert.Critical)
+		w.alerts([]alert.Alert{last}, third)
+		time.Sleep(time.Hour)
+		w.want("pager", "incident "+a.ID, "incident "+muted.ID)
 	})
 }
 

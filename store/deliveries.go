@@ -465,6 +465,22 @@ func (s *Store) Unannounced(ctx context.Context, after int64, n int) (list []*in
 	return list, last, s.explain("read incidents from", rows.Err())
 }
 
+// Told reports whether one of these was an incident that was made into messages;
+// the id of an incident is that of its first alert, and outlives it when it becomes
+// a part of another one.
+func (s *Store) Told(ctx context.Context, ids []string) (told bool, err error) {
+	if len(ids) == 0 {
+		return false, nil
+	}
+	args := make([]any, len(ids))
+	for i, id := range ids {
+		args[i] = id
+	}
+	var n int
+	err = s.readers.QueryRowContext(ctx, "SELECT count(*) FROM announced WHERE incident IN (?"+strings.Repeat(", ?", len(ids)-1)+")", args...).Scan(&n)
+	return n > 0, s.explain("read incidents from", err)
+}
+
 // PagedAlerts returns which of these alerts are signals of incidents that paged,
 // the earliest of them being of a time.
 func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) (paged map[string]bool, err error) {
