@@ -175,11 +175,13 @@ func (s *Server) BusURL() string {
 	return "tls://" + s.agents.hub.Addr().String()
 }
 
-// takeAlerts stores alerts of agents.
+// takeAlerts stores alerts of agents, with what the audit log has said of their
+// pods.
 func (s *Server) takeAlerts(ctx context.Context, batch []*bus.Message) error {
 	alerts := make([]alert.Alert, 0, len(batch))
 	for _, m := range batch {
 		if !s.agents.judge.Take(m) {
+			s.enrich.Involve(&m.Alert)
 			alerts = append(alerts, m.Alert)
 		}
 	}
