@@ -81,10 +81,10 @@ notify:
 
 func TestDeliveriesAreConfiguredStrictly(t *testing.T) {
 	for text, want := range map[string]string{
-		"{name: a, type: carrier-pigeon}":                         `config.yaml:7: notify.destinations[0].type: unknown value "carrier-pigeon": want one of`,
-		"{name: a, type: webhook, config: {ulr: 'http://a'}}":     `config.yaml:7: unknown key "notify.destinations[0].config.ulr": did you mean "url"?`,
-		"{name: a, type: webhook, config: {format: falco}}":       `config.yaml:7: notify.destinations[0].config: destination a: give one of url and urlFile`,
-		"{name: a, type: webhook, config: {url: b, method: GET}}": `config.yaml:7: notify.destinations[0].config: destination a: method "GET"`,
+		"{name: a, type: carrier-pigeon}":                                  `config.yaml:7: notify.destinations[0].type: unknown value "carrier-pigeon": want one of`,
+		"{name: a, type: webhook, config: {ulr: 'http://a'}}":              `config.yaml:7: unknown key "notify.destinations[0].config.ulr": did you mean "url"?`,
+		"{name: a, type: webhook, config: {format: falco}}":                `config.yaml:7: notify.destinations[0].config: destination a: give one of url and urlFile`,
+		"{name: a, type: webhook, config: {url: 'http://b', method: GET}}": `config.yaml:7: notify.destinations[0].config: destination a: method "GET"`,
 	} {
 		s, err := New(t.Context(), options(t, t.TempDir(), "notify:\n  destinations:\n  - "+text))
 		if err == nil {
