@@ -99,7 +99,7 @@ func (p *Publisher) Run(ctx context.Context, nc *nats.Conn) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		if p.sent.Load() > before {
+		if p.sent.Load() > before || errors.Is(err, errAway) { // looking costs nothing
 			attempt = 0
 		}
 		p.failed.Add(1)
@@ -115,7 +115,7 @@ func (p *Publisher) Run(ctx context.Context, nc *nats.Conn) error {
 // send sends alerts until something fails.
 func (p *Publisher) send(ctx context.Context, nc *nats.Conn) error {
 	if !nc.IsConnected() {
-		return fmt.Errorf("send alerts: not connected to %s", nc.Opts.Url)
+		return errAway
 	}
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncMaxPending(2*window), jetstream.WithPublishAsyncTimeout(ackTimeout))
 	if err != nil {
@@ -211,7 +211,7 @@ func (p *Publisher) settle(flight []underway) {
 	}
 }
 
-// errAway says that a state could not be sent as there is no connection.
+// errAway says that nothing can be sent as there is no connection.
 var errAway = errors.New("the bus is away")
 
 // SendState sends the state of an agent.
