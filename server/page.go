@@ -13,6 +13,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
+	"github.com/kubeguardian/kubeguardian/playground"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
@@ -36,8 +37,8 @@ func (s *Server) buildPage(ctx context.Context) error {
 		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Deliveries: deliveries{s.notifier, s.store},
-		Posture:    s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
-		Agents: s.listedAgents,
+		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(s.ruleFiles), Agents: s.listedAgents,
+		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
 }

@@ -110,7 +110,10 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool"},
+	"web":       {"access/attempt", "health", "web/export", "access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
+	"health":    {}, "web/export": {}, "access/attempt": {},
+	"incident/lineage": {"alert"},
+	"playground":       {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/delivery":   {},
@@ -124,7 +127,7 @@ var arrows = map[string][]string{
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "access", "action", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
+		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},

@@ -57,7 +57,7 @@ responder: list actions /actions : denied
 responder: log out  : done
 administrator: update incidents /api/v1/incidents/one {"assignee":"cara"}: allowed
 administrator: update incidents /api/v1/incidents/one 8 bytes: allowed
-administrator: update incidents /api/v1/incidents/one 8 bytes: failed: read the change: `
+administrator: update incidents /api/v1/incidents/one 8 bytes: failed: read the request: `
 	if have := said(entries); !strings.HasPrefix(have, want) {
 		t.Errorf("the log is\n%s\nwant\n%s", have, want)
 	}

@@ -16,10 +16,13 @@ import (
 	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/playground"
 )
 
 type openAPI struct {
@@ -126,6 +129,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Link":     {schemas["Link"], incident.Link{}},
 
 		"Search":    {schemas["Search"], search{}},
+		"RuleTrial": {schemas["RuleTrial"], ruleTrial{}}, "RuleResult": {schemas["RuleResult"], playground.RuleResult{}}, "RuleStep": {*schemas["RuleResult"].Properties["steps"].Items, playground.Step{}},
+		"PolicyTrial": {schemas["PolicyTrial"], policyTrial{}}, "PolicyResult": {schemas["PolicyResult"], playground.PolicyResult{}},
+		"Check": {schemas["Check"], health.Check{}}, "Setting": {schemas["Setting"], config.Setting{}},
 		"EntityAll": {schemas["EntityAll"], entity{}},
 		"Rule":      {schemas["Rule"], countedRule{}},
 		"Companion": {*schemas["EntityAll"].Properties["seenWith"].Items, companion{}},

@@ -16,8 +16,8 @@ import (
 
 // How much is shown of one entity; all of it is in the lists.
 const (
-	entityAlerts    = 100
-	entityRecords   = 20
+	entityAlerts    = 50
+	entityRecords   = 10
 	entityCompanion = 12
 )
 

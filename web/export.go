@@ -1,10 +1,7 @@
 package web
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,99 +10,19 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/web/export"
 )
-
-// An exporter writes a whole list, page by page, as it is read.
-type exporter struct {
-	w       http.ResponseWriter
-	send    func(http.ResponseWriter, []byte) error
-	name    string
-	csv     bool
-	columns []string
-	rows    int
-	begun   bool
-	buffer  bytes.Buffer
-}
-
-// exportChunk is how much is collected before it is sent.
-const exportChunk = 64 << 10
-
-// add writes one record: in JSON as it is, in CSV by its cells.
-func (e *exporter) add(record any, cells ...string) error {
-	e.begin()
-	if e.csv {
-		e.line(cells)
-	} else {
-		data, err := json.Marshal(record)
-		if err != nil {
-			return fmt.Errorf("export %s: %w", e.name, err)
-		}
-		if e.rows > 0 {
-			e.buffer.WriteString(",\n")
-		}
-		e.buffer.Write(data)
-	}
-	if e.rows++; e.buffer.Len() < exportChunk {
-		return nil
-	}
-	return e.flush()
-}
-
-// line writes a row of CSV. A cell that a spreadsheet would take for a formula
-// begins with an apostrophe, which makes it a text.
-func (e *exporter) line(cells []string) {
-	for i, cell := range cells {
-		if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
-			cells[i] = "'" + cell
-		}
-	}
-	w := csv.NewWriter(&e.buffer)
-	w.Write(cells) // a buffer has no errors
-	w.Flush()
-}
-
-func (e *exporter) begin() {
-	if e.begun {
-		return
-	}
-	e.begun = true
-	format, kind := "json", "application/json"
-	if e.csv {
-		format, kind = "csv", "text/csv; charset=utf-8"
-	}
-	e.w.Header().Set("Content-Type", kind)
-	e.w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s.%s"`, e.name, format))
-	if e.csv {
-		e.line(slices.Clone(e.columns))
-	} else {
-		e.buffer.WriteString("[")
-	}
-}
-
-func (e *exporter) flush() error {
-	defer e.buffer.Reset()
-	return e.send(e.w, e.buffer.Bytes())
-}
-
-func (e *exporter) end() error {
-	e.begin()
-	if !e.csv {
-		e.buffer.WriteString("]\n")
-	}
-	return e.flush()
-}
 
 // An exportable is a list that can be taken away: the parameters that select
 // from it, its columns, and what writes all of it.
 type exportable struct {
 	needs           access.Permission
 	params, columns []string
-	write           func(r *http.Request, p *params, e *exporter) error
+	write           func(r *http.Request, p *params, e *export.Writer) error
 }
 
 func (s *Server) exportables() map[string]exportable {
@@ -135,16 +52,16 @@ func (s *Server) export(name string, list exportable) handler {
 		if p.err != nil {
 			return p.err
 		}
-		e := &exporter{w: w, send: s.send, name: name, csv: format == "csv", columns: list.columns}
+		e := &export.Writer{W: w, Send: s.send, Name: name, CSV: format == "csv", Columns: list.columns}
 		err := list.write(r, p, e)
 		if err == nil {
-			err = e.end()
+			err = e.End()
 		}
-		if err == nil || !e.begun {
+		if err == nil || !e.Begun {
 			return err
 		}
 		if r.Context().Err() == nil {
-			s.Log.Error("export broken off", "list", name, "rows", e.rows, "error", err)
+			s.Log.Error("export broken off", "list", name, "rows", e.Rows, "error", err)
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -177,7 +94,7 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-func (s *Server) exportAlerts(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportAlerts(r *http.Request, p *params, e *export.Writer) error {
 	q := alertQuery(p)
 	q.Limit = maxAuditPageSize
 	if p.err != nil {
@@ -196,12 +113,12 @@ func (s *Server) exportAlerts(r *http.Request, p *params, e *exporter) error {
 		if a.Repeats != nil {
 			repeats = a.Repeats.Count
 		}
-		return e.add(a.Record, stamp(a.Time), a.Priority.String(), a.Rule, a.Source, a.Cluster, a.Subject.Namespace, a.Object, a.User, a.Action, a.From, a.Output,
+		return e.Add(a.Record, stamp(a.Time), a.Priority.String(), a.Rule, a.Source, a.Cluster, a.Subject.Namespace, a.Object, a.User, a.Action, a.From, a.Output,
 			strings.Join(a.Tactics, " "), strconv.Itoa(repeats), a.ID)
 	})
 }
 
-func (s *Server) exportIncidents(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportIncidents(r *http.Request, p *params, e *export.Writer) error {
 	q := incidentQuery(p)
 	q.Limit = 200 // each may hold hundreds of alerts
 	if p.err != nil {
@@ -211,12 +128,12 @@ func (s *Server) exportIncidents(r *http.Request, p *params, e *exporter) error 
 		q.Before = at
 		return s.Incidents.Incidents(r.Context(), q)
 	}, func(i *incident.Incident) error {
-		return e.add(i, stamp(i.Last), stamp(i.First), string(i.State), strconv.Itoa(i.Score), i.Worst.String(), i.Assignee, i.Story,
+		return e.Add(i, stamp(i.Last), stamp(i.First), string(i.State), strconv.Itoa(i.Score), i.Worst.String(), i.Assignee, i.Story,
 			strings.Join(i.Tactics, " "), strconv.Itoa(len(i.Signals)+i.Dropped), i.Reason, i.ID)
 	})
 }
 
-func (s *Server) exportDecisions(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportDecisions(r *http.Request, p *params, e *export.Writer) error {
 	q := decisionQuery(p)
 	q.Limit = maxAuditPageSize
 	if p.err != nil {
@@ -230,12 +147,12 @@ func (s *Server) exportDecisions(r *http.Request, p *params, e *exporter) error 
 		for _, v := range d.Violations {
 			policies, messages = append(policies, v.Policy), append(messages, v.Message)
 		}
-		return e.add(d, stamp(d.Time), string(d.Outcome()), strconv.FormatBool(d.DryRun), d.User, d.Operation, d.Subject.String(),
+		return e.Add(d, stamp(d.Time), string(d.Outcome()), strconv.FormatBool(d.DryRun), d.User, d.Operation, d.Subject.String(),
 			strings.Join(policies, "; "), strings.Join(messages, "; "), d.ID)
 	})
 }
 
-func (s *Server) exportFindings(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportFindings(r *http.Request, p *params, e *export.Writer) error {
 	q := findingQuery(p)
 	q.Limit = maxAuditPageSize
 	if p.err != nil {
@@ -245,11 +162,11 @@ func (s *Server) exportFindings(r *http.Request, p *params, e *exporter) error {
 		q.After = at
 		return s.Findings.FindingPage(r.Context(), q)
 	}, func(f *finding.Finding) error {
-		return e.add(f, string(f.Severity), string(f.Status), f.Control, f.Title, string(f.Level), f.Subject.String(), f.Subject.Source, f.Message, f.Reason, f.Fix, stamp(f.ObservedAt))
+		return e.Add(f, string(f.Severity), string(f.Status), f.Control, f.Title, string(f.Level), f.Subject.String(), f.Subject.Source, f.Message, f.Reason, f.Fix, stamp(f.ObservedAt))
 	})
 }
 
-func (s *Server) exportAudit(_ *http.Request, p *params, e *exporter) error {
+func (s *Server) exportAudit(_ *http.Request, p *params, e *export.Writer) error {
 	q := newAuditQuery(p)
 	if p.err != nil {
 		return p.err
@@ -259,36 +176,36 @@ func (s *Server) exportAudit(_ *http.Request, p *params, e *exporter) error {
 		if !q.selects(&v) {
 			continue
 		}
-		if err := e.add(v, v.Policy, v.Binding, v.Enforcement, v.Subject.String(), v.Message); err != nil {
+		if err := e.Add(v, v.Policy, v.Binding, v.Enforcement, v.Subject.String(), v.Message); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Server) exportReadiness(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportReadiness(r *http.Request, p *params, e *export.Writer) error {
 	p.values.Set("limit", strconv.Itoa(maxAuditPageSize))
 	return pagesOf(func(at string) ([]finding.Readiness, string, error) {
 		p.values.Set("after", at)
 		page, err := s.readiness(r, p)
 		return page.Items, page.Next, err
 	}, func(item *finding.Readiness) error {
-		return e.add(item, item.Policy, item.Binding, item.Enforcement, strconv.Itoa(item.Requests), stamp(item.Last))
+		return e.Add(item, item.Policy, item.Binding, item.Enforcement, strconv.Itoa(item.Requests), stamp(item.Last))
 	})
 }
 
-func (s *Server) exportRules(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportRules(r *http.Request, p *params, e *export.Writer) error {
 	all, err := s.rules(r.Context(), p)
 	for _, one := range all {
 		if err == nil {
-			err = e.add(one, one.Name, one.Priority.String(), one.Source, one.Silent, strconv.Itoa(one.Count), stamp(one.Last), strings.Join(one.Tags, " "),
+			err = e.Add(one, one.Name, one.Priority.String(), one.Source, one.Silent, strconv.Itoa(one.Count), stamp(one.Last), strings.Join(one.Tags, " "),
 				fmt.Sprintf("%s:%d", one.File, one.Line), one.Desc, one.Condition)
 		}
 	}
 	return err
 }
 
-func (s *Server) exportPolicies(r *http.Request, p *params, e *exporter) error {
+func (s *Server) exportPolicies(r *http.Request, p *params, e *export.Writer) error {
 	all, err := s.judgedPolicies(r, p)
 	for _, one := range all {
 		var mistakes []string
@@ -296,7 +213,7 @@ func (s *Server) exportPolicies(r *http.Request, p *params, e *exporter) error {
 			mistakes = append(mistakes, m.Message)
 		}
 		if err == nil {
-			err = e.add(one, one.Name, one.Namespace, one.Kind, one.Source, one.Enforced, strconv.Itoa(one.Objects), strconv.Itoa(one.Held), strings.Join(mistakes, "; "))
+			err = e.Add(one, one.Name, one.Namespace, one.Kind, one.Source, one.Enforced, strconv.Itoa(one.Objects), strconv.Itoa(one.Held), strings.Join(mistakes, "; "))
 		}
 	}
 	return err

@@ -1,10 +1,8 @@
 package web
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/incident/lineage"
 )
 
 var incidentParams = []string{"state", "paged", "text", "before", "limit"}
@@ -72,13 +71,8 @@ var errNoIncident = &statusError{http.StatusNotFound, "there is no incident with
 // changeIncident takes a change as JSON.
 func (s *Server) changeIncident(w http.ResponseWriter, r *http.Request) error {
 	var c incident.Change
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return badRequest(fmt.Errorf("read the change: %w", err))
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return badRequest(errors.New("read the change: something follows it"))
+	if err := readJSON(r, &c); err != nil {
+		return err
 	}
 	i, err := s.change(r, c)
 	if err != nil {
@@ -169,6 +163,9 @@ type incidentData struct {
 	incident.Incident
 	Muted  bool
 	States []incident.State // that it can go to by who looks at it
+	Steps  []storyStep
+	Advice []advice
+	Trees  []*lineage.Process
 }
 
 func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
@@ -179,6 +176,15 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 	data := incidentData{Incident: i, Muted: time.Now().Before(i.MuteTill)}
 	if i.State != incident.Closed && s.may(r)("update incidents") {
 		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
+	}
+	if data.Steps, err = s.story(r, &i); err != nil {
+		return err
+	}
+	if data.Advice, err = s.advise(r, &i); err != nil {
+		return err
+	}
+	if data.Trees, err = s.processes(r, &i); err != nil {
+		return err
 	}
 	return s.show(w, r, "incident", "Incident", data)
 }

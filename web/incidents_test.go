@@ -102,7 +102,7 @@ func TestIncidentPages(t *testing.T) {
 	if _, body := v.get("/"); !strings.Contains(body, "Needs a person") || !strings.Contains(body, `href="/incidents/one"`) {
 		t.Errorf("overview: %s", body)
 	}
-	if _, body := v.get("/incidents/one"); strings.Contains(body, "<script>alert") || !strings.Contains(body, "user ada") {
+	if _, body := v.get("/incidents/one"); strings.Contains(body, "<script>alert") || !strings.Contains(body, `user <a href="/entity/user/ada">ada</a>`) {
 		t.Errorf("incident: %s", body)
 	}
 	form := url.Values{"state": {"closed"}, "reason": {"a drill"}, "assignee": {" ada "}, "mute": {"4h"}}

@@ -96,12 +96,12 @@ func (s *Server) oidcCallback(w http.ResponseWriter, r *http.Request) error {
 	pending := s.pending(r)
 	setFlowCookie(w, r, "", -1)
 	from := sender(r)
-	if !s.limiter.begin(from, time.Now()) {
+	if !s.limiter.Begin(from, time.Now()) {
 		return errLimited
 	}
 	credential, id, err := s.finish(r.Context(), pending, r)
 	invalid := errors.Is(err, access.ErrInvalid)
-	s.limiter.end(from, invalid)
+	s.limiter.End(from, invalid)
 	if invalid {
 		s.Log.Warn("login refused", "from", r.RemoteAddr, "reason", err)
 		s.refused(r, action.Entry{Action: logIn, Result: action.Failed + ": " + err.Error()})

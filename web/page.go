@@ -37,7 +37,7 @@ type layout struct {
 func (l layout) May(p access.Permission) bool { return l.may != nil && l.may(p) }
 
 var pages = []string{"login", "welcome", "error", "overview", "incidents", "incident", "alerts", "alert", "decisions", "audit", "readiness", "findings", "deliveries", "actions",
-	"search", "entity", "rules", "rule", "policies"}
+	"search", "entity", "rules", "rule", "policies", "health", "settings", "playground"}
 
 func parseTemplates() (map[string]*template.Template, error) {
 	frame, err := template.New("layout.html").Funcs(functions()).ParseFS(files, "templates/layout.html", "templates/parts.html")
@@ -77,6 +77,7 @@ func functions() template.FuncMap {
 		"href":         with,
 		"link":         func(path string, pairs ...string) string { return with(path, nil, pairs...) },
 		"entityLink":   entityLink,
+		"depth":        func(n int) int { return min(n, 6) },
 		"ruleLink":     func(name string) string { return "/rules/" + url.PathEscape(name) },
 		"exported":     exported,
 		"fixedAlerts":  func(rows []alert.Record) alertList { return alertList{Rows: rows, Max: len(rows)} },

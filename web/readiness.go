@@ -83,11 +83,6 @@ func (s *Server) readinessPage(w http.ResponseWriter, r *http.Request) error {
 		Windows: []window{{"1", "today"}, {"7", "7 days"}, {"14", "14 days"}, {"30", "30 days"}},
 	}
 	data.Short = time.Since(page.Since) < time.Duration(page.Days)*24*time.Hour
-	if page.Next != "" {
-		data.More = with("/readiness", p.values, "after", page.Next)
-	}
-	if p.text("after") != "" {
-		data.First = with("/readiness", p.values, "after", "")
-	}
+	data.First, data.More = steps("/readiness", p, page.Next)
 	return s.show(w, r, "readiness", "Policy readiness", data)
 }

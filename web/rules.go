@@ -80,6 +80,18 @@ func slice[T any](p *params, all []T) (page []T, next string) {
 	return all[after:min(after+limit, len(all))], next
 }
 
+// steps returns the links from a page of a list in memory to its first and its
+// next one, "" where there is none.
+func steps(path string, p *params, next string) (first, more string) {
+	if next != "" {
+		more = with(path, p.values, "after", next)
+	}
+	if p.text("after") != "" {
+		first = with(path, p.values, "after", "")
+	}
+	return first, more
+}
+
 func (s *Server) listRules(w http.ResponseWriter, r *http.Request) error {
 	p := parseParams(r.URL, ruleParams...)
 	all, err := s.rules(r.Context(), p)
@@ -113,12 +125,12 @@ func (s *Server) getRule(w http.ResponseWriter, r *http.Request) error {
 }
 
 type rulesData struct {
-	Rows                     []countedRule
-	Total, Silent            int
-	Query                    url.Values
-	Filtered                 bool
-	First, More, JSON        string
-	Sources, States, Exports []string
+	Rows              []countedRule
+	Total, Silent     int
+	Query             url.Values
+	Filtered          bool
+	First, More, JSON string
+	Sources, States   []string
 }
 
 func (s *Server) rulesPage(w http.ResponseWriter, r *http.Request) error {
@@ -140,12 +152,7 @@ func (s *Server) rulesPage(w http.ResponseWriter, r *http.Request) error {
 	if data.Rows, next = slice(p, all); p.err != nil {
 		return p.err
 	}
-	if next != "" {
-		data.More = with("/rules", p.values, "after", next)
-	}
-	if p.text("after") != "" {
-		data.First = with("/rules", p.values, "after", "")
-	}
+	data.First, data.More = steps("/rules", p, next)
 	return s.show(w, r, "rules", "Rules", data)
 }
 
@@ -244,11 +251,6 @@ func (s *Server) policiesPage(w http.ResponseWriter, r *http.Request) error {
 	if data.Rows, next = slice(p, all); p.err != nil {
 		return p.err
 	}
-	if next != "" {
-		data.More = with("/policies", p.values, "after", next)
-	}
-	if p.text("after") != "" {
-		data.First = with("/policies", p.values, "after", "")
-	}
+	data.First, data.More = steps("/policies", p, next)
 	return s.show(w, r, "policies", "Policies", data)
 }

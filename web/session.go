@@ -188,14 +188,14 @@ func (s *Server) identify(r *http.Request, using bool) (access.Identity, error) 
 // check returns whose a token is, and counts failures.
 func (s *Server) check(r *http.Request, token string) (c access.Credential, id access.Identity, err error) {
 	from := sender(r)
-	if !s.limiter.begin(from, time.Now()) {
+	if !s.limiter.Begin(from, time.Now()) {
 		return nil, id, errLimited
 	}
 	if c, err = s.Access.Token(r.Context(), token); err == nil {
 		id, err = c.Identity(r.Context())
 	}
 	invalid := errors.Is(err, access.ErrInvalid)
-	s.limiter.end(from, invalid)
+	s.limiter.End(from, invalid)
 	if invalid {
 		s.refused(r, action.Entry{Action: logIn, Result: action.Failed + ": " + err.Error()})
 		return nil, id, errInvalidToken

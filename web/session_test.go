@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/access/attempt"
 )
 
 func TestLoginAndLogout(t *testing.T) {
@@ -83,7 +84,7 @@ func TestFailedLoginsAreLimited(t *testing.T) {
 	s := newSite(t)
 	member := s.member(t)
 	v := s.visitor(t)
-	for range maxFailures {
+	for range attempt.MaxFailures {
 		if code, _, _ := v.login("wrong", "/"); code != http.StatusUnauthorized {
 			t.Fatalf("too early: %d", code)
 		}
@@ -101,19 +102,19 @@ func TestFailedLoginsAreLimited(t *testing.T) {
 }
 
 func TestLimitByAddress(t *testing.T) {
-	l := newLimiter()
+	l := attempt.NewLimiter()
 	now := time.Now()
 	network := func(addr string) netip.Prefix {
 		return sender(&http.Request{RemoteAddr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1).String()})
 	}
 	try := func(from netip.Prefix, now time.Time, failed bool) bool {
-		ok := l.begin(from, now)
+		ok := l.Begin(from, now)
 		if ok {
-			l.end(from, failed)
+			l.End(from, failed)
 		}
 		return ok
 	}
-	for range maxFailures {
+	for range attempt.MaxFailures {
 		try(network("2001:db8::1"), now, true)
 	}
 	if try(network("2001:db8::2"), now, false) {
@@ -127,20 +128,20 @@ func TestLimitByAddress(t *testing.T) {
 	if network("::ffff:10.0.0.2") != network("10.0.0.2") {
 		t.Error("one IPv4 address has two forms")
 	}
-	if !try(network("2001:db8::1"), now.Add(failureWindow+time.Second), false) {
+	if !try(network("2001:db8::1"), now.Add(attempt.Window+time.Second), false) {
 		t.Error("a window later it may not try")
 	}
-	for range maxPending {
-		l.begin(network("10.1.0.1"), now)
+	for range attempt.MaxPending {
+		l.Begin(network("10.1.0.1"), now)
 	}
-	if l.begin(network("10.1.0.1"), now) {
+	if l.Begin(network("10.1.0.1"), now) {
 		t.Error("any number may try at once")
 	}
-	for i := range maxAddresses + 100 {
+	for i := range attempt.MaxAddresses + 100 {
 		try(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), now, true)
 	}
-	if len(l.failures) > maxAddresses {
-		t.Errorf("%d addresses are kept", len(l.failures))
+	if l.Len() > attempt.MaxAddresses {
+		t.Errorf("%d addresses are kept", l.Len())
 	}
 }
 

@@ -23,8 +23,11 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/store"
 )
 
@@ -54,6 +57,7 @@ type site struct {
 	counted  time.Time // since when
 	policies Policies
 	rules    []Rule
+	checked  []health.Check
 	fixes    []control.Fix
 	seen     time.Time
 }
@@ -111,6 +115,11 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
 		Deliveries: deliveries{nobody, db},
 		Rules:      func() []Rule { return s.rules },
+		Checks:     func() []health.Check { return s.checked },
+		Settings: func() []config.Setting {
+			return []config.Setting{{Name: "retention.alerts", Value: "720h0m0s"}, {Name: "web.tokenFile", Value: "/var/lib/kubeguardian/token"}}
+		},
+		Playground: playground.New(func() ([]rule.File, error) { return nil, nil }),
 		Posture:    func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:      func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies:   func() Policies { return s.policies },
@@ -382,6 +391,7 @@ func full(t *testing.T) func(*site) {
 		s.score, s.fixes, s.seen = testScore(), testFixes(), time.Now().Add(-40*time.Second)
 		s.audited, s.enforced, s.counted = testAudit(), testEnforced(), time.Now().Add(-9*24*time.Hour)
 		s.rules, s.policies = testRules(), testPolicies()
+		s.checked = []health.Check{health.Of("Database", "Alerts are kept for 720h0m0s.", ""), health.Of("Audit log", "", "check --audit-webhook-config-file", "No request appears in it.")}
 		s.health = Health{LastAuditEvent: time.Now().Add(-3 * time.Second), AuditEvents: 18204, Admission: true}
 		s.add(t, testAlerts(0, 130)...)
 		if err := s.store.AddDecisions(t.Context(), testDecisions()); err != nil {

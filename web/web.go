@@ -25,14 +25,18 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/access/attempt"
 	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/playground"
 )
 
 // Alerts reads stored alerts.
@@ -148,6 +152,11 @@ type Options struct {
 	Entities  Entities
 	// Rules returns the detection rules. It must be quick.
 	Rules func() []Rule
+	// Checks returns what the server watches about itself. It must be quick.
+	Checks func() []health.Check
+	// Settings returns the configuration, without the value of any secret.
+	Settings   func() []config.Setting
+	Playground *playground.Playground
 	// Policies returns what is judged by. It must be quick.
 	Policies func() Policies
 	// Agents returns what is known of node agents; nil: none can report. It must
@@ -164,7 +173,7 @@ type Server struct {
 	handler   http.Handler
 	templates map[string]*template.Template
 	sessions  *sessions
-	limiter   *limiter
+	limiter   *attempt.Limiter
 	seal      cipher.AEAD
 	refusals  *rate.Limiter // that the log of actions keeps
 	unkept    atomic.Int64  // refusals since the last that was kept
@@ -185,7 +194,7 @@ func New(opts Options) (*Server, error) {
 	s := &Server{
 		Options:   opts,
 		sessions:  newSessions(),
-		limiter:   newLimiter(),
+		limiter:   attempt.NewLimiter(),
 		refusals:  rate.NewLimiter(rate.Every(time.Minute/refusalsKept), refusalsKept),
 		heartbeat: 15 * time.Second,
 		patience:  10 * time.Second,
@@ -312,7 +321,7 @@ func secure(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody(r))
 		next.ServeHTTP(w, r)
 	})
 }

@@ -2,7 +2,7 @@
 "use strict";
 
 const rowSelector = "[data-row], .alerts .alert";
-const places = { o: "/", i: "/incidents", a: "/alerts", d: "/decisions", f: "/findings", r: "/rules" };
+const places = { o: "/", i: "/incidents", a: "/alerts", d: "/decisions", f: "/findings", r: "/rules", p: "/playground", h: "/health", s: "/settings" };
 const help = document.getElementById("keys");
 let going = 0; // until when the next key is a place
 

@@ -1,0 +1,38 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/health"
+)
+
+// checks returns what the server watches about itself, problems first.
+func (s *Server) checks() []health.Check {
+	out := s.Checks()
+	health.Sort(out)
+	return out
+}
+
+func (s *Server) getChecks(w http.ResponseWriter, _ *http.Request) error {
+	return writeJSON(w, http.StatusOK, items(s.checks(), ""))
+}
+
+type healthData struct {
+	Checks []health.Check
+	Wrong  int // checks that are not in order
+	Agents []fleet.Agent
+}
+
+func (s *Server) healthPage(w http.ResponseWriter, r *http.Request) error {
+	data := healthData{Checks: s.checks()}
+	if s.may(r)("list agents") {
+		data.Agents = s.Agents()
+	}
+	for _, c := range data.Checks {
+		if c.State == health.Bad || c.State == health.Warn {
+			data.Wrong++
+		}
+	}
+	return s.show(w, r, "health", "Health", data)
+}

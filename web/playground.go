@@ -1,0 +1,187 @@
+package web
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/playground"
+)
+
+// maxTrial bounds the body of a request to try something: two texts, which forms
+// write three times as long.
+const maxTrial = 6*playground.MaxText + 4096
+
+// maxBody bounds the body of a request: most are a few words.
+func maxBody(r *http.Request) int64 {
+	if r.URL.Path == "/playground" || strings.HasPrefix(r.URL.Path, "/api/v1/evaluations/") {
+		return maxTrial
+	}
+	return 64 << 10
+}
+
+var playgroundParams = []string{"rule", "alert", "tab"}
+
+type playgroundData struct {
+	Policies                   bool // the tab
+	Rule, Event, Alert, Source string
+	Policy, Object             string
+	RuleResult                 *playground.RuleResult
+	PolicyResult               *playground.PolicyResult
+	Error                      string
+	May                        bool
+}
+
+// playgroundPage shows the form, filled with a rule or with the event of an alert.
+func (s *Server) playgroundPage(w http.ResponseWriter, r *http.Request) error {
+	p := parseParams(r.URL, playgroundParams...)
+	if p.err != nil {
+		return p.err
+	}
+	data := playgroundData{Alert: p.text("alert"), Policies: p.text("tab") == "policy"}
+	if name := p.text("rule"); name != "" {
+		for _, one := range s.Rules() {
+			if one.Name != name {
+				continue
+			}
+			var err error
+			if data.Rule, err = playground.Text(one.Name, one.Desc, one.Source, one.Priority, one.Condition, one.Output); err != nil {
+				return err
+			}
+			data.Source = one.Source
+		}
+	}
+	return s.showPlayground(w, r, data)
+}
+
+func (s *Server) showPlayground(w http.ResponseWriter, r *http.Request, data playgroundData) error {
+	data.May = s.may(r)("create evaluations")
+	return s.show(w, r, "playground", "Playground", data)
+}
+
+// playgroundForm tries what the form has, and shows it with the result.
+func (s *Server) playgroundForm(w http.ResponseWriter, r *http.Request) error {
+	if err := r.ParseForm(); err != nil {
+		return badRequest(fmt.Errorf("read the form: %w", err))
+	}
+	form := r.PostForm
+	data := playgroundData{
+		Policies: form.Get("tab") == "policy", Rule: form.Get("rule"), Event: form.Get("event"), Alert: strings.TrimSpace(form.Get("alert")),
+		Source: form.Get("source"), Policy: form.Get("policy"), Object: form.Get("object"),
+	}
+	var err error
+	if data.Policies {
+		var result playground.PolicyResult
+		if result, err = s.Playground.Policy(r.Context(), sessionKey(r), playground.PolicyTrial{Policy: data.Policy, Object: data.Object}); err == nil {
+			data.PolicyResult = &result
+		}
+	} else {
+		var result playground.RuleResult
+		if result, err = s.tryRule(r, ruleTrial{data.Rule, data.Source, data.Alert, data.Event}); err == nil {
+			data.RuleResult = &result
+		}
+	}
+	if err != nil {
+		known := s.status(r, tried(err))
+		if known.code == http.StatusInternalServerError {
+			return known
+		}
+		data.Error = known.text
+	}
+	return s.showPlayground(w, r, data)
+}
+
+// A ruleTrial is a rule and what to try it on, as the API takes it.
+type ruleTrial struct {
+	Rule   string `json:"rule"`
+	Source string `json:"source,omitempty"`
+	Alert  string `json:"alert,omitempty"` // id of a stored one
+	Event  string `json:"event,omitempty"`
+}
+
+func (s *Server) tryRule(r *http.Request, t ruleTrial) (out playground.RuleResult, err error) {
+	var a *alert.Alert
+	if t.Alert != "" {
+		record, found, err := s.Alerts.Alert(r.Context(), t.Alert)
+		if err != nil {
+			return out, err
+		}
+		if !found {
+			return out, &statusError{http.StatusNotFound, "there is no alert with this id; it may be older than the retention"}
+		}
+		a = &record.Alert
+	}
+	return s.Playground.Rule(r.Context(), sessionKey(r), playground.RuleTrial{Rule: t.Rule, Source: t.Source, Alert: a, Event: t.Event})
+}
+
+// tried returns the error of a trial as the client is told it.
+func tried(err error) error {
+	var wrong *playground.InputError
+	switch {
+	case errors.As(err, &wrong):
+		return &statusError{http.StatusUnprocessableEntity, err.Error()}
+	case errors.Is(err, playground.ErrBusy):
+		return &statusError{http.StatusTooManyRequests, err.Error()}
+	case errors.Is(err, playground.ErrTooLong):
+		return &statusError{http.StatusUnprocessableEntity, err.Error()}
+	}
+	return err
+}
+
+// sessionKey tells the sessions of those who try something apart.
+func sessionKey(r *http.Request) string {
+	key := r.Header.Get("Authorization")
+	if c, err := r.Cookie(cookieName(r)); err == nil {
+		key = c.Value
+	}
+	sum := sha256.Sum256([]byte(key))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (s *Server) evaluateRule(w http.ResponseWriter, r *http.Request) error {
+	var t ruleTrial
+	if err := readJSON(r, &t); err != nil {
+		return err
+	}
+	result, err := s.tryRule(r, t)
+	if err != nil {
+		return tried(err)
+	}
+	return writeJSON(w, http.StatusOK, result)
+}
+
+// A policyTrial is policies and an object, as the API takes them.
+type policyTrial struct {
+	Policy string `json:"policy"`
+	Object string `json:"object"`
+}
+
+func (s *Server) evaluatePolicy(w http.ResponseWriter, r *http.Request) error {
+	var t policyTrial
+	if err := readJSON(r, &t); err != nil {
+		return err
+	}
+	result, err := s.Playground.Policy(r.Context(), sessionKey(r), playground.PolicyTrial(t))
+	if err != nil {
+		return tried(err)
+	}
+	return writeJSON(w, http.StatusOK, result)
+}
+
+func readJSON(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return badRequest(fmt.Errorf("read the request: %w", err))
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return badRequest(errors.New("read the request: something follows it"))
+	}
+	return nil
+}
