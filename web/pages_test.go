@@ -70,7 +70,7 @@ func TestHealthAndSettings(t *testing.T) {
 	s := newSite(t, full(t))
 	v := s.member(t)
 	_, body := v.get("/health")
-	checkText(t, body, []string{"1 to look at", "To do: check --audit-webhook-config-file"}, []string{"{{"})
+	checkText(t, body, []string{"1 to look at", "To do: check --audit-webhook-config-file", `href="/entity/node/n1"`, "7 events were dropped."}, []string{"{{"})
 	if strings.Index(body, "Audit log") > strings.Index(body, ">Database<") {
 		t.Error("what is in order is shown before a problem")
 	}
