@@ -2,10 +2,6 @@
 package discord
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -23,41 +19,12 @@ type Config struct {
 	HTTP     post.Config `yaml:"http"`
 }
 
-type destination struct {
-	Config
-	name   string
-	client *post.Client
-}
-
 // New makes the destination.
 func New(c Config, o notify.Options) (notify.Destination, error) {
-	if c.URLFile == "" {
-		return nil, errors.New("urlFile is missing")
-	}
-	client, err := post.New(c.HTTP, o)
-	return &destination{c, o.Name, client}, err
+	return post.Each(c.URLFile, c.HTTP, o, func(n *notify.Notification) any {
+		return message{Username: c.Username, Embeds: []embed{embedOf(n)}, Mentions: mentions{Parse: []string{}}}
+	})
 }
-
-// Send implements [notify.Destination].
-func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
-	to, err := d.URLFile.Read()
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.name, err)
-	}
-	for i := range batch {
-		body, err := json.Marshal(message{Username: d.Username, Embeds: []embed{embedOf(&batch[i])}, Mentions: mentions{Parse: []string{}}})
-		if err != nil {
-			return notify.Permanent(fmt.Errorf("%s: encode message: %w", d.name, err))
-		}
-		if _, err := d.client.Send(ctx, post.Request{URL: string(to), Type: "application/json", Body: body}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Close implements [notify.Destination].
-func (d *destination) Close() error { return d.client.Close() }
 
 type message struct {
 	Username string   `json:"username,omitempty"`

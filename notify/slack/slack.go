@@ -3,9 +3,6 @@
 package slack
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -25,41 +22,12 @@ type Config struct {
 	HTTP     post.Config `yaml:"http"`
 }
 
-type destination struct {
-	Config
-	name   string
-	client *post.Client
-}
-
 // New makes the destination.
 func New(c Config, o notify.Options) (notify.Destination, error) {
-	if err := post.CheckAddress("", c.URLFile); err != nil {
-		return nil, fmt.Errorf("urlFile is missing")
-	}
-	client, err := post.New(c.HTTP, o)
-	return &destination{c, o.Name, client}, err
+	return post.Each(c.URLFile, c.HTTP, o, func(n *notify.Notification) any {
+		return c.message(n)
+	})
 }
-
-// Send implements [notify.Destination].
-func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
-	to, err := d.URLFile.Read()
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.name, err)
-	}
-	for i := range batch {
-		body, err := json.Marshal(d.message(&batch[i]))
-		if err != nil {
-			return notify.Permanent(fmt.Errorf("%s: encode message: %w", d.name, err))
-		}
-		if _, err := d.client.Send(ctx, post.Request{URL: string(to), Type: "application/json", Body: body}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Close implements [notify.Destination].
-func (d *destination) Close() error { return d.client.Close() }
 
 // message is what an incoming webhook takes. Attachments, which Slack calls
 // outdated, are what all three products show.
@@ -95,7 +63,7 @@ const (
 	shortValue = 40
 )
 
-func (d *destination) message(n *notify.Notification) message {
+func (c *Config) message(n *notify.Notification) message {
 	heading := escape(notify.Cut(n.Heading(), maxHeading))
 	a := attachment{
 		Fallback: heading, Color: color(n.Alert.Priority), Text: escape(n.Text(maxText)), Footer: "KubeGuardian", Time: n.Last.Unix(), Fields: []field{},
@@ -106,7 +74,7 @@ func (d *destination) message(n *notify.Notification) message {
 	for _, f := range n.Facts() {
 		a.Fields = append(a.Fields, field{escape(f.Name), escape(f.Value), len(f.Value) <= shortValue})
 	}
-	return message{d.Channel, d.Username, d.Icon, "*" + heading + "*", []attachment{a}}
+	return message{c.Channel, c.Username, c.Icon, "*" + heading + "*", []attachment{a}}
 }
 
 // escape keeps text from being read as a mention, a link or markup.
