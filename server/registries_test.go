@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -102,16 +103,21 @@ func TestPoliciesFromRegistry(t *testing.T) {
 	})
 	t.Run("uninstall", func(t *testing.T) { // needs no policies
 		opts := options(t, t.TempDir(), pinned)
-		asked := make(chan string, 10)
+		var asked atomic.Int64
 		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			asked <- r.Method + " " + r.URL.Path
+			asked.Add(1)
 			w.Header().Set("Content-Type", "application/json")
+			if r.Method == http.MethodGet { // no server is marked as being removed
+				w.WriteHeader(http.StatusNotFound)
+				fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`)
+				return
+			}
 			fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Success"}`)
 		}))
 		defer api.Close()
 		opts.Cluster = &rest.Config{Host: api.URL}
-		if _, err := Uninstall(context.Background(), opts); err != nil || len(asked) == 0 {
-			t.Errorf("Uninstall = %v, %d requests", err, len(asked))
+		if _, err := Uninstall(context.Background(), opts); err != nil || asked.Load() == 0 {
+			t.Errorf("Uninstall = %v, %d requests", err, asked.Load())
 		}
 	})
 }

@@ -43,7 +43,9 @@ func (b *browser) listen(event any) {
 	defer b.mu.Unlock()
 	switch e := event.(type) {
 	case *log.EventEntryAdded:
-		b.messages = append(b.messages, fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL))
+		if !strings.HasPrefix(e.Entry.Text, "Autofocus processing was blocked") { // somebody was faster than the page
+			b.messages = append(b.messages, fmt.Sprintf("%s: %s %s", e.Entry.Source, e.Entry.Text, e.Entry.URL))
+		}
 	case *runtime.EventConsoleAPICalled:
 		b.messages = append(b.messages, fmt.Sprintf("console.%s", e.Type))
 	case *runtime.EventExceptionThrown:
