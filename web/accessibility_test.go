@@ -70,6 +70,7 @@ func TestAccessibility(t *testing.T) {
 	}
 	b.open(t, "/playground?alert="+testAlert(0).ID)
 	b.run(t, chromedp.SetValue("#rule", "ka.verb = create and not ka.user.name = nobody"), chromedp.Submit("#rule"), chromedp.WaitVisible(".result"))
+	b.until(t, `document.readyState === "complete"`)
 	check("a trial")
 }
 

@@ -221,3 +221,32 @@ func (j journey) export(t *testing.T) {
 		t.Errorf("the file has %d rows: %v", len(table), err)
 	}
 }
+
+// TestJourneyShortcuts: each key that the help names does what it says.
+func TestJourneyShortcuts(t *testing.T) {
+	s := newSite(t, full(t))
+	s.join(t, "one", "ada")
+	s.join(t, "two", "ben")
+	b := newBrowser(t, s.url)
+	b.run(t, emulation.SetFocusEmulationEnabled(true))
+	b.open(t, "/")
+	b.login(t, testToken)
+	b.until(t, `document.querySelector("[data-live].on") !== null`)
+	first := `document.querySelectorAll("[data-row]")[0]`
+	for _, step := range []struct{ keys, until string }{
+		{"?", `document.getElementById("keys").open`},
+		{kb.Escape, `!document.getElementById("keys").open`},
+		{"gi", `location.pathname === "/incidents" && document.readyState === "complete"`},
+		{"jj", `document.activeElement === document.querySelectorAll("[data-row]")[1].querySelector("[data-open]")`},
+		{"k", "document.activeElement === " + first + `.querySelector("[data-open]")`},
+		{"a", first + `.querySelector("[data-state]").textContent === "acknowledged"`},
+		{"o", `location.pathname.startsWith("/incidents/") && document.readyState === "complete"`},
+		{"/", `document.activeElement.matches("[data-find]")`},
+		{kb.Escape, "document.activeElement === document.body"},
+		{"gh", `location.pathname === "/health"`},
+	} {
+		b.run(t, chromedp.KeyEvent(step.keys))
+		b.until(t, step.until)
+	}
+	b.quiet(t)
+}
