@@ -102,7 +102,14 @@ func (s *Store) readiness(ctx context.Context, since int64) (out []finding.Readi
 	if err != nil {
 		return nil, err
 	}
-	of := func(policy, binding string) *finding.Readiness { return &out[at[[2]string{policy, binding}]] }
+	// Of a policy that was first held to something since the query above, the next
+	// report tells.
+	of := func(policy, binding string) *finding.Readiness {
+		if i, known := at[[2]string{policy, binding}]; known {
+			return &out[i]
+		}
+		return &finding.Readiness{}
+	}
 	err = s.each(ctx, fmt.Sprintf(`SELECT policy, binding, "user", n FROM (
 		SELECT policy, binding, "user", sum(requests) AS n, row_number() OVER (PARTITION BY policy, binding ORDER BY sum(requests) DESC, "user") AS place
 		FROM held WHERE day >= ? GROUP BY policy, binding, "user") AS numbered WHERE place <= %d ORDER BY place`, finding.ReadinessUsers), since, func(rows *sql.Rows) error {

@@ -96,3 +96,40 @@ func TestReadinessIsBounded(t *testing.T) {
 		t.Errorf("a message has %d bytes", len(m))
 	}
 }
+
+// TestReadinessWhileItGrows: a report that is read while policies are held to
+// something for the first time tells of those that it began with, whole.
+func TestReadinessWhileItGrows(t *testing.T) {
+	s := open(t)
+	now := time.Date(2026, 3, 10, 15, 0, 0, 0, time.UTC)
+	added := make(chan error)
+	go func() {
+		for i := range 200 {
+			name := fmt.Sprint("p", i)
+			if err := s.AddDecisions(t.Context(), []finding.Decision{held(name, now, "alice", name, violation(name, "warn"))}); err != nil {
+				added <- err
+				return
+			}
+		}
+		added <- nil
+	}()
+	for {
+		have, err := s.Readiness(t.Context(), 1, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range have {
+			if r.Requests != 1 || len(r.Users) != 1 || len(r.Samples) != 1 {
+				t.Fatalf("%+v", r)
+			}
+		}
+		select {
+		case err := <-added:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}
