@@ -110,8 +110,8 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"access/attempt", "health", "web/export", "access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
-	"health":    {}, "web/export": {}, "access/attempt": {},
+	"web":       {"health", "web/export", "web/rest", "web/session", "access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
+	"health":    {}, "web/export": {}, "access/attempt": {}, "web/rest": {"access"}, "web/session": {"access", "access/attempt", "action", "web/rest"},
 	"incident/lineage": {"alert"},
 	"playground":       {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
 

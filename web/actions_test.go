@@ -95,7 +95,7 @@ func TestNothingIsDoneUnlogged(t *testing.T) {
 	if err := broken.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.Actions = broken.store
+	s.sessions.Actions = broken.store
 	if code, body := s.sendChange(t, "one", `{"assignee":"cara"}`); code != http.StatusServiceUnavailable || !strings.Contains(body, "is not done") || strings.Contains(body, "database") {
 		t.Errorf("a change: %d %s", code, body)
 	}
@@ -110,26 +110,6 @@ func TestNothingIsDoneUnlogged(t *testing.T) {
 	}
 	if _, _, path := member.read(member.Get(s.url + "/")); path == "/" {
 		t.Error("the session goes on")
-	}
-}
-
-// TestRefusalsAreBounded: who is refused often fills no disk, and is counted.
-func TestRefusalsAreBounded(t *testing.T) {
-	s := newSite(t)
-	for range refusalsKept + 30 {
-		s.bearer(t, "/api/v1/actions", "viewer")
-	}
-	if have := len(s.actionLog(t)); have < refusalsKept || have > refusalsKept+5 {
-		t.Errorf("%d refusals are kept", have)
-	}
-	s.refusals.SetBurst(1000)
-	s.refusals.SetLimit(1000)
-	for s.unkept.Load() > 0 {
-		s.bearer(t, "/api/v1/actions", "viewer")
-	}
-	log := s.actionLog(t)
-	if last := log[len(log)-1]; !strings.Contains(last.Result, "denied (and ") || !strings.Contains(last.Result, "refusals before it that are not kept)") {
-		t.Errorf("the next one says %q", last.Result)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 type openAPI struct {
@@ -351,15 +352,15 @@ func FuzzQueries(f *testing.F) {
 	known := slices.Concat(alertParams, decisionParams, findingParams)
 	f.Fuzz(func(t *testing.T, query string) {
 		u := &url.URL{RawQuery: query}
-		p := parseParams(u, known...)
+		p := rest.Parse(u, known...)
 		a, d, fi := alertQuery(p), decisionQuery(p), findingQuery(p)
-		if p.err != nil {
+		if p.Err != nil {
 			return
 		}
 		// What was understood survives a link.
-		again := parseParams(&url.URL{RawQuery: strings.TrimPrefix(with("", p.values), "?")}, known...)
-		if b := alertQuery(again); again.err != nil || b.Before != a.Before || b.Limit != a.Limit || b.Text != a.Text {
-			t.Errorf("%q becomes %+v and %+v: %v", query, a, b, again.err)
+		again := rest.Parse(&url.URL{RawQuery: strings.TrimPrefix(rest.With("", p.Values), "?")}, known...)
+		if b := alertQuery(again); again.Err != nil || b.Before != a.Before || b.Limit != a.Limit || b.Text != a.Text {
+			t.Errorf("%q becomes %+v and %+v: %v", query, a, b, again.Err)
 		}
 		if decisionQuery(again).Outcome != d.Outcome || findingQuery(again).Level != fi.Level {
 			t.Errorf("%q is read in two ways", query)

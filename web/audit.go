@@ -13,12 +13,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/report"
-)
-
-// The sizes of a page of violations, those of the other lists.
-const (
-	auditPageSize    = 50
-	maxAuditPageSize = 1000
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 var (
@@ -45,11 +40,11 @@ type auditQuery struct {
 	after, limit                         int
 }
 
-func newAuditQuery(p *params) auditQuery {
+func newAuditQuery(p *rest.Params) auditQuery {
 	return auditQuery{
-		p.text("policy"), p.text("enforcement"), p.text("namespace"), strings.ToLower(p.text("text")),
-		int(parsed(p, "after", parseNatural)),
-		min(cmp.Or(int(parsed(p, "limit", parseNatural)), auditPageSize), maxAuditPageSize),
+		p.Text("policy"), p.Text("enforcement"), p.Text("namespace"), strings.ToLower(p.Text("text")),
+		int(rest.Value(p, "after", rest.ParseNatural)),
+		min(cmp.Or(int(rest.Value(p, "limit", rest.ParseNatural)), rest.PageSize), rest.MaxPageSize),
 	}
 }
 
@@ -77,16 +72,16 @@ func (q *auditQuery) page(result *audit.Result) (items []audit.Violation, next s
 }
 
 func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, auditParams...)
+	p := rest.Parse(r.URL, auditParams...)
 	q := newAuditQuery(p)
-	if f := p.text("format"); f != "" && f != "json" && f != "openreports" {
-		p.fail(errFormat)
+	if f := p.Text("format"); f != "" && f != "json" && f != "openreports" {
+		p.Fail(errFormat)
 	}
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	result, at := s.Audit()
-	if p.text("format") == "openreports" {
+	if p.Text("format") == "openreports" {
 		return writeOpenReports(w, &result, at, q)
 	}
 	page := auditPage{
@@ -100,14 +95,14 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 		page.Failures = []audit.Failure{}
 	}
 	page.Items, page.Next = q.page(&result)
-	return writeJSON(w, http.StatusOK, page)
+	return rest.WriteJSON(w, http.StatusOK, page)
 }
 
 // writeOpenReports answers with all that the query selects, as objects; without
 // an audit there is nothing to say, which is not the same as no violation.
 func writeOpenReports(w http.ResponseWriter, result *audit.Result, at time.Time, q auditQuery) error {
 	if at.IsZero() {
-		return &statusError{http.StatusServiceUnavailable, "no audit has ended yet"}
+		return &rest.Error{Code: http.StatusServiceUnavailable, Text: "no audit has ended yet"}
 	}
 	var violations iter.Seq2[finding.Subject, finding.Violation] = func(yield func(finding.Subject, finding.Violation) bool) {
 		for _, v := range result.Violations() {
@@ -158,26 +153,26 @@ const auditFew = 5
 // auditPage shows violations by policy, a few of each, and the pages of one
 // policy.
 func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, auditPageParams...)
+	p := rest.Parse(r.URL, auditPageParams...)
 	q := newAuditQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	result, at := s.Audit()
 	data := auditData{
-		Flat: q.policy != "", Objects: result.Objects, ObservedAt: at, Query: p.values,
+		Flat: q.policy != "", Objects: result.Objects, ObservedAt: at, Query: p.Values,
 		Failed: len(result.Failures), Failures: result.Failures[:min(auditFew, len(result.Failures))],
-		Filtered: with("", p.values, "after", "", "limit", "") != "", JSON: with("/api/v1/audit", p.values),
-		OpenReports: with("/api/v1/audit", p.values, "format", "openreports", "after", "", "limit", ""),
+		Filtered: rest.With("", p.Values, "after", "", "limit", "") != "", JSON: rest.With("/api/v1/audit", p.Values),
+		OpenReports: rest.With("/api/v1/audit", p.Values, "format", "openreports", "after", "", "limit", ""),
 	}
 	data.Groups = q.groups(&result)
 	if data.Flat && len(data.Groups) > 0 {
 		var next string
 		if data.Groups[0].Violations, next = q.page(&result); next != "" {
-			data.More = with("/audit", p.values, "after", next)
+			data.More = rest.With("/audit", p.Values, "after", next)
 		}
 		if q.after > 0 {
-			data.First = with("/audit", p.values, "after", "")
+			data.First = rest.With("/audit", p.Values, "after", "")
 		}
 	}
 	return s.show(w, r, "audit", "Audit", data)

@@ -11,17 +11,18 @@ import (
 	"strconv"
 
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 var deliveryParams = []string{"destination", "state", "before", "limit"}
 
-func deliveryQuery(p *params) delivery.Query {
+func deliveryQuery(p *rest.Params) delivery.Query {
 	q := delivery.Query{
-		Destination: p.text("destination"), State: delivery.State(p.text("state")),
-		Before: int64(parsed(p, "before", parseNatural)), Limit: int(parsed(p, "limit", parseNatural)),
+		Destination: p.Text("destination"), State: delivery.State(p.Text("state")),
+		Before: int64(rest.Value(p, "before", rest.ParseNatural)), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
 	}
 	if q.State != "" && !slices.Contains(delivery.States(), q.State) {
-		p.fail(fmt.Errorf("parameter state: want one of %q, have %q", delivery.States(), q.State))
+		p.Fail(fmt.Errorf("parameter state: want one of %q, have %q", delivery.States(), q.State))
 	}
 	return q
 }
@@ -37,16 +38,16 @@ func (s *Server) deliveryPage(r *http.Request, q delivery.Query) (page []deliver
 }
 
 func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, deliveryParams...)
+	p := rest.Parse(r.URL, deliveryParams...)
 	q := deliveryQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	page, next, err := s.deliveryPage(r, q)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, items(page, next))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(page, next))
 }
 
 func (s *Server) listDestinations(w http.ResponseWriter, r *http.Request) error {
@@ -54,22 +55,22 @@ func (s *Server) listDestinations(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, items(all, ""))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(all, ""))
 }
 
-var errNoDestination = &statusError{http.StatusNotFound, delivery.ErrUnknownDestination.Error()}
+var errNoDestination = &rest.Error{Code: http.StatusNotFound, Text: delivery.ErrUnknownDestination.Error()}
 
 // retry queues dead letters of the destination in the path again.
 func (s *Server) retry(r *http.Request, seq int64) (n int, err error) {
 	if seq < 0 {
-		return 0, badRequest(fmt.Errorf("seq: want the number of a message, or 0 for all, have %d", seq))
+		return 0, rest.Bad(fmt.Errorf("seq: want the number of a message, or 0 for all, have %d", seq))
 	}
 	n, err = s.Deliveries.Retry(r.Context(), r.PathValue("destination"), seq)
 	switch {
 	case errors.Is(err, delivery.ErrUnknownDestination):
 		return 0, errNoDestination
 	case err == nil && n == 0 && seq != 0:
-		return 0, &statusError{http.StatusNotFound, "the destination has no dead letter of this number"}
+		return 0, &rest.Error{Code: http.StatusNotFound, Text: "the destination has no dead letter of this number"}
 	}
 	return n, err
 }
@@ -88,24 +89,24 @@ func (s *Server) retryDeliveries(w http.ResponseWriter, r *http.Request) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil && err != io.EOF {
-		return badRequest(fmt.Errorf("read the request: %w", err))
+		return rest.Bad(fmt.Errorf("read the request: %w", err))
 	}
 	n, err := s.retry(r, body.Seq)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, retried{n})
+	return rest.WriteJSON(w, http.StatusOK, retried{n})
 }
 
 func (s *Server) retryForm(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return badRequest(fmt.Errorf("read the form: %w", err))
+		return rest.Bad(fmt.Errorf("read the form: %w", err))
 	}
 	seq := int64(0)
 	if text := r.PostForm.Get("seq"); text != "" {
 		var err error
 		if seq, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return badRequest(fmt.Errorf("seq: want a number, have %q", text))
+			return rest.Bad(fmt.Errorf("seq: want a number, have %q", text))
 		}
 	}
 	if _, err := s.retry(r, seq); err != nil {
@@ -123,7 +124,7 @@ func (s *Server) test(r *http.Request) error {
 	case errors.Is(err, delivery.ErrUnknownDestination):
 		return errNoDestination
 	case err != nil:
-		return &statusError{http.StatusBadGateway, "the test message was not taken: " + err.Error()}
+		return &rest.Error{Code: http.StatusBadGateway, Text: "the test message was not taken: " + err.Error()}
 	}
 	return nil
 }
@@ -132,7 +133,7 @@ func (s *Server) testDestination(w http.ResponseWriter, r *http.Request) error {
 	if err := s.test(r); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, map[string]bool{"delivered": true})
+	return rest.WriteJSON(w, http.StatusOK, map[string]bool{"delivered": true})
 }
 
 func (s *Server) testForm(w http.ResponseWriter, r *http.Request) error {
@@ -154,10 +155,10 @@ type deliveriesData struct {
 }
 
 func (s *Server) deliveriesPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, append([]string{"tested"}, deliveryParams...)...)
+	p := rest.Parse(r.URL, append([]string{"tested"}, deliveryParams...)...)
 	q := deliveryQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	all, err := s.Deliveries.Destinations(r.Context())
 	if err != nil {
@@ -168,17 +169,17 @@ func (s *Server) deliveriesPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := deliveriesData{
-		Destinations: all, Rows: rows, Query: p.values, States: delivery.States(), May: s.may(r)("update deliveries"),
-		Filtered: q.Destination != "" || q.State != "", JSON: with("/api/v1/deliveries", p.values, "tested", ""),
+		Destinations: all, Rows: rows, Query: p.Values, States: delivery.States(), May: s.sessions.May(r)("update deliveries"),
+		Filtered: q.Destination != "" || q.State != "", JSON: rest.With("/api/v1/deliveries", p.Values, "tested", ""),
 	}
-	if tested := p.text("tested"); slices.ContainsFunc(all, func(d delivery.Status) bool { return d.Name == tested }) {
+	if tested := p.Text("tested"); slices.ContainsFunc(all, func(d delivery.Status) bool { return d.Name == tested }) {
 		data.Tested = tested
 	}
 	if next != "" {
-		data.Older = with("/deliveries", p.values, "before", next, "tested", "")
+		data.Older = rest.With("/deliveries", p.Values, "before", next, "tested", "")
 	}
 	if q.Before != 0 {
-		data.Newest = with("/deliveries", p.values, "before", "", "tested", "")
+		data.Newest = rest.With("/deliveries", p.Values, "before", "", "tested", "")
 	}
 	return s.show(w, r, "deliveries", "Deliveries", data)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // How much is shown of one entity; all of it is in the lists.
@@ -40,13 +41,13 @@ type companion struct {
 func (s *Server) entity(r *http.Request) (e entity, err error) {
 	e = entity{Incidents: []incident.Incident{}, Alerts: []alert.Record{}, Decisions: []finding.Decision{}, Findings: []finding.Finding{}, SeenWith: []companion{}}
 	if e.Kind, err = alert.ParseEntityKind(r.PathValue("kind")); err != nil {
-		return e, &statusError{http.StatusNotFound, err.Error()}
+		return e, &rest.Error{Code: http.StatusNotFound, Text: err.Error()}
 	}
-	if e.Name = r.PathValue("name"); e.Name == "" || len(e.Name) > maxValue {
-		return e, errNotFound
+	if e.Name = r.PathValue("name"); e.Name == "" || len(e.Name) > rest.MaxValue {
+		return e, rest.ErrNotFound
 	}
 	group, ctx := errgroup.WithContext(r.Context())
-	may := s.may(r)
+	may := s.sessions.May(r)
 	mayDecisions, mayIncidents := may("list decisions"), may("list incidents")
 	group.Go(func() error {
 		alerts, _, err := s.Alerts.Alerts(ctx, alert.Query{Entity: e.Entity, Limit: entityAlerts})
@@ -169,7 +170,7 @@ func (s *Server) getEntity(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, e)
+	return rest.WriteJSON(w, http.StatusOK, e)
 }
 
 type entityData struct {
@@ -201,7 +202,7 @@ func ofAlert(a *alert.Alert) moment {
 func ofDecision(d *finding.Decision) moment {
 	m := moment{
 		Time: d.Time, Source: "admission", Class: "out-" + string(d.Outcome()), Label: string(d.Outcome()),
-		URL: with("/decisions", nil, "text", d.ID), Title: strings.ToLower(d.Operation) + " " + d.Subject.String(), Text: "by " + d.User, Subject: d.Subject.String(),
+		URL: rest.With("/decisions", nil, "text", d.ID), Title: strings.ToLower(d.Operation) + " " + d.Subject.String(), Text: "by " + d.User, Subject: d.Subject.String(),
 	}
 	for _, v := range d.Violations {
 		m.Text += "; " + v.Policy + ": " + v.Message

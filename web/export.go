@@ -15,6 +15,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/web/export"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // An exportable is a list that can be taken away: the parameters that select
@@ -22,7 +23,7 @@ import (
 type exportable struct {
 	needs           access.Permission
 	params, columns []string
-	write           func(r *http.Request, p *params, e *export.Writer) error
+	write           func(r *http.Request, p *rest.Params, e *export.Writer) error
 }
 
 func (s *Server) exportables() map[string]exportable {
@@ -41,16 +42,16 @@ func (s *Server) exportables() map[string]exportable {
 
 // export sends all of a list that its filters select. An error after the first
 // byte breaks the transfer off, so that nobody takes a part for the whole.
-func (s *Server) export(name string, list exportable) handler {
+func (s *Server) export(name string, list exportable) rest.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		filters := slices.DeleteFunc(slices.Clone(list.params), func(name string) bool { return slices.Contains([]string{"before", "after", "limit"}, name) })
-		p := parseParams(r.URL, append(filters, "format")...)
-		format := cmp.Or(p.text("format"), "json")
+		p := rest.Parse(r.URL, append(filters, "format")...)
+		format := cmp.Or(p.Text("format"), "json")
 		if format != "csv" && format != "json" {
-			p.fail(errors.New("parameter format: want csv or json"))
+			p.Fail(errors.New("parameter format: want csv or json"))
 		}
-		if p.err != nil {
-			return p.err
+		if p.Err != nil {
+			return p.Err
 		}
 		e := &export.Writer{W: w, Send: s.send, Name: name, CSV: format == "csv", Columns: list.columns}
 		err := list.write(r, p, e)
@@ -94,11 +95,11 @@ func stamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-func (s *Server) exportAlerts(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportAlerts(r *http.Request, p *rest.Params, e *export.Writer) error {
 	q := alertQuery(p)
-	q.Limit = maxAuditPageSize
-	if p.err != nil {
-		return p.err
+	q.Limit = rest.MaxPageSize
+	if p.Err != nil {
+		return p.Err
 	}
 	return pagesOf(func(at finding.Cursor) ([]alertRow, finding.Cursor, error) {
 		q.Before = at
@@ -118,11 +119,11 @@ func (s *Server) exportAlerts(r *http.Request, p *params, e *export.Writer) erro
 	})
 }
 
-func (s *Server) exportIncidents(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportIncidents(r *http.Request, p *rest.Params, e *export.Writer) error {
 	q := incidentQuery(p)
 	q.Limit = 200 // each may hold hundreds of alerts
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	return pagesOf(func(at finding.Cursor) ([]incident.Incident, finding.Cursor, error) {
 		q.Before = at
@@ -133,11 +134,11 @@ func (s *Server) exportIncidents(r *http.Request, p *params, e *export.Writer) e
 	})
 }
 
-func (s *Server) exportDecisions(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportDecisions(r *http.Request, p *rest.Params, e *export.Writer) error {
 	q := decisionQuery(p)
-	q.Limit = maxAuditPageSize
-	if p.err != nil {
-		return p.err
+	q.Limit = rest.MaxPageSize
+	if p.Err != nil {
+		return p.Err
 	}
 	return pagesOf(func(at finding.Cursor) ([]finding.Decision, finding.Cursor, error) {
 		q.Before = at
@@ -152,11 +153,11 @@ func (s *Server) exportDecisions(r *http.Request, p *params, e *export.Writer) e
 	})
 }
 
-func (s *Server) exportFindings(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportFindings(r *http.Request, p *rest.Params, e *export.Writer) error {
 	q := findingQuery(p)
-	q.Limit = maxAuditPageSize
-	if p.err != nil {
-		return p.err
+	q.Limit = rest.MaxPageSize
+	if p.Err != nil {
+		return p.Err
 	}
 	return pagesOf(func(at string) ([]finding.Finding, string, error) {
 		q.After = at
@@ -166,10 +167,10 @@ func (s *Server) exportFindings(r *http.Request, p *params, e *export.Writer) er
 	})
 }
 
-func (s *Server) exportAudit(_ *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportAudit(_ *http.Request, p *rest.Params, e *export.Writer) error {
 	q := newAuditQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	result, _ := s.Audit()
 	for _, v := range result.Violations() {
@@ -183,10 +184,10 @@ func (s *Server) exportAudit(_ *http.Request, p *params, e *export.Writer) error
 	return nil
 }
 
-func (s *Server) exportReadiness(r *http.Request, p *params, e *export.Writer) error {
-	p.values.Set("limit", strconv.Itoa(maxAuditPageSize))
+func (s *Server) exportReadiness(r *http.Request, p *rest.Params, e *export.Writer) error {
+	p.Values.Set("limit", strconv.Itoa(rest.MaxPageSize))
 	return pagesOf(func(at string) ([]finding.Readiness, string, error) {
-		p.values.Set("after", at)
+		p.Values.Set("after", at)
 		page, err := s.readiness(r, p)
 		return page.Items, page.Next, err
 	}, func(item *finding.Readiness) error {
@@ -194,7 +195,7 @@ func (s *Server) exportReadiness(r *http.Request, p *params, e *export.Writer) e
 	})
 }
 
-func (s *Server) exportRules(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportRules(r *http.Request, p *rest.Params, e *export.Writer) error {
 	all, err := s.rules(r.Context(), p)
 	for _, one := range all {
 		if err == nil {
@@ -205,7 +206,7 @@ func (s *Server) exportRules(r *http.Request, p *params, e *export.Writer) error
 	return err
 }
 
-func (s *Server) exportPolicies(r *http.Request, p *params, e *export.Writer) error {
+func (s *Server) exportPolicies(r *http.Request, p *rest.Params, e *export.Writer) error {
 	all, err := s.judgedPolicies(r, p)
 	for _, one := range all {
 		var mistakes []string
@@ -227,5 +228,5 @@ func exported(page, format string) (string, error) {
 		return "", err
 	}
 	list := u.Path[strings.LastIndexByte(u.Path, '/')+1:]
-	return with("/api/v1/export/"+list, u.Query(), "before", "", "after", "", "limit", "", "format", format), nil
+	return rest.With("/api/v1/export/"+list, u.Query(), "before", "", "after", "", "limit", "", "format", format), nil
 }

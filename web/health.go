@@ -5,6 +5,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/health"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // checks returns what the server watches about itself, problems first.
@@ -15,7 +16,7 @@ func (s *Server) checks() []health.Check {
 }
 
 func (s *Server) getChecks(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, items(s.checks(), ""))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(s.checks(), ""))
 }
 
 type healthData struct {

@@ -12,42 +12,43 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 var incidentParams = []string{"state", "paged", "text", "before", "limit"}
 
 // incidentQuery selects open incidents unless the URL says otherwise.
-func incidentQuery(p *params) incident.Query {
+func incidentQuery(p *rest.Params) incident.Query {
 	q := incident.Query{
-		State: incident.Open, Text: p.text("text"), Paged: p.text("paged") == "true",
-		Before: parsed(p, "before", finding.ParseCursor), Limit: int(parsed(p, "limit", parseNatural)),
+		State: incident.Open, Text: p.Text("text"), Paged: p.Text("paged") == "true",
+		Before: rest.Value(p, "before", finding.ParseCursor), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
 	}
-	switch state := incident.State(p.text("state")); {
+	switch state := incident.State(p.Text("state")); {
 	case state == "all":
 		q.State = ""
 	case state == "" || state == incident.Open:
 	case slices.Contains(incident.States(), state):
 		q.State = state
 	default:
-		p.fail(fmt.Errorf("parameter state: want open, all or one of %q, have %q", incident.States(), state))
+		p.Fail(fmt.Errorf("parameter state: want open, all or one of %q, have %q", incident.States(), state))
 	}
-	if v := p.text("paged"); v != "" && v != "true" && v != "false" {
-		p.fail(fmt.Errorf("parameter paged: want true or false, have %q", v))
+	if v := p.Text("paged"); v != "" && v != "true" && v != "false" {
+		p.Fail(fmt.Errorf("parameter paged: want true or false, have %q", v))
 	}
 	return q
 }
 
 func (s *Server) listIncidents(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, incidentParams...)
+	p := rest.Parse(r.URL, incidentParams...)
 	q := incidentQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	page, next, err := s.Incidents.Incidents(r.Context(), q)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, items(page, next.String()))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(page, next.String()))
 }
 
 func (s *Server) getIncident(w http.ResponseWriter, r *http.Request) error {
@@ -55,7 +56,7 @@ func (s *Server) getIncident(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, i)
+	return rest.WriteJSON(w, http.StatusOK, i)
 }
 
 func (s *Server) incident(r *http.Request) (incident.Incident, error) {
@@ -66,19 +67,19 @@ func (s *Server) incident(r *http.Request) (incident.Incident, error) {
 	return i, err
 }
 
-var errNoIncident = &statusError{http.StatusNotFound, "there is no incident with this id; it may be part of an older one by now, or older than the retention"}
+var errNoIncident = &rest.Error{Code: http.StatusNotFound, Text: "there is no incident with this id; it may be part of an older one by now, or older than the retention"}
 
 // changeIncident takes a change as JSON.
 func (s *Server) changeIncident(w http.ResponseWriter, r *http.Request) error {
 	var c incident.Change
-	if err := readJSON(r, &c); err != nil {
+	if err := rest.ReadJSON(r, &c); err != nil {
 		return err
 	}
 	i, err := s.change(r, c)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, i)
+	return rest.WriteJSON(w, http.StatusOK, i)
 }
 
 func (s *Server) change(r *http.Request, c incident.Change) (*incident.Incident, error) {
@@ -86,7 +87,7 @@ func (s *Server) change(r *http.Request, c incident.Change) (*incident.Incident,
 	var wrong *incident.ChangeError
 	switch {
 	case errors.As(err, &wrong):
-		return nil, badRequest(err)
+		return nil, rest.Bad(err)
 	case err != nil:
 		return nil, err
 	case !found:
@@ -98,7 +99,7 @@ func (s *Server) change(r *http.Request, c incident.Change) (*incident.Incident,
 // incidentForm takes a change from the page, and shows the page again.
 func (s *Server) incidentForm(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return badRequest(fmt.Errorf("read the form: %w", err))
+		return rest.Bad(fmt.Errorf("read the form: %w", err))
 	}
 	c := incident.Change{State: incident.State(r.PostForm.Get("state")), Reason: strings.TrimSpace(r.PostForm.Get("reason"))}
 	c.Split = r.PostForm["split"]
@@ -112,7 +113,7 @@ func (s *Server) incidentForm(w http.ResponseWriter, r *http.Request) error {
 	if mute := r.PostForm.Get("mute"); mute != "" {
 		d, err := time.ParseDuration(mute)
 		if err != nil || d < 0 {
-			return badRequest(fmt.Errorf("mute: want a time such as 4h, have %q", mute))
+			return rest.Bad(fmt.Errorf("mute: want a time such as 4h, have %q", mute))
 		}
 		till := time.Now().Add(d).UTC().Truncate(time.Second)
 		if d == 0 {
@@ -136,25 +137,25 @@ type incidentsData struct {
 }
 
 func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, incidentParams...)
+	p := rest.Parse(r.URL, incidentParams...)
 	q := incidentQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	rows, next, err := s.Incidents.Incidents(r.Context(), q)
 	if err != nil {
 		return err
 	}
 	data := incidentsData{
-		Rows: rows, Query: p.values, States: incident.States(),
-		Filtered: with("", p.values, "before", "", "limit", "") != "",
-		JSON:     with("/api/v1/incidents", p.values),
+		Rows: rows, Query: p.Values, States: incident.States(),
+		Filtered: rest.With("", p.Values, "before", "", "limit", "") != "",
+		JSON:     rest.With("/api/v1/incidents", p.Values),
 	}
 	if next != (finding.Cursor{}) {
-		data.Older = with("/incidents", p.values, "before", next.String())
+		data.Older = rest.With("/incidents", p.Values, "before", next.String())
 	}
-	if p.text("before") != "" {
-		data.Newest = with("/incidents", p.values, "before", "")
+	if p.Text("before") != "" {
+		data.Newest = rest.With("/incidents", p.Values, "before", "")
 	}
 	return s.show(w, r, "incidents", "Incidents", data)
 }
@@ -174,7 +175,7 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := incidentData{Incident: i, Muted: time.Now().Before(i.MuteTill)}
-	if i.State != incident.Closed && s.may(r)("update incidents") {
+	if i.State != incident.Closed && s.sessions.May(r)("update incidents") {
 		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
 	}
 	if data.Steps, err = s.story(r, &i); err != nil {

@@ -27,8 +27,8 @@ func withIssuer(t *testing.T, s *site) *issuertest.Issuer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Login.OIDC = oidc
-	s.Access, err = access.New(access.Options{
+	s.Login.OIDC, s.sessions.OIDC = oidc, oidc
+	s.sessions.Access, err = access.New(access.Options{
 		Tokens: testTokens(), Issuers: []access.Issuer{oidc},
 		Authorizer: access.Grants{{Role: access.Viewer, Groups: []string{"staff"}}, {Role: access.Admin, Users: []string{"sso:ada"}}},
 	})

@@ -19,6 +19,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/web/rest"
+	"github.com/kubeguardian/kubeguardian/web/session"
 )
 
 // A layout is what the frame around a page shows, and the page.
@@ -74,8 +76,8 @@ func functions() template.FuncMap {
 		"lower":        func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
 		"milli":        func(us int64) string { return fmt.Sprintf("%.1f ms", float64(us)/1000) },
 		"outcome":      func(d finding.Decision) finding.Outcome { return d.Outcome() },
-		"href":         with,
-		"link":         func(path string, pairs ...string) string { return with(path, nil, pairs...) },
+		"href":         rest.With,
+		"link":         func(path string, pairs ...string) string { return rest.With(path, nil, pairs...) },
 		"entityLink":   entityLink,
 		"depth":        func(n int) int { return min(n, 6) },
 		"ruleLink":     func(name string) string { return "/rules/" + url.PathEscape(name) },
@@ -150,24 +152,24 @@ func (s *Server) render(w http.ResponseWriter, code int, name string, l layout) 
 func (s *Server) show(w http.ResponseWriter, r *http.Request, name, title string, page any) error {
 	health := s.Health()
 	return s.render(w, http.StatusOK, name, layout{
-		Title: title, Section: name, Health: &health, Page: page, User: who(r).User, may: s.may(r),
+		Title: title, Section: name, Health: &health, Page: page, User: session.Who(r).User, may: s.sessions.May(r),
 	})
 }
 
 // page wraps the handler of a page: its error is shown as a page.
-func (s *Server) page(handle handler) http.Handler {
+func (s *Server) page(handle rest.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := handle(w, r)
 		if err == nil {
 			return
 		}
-		known := s.status(r, err)
-		l := layout{Title: http.StatusText(known.code), Page: known.text}
+		known := rest.Told(s.Log, r, err)
+		l := layout{Title: http.StatusText(known.Code), Page: known.Text}
 		if denied := (*access.Denied)(nil); errors.As(err, &denied) {
 			l.User = denied.User
 		}
-		if err := s.render(w, known.code, "error", l); err != nil {
-			http.Error(w, known.text, known.code)
+		if err := s.render(w, known.Code, "error", l); err != nil {
+			http.Error(w, known.Text, known.Code)
 		}
 	})
 }
@@ -225,10 +227,10 @@ func windows() []window {
 }
 
 func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, alertParams...)
+	p := rest.Parse(r.URL, alertParams...)
 	q := alertQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	last, err := s.Alerts.LastAlert(r.Context()) // first, so that the stream misses nothing
 	if err != nil {
@@ -240,21 +242,21 @@ func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	data := alertsData{
 		List:     alertList{Rows: rows, Max: 500},
-		Query:    p.values,
-		Filtered: with("", p.values, "before", "", "limit", "") != "",
-		JSON:     with("/api/v1/alerts", p.values),
+		Query:    p.Values,
+		Filtered: rest.With("", p.Values, "before", "", "limit", "") != "",
+		JSON:     rest.With("/api/v1/alerts", p.Values),
 		Windows:  windows(),
 	}
 	for pr := alert.Emergency; pr <= alert.Debug; pr++ {
 		data.Priorities = append(data.Priorities, pr)
 	}
 	if next != (finding.Cursor{}) {
-		data.Older = with("/alerts", p.values, "before", next.String())
+		data.Older = rest.With("/alerts", p.Values, "before", next.String())
 	}
-	if p.text("before") != "" {
-		data.Newest = with("/alerts", p.values, "before", "")
-	} else if p.text("until") == "" {
-		data.List.Stream = streamURL(p.values, last)
+	if p.Text("before") != "" {
+		data.Newest = rest.With("/alerts", p.Values, "before", "")
+	} else if p.Text("until") == "" {
+		data.List.Stream = streamURL(p.Values, last)
 	}
 	return s.show(w, r, "alerts", "Alerts", data)
 }
@@ -262,7 +264,7 @@ func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
 // streamURL is the stream that continues a list of alerts. Its time window
 // starts in the past, so everything new is in it.
 func streamURL(filters url.Values, last int64) string {
-	return with("/api/v1/alerts/stream", filters, "since", "", "limit", "", "after", fmt.Sprint(last))
+	return rest.With("/api/v1/alerts/stream", filters, "since", "", "limit", "", "after", fmt.Sprint(last))
 }
 
 type alertData struct {
@@ -277,7 +279,7 @@ func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !found {
-		return &statusError{http.StatusNotFound, "there is no alert with this id; it may be older than the retention"}
+		return &rest.Error{Code: http.StatusNotFound, Text: "there is no alert with this id; it may be older than the retention"}
 	}
 	raw, err := json.MarshalIndent(record.Alert, "", "  ")
 	if err != nil {
@@ -353,25 +355,25 @@ type decisionsData struct {
 }
 
 func (s *Server) decisionsPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, decisionParams...)
+	p := rest.Parse(r.URL, decisionParams...)
 	q := decisionQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	rows, next, err := s.Decisions.Decisions(r.Context(), q)
 	if err != nil {
 		return err
 	}
 	data := decisionsData{
-		Rows: rows, Query: p.values, Windows: windows(),
-		Filtered: with("", p.values, "before", "", "limit", "") != "",
-		JSON:     with("/api/v1/decisions", p.values),
+		Rows: rows, Query: p.Values, Windows: windows(),
+		Filtered: rest.With("", p.Values, "before", "", "limit", "") != "",
+		JSON:     rest.With("/api/v1/decisions", p.Values),
 	}
 	if next != (finding.Cursor{}) {
-		data.Older = with("/decisions", p.values, "before", next.String())
+		data.Older = rest.With("/decisions", p.Values, "before", next.String())
 	}
-	if p.text("before") != "" {
-		data.Newest = with("/decisions", p.values, "before", "")
+	if p.Text("before") != "" {
+		data.Newest = rest.With("/decisions", p.Values, "before", "")
 	}
 	return s.show(w, r, "decisions", "Admission decisions", data)
 }
@@ -394,15 +396,15 @@ type tab struct {
 // findingsPage shows findings by control, a few of each, and the pages of one
 // control or of a search. Without a status it shows what fails.
 func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, findingParams...)
-	if p.text("status") == "" {
-		p.values.Set("status", string(finding.Fail))
+	p := rest.Parse(r.URL, findingParams...)
+	if p.Text("status") == "" {
+		p.Values.Set("status", string(finding.Fail))
 	}
 	q := findingQuery(p)
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
-	data := findingsData{Query: p.values, Flat: q.Control != "", JSON: with("/api/v1/findings", p.values)}
+	data := findingsData{Query: p.Values, Flat: q.Control != "", JSON: rest.With("/api/v1/findings", p.Values)}
 	counts, err := s.Findings.FindingCounts(r.Context())
 	if err != nil {
 		return err
@@ -410,7 +412,7 @@ func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
 	for _, status := range []finding.Status{finding.Fail, finding.Unknown, finding.Excepted, finding.Pass, finding.NotApplicable} {
 		data.Tabs = append(data.Tabs, tab{
 			Name: string(status), Count: counts[status], Current: status == q.Status,
-			URL: with("/findings", p.values, "status", string(status), "after", ""),
+			URL: rest.With("/findings", p.Values, "status", string(status), "after", ""),
 		})
 	}
 	groups, err := s.Findings.FindingGroups(r.Context(), q)
@@ -423,10 +425,10 @@ func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 		if next != "" {
-			data.More = with("/findings", p.values, "after", next)
+			data.More = rest.With("/findings", p.Values, "after", next)
 		}
 		if q.After != "" {
-			data.First = with("/findings", p.values, "after", "")
+			data.First = rest.With("/findings", p.Values, "after", "")
 		}
 	}
 	s.addGains(groups, &data)

@@ -1,17 +1,15 @@
 package web
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/web/rest"
+	"github.com/kubeguardian/kubeguardian/web/session"
 )
 
 // maxTrial bounds the body of a request to try something: two texts, which forms
@@ -40,12 +38,12 @@ type playgroundData struct {
 
 // playgroundPage shows the form, filled with a rule or with the event of an alert.
 func (s *Server) playgroundPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, playgroundParams...)
-	if p.err != nil {
-		return p.err
+	p := rest.Parse(r.URL, playgroundParams...)
+	if p.Err != nil {
+		return p.Err
 	}
-	data := playgroundData{Alert: p.text("alert"), Policies: p.text("tab") == "policy"}
-	if name := p.text("rule"); name != "" {
+	data := playgroundData{Alert: p.Text("alert"), Policies: p.Text("tab") == "policy"}
+	if name := p.Text("rule"); name != "" {
 		for _, one := range s.Rules() {
 			if one.Name != name {
 				continue
@@ -61,14 +59,14 @@ func (s *Server) playgroundPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) showPlayground(w http.ResponseWriter, r *http.Request, data playgroundData) error {
-	data.May = s.may(r)("create evaluations")
+	data.May = s.sessions.May(r)("create evaluations")
 	return s.show(w, r, "playground", "Playground", data)
 }
 
 // playgroundForm tries what the form has, and shows it with the result.
 func (s *Server) playgroundForm(w http.ResponseWriter, r *http.Request) error {
 	if err := r.ParseForm(); err != nil {
-		return badRequest(fmt.Errorf("read the form: %w", err))
+		return rest.Bad(fmt.Errorf("read the form: %w", err))
 	}
 	form := r.PostForm
 	data := playgroundData{
@@ -78,7 +76,7 @@ func (s *Server) playgroundForm(w http.ResponseWriter, r *http.Request) error {
 	var err error
 	if data.Policies {
 		var result playground.PolicyResult
-		if result, err = s.Playground.Policy(r.Context(), sessionKey(r), playground.PolicyTrial{Policy: data.Policy, Object: data.Object}); err == nil {
+		if result, err = s.Playground.Policy(r.Context(), session.Key(r), playground.PolicyTrial{Policy: data.Policy, Object: data.Object}); err == nil {
 			data.PolicyResult = &result
 		}
 	} else {
@@ -88,11 +86,11 @@ func (s *Server) playgroundForm(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	if err != nil {
-		known := s.status(r, tried(err))
-		if known.code == http.StatusInternalServerError {
+		known := rest.Told(s.Log, r, tried(err))
+		if known.Code == http.StatusInternalServerError {
 			return known
 		}
-		data.Error = known.text
+		data.Error = known.Text
 	}
 	return s.showPlayground(w, r, data)
 }
@@ -113,11 +111,11 @@ func (s *Server) tryRule(r *http.Request, t ruleTrial) (out playground.RuleResul
 			return out, err
 		}
 		if !found {
-			return out, &statusError{http.StatusNotFound, "there is no alert with this id; it may be older than the retention"}
+			return out, &rest.Error{Code: http.StatusNotFound, Text: "there is no alert with this id; it may be older than the retention"}
 		}
 		a = &record.Alert
 	}
-	return s.Playground.Rule(r.Context(), sessionKey(r), playground.RuleTrial{Rule: t.Rule, Source: t.Source, Alert: a, Event: t.Event})
+	return s.Playground.Rule(r.Context(), session.Key(r), playground.RuleTrial{Rule: t.Rule, Source: t.Source, Alert: a, Event: t.Event})
 }
 
 // tried returns the error of a trial as the client is told it.
@@ -125,35 +123,25 @@ func tried(err error) error {
 	var wrong *playground.InputError
 	switch {
 	case errors.As(err, &wrong):
-		return &statusError{http.StatusUnprocessableEntity, err.Error()}
+		return &rest.Error{Code: http.StatusUnprocessableEntity, Text: err.Error()}
 	case errors.Is(err, playground.ErrBusy):
-		return &statusError{http.StatusTooManyRequests, err.Error()}
+		return &rest.Error{Code: http.StatusTooManyRequests, Text: err.Error()}
 	case errors.Is(err, playground.ErrTooLong):
-		return &statusError{http.StatusUnprocessableEntity, err.Error()}
+		return &rest.Error{Code: http.StatusUnprocessableEntity, Text: err.Error()}
 	}
 	return err
 }
 
-// sessionKey tells the sessions of those who try something apart.
-func sessionKey(r *http.Request) string {
-	key := r.Header.Get("Authorization")
-	if c, err := r.Cookie(cookieName(r)); err == nil {
-		key = c.Value
-	}
-	sum := sha256.Sum256([]byte(key))
-	return hex.EncodeToString(sum[:8])
-}
-
 func (s *Server) evaluateRule(w http.ResponseWriter, r *http.Request) error {
 	var t ruleTrial
-	if err := readJSON(r, &t); err != nil {
+	if err := rest.ReadJSON(r, &t); err != nil {
 		return err
 	}
 	result, err := s.tryRule(r, t)
 	if err != nil {
 		return tried(err)
 	}
-	return writeJSON(w, http.StatusOK, result)
+	return rest.WriteJSON(w, http.StatusOK, result)
 }
 
 // A policyTrial is policies and an object, as the API takes them.
@@ -164,24 +152,12 @@ type policyTrial struct {
 
 func (s *Server) evaluatePolicy(w http.ResponseWriter, r *http.Request) error {
 	var t policyTrial
-	if err := readJSON(r, &t); err != nil {
+	if err := rest.ReadJSON(r, &t); err != nil {
 		return err
 	}
-	result, err := s.Playground.Policy(r.Context(), sessionKey(r), playground.PolicyTrial(t))
+	result, err := s.Playground.Policy(r.Context(), session.Key(r), playground.PolicyTrial(t))
 	if err != nil {
 		return tried(err)
 	}
-	return writeJSON(w, http.StatusOK, result)
-}
-
-func readJSON(r *http.Request, v any) error {
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return badRequest(fmt.Errorf("read the request: %w", err))
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return badRequest(errors.New("read the request: something follows it"))
-	}
-	return nil
+	return rest.WriteJSON(w, http.StatusOK, result)
 }

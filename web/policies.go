@@ -1,6 +1,10 @@
 package web
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/kubeguardian/kubeguardian/web/rest"
+)
 
 // Policies are what admission and the audit judge by, and what is not read.
 type Policies struct {
@@ -38,5 +42,5 @@ func (s *Server) listPolicies(w http.ResponseWriter, _ *http.Request) error {
 	if policies.Items == nil {
 		policies.Items = []Policy{}
 	}
-	return writeJSON(w, http.StatusOK, policies)
+	return rest.WriteJSON(w, http.StatusOK, policies)
 }

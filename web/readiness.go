@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 var errFormat = errors.New("parameter format: want json or openreports")
@@ -31,15 +32,15 @@ type readinessPage struct {
 	Next  string              `json:"next,omitempty"`
 }
 
-func (s *Server) readiness(r *http.Request, p *params) (page readinessPage, err error) {
-	page.Days = cmp.Or(int(parsed(p, "days", parseNatural)), readinessDays)
-	after := int(parsed(p, "after", parseNatural))
-	limit := min(cmp.Or(int(parsed(p, "limit", parseNatural)), auditPageSize), maxAuditPageSize)
+func (s *Server) readiness(r *http.Request, p *rest.Params) (page readinessPage, err error) {
+	page.Days = cmp.Or(int(rest.Value(p, "days", rest.ParseNatural)), readinessDays)
+	after := int(rest.Value(p, "after", rest.ParseNatural))
+	limit := min(cmp.Or(int(rest.Value(p, "limit", rest.ParseNatural)), rest.PageSize), rest.MaxPageSize)
 	if page.Days > maxReadinessDays {
-		p.fail(fmt.Errorf("parameter days: want %d or less", maxReadinessDays))
+		p.Fail(fmt.Errorf("parameter days: want %d or less", maxReadinessDays))
 	}
-	if p.err != nil {
-		return page, p.err
+	if p.Err != nil {
+		return page, p.Err
 	}
 	all, since, err := s.Readiness(r.Context(), page.Days)
 	if err != nil {
@@ -56,11 +57,11 @@ func (s *Server) readiness(r *http.Request, p *params) (page readinessPage, err 
 }
 
 func (s *Server) getReadiness(w http.ResponseWriter, r *http.Request) error {
-	page, err := s.readiness(r, parseParams(r.URL, readinessParams...))
+	page, err := s.readiness(r, rest.Parse(r.URL, readinessParams...))
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, page)
+	return rest.WriteJSON(w, http.StatusOK, page)
 }
 
 type readinessData struct {
@@ -73,16 +74,16 @@ type readinessData struct {
 
 // readinessPage shows what policies that do not deny would have denied.
 func (s *Server) readinessPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, readinessParams...)
+	p := rest.Parse(r.URL, readinessParams...)
 	page, err := s.readiness(r, p)
 	if err != nil {
 		return err
 	}
 	data := readinessData{
-		readinessPage: page, Query: p.values, JSON: with("/api/v1/admission/readiness", p.values),
+		readinessPage: page, Query: p.Values, JSON: rest.With("/api/v1/admission/readiness", p.Values),
 		Windows: []window{{"1", "today"}, {"7", "7 days"}, {"14", "14 days"}, {"30", "30 days"}},
 	}
 	data.Short = time.Since(page.Since) < time.Duration(page.Days)*24*time.Hour
-	data.First, data.More = steps("/readiness", p, page.Next)
+	data.First, data.More = rest.Steps("/readiness", p, page.Next)
 	return s.show(w, r, "readiness", "Policy readiness", data)
 }

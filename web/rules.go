@@ -7,10 +7,10 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // A Rule is a detection rule that is loaded.
@@ -41,13 +41,13 @@ var ruleParams = []string{"text", "source", "state", "after", "limit"}
 var ruleStates = []string{"on", "silent", "matched", "unmatched"}
 
 // rules returns the rules that the URL selects, those that matched most first.
-func (s *Server) rules(ctx context.Context, p *params) ([]countedRule, error) {
-	state, source := p.text("state"), p.text("source")
+func (s *Server) rules(ctx context.Context, p *rest.Params) ([]countedRule, error) {
+	state, source := p.Text("state"), p.Text("source")
 	if state != "" && !slices.Contains(ruleStates, state) {
-		p.fail(fmt.Errorf("parameter state: want one of %q, have %q", ruleStates, state))
+		p.Fail(fmt.Errorf("parameter state: want one of %q, have %q", ruleStates, state))
 	}
-	if p.err != nil {
-		return nil, p.err
+	if p.Err != nil {
+		return nil, p.Err
 	}
 	counts, err := s.Entities.RuleCounts(ctx)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Server) rules(ctx context.Context, p *params) ([]countedRule, error) {
 	for _, r := range s.Rules() {
 		one := countedRule{r, counts[r.Name]}
 		is := map[string]bool{"": true, "on": r.Silent == "", "silent": r.Silent != "", "matched": one.Count > 0, "unmatched": one.Count == 0}
-		if is[state] && (source == "" || source == r.Source) && contains(p.text("text"), append(r.Tags, r.Name, r.Desc, r.Condition)...) {
+		if is[state] && (source == "" || source == r.Source) && contains(p.Text("text"), append(r.Tags, r.Name, r.Desc, r.Condition)...) {
 			out = append(out, one)
 		}
 	}
@@ -67,42 +67,17 @@ func (s *Server) rules(ctx context.Context, p *params) ([]countedRule, error) {
 	return out, nil
 }
 
-// slice returns a page of a list in memory, and where the next one starts.
-func slice[T any](p *params, all []T) (page []T, next string) {
-	after := int(parsed(p, "after", parseNatural))
-	limit := min(cmp.Or(int(parsed(p, "limit", parseNatural)), auditPageSize), maxAuditPageSize)
-	if after >= len(all) {
-		return nil, ""
-	}
-	if after+limit < len(all) {
-		next = strconv.Itoa(after + limit)
-	}
-	return all[after:min(after+limit, len(all))], next
-}
-
-// steps returns the links from a page of a list in memory to its first and its
-// next one, "" where there is none.
-func steps(path string, p *params, next string) (first, more string) {
-	if next != "" {
-		more = with(path, p.values, "after", next)
-	}
-	if p.text("after") != "" {
-		first = with(path, p.values, "after", "")
-	}
-	return first, more
-}
-
 func (s *Server) listRules(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, ruleParams...)
+	p := rest.Parse(r.URL, ruleParams...)
 	all, err := s.rules(r.Context(), p)
 	if err != nil {
 		return err
 	}
-	page, next := slice(p, all)
-	if p.err != nil {
-		return p.err
+	page, next := rest.Slice(p, all)
+	if p.Err != nil {
+		return p.Err
 	}
-	return writeJSON(w, http.StatusOK, items(page, next))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(page, next))
 }
 
 // rule returns the rule that the path names.
@@ -113,7 +88,7 @@ func (s *Server) rule(r *http.Request) (countedRule, error) {
 			return countedRule{one, counts[one.Name]}, err
 		}
 	}
-	return countedRule{}, &statusError{http.StatusNotFound, "there is no rule of this name; its file may have changed"}
+	return countedRule{}, &rest.Error{Code: http.StatusNotFound, Text: "there is no rule of this name; its file may have changed"}
 }
 
 func (s *Server) getRule(w http.ResponseWriter, r *http.Request) error {
@@ -121,7 +96,7 @@ func (s *Server) getRule(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, one)
+	return rest.WriteJSON(w, http.StatusOK, one)
 }
 
 type rulesData struct {
@@ -134,14 +109,14 @@ type rulesData struct {
 }
 
 func (s *Server) rulesPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, ruleParams...)
+	p := rest.Parse(r.URL, ruleParams...)
 	all, err := s.rules(r.Context(), p)
 	if err != nil {
 		return err
 	}
 	data := rulesData{
-		Total: len(all), Query: p.values, JSON: with("/api/v1/rules", p.values), Sources: []string{"k8s_audit", "syscall"}, States: ruleStates,
-		Filtered: with("", p.values, "after", "", "limit", "") != "",
+		Total: len(all), Query: p.Values, JSON: rest.With("/api/v1/rules", p.Values), Sources: []string{"k8s_audit", "syscall"}, States: ruleStates,
+		Filtered: rest.With("", p.Values, "after", "", "limit", "") != "",
 	}
 	for _, one := range all {
 		if one.Silent != "" {
@@ -149,10 +124,10 @@ func (s *Server) rulesPage(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	var next string
-	if data.Rows, next = slice(p, all); p.err != nil {
-		return p.err
+	if data.Rows, next = rest.Slice(p, all); p.Err != nil {
+		return p.Err
 	}
-	data.First, data.More = steps("/rules", p, next)
+	data.First, data.More = rest.Steps("/rules", p, next)
 	return s.show(w, r, "rules", "Rules", data)
 }
 
@@ -187,13 +162,13 @@ type judgedPolicy struct {
 	Objects int `json:"objects"` // in the cluster that violate it
 }
 
-func (s *Server) judgedPolicies(r *http.Request, p *params) ([]judgedPolicy, error) {
-	state := p.text("state")
+func (s *Server) judgedPolicies(r *http.Request, p *rest.Params) ([]judgedPolicy, error) {
+	state := p.Text("state")
 	if state != "" && !slices.Contains(policyStates, state) {
-		p.fail(fmt.Errorf("parameter state: want one of %q, have %q", policyStates, state))
+		p.Fail(fmt.Errorf("parameter state: want one of %q, have %q", policyStates, state))
 	}
-	if p.err != nil {
-		return nil, p.err
+	if p.Err != nil {
+		return nil, p.Err
 	}
 	held, _, err := s.Readiness(r.Context(), readinessDays)
 	if err != nil {
@@ -214,7 +189,7 @@ func (s *Server) judgedPolicies(r *http.Request, p *params) ([]judgedPolicy, err
 	out := []judgedPolicy{}
 	for _, one := range s.Policies().Items {
 		is := map[string]bool{"": true, "enforced": one.Enforced != "nobody", "not-enforced": one.Enforced == "nobody", "mistaken": len(one.Errors) > 0}
-		if is[state] && contains(p.text("text"), one.Name, one.Kind, one.Source, one.Namespace) {
+		if is[state] && contains(p.Text("text"), one.Name, one.Kind, one.Source, one.Namespace) {
 			out = append(out, judgedPolicy{one, requests[one.Name], objects[one.Name]})
 		}
 	}
@@ -237,20 +212,20 @@ type policiesData struct {
 }
 
 func (s *Server) policiesPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, policyParams...)
+	p := rest.Parse(r.URL, policyParams...)
 	all, err := s.judgedPolicies(r, p)
 	if err != nil {
 		return err
 	}
 	policies := s.Policies()
 	data := policiesData{
-		Total: len(all), Unread: policies.Unread, Status: policies.Status, Query: p.values, JSON: "/api/v1/policies", States: policyStates, Days: readinessDays,
-		Filtered: with("", p.values, "after", "", "limit", "") != "",
+		Total: len(all), Unread: policies.Unread, Status: policies.Status, Query: p.Values, JSON: "/api/v1/policies", States: policyStates, Days: readinessDays,
+		Filtered: rest.With("", p.Values, "after", "", "limit", "") != "",
 	}
 	var next string
-	if data.Rows, next = slice(p, all); p.err != nil {
-		return p.err
+	if data.Rows, next = rest.Slice(p, all); p.Err != nil {
+		return p.Err
 	}
-	data.First, data.More = steps("/policies", p, next)
+	data.First, data.More = rest.Steps("/policies", p, next)
 	return s.show(w, r, "policies", "Policies", data)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // Entities reads what is known by what it involves.
@@ -46,12 +47,12 @@ type search struct {
 }
 
 // find asks for each kind at the same time.
-func (s *Server) find(r *http.Request, p *params) (found search, err error) {
-	if p.err != nil {
-		return found, p.err
+func (s *Server) find(r *http.Request, p *rest.Params) (found search, err error) {
+	if p.Err != nil {
+		return found, p.Err
 	}
 	found = search{
-		Query: strings.TrimSpace(p.text("q")), Entities: []alert.Seen{}, Incidents: []incident.Incident{}, Alerts: []alert.Record{},
+		Query: strings.TrimSpace(p.Text("q")), Entities: []alert.Seen{}, Incidents: []incident.Incident{}, Alerts: []alert.Record{},
 		Findings: []finding.Finding{}, Decisions: []finding.Decision{}, Rules: []Rule{}, Policies: []Policy{},
 	}
 	q := found.Query
@@ -59,7 +60,7 @@ func (s *Server) find(r *http.Request, p *params) (found search, err error) {
 		return found, nil
 	}
 	group, ctx := errgroup.WithContext(r.Context())
-	may := s.may(r)
+	may := s.sessions.May(r)
 	ask := func(needs access.Permission, f func() error) {
 		if may(needs) {
 			group.Go(f)
@@ -120,11 +121,11 @@ func contains(text string, words ...string) bool {
 }
 
 func (s *Server) getSearch(w http.ResponseWriter, r *http.Request) error {
-	found, err := s.find(r, parseParams(r.URL, searchParams...))
+	found, err := s.find(r, rest.Parse(r.URL, searchParams...))
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, found)
+	return rest.WriteJSON(w, http.StatusOK, found)
 }
 
 type searchData struct {
@@ -134,12 +135,12 @@ type searchData struct {
 }
 
 func (s *Server) searchPage(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, searchParams...)
+	p := rest.Parse(r.URL, searchParams...)
 	found, err := s.find(r, p)
 	if err != nil {
 		return err
 	}
-	data := searchData{search: found, JSON: with("/api/v1/search", p.values)}
+	data := searchData{search: found, JSON: rest.With("/api/v1/search", p.Values)}
 	data.Nothing = len(found.Entities)+len(found.Incidents)+len(found.Alerts)+len(found.Findings)+len(found.Decisions)+len(found.Rules)+len(found.Policies) == 0
 	return s.show(w, r, "search", "Search", data)
 }

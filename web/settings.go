@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 type settingsData struct {
@@ -16,5 +17,5 @@ func (s *Server) settingsPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getSettings(w http.ResponseWriter, _ *http.Request) error {
-	return writeJSON(w, http.StatusOK, items(s.Settings(), ""))
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(s.Settings(), ""))
 }

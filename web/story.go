@@ -43,7 +43,7 @@ func (s *Server) story(r *http.Request, i *incident.Incident) (steps []storyStep
 			URL: "/alerts/" + signal.Alert, Title: signal.Rule, Text: signal.Output, Links: signal.Links,
 		}, signal.Alert})
 	}
-	if !s.may(r)("list decisions") {
+	if !s.sessions.May(r)("list decisions") {
 		return steps, nil
 	}
 	seen := map[string]bool{}
@@ -76,7 +76,7 @@ func involved(i *incident.Incident, kinds ...alert.EntityKind) (out []alert.Enti
 // advise returns what to fix of what made the incident possible: the controls
 // that fail for what it involves, the worst first.
 func (s *Server) advise(r *http.Request, i *incident.Incident) ([]advice, error) {
-	if !s.may(r)("list findings") {
+	if !s.sessions.May(r)("list findings") {
 		return nil, nil
 	}
 	findings, err := s.failing(r, involved(i, alert.Workload, alert.Pod, alert.User, alert.Node), entityRecords)

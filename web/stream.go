@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // streamAlerts sends alerts as server-sent events while they are added. The id
@@ -20,22 +21,22 @@ import (
 // All that is kept for a client is that place: the store is the queue. A client
 // that does not read is cut off after a while, and resumes without a loss.
 func (s *Server) streamAlerts(w http.ResponseWriter, r *http.Request) error {
-	p := parseParams(r.URL, streamParams...)
+	p := rest.Parse(r.URL, streamParams...)
 	q := alertQuery(p)
-	last := parsed(p, "after", parseSeq)
+	last := rest.Value(p, "after", parseSeq)
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		var err error
 		last, err = parseSeq(id)
-		p.fail(err)
+		p.Fail(err)
 	}
-	if p.err != nil {
-		return p.err
+	if p.Err != nil {
+		return p.Err
 	}
 	newest, err := s.Alerts.LastAlert(r.Context())
 	if err != nil {
 		return err
 	}
-	fresh := p.text("after") == "" && r.Header.Get("Last-Event-ID") == ""
+	fresh := p.Text("after") == "" && r.Header.Get("Last-Event-ID") == ""
 	if fresh || last > newest { // a place beyond the end is one of another database
 		last = newest
 	}
@@ -76,7 +77,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, last int64, q al
 		select {
 		case <-changed:
 		case <-tick.C:
-			if err := s.stillAllowed(r); err != nil { // logged out meanwhile
+			if err := s.sessions.StillAllowed(r); err != nil { // logged out meanwhile
 				return err
 			}
 			if err := s.send(w, []byte(": still here\n\n")); err != nil {

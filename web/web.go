@@ -10,22 +10,16 @@ package web
 import (
 	"bytes"
 	"context"
-	"crypto/cipher"
 	"embed"
-	"errors"
 	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
 	"github.com/kubeguardian/kubeguardian/access"
-	"github.com/kubeguardian/kubeguardian/access/attempt"
 	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
@@ -37,6 +31,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/web/rest"
+	"github.com/kubeguardian/kubeguardian/web/session"
 )
 
 // Alerts reads stored alerts.
@@ -172,11 +168,7 @@ type Server struct {
 	Options
 	handler   http.Handler
 	templates map[string]*template.Template
-	sessions  *sessions
-	limiter   *attempt.Limiter
-	seal      cipher.AEAD
-	refusals  *rate.Limiter // that the log of actions keeps
-	unkept    atomic.Int64  // refusals since the last that was kept
+	sessions  *session.Guard
 	heartbeat time.Duration // of a stream, so that proxies keep it open
 	patience  time.Duration // how long a stream waits for a client to read
 
@@ -193,17 +185,14 @@ var files embed.FS
 func New(opts Options) (*Server, error) {
 	s := &Server{
 		Options:   opts,
-		sessions:  newSessions(),
-		limiter:   attempt.NewLimiter(),
-		refusals:  rate.NewLimiter(rate.Every(time.Minute/refusalsKept), refusalsKept),
 		heartbeat: 15 * time.Second,
 		patience:  10 * time.Second,
 		added:     make(chan struct{}),
 		closed:    make(chan struct{}),
 	}
 	var err error
-	if s.seal, err = newSeal(); err != nil {
-		return nil, fmt.Errorf("make a key for logins: %w", err)
+	if s.sessions, err = session.New(session.Options{Access: opts.Access, OIDC: opts.Login.OIDC, Actions: opts.Actions, Log: opts.Log}); err != nil {
+		return nil, err
 	}
 	if s.templates, err = parseTemplates(); err != nil {
 		return nil, fmt.Errorf("parse page templates: %w", err)
@@ -246,14 +235,10 @@ func (s *Server) changed() <-chan struct{} {
 // shutting down. Register it with RegisterOnShutdown.
 func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
 
-// A handler answers a request. Its error is told to the client, as a page or as
-// JSON.
-type handler func(http.ResponseWriter, *http.Request) error
-
 type route struct {
 	method, path string
 	needs        access.Permission // "": open to everybody
-	handle       handler
+	handle       rest.Handler
 }
 
 func (r *route) api() bool { return strings.HasPrefix(r.path, "/api/") }
@@ -283,7 +268,7 @@ func (s *Server) routes() []route {
 		{"POST", "/deliveries/{destination}/retry", "update deliveries", s.retryForm},
 		{"POST", "/deliveries/{destination}/test", "update deliveries", s.testForm},
 		{"GET", "/actions", "list actions", s.actionsPage},
-		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
+		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return rest.ErrNotFound }},
 
 		{"GET", "/api/v1/alerts", "list alerts", s.listAlerts},
 		{"GET", "/api/v1/alerts/stream", "list alerts", s.streamAlerts},
@@ -306,7 +291,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/actions/head", "get actions", s.getActionsHead},
 		{"GET", "/api/v1/health", "get health", s.getHealth},
 		{"GET", "/api/v1/openapi.yaml", "get health", s.getOpenAPI},
-		{"GET", "/api/", "get health", func(http.ResponseWriter, *http.Request) error { return errNotFound }},
+		{"GET", "/api/", "get health", func(http.ResponseWriter, *http.Request) error { return rest.ErrNotFound }},
 	}...)
 }
 
@@ -330,41 +315,10 @@ func static(w http.ResponseWriter, r *http.Request) error {
 	name := r.PathValue("file")
 	data, err := files.ReadFile("static/" + name)
 	if err != nil {
-		return errNotFound
+		return rest.ErrNotFound
 	}
 	// The files are the same for as long as the program runs, and few.
 	w.Header().Set("Cache-Control", "max-age=60")
 	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
 	return nil
-}
-
-// A statusError is an error that the client is told.
-type statusError struct {
-	code int
-	text string
-}
-
-func (e *statusError) Error() string { return e.text }
-
-var errNotFound = &statusError{http.StatusNotFound, "there is nothing here"}
-
-func badRequest(err error) error {
-	return &statusError{http.StatusBadRequest, err.Error()}
-}
-
-// status returns what to tell the client about err. Errors of ours go to the
-// log, and the client learns only that there was one.
-func (s *Server) status(r *http.Request, err error) *statusError {
-	var known *statusError
-	var denied *access.Denied
-	switch {
-	case errors.As(err, &known):
-		return known
-	case errors.As(err, &denied):
-		return &statusError{http.StatusForbidden, denied.Error()}
-	}
-	if r.Context().Err() == nil {
-		s.Log.Error("serve request", "method", r.Method, "path", r.URL.Path, "error", err)
-	}
-	return &statusError{http.StatusInternalServerError, "the server could not answer; its log says why"}
 }

@@ -4,13 +4,10 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/kubeguardian/kubeguardian/access"
 	"github.com/kubeguardian/kubeguardian/access/attempt"
 )
 
@@ -98,101 +95,6 @@ func TestFailedLoginsAreLimited(t *testing.T) {
 	}
 	if code, _ := member.get("/"); code != http.StatusOK {
 		t.Errorf("a session that existed: %d", code)
-	}
-}
-
-func TestLimitByAddress(t *testing.T) {
-	l := attempt.NewLimiter()
-	now := time.Now()
-	network := func(addr string) netip.Prefix {
-		return sender(&http.Request{RemoteAddr: netip.AddrPortFrom(netip.MustParseAddr(addr), 1).String()})
-	}
-	try := func(from netip.Prefix, now time.Time, failed bool) bool {
-		ok := l.Begin(from, now)
-		if ok {
-			l.End(from, failed)
-		}
-		return ok
-	}
-	for range attempt.MaxFailures {
-		try(network("2001:db8::1"), now, true)
-	}
-	if try(network("2001:db8::2"), now, false) {
-		t.Error("the same /64 may try")
-	}
-	for _, other := range []string{"2001:db8:0:1::1", "10.0.0.1", "::ffff:10.0.0.2"} {
-		if !try(network(other), now, false) {
-			t.Errorf("%s may not try", other)
-		}
-	}
-	if network("::ffff:10.0.0.2") != network("10.0.0.2") {
-		t.Error("one IPv4 address has two forms")
-	}
-	if !try(network("2001:db8::1"), now.Add(attempt.Window+time.Second), false) {
-		t.Error("a window later it may not try")
-	}
-	for range attempt.MaxPending {
-		l.Begin(network("10.1.0.1"), now)
-	}
-	if l.Begin(network("10.1.0.1"), now) {
-		t.Error("any number may try at once")
-	}
-	for i := range attempt.MaxAddresses + 100 {
-		try(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), now, true)
-	}
-	if l.Len() > attempt.MaxAddresses {
-		t.Errorf("%d addresses are kept", l.Len())
-	}
-}
-
-func TestSessionsEnd(t *testing.T) {
-	gate, err := access.New(access.Options{Tokens: []access.Token{{User: "ada", Role: access.Viewer, Value: testToken}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ada, err := gate.Token(t.Context(), testToken)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := newSessions()
-	now := time.Now()
-	valid := func(cookie string, at time.Time) bool { return s.get(cookie, at, false) != nil }
-	first := s.start(ada, now)
-	if !valid(first, now.Add(sessionIdle-time.Second)) || valid("", now) {
-		t.Error("a session is over too soon, or one is found that there is not")
-	}
-	if valid(first, now.Add(sessionIdle)) || valid(first, now) {
-		t.Error("an idle session goes on")
-	}
-	first = s.start(ada, now)
-	for at := now; at.Before(now.Add(sessionAge)); at = at.Add(sessionIdle / 2) {
-		if s.get(first, at, true) == nil {
-			t.Fatalf("a session that is used is over after %s", at.Sub(now))
-		}
-	}
-	if s.get(first, now.Add(sessionAge), true) != nil {
-		t.Error("a session that is used goes on for ever")
-	}
-	first = s.start(ada, now)
-	var last string
-	for i := range maxSessions {
-		last = s.start(ada, now.Add(time.Duration(i+1)*time.Millisecond))
-	}
-	if len(s.byID) > maxSessions || valid(first, now) || !valid(last, now) {
-		t.Errorf("%d sessions are kept; the idlest makes room", len(s.byID))
-	}
-}
-
-func TestRedirectsStayHere(t *testing.T) {
-	tests := map[string]string{
-		"/alerts?rule=a": "/alerts?rule=a", "": "/", "/": "/", "alerts": "/",
-		"//evil.example": "/", "https://evil.example/": "/", `/\evil.example`: "/", "javascript:alert(1)": "/",
-		"/\t/evil.example": "/", "///evil.example": "/", "/%2f/evil.example": "/", "/%5cevil.example": "/",
-	}
-	for next, want := range tests {
-		if have := localPath(next); have != want {
-			t.Errorf("localPath(%q) = %q, want %q", next, have, want)
-		}
 	}
 }
 
