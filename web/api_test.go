@@ -278,7 +278,8 @@ func TestAPIReadiness(t *testing.T) {
 		t.Fatalf("%d: %v", code, page)
 	}
 	first, second := items[0].(map[string]any), items[1].(map[string]any)
-	if first["policy"] != "latest-tags" || first["requests"] != 30.0 || len(first["samples"].([]any)) != 1 || second["requests"] != 0.0 || len(second["users"].([]any)) != 0 {
+	samples := len(first["samples"].([]any)) // one of each day: the last hour may lie across midnight
+	if first["policy"] != "latest-tags" || first["requests"] != 30.0 || samples < 1 || samples > 2 || second["requests"] != 0.0 || len(second["users"].([]any)) != 0 {
 		t.Errorf("items %v", items)
 	}
 	for path, want := range map[string]string{"/api/v1/audit?format=xml": "want json or openreports", "/api/v1/admission/readiness?days=4000": "want 366 or less"} {
