@@ -26,7 +26,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/sensor/container"
 	"github.com/kubeguardian/kubeguardian/sensor/process"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
-	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
 // Options are what an [Agent] is made of.
@@ -243,7 +242,7 @@ func (a *Agent) newTable() {
 	c := a.o.Config
 	o := process.Options{Proc: c.Proc, Users: container.NewUsers(c.Proc, c.Root), Clock: a.clock, Env: c.Environment}
 	if a.runtime != nil {
-		o.Containers = func(id string) *syscall.Details { return a.runtime.Lookup(id) }
+		o.Containers, o.Announced = a.runtime.Lookup, a.runtime.Announced
 	}
 	a.table = process.New(o)
 }

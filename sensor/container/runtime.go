@@ -41,6 +41,7 @@ func Find(root string) (string, error) {
 // waits for it. It is safe for concurrent use.
 type Runtime struct {
 	conn    *grpc.ClientConn
+	bundles string // folder of what containerd starts containers from
 	runtime cri.RuntimeServiceClient
 	images  cri.ImageServiceClient
 	pace    pace
@@ -108,7 +109,7 @@ func Dial(socket string) (*Runtime, error) {
 		return nil, fmt.Errorf("connect to %s: %w", socket, err)
 	}
 	return &Runtime{
-		conn: conn, runtime: cri.NewRuntimeServiceClient(conn), images: cri.NewImageServiceClient(conn),
+		conn: conn, bundles: bundlesOf(socket), runtime: cri.NewRuntimeServiceClient(conn), images: cri.NewImageServiceClient(conn),
 		pace: defaultPace, asks: make(chan ask, maxAsks), known: map[string]*entry{},
 	}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,19 @@ func TestContainerd(t *testing.T) {
 			{HostPath: mounted, ContainerPath: "/more"},
 		}
 	})
+	announced := r.Announced(pod.Container)
+	if announced == nil || announced.Name != "web" || announced.Repository != "registry.test:5000/team/wait" || announced.Tag != "1.2" ||
+		announced.Pod.Name != "cart-1" || announced.Pod.Namespace != "shop" || announced.Pod.UID != pod.UID || announced.Pod.SandboxID != pod.Sandbox {
+		t.Errorf("announced is %+v", announced)
+	} else if more := (syscall.Mount{Source: mounted, Dest: "/more", Writable: true, Propagation: "private"}); !slices.Contains(announced.Mounts, more) {
+		t.Errorf("announced mounts are %+v", announced.Mounts)
+	}
+	if d := r.Announced(pod.Sandbox); d == nil || d.Name != "cart-1" || d.Pod.SandboxID != pod.Sandbox {
+		t.Errorf("announced sandbox is %+v", d)
+	}
+	if d := r.Announced("../" + pod.Container[3:]); d != nil {
+		t.Errorf("a path is taken for an id: %+v", d)
+	}
 	have := *eventually(t, r, pod.Container)
 	if !strings.HasPrefix(have.ImageID, "sha256:") {
 		t.Errorf("image id %q", have.ImageID)

@@ -44,20 +44,25 @@ func (t *Table) findGroup(r *record.Record, paths record.Value) *group {
 			return &group{} // asked again with the next event
 		}
 	}
-	g := newGroup(id, t.clock.Wall(r.Process.Start))
+	g := t.newGroup(id, t.clock.Wall(r.Process.Start))
 	if len(t.groups) < maxGroups {
 		t.groups[r.Cgroup] = g
 	}
 	return g
 }
 
-func newGroup(id container.ID, started syscall.Instant) *group {
+// newGroup returns a group with what is written down of its container. That is
+// asked for once: it was there before the first process of the container.
+func (t *Table) newGroup(id container.ID, started syscall.Instant) *group {
 	g := &group{id: id, container: syscall.Host()}
 	if !id.Host() {
 		g.container = &syscall.Container{ID: id.Full, Started: started}
 		g.container.Type = id.Runtime
 		if id.PodUID != "" {
 			g.container.Pod = &syscall.Pod{UID: id.PodUID}
+		}
+		if details := t.announced(id.Full); details != nil {
+			g.container.Details = *details
 		}
 	}
 	return g

@@ -24,6 +24,7 @@ type Options struct {
 	Proc       string                           // /proc of the node, by default /proc
 	Users      *container.Users                 // finds users and groups; without it they have no names
 	Containers func(id string) *syscall.Details // what a runtime says of a container, nil if it is not known yet
+	Announced  func(id string) *syscall.Details // what is written down of a container before it starts, nil if nothing is
 	Clock      *Clock                           // by default a new one
 	Env        bool                             // the environment of processes is kept
 	Max        int                              // processes that are known, by default 65536
@@ -41,6 +42,7 @@ type Table struct {
 	proc       string
 	users      *container.Users
 	containers func(string) *syscall.Details
+	announced  func(string) *syscall.Details
 	clock      *Clock
 	env        bool
 	max        int
@@ -106,6 +108,9 @@ func New(o Options) *Table {
 	if o.Containers == nil {
 		o.Containers = func(string) *syscall.Details { return nil }
 	}
+	if o.Announced == nil {
+		o.Announced = func(string) *syscall.Details { return nil }
+	}
 	if o.Max <= 0 {
 		o.Max = defaultMax
 	}
@@ -113,7 +118,7 @@ func New(o Options) *Table {
 		o.Grace = defaultGrace
 	}
 	return &Table{
-		proc: o.Proc, users: o.Users, containers: o.Containers, clock: o.Clock, env: o.Env, max: o.Max, grace: uint64(o.Grace),
+		proc: o.Proc, users: o.Users, containers: o.Containers, announced: o.Announced, clock: o.Clock, env: o.Env, max: o.Max, grace: uint64(o.Grace),
 		known: map[key]*entry{}, current: map[uint32]*entry{}, groups: map[uint64]*group{}, roles: map[uint64]role{},
 	}
 }

@@ -8,7 +8,7 @@ const HostID = "host"
 type Container struct {
 	ID      string  `json:"id"`               // in full; [HostID] outside containers
 	Started Instant `json:"started,omitzero"` // start of its first process
-	Known   bool    `json:"known"`            // the runtime has told the rest; until then it is missing
+	Known   bool    `json:"known"`            // the runtime has told the rest; until then all that is empty is missing
 	Details
 }
 

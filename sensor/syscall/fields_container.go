@@ -13,8 +13,8 @@ import (
 func shortID(id string) string { return id[:min(len(id), 12)] }
 
 // containerFields are those of the container. Until the runtime has told about
-// it, only its id and start are known. On the node itself texts are empty, and
-// all else is missing.
+// it, only its id and start are known, and what was written down of it before it
+// started. On the node itself texts are empty, and all else is missing.
 func containerFields() map[string]extractor {
 	of := func(get func(*Container) event.Value) extractor {
 		return func(e *Event, _ event.Ref) event.Value {
@@ -26,10 +26,11 @@ func containerFields() map[string]extractor {
 	}
 	text := func(get func(*Container) string) extractor {
 		return of(func(c *Container) event.Value {
-			if !c.Known && !c.OnHost() {
+			s := get(c)
+			if !c.Known && !c.OnHost() && (c.Name == "" || s == "") {
 				return event.Value{}
 			}
-			return event.Text(get(c))
+			return event.Text(s)
 		})
 	}
 	flag := func(is func(*Container) bool) extractor {
@@ -127,7 +128,7 @@ func byDest(m *Mount) string   { return m.Dest }
 // which a path equals the argument or fits it as a pattern.
 func mount(by, get func(*Mount) string) extractor {
 	return func(e *Event, ref event.Ref) event.Value {
-		if e.Container == nil || !e.Container.Known || ref.Key == "" {
+		if e.Container == nil || ref.Key == "" {
 			return event.Value{}
 		}
 		mounts := e.Container.Mounts

@@ -62,7 +62,7 @@ func Start(t *testing.T) *Runtime {
 		unavailable(t, "containerd needs root")
 	}
 	dir := shortDir(t)
-	r := &Runtime{Socket: filepath.Join(dir, "c.sock"), group: "/kubeguardian-" + rand.Text()[:8], dir: dir}
+	r := &Runtime{Socket: filepath.Join(dir, "state", "c.sock"), group: "/kubeguardian-" + rand.Text()[:8], dir: dir}
 	t.Cleanup(func() { removeGroups(r.group) })
 	r.configure(t)
 	r.run(t)

@@ -122,6 +122,9 @@ func TestChurn(t *testing.T) {
 			t.Errorf("pod-%d was not seen", i)
 		}
 	}
+	if named < len(seen) {
+		t.Errorf("%d of %d pods are without their name in the alert about their first program", len(seen)-named, len(seen))
+	}
 	t.Logf("%d pods in %s: %d seen, %d of them with their name by the first program; %s", *pods, took.Round(time.Second), len(seen), named, state)
 }
 
