@@ -14,9 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +75,7 @@ func Start(o Options) (*Hub, error) {
 	if number == 0 {
 		number = natsd.RANDOM_PORT
 	}
-	auth := &authentication{node: o.Node, log: o.Log, own: rand.Text(), say: rate.Sometimes{Interval: 10 * time.Second}}
+	auth := &authentication{node: o.Node, log: o.Log, own: rand.Text(), say: rate.Sometimes{Interval: 10 * time.Second}, agents: map[uint64]struct{}{}}
 	opts := &natsd.Options{
 		ServerName: "kubeguardian", Host: host, Port: number, NoSigs: true, NoLog: true, NoSystemAccount: true,
 		JetStream: true, StoreDir: o.Dir, JetStreamMaxMemory: maxMemory, JetStreamMaxStore: o.Bytes + bus.OtherBytes, DisableJetStreamBanner: true,
@@ -91,6 +93,7 @@ func Start(o Options) (*Hub, error) {
 	}
 	log := &logger{log: o.Log.With("part", "bus"), fatal: make(chan error, 1)}
 	server.SetLoggerV2(log, false, false, false)
+	auth.open = func(id uint64) bool { return server.GetClient(id) != nil }
 	h := &Hub{server, auth}
 	server.Start()
 	if err := h.started(log.fatal); err != nil {
@@ -134,7 +137,7 @@ func (h *Hub) Connect() (*nats.Conn, error) {
 // Connections returns how many agents are connected, and how many attempts were
 // refused.
 func (h *Hub) Connections() (agents int, refused uint64) {
-	return max(h.server.NumClients()-1, 0), h.auth.refused.Load()
+	return h.auth.connected(), h.auth.refused.Load()
 }
 
 // Stop ends the bus. All it has acknowledged is on disk.
@@ -150,6 +153,33 @@ type authentication struct {
 	log     *slog.Logger
 	say     rate.Sometimes
 	refused atomic.Uint64
+	open    func(id uint64) bool // whether a connection is
+
+	mu     sync.Mutex
+	agents map[uint64]struct{} // ids of connections that were let in; some may have ended
+}
+
+// connected returns how many connections of agents there are. What the server
+// knows itself is not that: it has those that have not shown a token yet, too.
+func (a *authentication) connected() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forget()
+	return len(a.agents)
+}
+
+// forget drops the connections that have ended. The caller has the lock.
+func (a *authentication) forget() {
+	maps.DeleteFunc(a.agents, func(id uint64, _ struct{}) bool { return !a.open(id) })
+}
+
+func (a *authentication) admit(id uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.agents) >= 2*maxConnections {
+		a.forget()
+	}
+	a.agents[id] = struct{}{}
 }
 
 // Check is [natsd.Authentication]. It is called in a goroutine of the connection.
@@ -167,6 +197,7 @@ func (a *authentication) Check(c natsd.ClientAuthentication) bool {
 		a.say.Do(func() { a.log.Warn("an agent may not connect to the bus", "from", remote(c), "error", err) })
 		return false
 	}
+	a.admit(c.GetID())
 	publish, subscribe := bus.Rights(node)
 	c.RegisterUser(&natsd.User{
 		Username: node, ConnectionDeadline: time.Now().Add(sessionTime),
