@@ -49,8 +49,8 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 			}
 			s.tellSender(ctx, id)
 		}
-		if s.agents != nil {
-			s.agents.judge.Audited(e, lag)
+		if s.judge != nil {
+			s.judge.Audited(e, lag)
 		}
 		s.enrich.Enrich(e)
 		alerts = append(alerts, s.enrich.Attribute(e, rules.Match(e, mode))...)

@@ -14,6 +14,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/falco"
+	"github.com/kubeguardian/kubeguardian/server/listener"
 )
 
 // falcoRequests is how many requests with alerts are worked on at a time.
@@ -40,10 +41,10 @@ func (s *Server) listenFalco(context.Context) (err error) {
 	}
 	s.falco = falco.NewReceiver(falco.ReceiverOptions{Handle: s.foreign, Token: string(token), Requests: falcoRequests})
 	s.metrics.registry.MustRegister(falcoCollector{s.falco})
-	if s.falcoListener, err = bind("falco", c.Listen); err != nil {
+	if s.falcoListener, err = listener.Bind("falco", c.Listen); err != nil {
 		return err
 	}
-	s.onStop(closer(s.falcoListener))
+	s.onStop(listener.Closer(s.falcoListener))
 	return nil
 }
 
@@ -90,7 +91,7 @@ func (s *Server) serveFalco(ctx context.Context) error {
 	if s.falcoTLS != nil {
 		serve = func() error { return srv.ServeTLS(s.falcoListener, "", "") }
 	}
-	return serveHTTP(ctx, srv, pageGrace, serve)
+	return listener.Serve(ctx, srv, pageGrace, serve)
 }
 
 // falcoCollector exports the counters of what takes Falco's alerts, by the name

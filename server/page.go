@@ -14,6 +14,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/server/listener"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
@@ -139,12 +140,12 @@ func (s *Server) serveWeb(ctx context.Context) error {
 	srv.RegisterOnShutdown(s.page.Close)
 	if s.cfg.Web.OwnAuthority {
 		srv.TLSConfig = s.webTLS()
-		return serveHTTP(ctx, srv, pageGrace, func() error { return srv.ServeTLS(s.webListener, "", "") })
+		return listener.Serve(ctx, srv, pageGrace, func() error { return srv.ServeTLS(s.webListener, "", "") })
 	}
 	if s.cfg.Web.CertFile != "" {
-		return serveHTTP(ctx, srv, pageGrace, func() error {
+		return listener.Serve(ctx, srv, pageGrace, func() error {
 			return srv.ServeTLS(s.webListener, s.cfg.Web.CertFile, s.cfg.Web.KeyFile)
 		})
 	}
-	return serveHTTP(ctx, srv, pageGrace, func() error { return srv.Serve(s.webListener) })
+	return listener.Serve(ctx, srv, pageGrace, func() error { return srv.Serve(s.webListener) })
 }

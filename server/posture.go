@@ -46,7 +46,6 @@ type state struct {
 	relaxed    admission.Relaxation // what the break-glass says now
 	breakGlass error                // why that is not known
 	draining   bool                 // the server ends
-	bus        error                // why agents cannot report
 }
 
 func (s *state) update(change func(*state)) {

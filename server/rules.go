@@ -71,7 +71,9 @@ func (s *Server) compileRules(files []rule.File) (*rule.Set, error) {
 func (s *Server) useRules(set *rule.Set, files []rule.File) {
 	s.rules.Store(set)
 	s.ruleTexts.Store(&files)
-	s.changedRules()
+	if s.agents != nil {
+		s.agents.RulesChanged()
+	}
 	for _, w := range set.Warnings() {
 		s.log.Warn("a rule file is suspect", "code", w.Code, "warning", w.Error())
 	}

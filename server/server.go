@@ -11,7 +11,6 @@ import (
 	"log"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +29,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
 	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/audit"
+	"github.com/kubeguardian/kubeguardian/bus/verdict"
 	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -47,6 +47,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/image"
 	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/server/agents"
+	"github.com/kubeguardian/kubeguardian/server/listener"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/tracing"
 	"github.com/kubeguardian/kubeguardian/web"
@@ -114,7 +116,8 @@ type Server struct {
 	joiner       *joiner.Joiner // of alerts into incidents
 	notifier     *notify.Notifier
 	state        *state
-	agents       *agents // nil: none can report
+	agents       *agents.Agents // nil: none can report
+	judge        *verdict.Judge // of commands in containers; nil without agents
 	commands     correlate.Options
 
 	webhookListener net.Listener
@@ -199,46 +202,15 @@ func (s *Server) lock(dir string) error {
 // listen binds both listeners, so that a port in use is known before anything
 // starts.
 func (s *Server) listen(context.Context) (err error) {
-	if s.webhookListener, err = bind("webhook", s.cfg.Webhook.Listen); err != nil {
+	if s.webhookListener, err = listener.Bind("webhook", s.cfg.Webhook.Listen); err != nil {
 		return err
 	}
-	s.onStop(closer(s.webhookListener))
-	if s.webListener, err = bind("web", s.cfg.Web.Listen); err != nil {
+	s.onStop(listener.Closer(s.webhookListener))
+	if s.webListener, err = listener.Bind("web", s.cfg.Web.Listen); err != nil {
 		return err
 	}
-	s.onStop(closer(s.webListener))
+	s.onStop(listener.Closer(s.webListener))
 	return nil
-}
-
-func bind(name, address string) (net.Listener, error) {
-	ln, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, &bindError{name, err}
-	}
-	return ln, nil
-}
-
-// A bindError is a listener that cannot be opened.
-type bindError struct {
-	listener string
-	err      error
-}
-
-func (e *bindError) Error() string { return fmt.Sprintf("bind %s listener: %v", e.listener, e.err) }
-
-// Hint says what the user can do.
-func (e *bindError) Hint() string {
-	return fmt.Sprintf("end the program that uses the port, or set %s.listen to another one", e.listener)
-}
-
-// closer closes ln; that an HTTP server closed it before is no error.
-func closer(ln net.Listener) func() error {
-	return func() error {
-		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	}
 }
 
 // WebURL returns the address of the page.
@@ -297,24 +269,6 @@ func (s *Server) drained(ctx context.Context) context.Context {
 		time.Sleep(s.cfg.Webhook.Drain)
 	})
 	return out
-}
-
-// serveHTTP runs serve until ctx ends, then lets the requests that run finish
-// within the grace.
-func serveHTTP(ctx context.Context, srv *http.Server, grace time.Duration, serve func() error) error {
-	done := make(chan error, 1)
-	go func() { done <- serve() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-	}
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	if err := srv.Shutdown(ending); err != nil {
-		return srv.Close()
-	}
-	return nil
 }
 
 // httpLog sends what an HTTP server complains about, such as failed TLS

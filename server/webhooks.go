@@ -22,6 +22,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
+	"github.com/kubeguardian/kubeguardian/server/listener"
 )
 
 // auditPath is where the webhook listener takes audit events; admission has its
@@ -141,7 +142,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"), HTTP2: admission.HTTP2(),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
 	}
-	err := serveHTTP(s.drained(ctx), srv, max(s.cfg.Admission.Timeout, webhookGrace), func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	err := listener.Serve(s.drained(ctx), srv, max(s.cfg.Admission.Timeout, webhookGrace), func() error { return srv.ServeTLS(s.webhookListener, "", "") })
 	s.closing.Lock()
 	s.closed = true // a request that Shutdown gave up on may still decide
 	close(decisions)

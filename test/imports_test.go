@@ -123,12 +123,15 @@ var arrows = map[string][]string{
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
 	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "correlate", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
-		"correlate", "bus/verdict",
+		"correlate", "bus/verdict", "server/agents", "server/listener",
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
+
+	"server/agents":   {"alert", "bus", "bus/fleet", "bus/hub", "bus/identity", "bus/verdict", "config", "event", "finding", "rule", "server/listener"},
+	"server/listener": {},
 
 	"cmd/kubeguardian":       {"server", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},
 	"cmd/kubeguardian-agent": {"agent"},

@@ -1,4 +1,4 @@
-package server
+package agents
 
 import (
 	"time"
@@ -9,14 +9,16 @@ import (
 	"github.com/kubeguardian/kubeguardian/bus/verdict"
 )
 
-// busCollector exports what becomes of alerts of agents, and how these are.
-type busCollector struct{ agents *agents }
+// Collector exports what becomes of alerts of agents, and how these are.
+func (a *Agents) Collector() prometheus.Collector { return collector{a} }
+
+type collector struct{ *Agents }
 
 // Describe is prometheus.Collector.
-func (c busCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
 
 // Collect is prometheus.Collector.
-func (c busCollector) Collect(ch chan<- prometheus.Metric) {
+func (c collector) Collect(ch chan<- prometheus.Metric) {
 	emit := func(kind prometheus.ValueType, name, help string, value float64, labels ...string) {
 		var names []string
 		if len(labels) > 0 {
@@ -24,7 +26,7 @@ func (c busCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("kubeguardian_"+name, help, names, nil), kind, value, labels[min(1, len(labels)):]...)
 	}
-	n := c.agents.consumer.Stats()
+	n := c.consumer.Stats()
 	emit(prometheus.CounterValue, "bus_alerts_received_total", "Alerts of agents that were taken from the bus.", float64(n.Received))
 	emit(prometheus.CounterValue, "bus_alerts_redelivered_total", "Of these, those that were taken again.", float64(n.Redelivered))
 	emit(prometheus.CounterValue, "bus_batches_failed_total", "Batches of alerts that could not be stored and came again.", float64(n.Failed))
@@ -34,18 +36,18 @@ func (c busCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, cause := range []string{"malformed", "foreign", "unstorable"} {
 		emit(prometheus.CounterValue, "bus_alerts_rejected_total", "Alerts of agents that were given up, by cause.", float64(n.Rejected[cause]), "cause", cause)
 	}
-	counts := c.agents.judge.Counts()
+	counts := c.o.Judge.Counts()
 	for _, outcome := range verdict.Outcomes() {
 		emit(prometheus.CounterValue, "container_commands_total", "Commands that entered containers, by what the audit log says of them.", float64(counts[outcome]), "outcome", outcome)
 	}
-	if c.agents.hub != nil {
-		connected, refused := c.agents.hub.Connections()
+	if c.hub != nil {
+		connected, refused := c.hub.Connections()
 		emit(prometheus.GaugeValue, "bus_connections", "Agents that are connected to the embedded bus.", float64(connected))
 		emit(prometheus.CounterValue, "bus_connections_refused_total", "Connections to the embedded bus that were refused.", float64(refused))
 	}
 	by := map[fleet.Status]int{}
 	dropped := uint64(0)
-	for _, a := range c.agents.fleet.Agents(time.Now()) {
+	for _, a := range c.fleet.Agents(time.Now()) {
 		by[a.Status]++
 		dropped += a.Dropped
 	}

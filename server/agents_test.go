@@ -189,7 +189,7 @@ func (r *running) storedRules(want int) []string {
 func (r *running) awaitCommands(outcomes map[string]uint64) {
 	r.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		done, counts := true, r.agents.judge.Counts()
+		done, counts := true, r.judge.Counts()
 		for outcome, n := range outcomes {
 			done = done && counts[outcome] == n
 		}
@@ -236,9 +236,9 @@ func TestUnexplainedCommand(t *testing.T) {
 	if err := n.Publish(&again); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); r.agents.consumer.Stats().Received < 5; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); r.agents.Alerts().Received < 5; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%+v", r.agents.consumer.Stats())
+			t.Fatalf("%+v", r.agents.Alerts())
 		}
 	}
 	r.awaitCommands(map[string]uint64{"unexplained": 1, "unknown": 0})
