@@ -108,6 +108,9 @@ func (p *Pool) settings(servers []*Server) string {
 	return b.String()
 }
 
+// PID returns the process of the pool, whose children are its sessions.
+func (p *Pool) PID() int { return p.cmd.Process.Pid }
+
 // URL returns the address of a database through the pool.
 func (p *Pool) URL(database string) string { return (&Server{Port: p.Port}).URL(database) }
 

@@ -184,6 +184,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
+// PID returns the process of a server that runs, whose children are its sessions.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // URL returns the address of a database, with the password.
 func (s *Server) URL(database string) string {
 	return fmt.Sprintf("postgresql://kubeguardian:%s@127.0.0.1:%d/%s", Password, s.Port, database)

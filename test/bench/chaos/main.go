@@ -1,0 +1,100 @@
+// Command chaos kills, with SIGKILL and one after the other, the server that leads,
+// the storage process of the bus and PostgreSQL's primary, while node agents raise
+// alerts at a steady rate. Afterwards it holds what is stored against what was
+// raised, and what a receiver of webhooks was told against both:
+//
+//	go run ./test/bench/chaos -kubeconfig FILE -server bin/kubeguardian
+//
+// All parts are processes: two replicas of the server, a NATS server that keeps its
+// streams in files, PostgreSQL with a standby that each commit waits for, which
+// repmgr promotes, and Pgpool-II before both. The agents are the part of one that
+// has the spool. The cluster of the kubeconfig is asked for a Lease; any will do.
+//
+// Exit code 1 says that an alert was lost, is stored twice, or that the receiver
+// was not told of it exactly once.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// settings are what the command line says.
+type settings struct {
+	kubeconfig, server, dir string
+	agents, rate, groups    int
+	every                   time.Duration // between two kills, and before the first and after the last
+	away                    time.Duration // until what was killed is started again
+	pool                    bool
+}
+
+func main() {
+	var s settings
+	flag.StringVar(&s.kubeconfig, "kubeconfig", os.Getenv("KUBECONFIG"), "`file` of the cluster in which the replicas elect a leader")
+	flag.StringVar(&s.server, "server", "bin/kubeguardian", "`program` of the server")
+	flag.StringVar(&s.dir, "dir", "", "`folder` for all data, which stays; empty: a temporary one")
+	flag.IntVar(&s.agents, "agents", 4, "`number` of agents")
+	flag.IntVar(&s.rate, "rate", 5000, "`alerts` each second, of all agents")
+	flag.IntVar(&s.groups, "groups", 100, "`number` of groups of alerts, each of which becomes a message every few seconds")
+	flag.DurationVar(&s.every, "every", 15*time.Second, "time between two kills, and before the first and after the last one")
+	flag.DurationVar(&s.away, "away", 2*time.Second, "time until the server and the bus are started again")
+	flag.BoolVar(&s.pool, "pool", true, "reach PostgreSQL through Pgpool-II; else both servers are named in the URL")
+	bus := flag.String("bus", "", "be the bus, with streams in this `folder`")
+	listen := flag.String("listen", "", "with -bus: its address")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	var err error
+	if *bus != "" {
+		err = serveBus(ctx, *bus, *listen)
+	} else {
+		err = run(ctx, s)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "chaos: error:", err)
+		os.Exit(1)
+	}
+}
+
+// run starts all parts, kills some while alerts come, and compares.
+func run(ctx context.Context, s settings) (err error) {
+	if s.dir == "" {
+		if s.dir, err = os.MkdirTemp("", "kubeguardian-chaos-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(s.dir)) }()
+	}
+	p, err := start(ctx, s)
+	defer func() { err = errors.Join(err, p.stop()) }()
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	w := p.watch(ctx)
+	agents, err := startAgents(ctx, s, p.busURL())
+	if err != nil {
+		return err
+	}
+	w.follow(agents)
+	began := time.Now()
+	agents.raise(s, 4*s.every)
+	faults, err := p.kills(ctx, began)
+	if err != nil {
+		return err
+	}
+	raised, took, err := agents.finish(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("raised     %d alerts by %d agents in %s, %.0f each second\n", len(raised), s.agents, took.Round(time.Millisecond), float64(len(raised))/took.Seconds())
+	if err := p.settle(ctx, w, len(raised)); err != nil {
+		return err
+	}
+	w.report(faults)
+	return p.compare(ctx, raised, began, w.storedAt())
+}
