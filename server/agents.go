@@ -112,22 +112,12 @@ func (s *Server) newJudge(limits correlate.Options) (*verdict.Judge, error) {
 		Cluster:  s.cfg.Cluster,
 		Expected: func(e correlate.Exec) string { return verdict.StartedBy(s.pod(e), e) },
 		Known:    func(e correlate.Exec) bool { return s.pod(e) != nil },
-		Keep:     s.keep, Faults: s.auditFaults, Log: s.log,
+		Keep:     s.keep, Faults: s.auditLog.Lost, Log: s.log,
 	}
-	if interval := s.cfg.Detection.Heartbeat; interval > 0 {
-		o.Ask = func(ctx context.Context) { s.sendAuditBeat(ctx, interval) }
+	if s.cfg.Detection.Heartbeat > 0 {
+		o.Ask = s.auditWatch.Send
 	}
 	return verdict.New(o, limits)
-}
-
-// auditFaults counts what the audit log lost.
-func (s *Server) auditFaults() uint64 {
-	_, faults := s.auditEvents()
-	lost := faults.Malformed() + s.receiver.Counters().Rejected.Incomplete
-	for _, t := range s.tails {
-		lost += t.Counters().Gaps
-	}
-	return lost
 }
 
 // pod returns the pod of a command, nil if it is not known.

@@ -50,7 +50,7 @@ func TestAuditFileBecomesAlerts(t *testing.T) {
 	}
 	r = start(t, options(t, filepath.Join(dir, "data"), extra))
 	r.awaitAlerts(2 * want)
-	if n := r.tails[0].Counters().Events; n != uint64(want) {
+	if n := r.auditLog.Tails[0].Counters().Events; n != uint64(want) {
 		t.Errorf("%d events were read after the restart, want the %d new ones", n, want)
 	}
 }

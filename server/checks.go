@@ -12,7 +12,7 @@ func (s *Server) checks() []health.Check {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
 	st, silent, mistaken := s.state, 0, 0
-	events, _ := s.auditEvents()
+	events, _ := s.auditLog.Events()
 	rules, listed := s.listedRules(), s.listed()
 	for _, r := range rules {
 		if r.Silent != "" {
@@ -26,7 +26,7 @@ func (s *Server) checks() []health.Check {
 	}
 	out := []health.Check{
 		health.Of("Audit log", fmt.Sprintf("%d events since the start, the last of %s.", events, health.Moment(st.lastEvent)),
-			"check --audit-webhook-config-file and --audit-policy-file of the API server, and that it reaches the webhook listener", s.auditProblems(st)...),
+			"check --audit-webhook-config-file and --audit-policy-file of the API server, and that it reaches the webhook listener", s.auditProblems()...),
 		health.Of("Posture scan", "The last one finished at "+health.Moment(st.posture.at)+".", "look at the server's log: a scan that fails leaves the last one in place",
 			health.If(st.posture.at.IsZero() || time.Since(st.posture.at) > 3*s.cfg.Scan.Interval, "The last scan that finished is from %s.", health.Moment(st.posture.at))...),
 		health.Of("Cluster", "The API server answers.", "check that the server reaches the API server, and its credentials",
@@ -41,7 +41,7 @@ func (s *Server) checks() []health.Check {
 	}
 	if s.cfg.Admission.Enabled {
 		out = append(out, health.Of("Admission", "The webhook is registered, and the API server asks it.", "apply the output of kubeguardian setup rbac again, and check that the API server reaches the webhook listener",
-			append(health.If(st.registered != nil, "It is not known whether requests are checked: %v.", st.registered), st.guarded()...)...))
+			append(health.If(st.registered != nil, "It is not known whether requests are checked: %v.", st.registered), s.watchman.Problems()...)...))
 	} else {
 		out = append(out, health.Check{Name: "Admission", State: health.Off, Detail: "Requests are not checked.", Do: "set admission.enabled to true"})
 	}

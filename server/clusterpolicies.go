@@ -2,11 +2,8 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -14,12 +11,12 @@ import (
 	"sync"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/web"
 )
@@ -48,7 +45,7 @@ func (s *Server) followPolicies(context.Context) error {
 	if !s.cfg.Admission.FromCluster {
 		return nil
 	}
-	replica, err := replicaName(filepath.Join(s.cfg.DataDir, "replica"))
+	replica, err := leader.Name(filepath.Join(s.cfg.DataDir, "replica"))
 	if err != nil {
 		return err
 	}
@@ -227,30 +224,4 @@ func (m *metrics) policies(listed web.Policies) {
 			m.policyErrors.WithLabelValues(p.Kind).Inc()
 		}
 	}
-}
-
-// replicaName returns the name that tells this server from its replicas, which
-// does not change as long as its data directory does not.
-func replicaName(file string) (string, error) {
-	data, err := os.ReadFile(file)
-	name := strings.TrimSpace(string(data))
-	if err == nil && len(validation.IsDNS1123Label(name)) == 0 {
-		return name, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the name of the replica: %w", err)
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("name the replica: %w", err)
-	}
-	host, _, _ = strings.Cut(strings.ToLower(host), ".")
-	if len(validation.IsDNS1123Label(host)) > 0 || len(host) > 40 {
-		host = "server"
-	}
-	name = host + "-" + strings.ToLower(rand.Text()[:6])
-	if err := os.WriteFile(file, []byte(name+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("name the replica: %w", err)
-	}
-	return name, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 
@@ -12,8 +11,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/event"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
-	"github.com/kubeguardian/kubeguardian/k8saudit/heartbeat"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
@@ -41,14 +38,7 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 	}
 	for _, e := range events {
 		e.Num = s.audited.Add(1)
-		var lag time.Duration // of the log, if the event says
-		if id := heartbeat.Of(e); id != "" {
-			if delay, ours := s.beats.Saw(id, now); ours {
-				s.metrics.auditDelay.Observe(delay.Seconds())
-				lag = delay
-			}
-			s.tellSender(ctx, id)
-		}
+		lag := s.auditWatch.Saw(ctx, e, now)
 		if s.judge != nil {
 			s.judge.Audited(e, lag)
 		}
@@ -106,55 +96,4 @@ func cooldownPolicy(settings []config.Cooldown) cooldown.Policy {
 		p = append(p, cooldown.Setting(c))
 	}
 	return p
-}
-
-// auditCollector exports the counters of what receives the audit log.
-type auditCollector struct {
-	receiver *k8saudit.Receiver
-	tails    []*k8saudit.Tail
-	files    []string // of the tails
-}
-
-// Describe is prometheus.Collector.
-func (c auditCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
-
-// Collect is prometheus.Collector.
-func (c auditCollector) Collect(ch chan<- prometheus.Metric) {
-	n := c.receiver.Counters()
-	emit := func(name, help string, value uint64) {
-		desc := prometheus.NewDesc("kubeguardian_audit_"+name, help, nil, nil)
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value))
-	}
-	emit("batches_total", "Batches of audit events handled.", n.Batches)
-	faults, events := n.Faults, n.Events
-	perFile := func(name, help string, kind prometheus.ValueType, value func(k8saudit.TailCounters) float64) {
-		desc := prometheus.NewDesc("kubeguardian_audit_file_"+name, help, []string{"file"}, nil)
-		for i, t := range c.tails {
-			ch <- prometheus.MustNewConstMetric(desc, kind, value(t.Counters()), c.files[i])
-		}
-	}
-	for _, t := range c.tails {
-		counters := t.Counters()
-		faults, events = faults.Plus(counters.Faults), events+counters.Events
-	}
-	perFile("gaps_total", "Times that a file of the audit log was gone before it was read to its end.", prometheus.CounterValue, func(c k8saudit.TailCounters) float64 { return float64(c.Gaps) })
-	perFile("failures_total", "Times that a file of the audit log could not be read, or its events not be handled, and were tried again.", prometheus.CounterValue, func(c k8saudit.TailCounters) float64 { return float64(c.Failed) })
-	perFile("end_timestamp_seconds", "When the end of the live file was reached last.", prometheus.GaugeValue, func(c k8saudit.TailCounters) float64 {
-		if c.Read.IsZero() {
-			return 0
-		}
-		return float64(c.Read.UnixMilli()) / 1000
-	})
-	emit("events_total", "Audit events handled.", events)
-	malformed := prometheus.NewDesc("kubeguardian_audit_events_malformed_total", "Items that are no audit event, or lost a body, by cause; foreign ones are of another log.", []string{"cause"}, nil)
-	for cause, value := range faults.ByCause() {
-		ch <- prometheus.MustNewConstMetric(malformed, prometheus.CounterValue, float64(value), cause)
-	}
-	rejected := prometheus.NewDesc("kubeguardian_audit_batches_rejected_total", "Batches of audit events refused, by cause.", []string{"cause"}, nil)
-	for cause, value := range map[string]uint64{
-		"method": n.Rejected.Method, "media_type": n.Rejected.MediaType, "too_large": n.Rejected.TooLarge,
-		"invalid": n.Rejected.Invalid, "incomplete": n.Rejected.Incomplete, "busy": n.Rejected.Busy, "failed": n.Rejected.Failed,
-	} {
-		ch <- prometheus.MustNewConstMetric(rejected, prometheus.CounterValue, float64(value), cause)
-	}
 }

@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/falco"
@@ -40,7 +38,7 @@ func (s *Server) listenFalco(context.Context) (err error) {
 		return err
 	}
 	s.falco = falco.NewReceiver(falco.ReceiverOptions{Handle: s.foreign, Token: string(token), Requests: falcoRequests})
-	s.metrics.registry.MustRegister(falcoCollector{s.falco})
+	s.metrics.registry.MustRegister(s.falco.Collector())
 	if s.falcoListener, err = listener.Bind("falco", c.Listen); err != nil {
 		return err
 	}
@@ -92,21 +90,4 @@ func (s *Server) serveFalco(ctx context.Context) error {
 		serve = func() error { return srv.ServeTLS(s.falcoListener, "", "") }
 	}
 	return listener.Serve(ctx, srv, pageGrace, serve)
-}
-
-// falcoCollector exports the counters of what takes Falco's alerts, by the name
-// that they have in Falcosidekick.
-type falcoCollector struct{ receiver *falco.Receiver }
-
-// Describe is prometheus.Collector.
-func (c falcoCollector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
-
-// Collect is prometheus.Collector.
-func (c falcoCollector) Collect(ch chan<- prometheus.Metric) {
-	desc := prometheus.NewDesc("falcosecurity_falcosidekick_inputs_total",
-		"Requests with alerts of Falco, by what became of them; failed ones could not be stored.", []string{"source", "status"}, nil)
-	n := c.receiver.Counters()
-	for status, value := range map[string]uint64{"accepted": n.Accepted, "rejected": n.Rejected, "failed": n.Failed} {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), "requests", status)
-	}
 }

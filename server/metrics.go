@@ -12,7 +12,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/policy/image"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -31,9 +30,6 @@ type metrics struct {
 	score      *prometheus.GaugeVec
 	coverage   *prometheus.GaugeVec
 	registered prometheus.Gauge
-	blind      prometheus.Gauge
-	lastBeat   prometheus.Gauge
-	relaxed    prometheus.Gauge
 
 	lostDecisions prometheus.Counter
 	queued        prometheus.Gauge // decisions that wait to be stored
@@ -48,10 +44,6 @@ type metrics struct {
 
 	unjudged *prometheus.CounterVec
 
-	auditBlind prometheus.Gauge
-	auditBeat  prometheus.Gauge
-	auditDelay prometheus.Histogram
-
 	reloads     *prometheus.CounterVec
 	rulesFailed prometheus.Gauge
 
@@ -64,7 +56,7 @@ type metrics struct {
 	providerFailures *prometheus.CounterVec
 }
 
-func newMetrics(version string, auditLog auditCollector, images *image.Verifier, authorityEnds func() time.Time, runaways func() int) *metrics {
+func newMetrics(version string, authorityEnds func() time.Time, runaways func() int) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "kubeguardian", Name: name, Help: help}, labels)
 	}
@@ -103,9 +95,6 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 		Namespace: "kubeguardian", Name: "admission_runaway_evaluations",
 		Help: "Evaluations that go on after their time, because a function of Rego or CEL cannot be stopped.",
 	}, func() float64 { return float64(runaways()) })
-	m.blind = gauge("admission_blind", "1 when the API server does not ask the webhook.").WithLabelValues()
-	m.lastBeat = gauge("admission_heartbeat_timestamp_seconds", "When an admission probe came back last.").WithLabelValues()
-	m.relaxed = gauge("admission_break_glass", "1 while denials only warn.").WithLabelValues()
 	m.inForce = gauge("policies", "Policies and what belongs to them, in force or not.", "kind", "source", "in_force")
 	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
@@ -116,17 +105,10 @@ func newMetrics(version string, auditLog auditCollector, images *image.Verifier,
 	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
 	m.registry.MustRegister(m.reloads, m.rulesFailed)
 	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
-	m.auditBlind = gauge("audit_blind", "1 when requests to the API server do not appear in the audit log.").WithLabelValues()
-	m.auditBeat = gauge("audit_heartbeat_timestamp_seconds", "When a request of our own was seen in the audit log last.").WithLabelValues()
-	m.auditDelay = prometheus.NewHistogram(prometheus.HistogramOpts{
-		Namespace: "kubeguardian", Name: "audit_delay_seconds", Help: "From a request of our own until it was seen in the audit log.",
-		Buckets: prometheus.ExponentialBuckets(0.125, 2, 10),
-	})
-	m.registry.MustRegister(auditLog, m.auditBlind, m.auditBeat, m.auditDelay)
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.repeats, m.incidents, m.scans, m.scanTime, m.findings, m.score, m.coverage,
-		m.registered, m.blind, m.lastBeat, m.relaxed, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, imageCollector{images}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		m.registered, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -158,18 +140,6 @@ func (m *metrics) stages() {
 // wrote notes how long it took to store something, which began at a time.
 func (m *metrics) wrote(what string, began time.Time) {
 	m.storeTime.WithLabelValues(what).Observe(time.Since(began).Seconds())
-}
-
-// auditSeen notes whether requests appear in the audit log, and when one did
-// last.
-func (m *metrics) auditSeen(blind bool, last time.Time) {
-	m.auditBlind.Set(0)
-	if blind {
-		m.auditBlind.Set(1)
-	}
-	if !last.IsZero() {
-		m.auditBeat.Set(float64(last.UnixMilli()) / 1000)
-	}
 }
 
 // decided counts a decision. A denial of a dry run denied nothing: the label

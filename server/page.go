@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kubeguardian/kubeguardian/action/journal"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/playground"
@@ -31,7 +32,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 		s.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 		s.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
 	}})
-	if s.journal, err = openJournal(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, "actions.head")); err != nil {
+	if s.journal, err = journal.Open(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, "actions.head")); err != nil {
 		return err
 	}
 	s.page, err = web.New(web.Options{
@@ -54,7 +55,7 @@ func (s *Server) posture() (control.Score, []control.Fix, time.Time) {
 func (s *Server) health() web.Health {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
-	events, _ := s.auditEvents()
+	events, _ := s.auditLog.Events()
 	h := web.Health{
 		LastAuditEvent: s.state.lastEvent,
 		AuditEvents:    int64(events),
@@ -67,15 +68,15 @@ func (s *Server) health() web.Health {
 		h.Problems = append(h.Problems, fmt.Sprintf("It is not known whether admission requests are checked: %v.", err))
 	}
 	if s.cfg.Admission.Enabled {
-		h.Admission = h.Admission && s.state.blind.IsZero()
-		h.Problems = append(h.Problems, s.state.guarded()...)
+		h.Admission = h.Admission && !s.watchman.Blind()
+		h.Problems = append(h.Problems, s.watchman.Problems()...)
 	}
-	h.Problems = append(h.Problems, s.auditProblems(s.state)...)
+	h.Problems = append(h.Problems, s.auditProblems()...)
 	h.Problems = append(h.Problems, s.agentProblems(s.state)...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}
-	if err := s.journal.problem(); err != nil {
+	if err := s.journal.Problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("The log of actions is not what it was: %v.", err))
 	}
 	if err := s.joiner.Problem(); err != nil {

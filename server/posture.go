@@ -12,7 +12,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 
-	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/exception"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -36,15 +35,10 @@ type state struct {
 	informed   *informed            // the policies in force, which see it; nil until then
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
-	auditBlind time.Time            // since when requests do not appear in the audit log; zero: they do
 	contact    time.Time            // when the API server answered last
 	storing    error                // why alerts or findings could not be stored the last time
 	started    bool                 // scanned and registered, once
 	registered error                // why the webhook is not registered as it should be; nil when it is
-	heartbeat  error                // why the last admission probe did not come back
-	blind      time.Time            // since when the API server does not ask; zero: it does
-	relaxed    admission.Relaxation // what the break-glass says now
-	breakGlass error                // why that is not known
 	draining   bool                 // the server ends
 }
 

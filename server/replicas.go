@@ -31,7 +31,7 @@ func (s *Server) openStore(ctx context.Context) (err error) {
 			return err
 		}
 		address = string(url)
-		if s.replica, err = replicaName(filepath.Join(dir, "replica")); err != nil {
+		if s.replica, err = leader.Name(filepath.Join(dir, "replica")); err != nil {
 			return err
 		}
 	} else if err := s.lock(dir); err != nil {

@@ -25,7 +25,9 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/action/journal"
 	"github.com/kubeguardian/kubeguardian/admission"
+	"github.com/kubeguardian/kubeguardian/admission/watch"
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
 	"github.com/kubeguardian/kubeguardian/artifact"
 	"github.com/kubeguardian/kubeguardian/audit"
@@ -38,8 +40,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/falco"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/k8saudit/heartbeat"
+	"github.com/kubeguardian/kubeguardian/k8saudit/intake"
 	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/policy"
@@ -103,15 +105,14 @@ type Server struct {
 	leaseLife    time.Duration    // 0: as usual
 	authority    *admission.Authority
 	registration *admission.Registration
-	heartbeat    *admission.Heartbeat
 	breakGlass   *admission.BreakGlass
-	receiver     *k8saudit.Receiver
-	tails        []*k8saudit.Tail
-	beats        heartbeat.Beats
+	watchman     *watch.Watch // of admission
+	auditLog     intake.Sources
+	auditWatch   *heartbeat.Watch
 	audited      atomic.Uint64 // audit events so far
 	page         *web.Server
 	oidc         *access.OIDC // nil: no issuer
-	journal      *journal
+	journal      *journal.Journal
 	metrics      *metrics
 	joiner       *joiner.Joiner // of alerts into incidents
 	notifier     *notify.Notifier
@@ -235,16 +236,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.cluster != nil {
 		group.Go(func() error { return s.cluster.Run(parts) })
 	}
-	group.Go(func() error { return s.guard(parts) })
+	group.Go(func() error { s.guard(parts); return nil })
 	group.Go(func() error { return s.alone(parts) })
 	group.Go(func() error { return s.follow(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
-	group.Go(func() error { return s.watchAudit(parts) })
+	group.Go(func() error { s.auditWatch.Run(parts); return nil })
 	group.Go(func() error { return s.serveBus(parts) })
 	if s.falco != nil {
 		group.Go(func() error { return s.serveFalco(parts) })
 	}
-	for _, t := range s.tails {
+	for _, t := range s.auditLog.Tails {
 		group.Go(func() error { return t.Run(parts) })
 	}
 	s.log.Info("serving", "version", s.version, "cluster", s.cfg.Cluster, "page", s.WebURL(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -20,7 +21,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/finding"
-	"github.com/kubeguardian/kubeguardian/k8saudit"
 	"github.com/kubeguardian/kubeguardian/policy"
 	"github.com/kubeguardian/kubeguardian/server/listener"
 )
@@ -64,16 +64,15 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.breakGlass = admission.NewBreakGlass(s.client, ownNamespace(s.cfg))
-	if s.heartbeat, err = admission.NewHeartbeat(s.rest, ownNamespace(s.cfg)); err != nil {
+	if err := s.openAuditLog(); err != nil {
 		return err
 	}
-	compat, err := k8saudit.ParseCompat(s.cfg.Detection.Compat)
-	if err != nil {
-		return fmt.Errorf("read audit log: %w", err)
+	if err := s.openWatchman(); err != nil {
+		return err
 	}
-	s.receiver = k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: s.detect, Compat: compat, Batches: auditBatches, Bytes: auditBytes})
-	s.openTails(compat)
-	s.metrics = newMetrics(s.version, auditCollector{s.receiver, s.tails, s.cfg.Detection.AuditFiles}, s.images, s.authority.NotAfter, s.runaways)
+	s.metrics = newMetrics(s.version, s.authority.NotAfter, s.runaways)
+	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector())
+	s.metrics.registry.MustRegister(slices.Concat(s.auditWatch.Collectors(), s.watchman.Collectors())...)
 	opts := admission.RegistrationOptions{
 		Client: s.client,
 		Rules:  func() []admissionregistrationv1.RuleWithOperations { return s.rulesOf((*engine.Set).WebhookRules) },
@@ -134,7 +133,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	}
 	admit = s.tracer.Reviews(admit)
 	mux := http.NewServeMux()
-	mux.Handle(auditPath, s.authority.RequireClient(s.receiver))
+	mux.Handle(auditPath, s.authority.RequireClient(s.auditLog.Receiver))
 	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {
 		mux.Handle(path, admit)
 	}

@@ -26,9 +26,12 @@ var arrows = map[string][]string{
 	"registry": {},
 
 	"alert":              {"event", "finding"},
+	"action/journal":     {"action"},
+	"admission/watch":    {"admission", "alert"},
 	"alert/cooldown":     {"alert", "rule/condition"},
 	"incident":           {"alert", "event", "finding"},
-	"k8saudit/heartbeat": {"event"},
+	"k8saudit/intake":    {"k8saudit"},
+	"k8saudit/heartbeat": {"alert", "event"},
 	"incident/joiner":    {"alert", "incident", "store"},
 
 	"sensor":   {"event", "sensor/record"},
@@ -123,9 +126,9 @@ var arrows = map[string][]string{
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},
 	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "correlate", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
-		"correlate", "bus/verdict", "server/agents", "server/listener",
+		"correlate", "bus/verdict", "server/agents", "server/listener", "action/journal", "admission/watch",
 		"notify/delivery",
-		"sensor", "k8saudit", "k8saudit/heartbeat", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
+		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},

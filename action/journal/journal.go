@@ -1,4 +1,6 @@
-package server
+// Package journal keeps the end of the log of actions beside the log, so that whoever
+// may write to the database alone cannot remove the end of it unseen.
+package journal
 
 import (
 	"context"
@@ -11,15 +13,24 @@ import (
 	"sync"
 
 	"github.com/kubeguardian/kubeguardian/action"
-	"github.com/kubeguardian/kubeguardian/store"
 )
 
-// A journal is the log of actions in the store, and where it ended last, which is
-// kept beside the store and in the server's log: whoever may write to the store
-// alone cannot remove the end of it unseen.
-type journal struct {
-	*store.Store
-	log  *slog.Logger
+// A Log is the log of actions in a database.
+type Log interface {
+	// AppendAction adds an entry. It is on the disk when it returns.
+	AppendAction(context.Context, action.Entry) (action.Entry, error)
+	// Actions returns a page, newest first, and the cursor of the next one.
+	Actions(ctx context.Context, before int64, limit int) ([]action.Entry, int64, error)
+	// VerifyActions checks the chain, and that it still has the entries of heads
+	// that were kept elsewhere. Its error may be an [action.BrokenError].
+	VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error)
+}
+
+// A Journal is a log of actions, and where it ended last, which is kept in a file
+// and in the server's log. It is safe for concurrent use.
+type Journal struct {
+	Log
+	says *slog.Logger
 	file string // the last head
 
 	mu     sync.Mutex
@@ -27,10 +38,10 @@ type journal struct {
 	broken error // what the last verification said; nil: nothing
 }
 
-// openJournal verifies the log of actions. That it is not what it was is a problem
+// Open verifies the log of actions, also against the head in a file. That it is not what it was is a problem
 // of the health, and not an error: the server goes on.
-func openJournal(ctx context.Context, s *store.Store, log *slog.Logger, file string) (*journal, error) {
-	j := &journal{Store: s, log: log, file: file}
+func Open(ctx context.Context, log Log, says *slog.Logger, file string) (*Journal, error) {
+	j := &Journal{Log: log, says: says, file: file}
 	data, err := os.ReadFile(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -45,20 +56,20 @@ func openJournal(ctx context.Context, s *store.Store, log *slog.Logger, file str
 	if broken := (*action.BrokenError)(nil); err != nil && !errors.As(err, &broken) {
 		return nil, err
 	}
-	log.Info("verified the log of actions", "head", head.String(), "problem", err)
+	says.Info("verified the log of actions", "head", head.String(), "problem", err)
 	return j, nil
 }
 
 // VerifyActions checks the log, also against the head that is kept beside it.
-func (j *journal) VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error) {
+func (j *Journal) VerifyActions(ctx context.Context, anchors ...action.Head) (action.Head, error) {
 	j.mu.Lock()
 	own := j.head
 	j.mu.Unlock()
-	head, err := j.Store.VerifyActions(ctx, append(anchors, own)...)
+	head, err := j.Log.VerifyActions(ctx, append(anchors, own)...)
 	broken := (*action.BrokenError)(nil)
 	if known := errors.As(err, &broken); (known || err == nil) && (len(anchors) == 0 || anchors[0] == action.Head{}) {
 		if known {
-			j.log.Error("the log of actions is not what it was", "error", err)
+			j.says.Error("the log of actions is not what it was", "error", err)
 		}
 		j.mu.Lock()
 		j.broken = err
@@ -67,28 +78,28 @@ func (j *journal) VerifyActions(ctx context.Context, anchors ...action.Head) (ac
 	return head, err
 }
 
-// problem says why the log is not what it was, or nil.
-func (j *journal) problem() error {
+// Problem says why the log is not what it was, or nil.
+func (j *Journal) Problem() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.broken
 }
 
 // AppendAction adds an entry, and keeps its hash elsewhere too.
-func (j *journal) AppendAction(ctx context.Context, e action.Entry) (action.Entry, error) {
-	added, err := j.Store.AppendAction(ctx, e)
+func (j *Journal) AppendAction(ctx context.Context, e action.Entry) (action.Entry, error) {
+	added, err := j.Log.AppendAction(ctx, e)
 	if err != nil {
 		return added, err
 	}
 	head := action.Head{Seq: added.Seq, Hash: added.Hash}
-	j.log.Info("action", "head", head.String(), "user", added.User, "source", added.Source, "action", added.Action, "object", added.Object, "result", added.Result)
+	j.says.Info("action", "head", head.String(), "user", added.User, "source", added.Source, "action", added.Action, "object", added.Object, "result", added.Result)
 	j.keep(head)
 	return added, nil
 }
 
 // keep writes the head to the file, whole or not at all. While the log is broken
 // the last head of the whole one stays, so that a restart finds it again.
-func (j *journal) keep(head action.Head) {
+func (j *Journal) keep(head action.Head) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.broken != nil || head.Seq <= j.head.Seq {
@@ -96,7 +107,7 @@ func (j *journal) keep(head action.Head) {
 	}
 	j.head = head
 	if err := replaceFile(j.file, head.String()+"\n"); err != nil {
-		j.log.Error("keep the head of the log of actions", "error", err)
+		j.says.Error("keep the head of the log of actions", "error", err)
 	}
 }
 

@@ -1,0 +1,21 @@
+package falco
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Collector exports the counters, by the name that they have in Falcosidekick.
+func (r *Receiver) Collector() prometheus.Collector { return collector{r} }
+
+type collector struct{ receiver *Receiver }
+
+// Describe is prometheus.Collector.
+func (c collector) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(c, ch) }
+
+// Collect is prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	desc := prometheus.NewDesc("falcosecurity_falcosidekick_inputs_total",
+		"Requests with alerts of Falco, by what became of them; failed ones could not be stored.", []string{"source", "status"}, nil)
+	n := c.receiver.Counters()
+	for status, value := range map[string]uint64{"accepted": n.Accepted, "rejected": n.Rejected, "failed": n.Failed} {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), "requests", status)
+	}
+}
