@@ -19,7 +19,7 @@ type Query struct {
 	Priority  *Priority // this one or more urgent
 	Namespace string
 	Entity    Entity // involved; the zero value: any
-	Text      string // in rule, output, subject or a field, whatever the case
+	Text      string // in rule, output, subject, an entity or a field, from the beginning of a word on, whatever the case
 	Since     time.Time
 	Until     time.Time      // exclusive
 	Before    finding.Cursor // where the page before ended; of a search in many alerts pages may be short

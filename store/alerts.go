@@ -7,6 +7,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/store/words"
 )
 
 // AddAlerts stores alerts in one transaction: after an error none of them is
@@ -20,9 +21,16 @@ func (s *Store) AddAlerts(ctx context.Context, alerts []alert.Alert) (added []al
 // Alerts returns a page of the alerts that q selects, newest first, and the
 // cursor of the next page, which is zero after the last.
 func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record, next finding.Cursor, err error) {
-	record := func(seq int64, body string) (alert.Record, error) {
+	if terms, ok := searchable(q); ok {
+		if page, next, done, err := s.alertsByText(ctx, q, terms); done || err != nil {
+			return page, next, err
+		}
+	}
+	text := words.Parse(q.Text)
+	record := func(seq int64, body string) (alert.Record, bool, error) {
 		r := alert.Record{Seq: seq}
-		return r, decode(body, &r.Alert)
+		err := decode(body, &r.Alert)
+		return r, err == nil && (q.Text == "" || text.In(alertTexts(&r.Alert)...)), err
 	}
 	l, n := alertListing(q), limit(q.Limit)
 	if byPriority(q) {
@@ -61,7 +69,8 @@ func alertListing(q alert.Query) listing {
 	if q.Priority != nil && *q.Priority < alert.Debug && !byPriority(q) {
 		l.rest.add(true, "priority <= ?", *q.Priority)
 	}
-	l.rest.text(q.Text)
+	l.rest.names(words.Parse(q.Text))
+	l.picks = q.Text != ""
 	return l
 }
 
@@ -74,7 +83,7 @@ func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (reco
 	if last, err = s.LastAlert(ctx); err != nil || last <= seq {
 		return nil, seq, err
 	}
-	if len(w.terms) > 0 || q.Entity != (alert.Entity{}) {
+	if len(w.terms) > 0 || q.Text != "" || q.Entity != (alert.Entity{}) {
 		last = min(last, seq+searchWindow)
 	}
 	w.add(true, "seq > ? AND seq <= ?", seq, last)
@@ -86,16 +95,19 @@ func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (reco
 		return nil, seq, s.explain("read alerts from", err)
 	}
 	defer rows.Close()
+	read, text := 0, words.Parse(q.Text)
 	for rows.Next() {
 		var r alert.Record
 		var body string
 		if err := scanBody(rows, &body, &r.Alert, &r.Seq); err != nil {
 			return nil, seq, s.explain("read alerts from", err)
 		}
-		records = append(records, r)
-	}
-	if len(records) == n {
-		last = records[n-1].Seq
+		if q.Text == "" || text.In(alertTexts(&r.Alert)...) {
+			records = append(records, r)
+		}
+		if read++; read == n {
+			last = r.Seq
+		}
 	}
 	return records, last, s.explain("read alerts from", rows.Err())
 }
@@ -170,13 +182,13 @@ func alertFilter(q alert.Query) *where {
 		w.add(true, "priority <= ?", *q.Priority)
 	}
 	w.between(q.Since, q.Until)
-	w.text(q.Text)
+	w.names(words.Parse(q.Text))
 	return w
 }
 
-// scanPage reads rows of (seq, time, body), one more than the page has, which
-// says that there is a next page.
-func scanPage[T any](rows *sql.Rows, n int, record func(seq int64, body string) (T, error)) (page []T, next finding.Cursor, err error) {
+// scanPage reads rows of (seq, time, body), of which record selects some, one more
+// than the page has, which says that there is a next page.
+func scanPage[T any](rows *sql.Rows, n int, record func(seq int64, body string) (T, bool, error)) (page []T, next finding.Cursor, err error) {
 	defer rows.Close()
 	var end finding.Cursor // of the row before
 	for rows.Next() {
@@ -185,13 +197,16 @@ func scanPage[T any](rows *sql.Rows, n int, record func(seq int64, body string) 
 		if err := rows.Scan(&seq, &at, &body); err != nil {
 			return nil, next, err
 		}
+		r, selected, err := record(seq, body)
+		if err != nil {
+			return nil, next, err
+		}
+		if !selected {
+			continue
+		}
 		if len(page) == n {
 			next = end
 			break
-		}
-		r, err := record(seq, body)
-		if err != nil {
-			return nil, next, err
 		}
 		page, end = append(page, r), finding.Cursor{Time: time.Unix(0, at).UTC(), Seq: seq}
 	}

@@ -58,8 +58,8 @@ func (s *Store) Decisions(ctx context.Context, q finding.DecisionQuery) (page []
 	l.index.add(q.Namespace != "" && !both, "namespace = ?", q.Namespace)
 	l.index.between(q.Since, q.Until)
 	l.rest.text(q.Text)
-	page, next, err = pageOf(ctx, s.readers, l, q.Before, limit(q.Limit), func(_ int64, body string) (d finding.Decision, err error) {
-		return d, decode(body, &d)
+	page, next, err = pageOf(ctx, s.readers, l, q.Before, limit(q.Limit), func(_ int64, body string) (d finding.Decision, selected bool, err error) {
+		return d, true, decode(body, &d)
 	})
 	return page, next, s.explain("read decisions from", err)
 }

@@ -250,8 +250,8 @@ func (s *Store) DecisionsOf(ctx context.Context, e alert.Entity, n int) (page []
 		WHERE entity = `+entityOf+` ORDER BY happened DESC, decision DESC LIMIT ?`,
 		string(e.Kind), e.Name, limit(n))
 	if err == nil {
-		page, _, err = scanPage(rows, limit(n), func(_ int64, body string) (d finding.Decision, err error) {
-			return d, decode(body, &d)
+		page, _, err = scanPage(rows, limit(n), func(_ int64, body string) (d finding.Decision, selected bool, err error) {
+			return d, true, decode(body, &d)
 		})
 	}
 	return page, s.explain("read decisions from", err)

@@ -201,8 +201,8 @@ func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []inciden
 	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM incidents"+w.String()+
 		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
 	if err == nil {
-		page, next, err = scanPage(rows, n, func(_ int64, body string) (i incident.Incident, err error) {
-			return i, decode(body, &i)
+		page, next, err = scanPage(rows, n, func(_ int64, body string) (i incident.Incident, selected bool, err error) {
+			return i, true, decode(body, &i)
 		})
 	}
 	return page, next, s.explain("read incidents from", err)

@@ -14,7 +14,8 @@ import (
 // their subqueries and use no functions that only one of the two has.
 //
 // The body of a record is its JSON; the columns before it are what queries
-// select by, with "search" as the text that users search in.
+// select by, with "search" as the text that users search in; that of alerts is
+// empty, see blocks.go.
 var migrations = [...]string{`
 CREATE TABLE alerts (
 	seq       INTEGER PRIMARY KEY AUTOINCREMENT, -- grows, with gaps; never used twice
@@ -123,7 +124,7 @@ CREATE TABLE rules (                             -- that have alerts
 	last   INTEGER NOT NULL                      -- time of the newest
 );
 INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule;
-`, actionsTable, deliveryTables}
+`, actionsTable, deliveryTables, blockTables}
 
 // migrate brings a schema of a version up to date, in a transaction.
 func migrate(ctx context.Context, tx *sql.Tx, version int, translate func(string) string) error {

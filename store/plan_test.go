@@ -193,6 +193,9 @@ func TestPlans(t *testing.T) {
 				t.Fatal("nothing was asked")
 			}
 			for _, q := range slices.Clone(r.queries) {
+				if strings.Contains(q.text, "ORDER BY +time") {
+					continue // the alerts of one block, see TestSearchReadsFewBlocks
+				}
 				if plan := explained(t, s, q); bad.MatchString(plan) {
 					t.Errorf("%s\n%s", q.text, plan)
 				}

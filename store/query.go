@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/store/words"
 )
 
 // The number of records in a page: when a query names none, and at most.
@@ -46,6 +47,13 @@ func (w *where) String() string {
 
 func (w *where) text(s string) {
 	w.add(s != "", `search LIKE ? ESCAPE '\'`, "%"+likeEscape.Replace(s)+"%")
+}
+
+// names selects the alerts that may have a text, by the names in it.
+func (w *where) names(q words.Query) {
+	for _, name := range q.Names() {
+		w.add(true, `body LIKE ? ESCAPE '\'`, "%"+likeEscape.Replace(name)+"%")
+	}
 }
 
 var likeEscape = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)

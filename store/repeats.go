@@ -231,8 +231,7 @@ func (g *grouping) store() error {
 		}
 		p.body = string(body)
 		places[p.ID] = p
-		search := searchText(p.Output, append(fieldTexts(p.OutputFields), p.Rule, p.Subject.String(), p.ID)...)
-		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, search, p.body, p.key}
+		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, "", p.body, p.key}
 	}
 	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
 		rows, func(rows *sql.Rows) error {

@@ -14,7 +14,8 @@ import (
 // a window at a time, and ends with the window in which its time is over: its page
 // is short then, and the next one goes on from there.
 const (
-	searchWindow = 5_000
+	firstWindow  = 500 // records; each further window is twice as large, up to
+	searchWindow = 4_000
 	searchTime   = 75 * time.Millisecond
 )
 
@@ -25,16 +26,25 @@ type listing struct {
 	seq   string
 	index *where // what an index has
 	rest  *where // what each record is asked
+	picks bool   // whether not all records that have this are selected
 }
 
+// windowed reports whether records are looked at that are not selected.
+func (l listing) windowed() bool { return l.picks || len(l.rest.terms) > 0 }
+
 // pageOf reads the page of a listing before a cursor, n records at most.
-func pageOf[T any](ctx context.Context, db *sql.DB, l listing, before finding.Cursor, n int, record func(seq int64, body string) (T, error)) (page []T, next finding.Cursor, err error) {
-	for began := time.Now(); ; {
-		floor, err := l.floor(ctx, db, before)
+func pageOf[T any](ctx context.Context, db *sql.DB, l listing, before finding.Cursor, n int, record func(seq int64, body string) (T, bool, error)) (page []T, next finding.Cursor, err error) {
+	window := firstWindow
+	for began := time.Now(); ; window = min(2*window, searchWindow) {
+		floor, err := l.floor(ctx, db, before, window)
 		if err != nil {
 			return nil, next, err
 		}
-		query, args := l.query(before, floor, n-len(page))
+		most := n - len(page) + 1
+		if l.picks {
+			most = window
+		}
+		query, args := l.query(before, floor, most)
 		rows, err := db.QueryContext(ctx, query, args...)
 		if err != nil {
 			return nil, next, err
@@ -55,14 +65,14 @@ func pageOf[T any](ctx context.Context, db *sql.DB, l listing, before finding.Cu
 
 // floor returns the last record of the window before a cursor; zero when the
 // window has the end, or when there is no need of windows.
-func (l listing) floor(ctx context.Context, db *sql.DB, before finding.Cursor) (c finding.Cursor, err error) {
-	if len(l.rest.terms) == 0 {
+func (l listing) floor(ctx context.Context, db *sql.DB, before finding.Cursor, window int) (c finding.Cursor, err error) {
+	if !l.windowed() {
 		return c, nil
 	}
 	w := l.index.and(l.before(before))
 	var at int64
 	err = db.QueryRowContext(ctx, "SELECT "+l.time+", "+l.seq+" FROM "+l.from+w.String()+l.order()+" LIMIT 1 OFFSET ?",
-		append(w.args, searchWindow-1)...).Scan(&at, &c.Seq)
+		append(w.args, window-1)...).Scan(&at, &c.Seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		return finding.Cursor{}, nil
 	}
@@ -78,12 +88,11 @@ func (l listing) before(c finding.Cursor) *where {
 
 func (l listing) order() string { return " ORDER BY " + l.time + " DESC, " + l.seq + " DESC" }
 
-// query returns the query for n records and one more that say that there are,
-// between two cursors.
+// query returns the query for n records between two cursors.
 func (l listing) query(before, floor finding.Cursor, n int) (string, []any) {
 	w := l.index.and(l.rest).and(l.before(before))
 	w.add(floor != finding.Cursor{}, "("+l.time+", "+l.seq+") >= (?, ?)", nanoseconds(floor.Time), floor.Seq)
-	return "SELECT seq, time, body FROM " + l.from + w.String() + l.order() + " LIMIT ?", append(w.args, n+1)
+	return "SELECT seq, time, body FROM " + l.from + w.String() + l.order() + " LIMIT ?", append(w.args, n)
 }
 
 // upTo returns the query for the newest n records, and one more, that have one of

@@ -59,6 +59,7 @@ const (
 	lockRecords
 	lockFindings
 	lockActions
+	lockSearch
 )
 
 // write runs f in a transaction, and leaves no trace of it when f fails. Writers
@@ -151,6 +152,9 @@ func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Ti
 		if deleted += n; err != nil {
 			return deleted, s.explain("delete old "+t.table+" from", err)
 		}
+	}
+	if err := s.pruneBlocks(ctx, alertsBefore); err != nil {
+		return deleted, s.explain("delete old words from", err)
 	}
 	return deleted, s.explain("delete old entities from", s.pruneEntities(ctx, alertsBefore, decisionsBefore))
 }

@@ -103,9 +103,10 @@ var arrows = map[string][]string{
 	"bus/verdict":  {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery"},
+	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery", "store/words"},
 
 	"store/postgrestest": {},
+	"store/words":        {},
 
 	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},

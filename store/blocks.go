@@ -1,0 +1,224 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/store/words"
+)
+
+// blockTables index the words of alerts by blocks: an index of single alerts would
+// have many times the entries.
+const blockTables = `
+CREATE TABLE blocks (                            -- of alerts with consecutive numbers
+	id    INTEGER PRIMARY KEY,
+	low   INTEGER NOT NULL,                      -- the first number
+	high  INTEGER NOT NULL,                      -- and the last one
+	first INTEGER NOT NULL,                      -- time of the oldest alert
+	last  INTEGER NOT NULL                       -- and of the newest
+);
+CREATE INDEX blocks_last ON blocks (last, id);
+` + blockWords
+
+// The terms of each block, by its id. One of PostgreSQL is stored as a tsvector
+// that none of its parsers has seen.
+const (
+	blockWords         = `CREATE VIRTUAL TABLE block_words USING fts5(words, content = '', contentless_delete = 1, detail = none, tokenize = "ascii tokenchars '-_.'");`
+	blockWordsPostgres = `CREATE TABLE block_words (rowid BIGINT PRIMARY KEY, words TSVECTOR NOT NULL); CREATE INDEX block_words_words ON block_words USING gin (words);`
+)
+
+const (
+	blockSize    = 1024
+	blocksAtOnce = 4
+	indexed      = "blocks" // the checkpoint of up to which alert there are blocks
+)
+
+// A block is some alerts, by their numbers, and the terms by which they are found.
+type block struct {
+	id, low, high int64
+	first, last   int64 // nanoseconds since 1970
+	terms         map[string]bool
+}
+
+// Index makes the words of some of the alerts known to searches that it does not
+// know yet, in the order of their numbers, and reports whether it may be called
+// again at once. Searches look through the newest alerts, of which there are too
+// few, one by one. Several programs may call it on one database.
+func (s *Store) Index(ctx context.Context) (more bool, err error) {
+	after, err := s.indexed(ctx)
+	if err != nil {
+		return false, err
+	}
+	blocks, err := s.nextBlocks(ctx, after)
+	if err != nil || len(blocks) == 0 {
+		return false, s.explain("read alerts from", err)
+	}
+	err = s.writeUnder(ctx, lockSearch, func(tx *sql.Tx) error {
+		b := newBatch(ctx, tx)
+		body := ""
+		if _, err := b.row(readCheckpoint, []any{indexed}, []any{&body}); err != nil {
+			return err
+		}
+		if now, _ := strconv.ParseInt(body, 10, 64); now != after {
+			return nil // another one has done it
+		}
+		for i := range blocks {
+			if err := s.addBlock(b, &blocks[i]); err != nil {
+				return err
+			}
+		}
+		return b.exec(saveCheckpoint, indexed, fmt.Sprint(blocks[len(blocks)-1].high))
+	})
+	return len(blocks) == blocksAtOnce, s.explain("index words in", err)
+}
+
+// indexed returns the number of the last alert in a block.
+func (s *Store) indexed(ctx context.Context) (seq int64, err error) {
+	body, found, err := s.Checkpoint(ctx, indexed)
+	if err != nil || !found {
+		return 0, err
+	}
+	if seq, err = strconv.ParseInt(string(body), 10, 64); err != nil {
+		return 0, s.explain("read up to where words are indexed in", err)
+	}
+	return seq, nil
+}
+
+// nextBlocks makes full blocks of the alerts after a number.
+func (s *Store) nextBlocks(ctx context.Context, after int64) (blocks []block, err error) {
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM alerts WHERE seq > ? ORDER BY seq LIMIT ?", after, blockSize*blocksAtOnce)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	b, n := newBlock(), 0
+	for rows.Next() {
+		var seq, at int64
+		var body string
+		var a alert.Alert
+		if err := scanBody(rows, &body, &a, &seq, &at); err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			b.id, b.low = seq, seq
+		}
+		b.high, b.first, b.last = seq, min(b.first, at), max(b.last, at)
+		for _, text := range alertTexts(&a) {
+			words.Add(b.terms, text)
+		}
+		if n++; n == blockSize {
+			blocks = append(blocks, b)
+			b, n = newBlock(), 0
+		}
+	}
+	return blocks, rows.Err()
+}
+
+func newBlock() block {
+	return block{first: math.MaxInt64, last: math.MinInt64, terms: map[string]bool{}}
+}
+
+// alertTexts returns what alerts are searched by.
+func alertTexts(a *alert.Alert) []string {
+	texts := append(fieldTexts(a.OutputFields), a.Output, a.Rule, a.Subject.String(), a.ID)
+	for _, e := range a.Entities {
+		texts = append(texts, e.Name)
+	}
+	return texts
+}
+
+func (s *Store) addBlock(b *batch, k *block) error {
+	terms := slices.Sorted(maps.Keys(k.terms))
+	insert, list := "INSERT INTO block_words (rowid, words) VALUES (?, ?)", strings.Join(terms, " ")
+	if s.postgres {
+		insert, list = "INSERT INTO block_words (rowid, words) VALUES (?, CAST(CAST(? AS TEXT) AS tsvector))", "'"+strings.Join(terms, "' '")+"'"
+	}
+	if err := b.exec(insert, k.id, list); err != nil {
+		return err
+	}
+	return b.exec("INSERT INTO blocks (id, low, high, first, last) VALUES (?, ?, ?, ?, ?)", k.id, k.low, k.high, k.first, k.last)
+}
+
+// matching returns the term and its argument by which the blocks are selected
+// that have all of some words.
+func (s *Store) matching(terms []words.Term) (term, arg string) {
+	parts := make([]string, len(terms))
+	and, quote, prefix := " AND ", `"`, " *"
+	term = "+id IN (SELECT rowid FROM block_words WHERE block_words MATCH ?)"
+	if s.postgres {
+		and, quote, prefix = " & ", "'", ":*"
+		term = "+id IN (SELECT rowid FROM block_words WHERE words @@ CAST(CAST(? AS TEXT) AS tsquery))"
+	}
+	for i, t := range terms {
+		if parts[i] = quote + t.Text + quote; t.Prefix {
+			parts[i] += prefix
+		}
+	}
+	return term, strings.Join(parts, and)
+}
+
+// pruneBlocks forgets the blocks of which no alert is of a time or newer.
+func (s *Store) pruneBlocks(ctx context.Context, before time.Time) error {
+	const few = 64
+	for more := true; more; {
+		err := s.writeUnder(ctx, lockSearch, func(tx *sql.Tx) error {
+			b := newBatch(ctx, tx)
+			var ids []any
+			err := b.each("SELECT id FROM blocks WHERE last < ? ORDER BY last LIMIT ?", []any{nanoseconds(before), few}, func(rows *sql.Rows) error {
+				var id int64
+				err := rows.Scan(&id)
+				ids = append(ids, id)
+				return err
+			})
+			for _, id := range ids {
+				if err == nil {
+					err = b.exec("DELETE FROM block_words WHERE rowid = ?", id)
+				}
+				if err == nil {
+					err = b.exec("DELETE FROM blocks WHERE id = ?", id)
+				}
+			}
+			more = len(ids) == few
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// indexEvery is how long what is new waits for its index.
+const indexEvery = 2 * time.Second
+
+// Indexer returns what calls Index again and again until its context ends, and
+// tells a log of errors.
+func (s *Store) Indexer(log *slog.Logger) func(context.Context) error {
+	return func(ctx context.Context) error {
+		tick := time.NewTicker(indexEvery)
+		defer tick.Stop()
+		for {
+			more, err := s.Index(ctx)
+			if err != nil && ctx.Err() == nil {
+				log.Error("searches are slow until words are indexed", "error", err)
+			}
+			if more && ctx.Err() == nil {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}
+}
