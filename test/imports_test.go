@@ -114,8 +114,9 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"health", "web/export", "web/rest", "web/session", "access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
+	"web":       {"health", "web/export", "web/rest", "web/session", "web/query", "web/live", "access", "bus/fleet", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
 	"health":    {}, "web/export": {}, "access/attempt": {}, "web/rest": {"access"}, "web/session": {"access", "access/attempt", "action", "web/rest"},
+	"web/query": {"alert", "audit", "finding", "incident", "notify/delivery", "web/rest"}, "web/live": {"alert", "web/query", "web/rest"},
 	"incident/lineage": {"alert"},
 	"playground":       {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
 

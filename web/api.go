@@ -7,6 +7,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
@@ -31,8 +32,8 @@ func (s *Server) api(handle rest.Handler) http.Handler {
 }
 
 func (s *Server) listAlerts(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, alertParams...)
-	q := alertQuery(p)
+	p := rest.Parse(r.URL, query.AlertParams...)
+	q := query.Alerts(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -55,8 +56,8 @@ func (s *Server) getAlert(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, decisionParams...)
-	q := decisionQuery(p)
+	p := rest.Parse(r.URL, query.DecisionParams...)
+	q := query.Decisions(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -68,8 +69,8 @@ func (s *Server) listDecisions(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) listFindings(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, findingParams...)
-	q := findingQuery(p)
+	p := rest.Parse(r.URL, query.FindingParams...)
+	q := query.Findings(p)
 	if p.Err != nil {
 		return p.Err
 	}

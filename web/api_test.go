@@ -23,7 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/playground"
-	"github.com/kubeguardian/kubeguardian/web/rest"
+	"github.com/kubeguardian/kubeguardian/web/query"
 )
 
 type openAPI struct {
@@ -83,7 +83,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 		t.Errorf("the server has\n%v\nand the document\n%v", have, want)
 	}
 	for path, params := range map[string][]string{
-		"/api/v1/alerts": alertParams, "/api/v1/incidents": incidentParams, "/api/v1/decisions": decisionParams, "/api/v1/findings": findingParams, "/api/v1/alerts/stream": streamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/deliveries": deliveryParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
+		"/api/v1/alerts": query.AlertParams, "/api/v1/incidents": query.IncidentParams, "/api/v1/decisions": query.DecisionParams, "/api/v1/findings": query.FindingParams, "/api/v1/alerts/stream": query.StreamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/deliveries": query.DeliveryParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
 		"/api/v1/search": searchParams, "/api/v1/rules": ruleParams,
 	} {
 		var named []string
@@ -344,27 +344,4 @@ func TestAPIAudit(t *testing.T) {
 	if code, _ := s.bearer(t, "/api/v1/audit?after=x", testToken); code != http.StatusBadRequest {
 		t.Errorf("a cursor that is none: %d", code)
 	}
-}
-
-func FuzzQueries(f *testing.F) {
-	f.Add("rule=a&priority=warning&since=24h&before=1700000000000000000.5&limit=3")
-	f.Add("status=fail&severity=high&level=code&after=89|CON&outcome=denied")
-	f.Add("before=-9223372036854775808.-1&until=9999-12-31T23:59:59Z&text=%25_%5c'")
-	known := slices.Concat(alertParams, decisionParams, findingParams)
-	f.Fuzz(func(t *testing.T, query string) {
-		u := &url.URL{RawQuery: query}
-		p := rest.Parse(u, known...)
-		a, d, fi := alertQuery(p), decisionQuery(p), findingQuery(p)
-		if p.Err != nil {
-			return
-		}
-		// What was understood survives a link.
-		again := rest.Parse(&url.URL{RawQuery: strings.TrimPrefix(rest.With("", p.Values), "?")}, known...)
-		if b := alertQuery(again); again.Err != nil || b.Before != a.Before || b.Limit != a.Limit || b.Text != a.Text {
-			t.Errorf("%q becomes %+v and %+v: %v", query, a, b, again.Err)
-		}
-		if decisionQuery(again).Outcome != d.Outcome || findingQuery(again).Level != fi.Level {
-			t.Errorf("%q is read in two ways", query)
-		}
-	})
 }

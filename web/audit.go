@@ -6,20 +6,16 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/report"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
-var (
-	auditPageParams = []string{"policy", "enforcement", "namespace", "text", "after", "limit"}
-	auditParams     = append([]string{"format"}, auditPageParams...)
-)
+var auditParams = append([]string{"format"}, query.AuditParams...)
 
 // An auditPage is what the last audit said of the cluster, with one page of the
 // violations. The failures are those on a page of their own size.
@@ -33,47 +29,9 @@ type auditPage struct {
 	Failures   []audit.Failure   `json:"failures"`
 }
 
-// An auditQuery selects violations. The cursor is a place in the list of one
-// audit.
-type auditQuery struct {
-	policy, enforcement, namespace, text string
-	after, limit                         int
-}
-
-func newAuditQuery(p *rest.Params) auditQuery {
-	return auditQuery{
-		p.Text("policy"), p.Text("enforcement"), p.Text("namespace"), strings.ToLower(p.Text("text")),
-		int(rest.Value(p, "after", rest.ParseNatural)),
-		min(cmp.Or(int(rest.Value(p, "limit", rest.ParseNatural)), rest.PageSize), rest.MaxPageSize),
-	}
-}
-
-// selects reports whether a violation has what the query names.
-func (q *auditQuery) selects(v *audit.Violation) bool {
-	is := func(want, value string) bool { return want == "" || want == value }
-	has := func(value string) bool { return strings.Contains(strings.ToLower(value), q.text) }
-	return is(q.policy, v.Policy) && is(q.enforcement, v.Enforcement) && is(q.namespace, v.Subject.Namespace) &&
-		(q.text == "" || has(v.Subject.String()) || has(v.Policy) || has(v.Binding) || has(v.Message))
-}
-
-// page returns the violations of a page, and where the next one starts.
-func (q *auditQuery) page(result *audit.Result) (items []audit.Violation, next string) {
-	items = []audit.Violation{}
-	for i, v := range result.Violations() {
-		if i < q.after || !q.selects(&v) {
-			continue
-		}
-		if len(items) == q.limit {
-			return items, strconv.Itoa(i)
-		}
-		items = append(items, v)
-	}
-	return items, ""
-}
-
 func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	p := rest.Parse(r.URL, auditParams...)
-	q := newAuditQuery(p)
+	q := query.NewAudit(p)
 	if f := p.Text("format"); f != "" && f != "json" && f != "openreports" {
 		p.Fail(errFormat)
 	}
@@ -86,7 +44,7 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	}
 	page := auditPage{
 		Objects: result.Objects, ObservedAt: at, Summaries: result.Summaries,
-		Failed: len(result.Failures), Failures: result.Failures[:min(q.limit, len(result.Failures))],
+		Failed: len(result.Failures), Failures: result.Failures[:min(q.Limit, len(result.Failures))],
 	}
 	if page.Summaries == nil {
 		page.Summaries = []audit.Summary{}
@@ -94,25 +52,25 @@ func (s *Server) getAudit(w http.ResponseWriter, r *http.Request) error {
 	if page.Failures == nil {
 		page.Failures = []audit.Failure{}
 	}
-	page.Items, page.Next = q.page(&result)
+	page.Items, page.Next = q.Page(&result)
 	return rest.WriteJSON(w, http.StatusOK, page)
 }
 
 // writeOpenReports answers with all that the query selects, as objects; without
 // an audit there is nothing to say, which is not the same as no violation.
-func writeOpenReports(w http.ResponseWriter, result *audit.Result, at time.Time, q auditQuery) error {
+func writeOpenReports(w http.ResponseWriter, result *audit.Result, at time.Time, q query.Audit) error {
 	if at.IsZero() {
 		return &rest.Error{Code: http.StatusServiceUnavailable, Text: "no audit has ended yet"}
 	}
 	var violations iter.Seq2[finding.Subject, finding.Violation] = func(yield func(finding.Subject, finding.Violation) bool) {
 		for _, v := range result.Violations() {
-			if q.selects(&v) && !yield(v.Subject, v.Violation) {
+			if q.Selects(&v) && !yield(v.Subject, v.Violation) {
 				return
 			}
 		}
 		for _, f := range result.Failures {
 			v := audit.Violation{Subject: f.Subject, Violation: finding.Violation{Enforcement: report.Unjudged, Message: f.Reason}}
-			if q.selects(&v) && !yield(v.Subject, v.Violation) {
+			if q.Selects(&v) && !yield(v.Subject, v.Violation) {
 				return
 			}
 		}
@@ -153,25 +111,25 @@ const auditFew = 5
 // auditPage shows violations by policy, a few of each, and the pages of one
 // policy.
 func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, auditPageParams...)
-	q := newAuditQuery(p)
+	p := rest.Parse(r.URL, query.AuditParams...)
+	q := query.NewAudit(p)
 	if p.Err != nil {
 		return p.Err
 	}
 	result, at := s.Audit()
 	data := auditData{
-		Flat: q.policy != "", Objects: result.Objects, ObservedAt: at, Query: p.Values,
+		Flat: q.Policy != "", Objects: result.Objects, ObservedAt: at, Query: p.Values,
 		Failed: len(result.Failures), Failures: result.Failures[:min(auditFew, len(result.Failures))],
 		Filtered: rest.With("", p.Values, "after", "", "limit", "") != "", JSON: rest.With("/api/v1/audit", p.Values),
 		OpenReports: rest.With("/api/v1/audit", p.Values, "format", "openreports", "after", "", "limit", ""),
 	}
-	data.Groups = q.groups(&result)
+	data.Groups = groups(&q, &result)
 	if data.Flat && len(data.Groups) > 0 {
 		var next string
-		if data.Groups[0].Violations, next = q.page(&result); next != "" {
+		if data.Groups[0].Violations, next = q.Page(&result); next != "" {
 			data.More = rest.With("/audit", p.Values, "after", next)
 		}
-		if q.after > 0 {
+		if q.After > 0 {
 			data.First = rest.With("/audit", p.Values, "after", "")
 		}
 	}
@@ -180,11 +138,11 @@ func (s *Server) auditPage(w http.ResponseWriter, r *http.Request) error {
 
 // groups returns what the query selects by policy: what denies first, then what
 // most objects violate.
-func (q *auditQuery) groups(result *audit.Result) []auditGroup {
+func groups(q *query.Audit, result *audit.Result) []auditGroup {
 	byPolicy := map[string]*auditGroup{}
 	last := map[enforcedPolicy]finding.Subject{}
 	for _, v := range result.Violations() {
-		if !q.selects(&v) {
+		if !q.Selects(&v) {
 			continue
 		}
 		g := byPolicy[v.Policy]

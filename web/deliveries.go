@@ -11,21 +11,9 @@ import (
 	"strconv"
 
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
-
-var deliveryParams = []string{"destination", "state", "before", "limit"}
-
-func deliveryQuery(p *rest.Params) delivery.Query {
-	q := delivery.Query{
-		Destination: p.Text("destination"), State: delivery.State(p.Text("state")),
-		Before: int64(rest.Value(p, "before", rest.ParseNatural)), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
-	}
-	if q.State != "" && !slices.Contains(delivery.States(), q.State) {
-		p.Fail(fmt.Errorf("parameter state: want one of %q, have %q", delivery.States(), q.State))
-	}
-	return q
-}
 
 // deliveryPage returns a page of messages, and the value of before that leads to
 // the next one.
@@ -38,8 +26,8 @@ func (s *Server) deliveryPage(r *http.Request, q delivery.Query) (page []deliver
 }
 
 func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, deliveryParams...)
-	q := deliveryQuery(p)
+	p := rest.Parse(r.URL, query.DeliveryParams...)
+	q := query.Deliveries(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -155,8 +143,8 @@ type deliveriesData struct {
 }
 
 func (s *Server) deliveriesPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, append([]string{"tested"}, deliveryParams...)...)
-	q := deliveryQuery(p)
+	p := rest.Parse(r.URL, append([]string{"tested"}, query.DeliveryParams...)...)
+	q := query.Deliveries(p)
 	if p.Err != nil {
 		return p.Err
 	}

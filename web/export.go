@@ -15,6 +15,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/web/export"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
@@ -28,12 +29,12 @@ type exportable struct {
 
 func (s *Server) exportables() map[string]exportable {
 	return map[string]exportable{
-		"alerts": {"list alerts", alertParams, []string{"time", "priority", "rule", "source", "cluster", "namespace", "subject", "user", "action", "from", "output", "tactics", "repeats", "id"}, s.exportAlerts},
-		"incidents": {"list incidents", incidentParams, []string{"last", "first", "state", "score", "worst", "assignee", "story", "tactics", "alerts", "reason", "id"},
+		"alerts": {"list alerts", query.AlertParams, []string{"time", "priority", "rule", "source", "cluster", "namespace", "subject", "user", "action", "from", "output", "tactics", "repeats", "id"}, s.exportAlerts},
+		"incidents": {"list incidents", query.IncidentParams, []string{"last", "first", "state", "score", "worst", "assignee", "story", "tactics", "alerts", "reason", "id"},
 			s.exportIncidents},
-		"decisions": {"list decisions", decisionParams, []string{"time", "outcome", "dryRun", "user", "operation", "subject", "policies", "messages", "id"}, s.exportDecisions},
-		"findings":  {"list findings", findingParams, []string{"severity", "status", "control", "title", "level", "subject", "source", "message", "reason", "fix", "observedAt"}, s.exportFindings},
-		"audit":     {"list findings", auditPageParams, []string{"policy", "binding", "enforcement", "subject", "message"}, s.exportAudit},
+		"decisions": {"list decisions", query.DecisionParams, []string{"time", "outcome", "dryRun", "user", "operation", "subject", "policies", "messages", "id"}, s.exportDecisions},
+		"findings":  {"list findings", query.FindingParams, []string{"severity", "status", "control", "title", "level", "subject", "source", "message", "reason", "fix", "observedAt"}, s.exportFindings},
+		"audit":     {"list findings", query.AuditParams, []string{"policy", "binding", "enforcement", "subject", "message"}, s.exportAudit},
 		"readiness": {"list decisions", readinessParams, []string{"policy", "binding", "enforcement", "requests", "last"}, s.exportReadiness},
 		"rules":     {"list policies", ruleParams, []string{"rule", "priority", "source", "silent", "alerts", "last", "tags", "file", "description", "condition"}, s.exportRules},
 		"policies":  {"list policies", policyParams, []string{"policy", "namespace", "kind", "source", "enforced", "objects", "requests", "mistakes"}, s.exportPolicies},
@@ -53,7 +54,7 @@ func (s *Server) export(name string, list exportable) rest.Handler {
 		if p.Err != nil {
 			return p.Err
 		}
-		e := &export.Writer{W: w, Send: s.send, Name: name, CSV: format == "csv", Columns: list.columns}
+		e := &export.Writer{W: w, Send: s.live.Send, Name: name, CSV: format == "csv", Columns: list.columns}
 		err := list.write(r, p, e)
 		if err == nil {
 			err = e.End()
@@ -96,7 +97,7 @@ func stamp(t time.Time) string {
 }
 
 func (s *Server) exportAlerts(r *http.Request, p *rest.Params, e *export.Writer) error {
-	q := alertQuery(p)
+	q := query.Alerts(p)
 	q.Limit = rest.MaxPageSize
 	if p.Err != nil {
 		return p.Err
@@ -120,7 +121,7 @@ func (s *Server) exportAlerts(r *http.Request, p *rest.Params, e *export.Writer)
 }
 
 func (s *Server) exportIncidents(r *http.Request, p *rest.Params, e *export.Writer) error {
-	q := incidentQuery(p)
+	q := query.Incidents(p)
 	q.Limit = 200 // each may hold hundreds of alerts
 	if p.Err != nil {
 		return p.Err
@@ -135,7 +136,7 @@ func (s *Server) exportIncidents(r *http.Request, p *rest.Params, e *export.Writ
 }
 
 func (s *Server) exportDecisions(r *http.Request, p *rest.Params, e *export.Writer) error {
-	q := decisionQuery(p)
+	q := query.Decisions(p)
 	q.Limit = rest.MaxPageSize
 	if p.Err != nil {
 		return p.Err
@@ -154,7 +155,7 @@ func (s *Server) exportDecisions(r *http.Request, p *rest.Params, e *export.Writ
 }
 
 func (s *Server) exportFindings(r *http.Request, p *rest.Params, e *export.Writer) error {
-	q := findingQuery(p)
+	q := query.Findings(p)
 	q.Limit = rest.MaxPageSize
 	if p.Err != nil {
 		return p.Err
@@ -168,13 +169,13 @@ func (s *Server) exportFindings(r *http.Request, p *rest.Params, e *export.Write
 }
 
 func (s *Server) exportAudit(_ *http.Request, p *rest.Params, e *export.Writer) error {
-	q := newAuditQuery(p)
+	q := query.NewAudit(p)
 	if p.Err != nil {
 		return p.Err
 	}
 	result, _ := s.Audit()
 	for _, v := range result.Violations() {
-		if !q.selects(&v) {
+		if !q.Selects(&v) {
 			continue
 		}
 		if err := e.Add(v, v.Policy, v.Binding, v.Enforcement, v.Subject.String(), v.Message); err != nil {

@@ -12,35 +12,13 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
-var incidentParams = []string{"state", "paged", "text", "before", "limit"}
-
-// incidentQuery selects open incidents unless the URL says otherwise.
-func incidentQuery(p *rest.Params) incident.Query {
-	q := incident.Query{
-		State: incident.Open, Text: p.Text("text"), Paged: p.Text("paged") == "true",
-		Before: rest.Value(p, "before", finding.ParseCursor), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
-	}
-	switch state := incident.State(p.Text("state")); {
-	case state == "all":
-		q.State = ""
-	case state == "" || state == incident.Open:
-	case slices.Contains(incident.States(), state):
-		q.State = state
-	default:
-		p.Fail(fmt.Errorf("parameter state: want open, all or one of %q, have %q", incident.States(), state))
-	}
-	if v := p.Text("paged"); v != "" && v != "true" && v != "false" {
-		p.Fail(fmt.Errorf("parameter paged: want true or false, have %q", v))
-	}
-	return q
-}
-
 func (s *Server) listIncidents(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, incidentParams...)
-	q := incidentQuery(p)
+	p := rest.Parse(r.URL, query.IncidentParams...)
+	q := query.Incidents(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -137,8 +115,8 @@ type incidentsData struct {
 }
 
 func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, incidentParams...)
-	q := incidentQuery(p)
+	p := rest.Parse(r.URL, query.IncidentParams...)
+	q := query.Incidents(p)
 	if p.Err != nil {
 		return p.Err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 	"github.com/kubeguardian/kubeguardian/web/session"
 )
@@ -227,8 +228,8 @@ func windows() []window {
 }
 
 func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, alertParams...)
-	q := alertQuery(p)
+	p := rest.Parse(r.URL, query.AlertParams...)
+	q := query.Alerts(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -355,8 +356,8 @@ type decisionsData struct {
 }
 
 func (s *Server) decisionsPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, decisionParams...)
-	q := decisionQuery(p)
+	p := rest.Parse(r.URL, query.DecisionParams...)
+	q := query.Decisions(p)
 	if p.Err != nil {
 		return p.Err
 	}
@@ -396,11 +397,11 @@ type tab struct {
 // findingsPage shows findings by control, a few of each, and the pages of one
 // control or of a search. Without a status it shows what fails.
 func (s *Server) findingsPage(w http.ResponseWriter, r *http.Request) error {
-	p := rest.Parse(r.URL, findingParams...)
+	p := rest.Parse(r.URL, query.FindingParams...)
 	if p.Text("status") == "" {
 		p.Values.Set("status", string(finding.Fail))
 	}
-	q := findingQuery(p)
+	q := query.Findings(p)
 	if p.Err != nil {
 		return p.Err
 	}

@@ -172,7 +172,7 @@ func TestStreamFilter(t *testing.T) {
 
 // A stream shows that it lives, and ends with the server and with the session.
 func TestStreamLifetime(t *testing.T) {
-	s := newSite(t, func(s *site) { s.heartbeat = 10 * time.Millisecond })
+	s := newSite(t, func(s *site) { s.live.Heartbeat = 10 * time.Millisecond })
 	first, second := s.follow(t, ""), s.follow(t, "")
 	for range 3 {
 		if block := first.block(); len(block) != 1 || !strings.HasPrefix(block[0], ":") {
@@ -202,7 +202,7 @@ func TestStreamLifetime(t *testing.T) {
 // A client that does not read is cut off, does not hold up anyone, and gets
 // everything when it comes back.
 func TestSlowClient(t *testing.T) {
-	s := newSite(t, func(s *site) { s.patience = 2 * time.Second })
+	s := newSite(t, func(s *site) { s.live.Patience = 2 * time.Second })
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)

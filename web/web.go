@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/access"
@@ -31,6 +30,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/playground"
+	"github.com/kubeguardian/kubeguardian/web/live"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 	"github.com/kubeguardian/kubeguardian/web/session"
 )
@@ -39,11 +39,7 @@ import (
 type Alerts interface {
 	// Alerts returns a page, newest first, and the cursor of the next one.
 	Alerts(context.Context, alert.Query) ([]alert.Record, finding.Cursor, error)
-	// AlertsAfter returns what was added after seq, in that order, and the seq
-	// up to which it looked.
-	AlertsAfter(ctx context.Context, seq int64, q alert.Query) ([]alert.Record, int64, error)
-	// LastAlert returns the seq of the alert that was added last.
-	LastAlert(context.Context) (int64, error)
+	live.Alerts
 	// Alert returns one alert, and whether there is one.
 	Alert(ctx context.Context, id string) (alert.Record, bool, error)
 	// AlertCounts counts the alerts since a time.
@@ -169,13 +165,7 @@ type Server struct {
 	handler   http.Handler
 	templates map[string]*template.Template
 	sessions  *session.Guard
-	heartbeat time.Duration // of a stream, so that proxies keep it open
-	patience  time.Duration // how long a stream waits for a client to read
-
-	mu     sync.Mutex
-	added  chan struct{} // closed and replaced by Publish
-	closed chan struct{}
-	once   sync.Once
+	live      *live.Feed
 }
 
 //go:embed templates static openapi.yaml
@@ -184,16 +174,12 @@ var files embed.FS
 // New returns a server that is ready to handle requests.
 func New(opts Options) (*Server, error) {
 	s := &Server{
-		Options:   opts,
-		heartbeat: 15 * time.Second,
-		patience:  10 * time.Second,
-		added:     make(chan struct{}),
-		closed:    make(chan struct{}),
-	}
+		Options: opts}
 	var err error
 	if s.sessions, err = session.New(session.Options{Access: opts.Access, OIDC: opts.Login.OIDC, Actions: opts.Actions, Log: opts.Log}); err != nil {
 		return nil, err
 	}
+	s.live = live.New(opts.Alerts, s.sessions.StillAllowed, opts.Log)
 	if s.templates, err = parseTemplates(); err != nil {
 		return nil, fmt.Errorf("parse page templates: %w", err)
 	}
@@ -208,32 +194,20 @@ func New(opts Options) (*Server, error) {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
-// Publish tells the live pages that the store has new alerts. It never waits
-// for a client: each stream reads from the store what it has not sent yet.
+// Publish tells the live pages that the store has new alerts. It waits for no
+// client.
 func (s *Server) Publish(added []alert.Alert) {
 	if len(added) > 0 {
-		s.Wake()
+		s.live.Wake()
 	}
 }
 
 // Wake is Publish when it is not known which alerts are new.
-func (s *Server) Wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.added)
-	s.added = make(chan struct{})
-}
-
-// changed returns a channel that the next Publish closes.
-func (s *Server) changed() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.added
-}
+func (s *Server) Wake() { s.live.Wake() }
 
 // Close ends all live streams, which would otherwise keep an [http.Server] from
 // shutting down. Register it with RegisterOnShutdown.
-func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
+func (s *Server) Close() { s.live.Close() }
 
 type route struct {
 	method, path string
@@ -271,7 +245,7 @@ func (s *Server) routes() []route {
 		{"GET", "/", "get health", func(http.ResponseWriter, *http.Request) error { return rest.ErrNotFound }},
 
 		{"GET", "/api/v1/alerts", "list alerts", s.listAlerts},
-		{"GET", "/api/v1/alerts/stream", "list alerts", s.streamAlerts},
+		{"GET", "/api/v1/alerts/stream", "list alerts", s.live.Stream},
 		{"GET", "/api/v1/alerts/{id}", "get alerts", s.getAlert},
 		{"GET", "/api/v1/incidents", "list incidents", s.listIncidents},
 		{"GET", "/api/v1/incidents/{id}", "get incidents", s.getIncident},
