@@ -73,10 +73,34 @@ func newLogFile(path string, info fs.FileInfo) logFile {
 
 func (f logFile) packed() bool { return strings.HasSuffix(f.path, ".gz") }
 
+// errMoved says that a file is no longer where it was listed: list them again.
+var errMoved = fmt.Errorf("it was renamed or removed meanwhile: %w", fs.ErrNotExist)
+
 // logFiles returns the files of a log, oldest first. Those that are no longer
 // live are named after it, with a time or number before or after the
-// extension, and may be packed.
+// extension, and may be packed. None is left out because it was renamed while
+// they were listed: what is returned was found twice.
 func logFiles(live string) ([]logFile, error) {
+	before, err := listFiles(live)
+	for range 10 {
+		if err != nil {
+			return nil, err
+		}
+		var again []logFile
+		if again, err = listFiles(live); err == nil && slices.EqualFunc(before, again, logFile.is) {
+			return again, nil
+		}
+		before = again
+	}
+	return nil, cmp.Or(err, errMoved)
+}
+
+// is reports whether two are the same file under the same name.
+func (f logFile) is(g logFile) bool {
+	return f.path == g.path && f.device == g.device && f.inode == g.inode
+}
+
+func listFiles(live string) ([]logFile, error) {
 	dir, base := filepath.Split(live)
 	entries, err := os.ReadDir(filepath.Clean(dir + "."))
 	if err != nil {
@@ -196,11 +220,19 @@ func (f logFile) begin() ([]byte, error) {
 	return start, nil
 }
 
-// open opens a file at an offset, unpacked.
+// open opens a file at an offset, unpacked; [errMoved] if another one, or none, has
+// its name by now.
 func (f logFile) open(offset int64) (io.ReadCloser, error) {
 	file, err := os.Open(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("open %s: %w", f.path, errMoved)
+	}
 	if err != nil {
 		return nil, err
+	}
+	if info, err := file.Stat(); err != nil || !newLogFile(f.path, info).is(f) {
+		file.Close()
+		return nil, cmp.Or(err, fmt.Errorf("open %s: %w", f.path, errMoved))
 	}
 	if !f.packed() {
 		if _, err := file.Seek(offset, io.SeekStart); err != nil {
@@ -244,9 +276,6 @@ func locate(files []logFile, p Position) (int, error) {
 			continue
 		}
 		ok, err := f.begins(p.Print)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
 		if err != nil {
 			return -1, err
 		}

@@ -197,19 +197,20 @@ func (t *Tail) openNewer(files []logFile, after time.Time) error {
 }
 
 func (t *Tail) open(f logFile, offset int64) error {
-	t.close()
+	var in io.ReadCloser
 	start, err := f.begin()
 	if err == nil {
-		t.in, err = f.open(offset)
+		in, err = f.open(offset)
 	}
 	if err != nil && f.packed() && !errors.Is(err, fs.ErrNotExist) {
 		t.damaged(f, err)
-		start, t.in, err = nil, io.NopCloser(strings.NewReader("")), nil
+		start, in, err = nil, io.NopCloser(strings.NewReader("")), nil
 	}
 	if err != nil {
 		return err
 	}
-	t.file, t.begin = f, start
+	t.close()
+	t.file, t.in, t.begin = f, in, start
 	t.pos = Position{Device: f.device, Inode: f.inode, Print: newPrint(start), Offset: offset, Time: f.written}
 	return nil
 }
@@ -326,6 +327,15 @@ func (t *Tail) atEnd(ctx context.Context) error {
 		}
 		pause(ctx, t.opts.Poll)
 	}
+	err := t.goOn(ctx)
+	if errors.Is(err, errMoved) { // the next look tells more
+		pause(ctx, t.opts.Poll)
+		return nil
+	}
+	return err
+}
+
+func (t *Tail) goOn(ctx context.Context) error {
 	state, err := t.look()
 	if err != nil {
 		return err

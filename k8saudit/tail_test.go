@@ -150,7 +150,7 @@ func (f *follower) await() {
 		want = append(want, fmt.Sprintf("e%d", i+1))
 	}
 	var seen []string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		f.mu.Lock()
 		seen = slices.Clone(f.seen)
 		f.mu.Unlock()
@@ -359,7 +359,7 @@ func TestTailUnderRotation(t *testing.T) {
 		}
 	}
 	seen := map[string]int{}
-	for end := time.Now().Add(30 * time.Second); len(seen) < f.next && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); len(seen) < f.next && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		clear(seen)
 		f.mu.Lock()
 		for _, id := range f.seen {
@@ -384,4 +384,22 @@ func TestTailUnderRotation(t *testing.T) {
 		t.Errorf("counters = %+v", c)
 	}
 	t.Logf("%d events, %d of them read again after %d kills", f.next, again, kills)
+}
+
+// A log that is renamed as fast as it goes, so that files get other names while
+// they are listed.
+func TestTailUnderQuickRotation(t *testing.T) {
+	f := newFollower(t)
+	f.start()
+	f.await()
+	for i := range 500 {
+		f.write(1)
+		f.rename(fmt.Sprintf("audit-2026-11-26T10-00-00.%03d.log", i))
+	}
+	f.write(1)
+	f.await()
+	f.stop()
+	if gaps := f.tail.Counters().Gaps; gaps > 0 {
+		t.Errorf("%d gaps", gaps)
+	}
 }
