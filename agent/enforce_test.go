@@ -41,7 +41,7 @@ func actions(t *testing.T, name string) []enforce.Action {
 // waitAction waits for an action about a rule.
 func waitAction(t *testing.T, name string, want func(enforce.Action) bool) enforce.Action {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if all := actions(t, name); slices.ContainsFunc(all, want) {
 			return all[slices.IndexFunc(all, want)]
 		}

@@ -100,7 +100,7 @@ func (l *live) alerts() []alert.Alert {
 // wait returns the first alert of a rule whose output has a text.
 func (l *live) wait(rule, text string) alert.Alert {
 	l.t.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		for _, a := range l.alerts() {
 			if a.Rule == rule && strings.Contains(a.Output, text) {
 				return a

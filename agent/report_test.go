@@ -88,7 +88,7 @@ func newCenter(t *testing.T, dir, listen string) *center {
 // await waits until what the center has is as wanted.
 func (c *center) await(what string, is func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		c.mu.Lock()
 		done := is()
 		c.mu.Unlock()

@@ -104,7 +104,7 @@ func startAgent(t *testing.T, program, config string) *agentProcess {
 		if !ok {
 			t.Fatalf("the agent ended: %s", p.log.String())
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the agent does not watch")
 	}
 	t.Cleanup(func() { p.end(syscall.SIGTERM) })

@@ -107,7 +107,7 @@ func startNode(t *testing.T, r *running) *node {
 			t.Error(err)
 		}
 	})
-	for end := time.Now().Add(20 * time.Second); !nc.IsConnected(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !nc.IsConnected(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("no connection to the bus")
 		}
@@ -156,7 +156,7 @@ func startWithAgents(t *testing.T, limits correlate.Options) *running {
 	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {enabled: false}\ndetection: {heartbeat: 0s}\nbus: {listen: \"127.0.0.1:0\", hostTokens: %q}\n", hosts))
 	opts.Cluster, opts.commands = onePod(t), limits
 	r := start(t, opts)
-	for end := time.Now().Add(30 * time.Second); r.nodes() == nil; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); r.nodes() == nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the cluster has not been read")
 		}
@@ -168,7 +168,7 @@ func startWithAgents(t *testing.T, limits correlate.Options) *running {
 // audit log, sorted, once there are so many.
 func (r *running) storedRules(want int) []string {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		records, _, err := r.store.AlertsAfter(r.t.Context(), 0, alert.Query{Limit: 100})
 		if err != nil {
 			r.t.Fatal(err)
@@ -188,7 +188,7 @@ func (r *running) storedRules(want int) []string {
 
 func (r *running) awaitCommands(outcomes map[string]uint64) {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		done, counts := true, r.judge.Counts()
 		for outcome, n := range outcomes {
 			done = done && counts[outcome] == n
@@ -236,7 +236,7 @@ func TestUnexplainedCommand(t *testing.T) {
 	if err := n.Publish(&again); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); r.agents.Alerts().Received < 5; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); r.agents.Alerts().Received < 5; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%+v", r.agents.Alerts())
 		}

@@ -87,7 +87,7 @@ func TestReadiness(t *testing.T) {
 		Since time.Time
 		Items []finding.Readiness
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		code, body := r.page("/api/v1/admission/readiness")
 		if err := json.Unmarshal([]byte(body), &page); err != nil || code != 200 {
 			t.Fatalf("%d %s: %v", code, body, err)

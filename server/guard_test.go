@@ -20,7 +20,7 @@ func TestDrain(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- r.stop() }()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if _, body := r.page("/readyz"); strings.Contains(body, "the server ends") {
 			break
 		}

@@ -50,11 +50,11 @@ notify:
 		if body["cluster"] != "test" || !strings.HasPrefix(body["url"].(string), "https://guardian.example/alerts/") || body["output_fields"] == nil || body["uuid"] == "" {
 			t.Errorf("got %v", body)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("nothing arrived")
 	}
 	missing := ""
-	for range 100 {
+	for range 1200 {
 		_, metrics := r.page("/metrics")
 		missing = ""
 		for _, want := range []string{

@@ -37,7 +37,7 @@ func TestRulesAreReloaded(t *testing.T) {
 	r := start(t, options(t, dir, "detection: {rules: ["+file+"], priority: notice, match: all}"))
 	metric := func(want string) {
 		t.Helper()
-		for range 100 {
+		for range 1200 {
 			if _, metrics := r.page("/metrics"); strings.Contains(metrics, want+"\n") {
 				return
 			}
@@ -90,7 +90,7 @@ func TestBuiltinRulesAreReloaded(t *testing.T) {
 	if err := os.WriteFile(file, []byte(own+watchedRule), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
+	for range 1200 {
 		if got := len(r.rules.Load().Rules()); got == before+1 && before > 1 {
 			return
 		}

@@ -280,7 +280,7 @@ func TestAdmissionWarnsAndRemembers(t *testing.T) {
 	if code != http.StatusOK || !strings.Contains(body, `"allowed":true`) || !strings.Contains(body, "cluster-admin-bindings") {
 		t.Fatalf("review: %d %s", code, body)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if _, body = r.page("/api/v1/decisions"); strings.Contains(body, `"intruder"`) {
 			break
 		}

@@ -81,7 +81,7 @@ func TestTraces(t *testing.T) {
 		t.Fatalf("review: %d %s", code, body)
 	}
 	for name, want := range map[string][]string{"audit batch": {"match rules", "store alerts"}, "admission review": {"evaluate policies"}} {
-		deadline := time.Now().Add(20 * time.Second)
+		deadline := time.Now().Add(2 * time.Minute)
 		for !slices.Equal(collector.under(name), want) {
 			if time.Now().After(deadline) {
 				t.Fatalf("steps of %s: %q, want %q", name, collector.under(name), want)

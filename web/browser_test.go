@@ -93,7 +93,7 @@ func (b *browser) until(t *testing.T, expression string) {
 	t.Helper()
 	var ok bool
 	var err error
-	for range 600 {
+	for range 2400 {
 		// An error is a page that is just being replaced.
 		if err = chromedp.Run(b.ctx, chromedp.Evaluate(expression, &ok)); err == nil && ok {
 			return

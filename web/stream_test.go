@@ -26,7 +26,7 @@ type reader struct {
 // follow opens a stream; header is a name and a value, or nothing.
 func (s *site) follow(t *testing.T, query string, header ...string) *reader {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	req, err := http.NewRequestWithContext(ctx, "GET", s.url+"/api/v1/alerts/stream"+query, nil)
 	if err != nil {
@@ -219,7 +219,7 @@ func TestSlowClient(t *testing.T) {
 	for i := 0; i < len(all); i += 20 {
 		s.add(t, all[i:i+20]...)
 	}
-	for range 6000 {
+	for range 12_000 {
 		if strings.Contains(s.log.String(), "live alerts cut off") {
 			break
 		}

@@ -31,7 +31,7 @@ func made(t *testing.T, s *server, change func(*email.Config)) notify.Destinatio
 	}
 	c := email.Config{
 		Server: s.Addr().String(), From: "KubeGuardian <kg@example.org>", To: []string{"a@example.org", "B <b@example.org>"},
-		Username: "kg", PasswordFile: notify.SecretFile(file), TLS: post.Config{AllowAddresses: []string{"127.0.0.1"}, Timeout: 2 * time.Second},
+		Username: "kg", PasswordFile: notify.SecretFile(file), TLS: post.Config{AllowAddresses: []string{"127.0.0.1"}, Timeout: time.Minute},
 	}
 	change(&c)
 	log := &notifytest.Log{}

@@ -86,7 +86,7 @@ func receive(t *testing.T, messages chan string) string {
 	select {
 	case m := <-messages:
 		return m
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no message came")
 		return ""
 	}
@@ -170,7 +170,7 @@ func TestOverUDP(t *testing.T) {
 	}
 	buffer := make([]byte, 65536)
 	for _, n := range batch {
-		conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		conn.SetReadDeadline(time.Now().Add(time.Minute))
 		size, _, err := conn.ReadFrom(buffer)
 		if err != nil {
 			t.Fatal(err)

@@ -394,7 +394,7 @@ func TestDeadlineDecides(t *testing.T) {
 violation[{"msg": "m"}] { x := numbers.range(1, 100000); x[i] + x[j] + x[k] == -1 }`
 	set := load(t, template("A", "{type: object}", endless)+constraint("A", "{enforcementAction: warn}")+
 		"---\n"+template("B", "{type: object}", always)+constraint("B", "{}"))
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	violations, err := set.Evaluate(ctx, create(t, "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: shop}}"))
 	var incomplete *policy.IncompleteError

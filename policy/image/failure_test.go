@@ -64,9 +64,13 @@ func TestFailurePolicy(t *testing.T) {
 				image = down + image[len(h.host):]
 			}
 			h.answer(hook)
+			patience := time.Minute
+			if strings.HasPrefix(name, "slow") {
+				patience = 300 * time.Millisecond
+			}
 			for given, want := range map[string]string{"Fail": "deny: ", "Warn": "warn: ", "Ignore": "audit: "} {
-				set := load(t, Options{Timeout: 300 * time.Millisecond}, doc("signed", "failurePolicy: "+given+"\nattestors:\n"+keyAttestor("release", release)))
-				within(t, 10*time.Second, func() {
+				set := load(t, Options{Timeout: patience}, doc("signed", "failurePolicy: "+given+"\nattestors:\n"+keyAttestor("release", release)))
+				within(t, 2*time.Minute, func() {
 					wantOne(t, evaluate(t, set, podOf(image)), want+"image "+image+" (spec.containers[0].image): it could not be verified: ask registry ")
 					tag := strings.Split(image, "@")[0] + ":1"
 					object, _, err := set.Mutate(t.Context(), podOf(tag))
@@ -83,7 +87,7 @@ func TestFailurePolicy(t *testing.T) {
 		})
 	}
 	t.Run("of an audited policy", func(t *testing.T) {
-		set := load(t, Options{Timeout: time.Second}, doc("signed", "validationActions: [Audit]\nattestors:\n"+keyAttestor("release", release)))
+		set := load(t, Options{Timeout: time.Minute}, doc("signed", "validationActions: [Audit]\nattestors:\n"+keyAttestor("release", release)))
 		wantOne(t, evaluate(t, set, podOf(down+"/shop/web@sha256:"+strings.Repeat("0", 64))), "audit: ")
 	})
 }
@@ -261,7 +265,7 @@ func TestImpatience(t *testing.T) {
 // TestRate holds a registry to its rate: what would take too long is a failure.
 func TestRate(t *testing.T) {
 	h, release := newHub(t, true), newKey(t)
-	set := load(t, Options{RequestsPerSecond: 0.5, Timeout: 500 * time.Millisecond}, doc("signed", "failurePolicy: Warn\nattestors:\n"+keyAttestor("release", release)))
+	set := load(t, Options{RequestsPerSecond: 0.005, Timeout: time.Minute}, doc("signed", "failurePolicy: Warn\nattestors:\n"+keyAttestor("release", release)))
 	image := h.push("shop/web:1")
 	h.forget()
 	wantOne(t, evaluate(t, set, podOf(image.String())), "warn: ", "wait for a turn at "+h.host)
@@ -277,7 +281,7 @@ func TestSlowNeighbour(t *testing.T) {
 	image := h.push("shop/web:1")
 	h.cosign(image, ".sig", release.simple(claim(image.DigestStr())))
 	slow.answer(func(_ http.ResponseWriter, r *http.Request) bool { <-r.Context().Done(); return true })
-	set := load(t, Options{Timeout: 2 * time.Second}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
+	set := load(t, Options{Timeout: 5 * time.Second}, doc("signed", "attestors:\n"+keyAttestor("release", release)))
 	var wait sync.WaitGroup
 	for i := range 2 * maxParallel {
 		wait.Go(func() {

@@ -149,7 +149,7 @@ func TestExternalBatch(t *testing.T) {
 		here.Done()
 		select {
 		case <-both:
-		case <-time.After(time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the providers are asked one after the other")
 		}
 		r.Body = io.NopCloser(strings.NewReader(string(body)))

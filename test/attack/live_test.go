@@ -133,9 +133,9 @@ func (w *watch) forget() {
 	w.out.Reset()
 }
 
-// wait returns an alert of a rule, or false after ten seconds.
+// wait returns an alert of a rule, or false after a minute.
 func (w *watch) wait(rule string) (alert.Alert, bool) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if found := w.take(rule); len(found) > 0 {
 			return found[0], true
 		}

@@ -215,7 +215,7 @@ func must(files []helm.Rendered, err error) []helm.Rendered {
 func (c *cluster) denied(t *testing.T, u *unstructured.Unstructured) {
 	t.Helper()
 	var err error
-	for limit := time.Now().Add(time.Minute); time.Now().Before(limit); time.Sleep(100 * time.Millisecond) {
+	for limit := time.Now().Add(2 * time.Minute); time.Now().Before(limit); time.Sleep(100 * time.Millisecond) {
 		if err = c.create(t, u, metav1.DryRunAll); apierrors.IsInvalid(err) || apierrors.IsForbidden(err) && strings.Contains(err.Error(), "writable-root-filesystem") {
 			c.mu.Lock()
 			defer c.mu.Unlock()

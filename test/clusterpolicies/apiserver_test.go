@@ -103,7 +103,7 @@ func newWorld(t *testing.T) *world {
 		Host: fmt.Sprintf("https://127.0.0.1:%d", port), BearerToken: "admin", TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: 1000, Burst: 1000,
 	}}
 	w.client, w.objects = kubernetes.NewForConfigOrDie(w.admin), dynamic.NewForConfigOrDie(w.admin)
-	w.eventually("the API server is ready", 2*time.Minute, func() error {
+	w.eventually("the API server is ready", func() error {
 		return w.client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(t.Context()).Error()
 	})
 	return w
@@ -129,9 +129,10 @@ func launch(t *testing.T, dir, program string, args ...string) {
 	})
 }
 
-// eventually waits until try succeeds.
-func (w *world) eventually(what string, within time.Duration, try func() error) {
+// eventually waits until try succeeds, for three minutes at most.
+func (w *world) eventually(what string, try func() error) {
 	w.Helper()
+	const within = 3 * time.Minute
 	start := time.Now()
 	for {
 		err := try()
@@ -154,7 +155,7 @@ func (w *world) apply(text string) {
 		if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil || o.Object == nil {
 			w.Fatalf("read %q: %v", doc, err)
 		}
-		w.eventually(fmt.Sprintf("apply %s %s", o.GetKind(), o.GetName()), 20*time.Second, func() error {
+		w.eventually(fmt.Sprintf("apply %s %s", o.GetKind(), o.GetName()), func() error {
 			_, err := w.at(o).Apply(w.Context(), o.GetName(), o, metav1.ApplyOptions{FieldManager: "test", Force: true})
 			return err
 		})

@@ -114,7 +114,7 @@ func (w *world) serve(dir, admission string) *guard {
 		}
 	}
 	w.Cleanup(g.kill)
-	w.eventually("the server is ready", time.Minute, func() error { _, err := g.read("/readyz"); return err })
+	w.eventually("the server is ready", func() error { _, err := g.read("/readyz"); return err })
 	return g
 }
 
@@ -164,9 +164,9 @@ func (w *world) create(labels map[string]string) (denied string, err error) {
 }
 
 // verdict waits until the creation is denied with a text, or with "" admitted.
-func (w *world) verdict(within time.Duration, want string) {
+func (w *world) verdict(want string) {
 	w.Helper()
-	w.eventually(fmt.Sprintf("the verdict is %q", want), within, func() error {
+	w.eventually(fmt.Sprintf("the verdict is %q", want), func() error {
 		denied, err := w.create(nil)
 		if err == nil && (denied == "") != (want == "") || !strings.Contains(denied, want) {
 			err = fmt.Errorf("denied: %q", denied)
@@ -187,7 +187,7 @@ func entries(o *unstructured.Unstructured) (out []map[string]any) {
 // status waits until the status of an object is as wanted.
 func (w *world) status(apiVersion, kind, name string, want func(entries []map[string]any) error) {
 	w.Helper()
-	w.eventually("the status of "+kind+" "+name, 20*time.Second, func() error {
+	w.eventually("the status of "+kind+" "+name, func() error {
 		o, err := w.get(apiVersion, kind, name)
 		if err != nil {
 			return err
@@ -217,7 +217,7 @@ func TestWithoutGatekeeper(t *testing.T) {
 	w.apply(string(content.Gatekeeper())) // while the server runs
 	w.apply(template("Labelled", ""))
 	w.apply(constraint("Labelled", "team", "owner")) // its definition appears
-	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	w.status(templates, "ConstraintTemplate", "labelled", good)
 	w.status(constraints, "Labelled", "team", func(found []map[string]any) error {
 		if found[0]["enforced"] != true {
@@ -234,7 +234,7 @@ func TestWithoutGatekeeper(t *testing.T) {
 
 	// What is there already is in the summary of the audit.
 	w.apply(strings.Replace(constraint("Labelled", "services", "owner"), "ConfigMap", "Service", 1))
-	w.eventually("the audit is in the status", 30*time.Second, func() error {
+	w.eventually("the audit is in the status", func() error {
 		found, err := w.get(constraints, "Labelled", "services")
 		if err != nil {
 			return err
@@ -263,7 +263,7 @@ func TestWithoutGatekeeper(t *testing.T) {
 		return nil
 	}
 	w.status(templates, "ConstraintTemplate", "labelled", isBroken)
-	w.verdict(time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	if p, err := g.policy("ConstraintTemplate", "labelled"); err != nil || !p.Stale || p.Enforced != "admission" || len(p.Errors) == 0 {
 		t.Errorf("listed as %+v, %v", p, err)
 	}
@@ -271,15 +271,15 @@ func TestWithoutGatekeeper(t *testing.T) {
 	// A restart knows the good version still.
 	g.kill()
 	w.serve(dir, "")
-	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	w.status(templates, "ConstraintTemplate", "labelled", isBroken)
 
 	// The next version is taken.
 	w.apply(strings.Replace(template("Labelled", ""), "is missing", "is absent", 1))
-	w.verdict(10*time.Second, "[Labelled] the label owner is absent")
+	w.verdict("[Labelled] the label owner is absent")
 	w.status(templates, "ConstraintTemplate", "labelled", good)
 
-	w.eventually("the audit has caught up", 30*time.Second, func() error {
+	w.eventually("the audit has caught up", func() error {
 		before := w.writes()
 		if time.Sleep(2 * time.Second); w.writes() != before {
 			return errors.New("objects are still written")
@@ -292,12 +292,12 @@ func TestWithoutGatekeeper(t *testing.T) {
 		t.Errorf("objects are written although nothing changes: %s, then %s", before, after)
 	}
 	w.remove(constraints, "Labelled", "team")
-	w.verdict(10*time.Second, "")
+	w.verdict("")
 	w.apply(constraint("Labelled", "again", "owner"))
-	w.verdict(10*time.Second, "[Labelled] the label owner is absent")
+	w.verdict("[Labelled] the label owner is absent")
 	w.remove(templates, "ConstraintTemplate", "labelled")
-	w.verdict(10*time.Second, "")
-	w.eventually("the definition is removed", 20*time.Second, func() error {
+	w.verdict("")
+	w.eventually("the definition is removed", func() error {
 		_, err := w.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", "labelled.constraints.gatekeeper.sh")
 		if apierrors.IsNotFound(err) {
 			return nil
@@ -350,7 +350,7 @@ spec:
 	w.apply(template("Undefined", ""))
 	before := w.writes()
 	g := w.serve(t.TempDir(), "")
-	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	unwritten := func() {
 		t.Helper()
 		time.Sleep(2 * time.Second)
@@ -374,7 +374,7 @@ spec:
 	w.apply(string(content.Gatekeeper()))
 	before = w.writes()
 	g = w.serve(t.TempDir(), "")
-	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	unwritten()
 	if body, err := g.read("/api/v1/policies"); err != nil || !strings.Contains(string(body), "Gatekeeper's webhook gatekeeper-validating-webhook-configuration is registered") {
 		t.Errorf("policies = %s, %v", body, err)
@@ -384,7 +384,7 @@ spec:
 	if err := w.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Delete(t.Context(), "gatekeeper-validating-webhook-configuration", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("its objects are ours", time.Minute, func() error {
+	w.eventually("its objects are ours", func() error {
 		crd, err := w.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", "undefined.constraints.gatekeeper.sh")
 		if err == nil && crd.GetLabels()["app.kubernetes.io/managed-by"] == "" {
 			err = errors.New("no label")
@@ -408,19 +408,19 @@ func TestManyConstraints(t *testing.T) {
 		w.apply(strings.Replace(constraint(fmt.Sprintf("Labelled%c%c", 'a'+i%30/26, 'a'+i%30%26), fmt.Sprint("c-", i), "owner"), "namespaces: [default]", "namespaces: [other]", 1))
 	}
 	t.Logf("300 constraints are created in %s", time.Since(start))
-	w.eventually("all are in force", time.Minute, func() error {
+	w.eventually("all are in force", func() error {
 		body, err := g.read("/api/v1/policies")
 		if n := strings.Count(string(body), `"enforced": "admission"`) + strings.Count(string(body), `"enforced":"admission"`); err == nil && n != 330 {
 			err = fmt.Errorf("%d are", n)
 		}
 		return err
 	})
-	w.verdict(time.Second, "")
+	w.verdict("")
 	w.apply(constraint("Labelledaa", "c-0", "owner"))
-	w.verdict(5*time.Second, "[Labelledaa] the label owner is missing")
+	w.verdict("[Labelledaa] the label owner is missing")
 	w.remove(constraints, "Labelledaa", "c-0")
-	w.verdict(5*time.Second, "")
-	w.eventually("all have a status", 2*time.Minute, func() error {
+	w.verdict("")
+	w.eventually("all have a status", func() error {
 		for i := 1; i < 300; i += 7 {
 			o, err := w.get(constraints, fmt.Sprintf("Labelled%c%c", 'a'+i%30/26, 'a'+i%30%26), fmt.Sprint("c-", i))
 			if err != nil || len(entries(o)) != 1 {

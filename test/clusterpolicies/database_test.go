@@ -125,9 +125,9 @@ func TestReplicasOnOneDatabase(t *testing.T) {
 		return own
 	}
 	database := fmt.Sprintf("database: {urlFile: %s", urlFile)
-	leads := func(want string, within time.Duration) {
+	leads := func(want string) {
 		t.Helper()
-		w.eventually(want+" leads", within, func() error {
+		w.eventually(want+" leads", func() error {
 			have, err := w.leader()
 			if err == nil && have != want {
 				err = fmt.Errorf("%s does", have)
@@ -136,7 +136,7 @@ func TestReplicasOnOneDatabase(t *testing.T) {
 		})
 	}
 	kill := w.process(own("killed"), database+"}")
-	leads("killed", time.Minute)
+	leads("killed")
 	replicas := map[string]*guard{"one": w.serve(own("one"), "}\n"+database)}
 	db, err := store.Open(t.Context(), url)
 	if err != nil {
@@ -158,17 +158,17 @@ func TestReplicasOnOneDatabase(t *testing.T) {
 	}
 	joined := func(want int) {
 		t.Helper()
-		w.eventually(fmt.Sprintf("%d alerts are joined", want), 40*time.Second, func() error { return onceEach(t.Context(), db, want) })
+		w.eventually(fmt.Sprintf("%d alerts are joined", want), func() error { return onceEach(t.Context(), db, want) })
 	}
 	add(0, 100)
 	joined(100)
 	kill()
 	add(100, 200)
-	leads("one", 40*time.Second)
+	leads("one")
 	joined(200)
 	replicas["two"] = w.serve(own("two"), "}\n"+database)
 	for name, r := range replicas {
-		w.eventually(name+" shows what is stored", 10*time.Second, func() error {
+		w.eventually(name+" shows what is stored", func() error {
 			body, err := r.read("/api/v1/alerts?limit=300")
 			var page struct{ Items []alert.Alert }
 			if err == nil {
@@ -183,7 +183,7 @@ func TestReplicasOnOneDatabase(t *testing.T) {
 	// A leader that ends hands over at once, long before its lease ends.
 	replicas["one"].kill()
 	add(200, 300)
-	leads("two", 10*time.Second)
+	leads("two")
 	joined(300)
 }
 

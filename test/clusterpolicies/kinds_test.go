@@ -83,7 +83,7 @@ func TestKinds(t *testing.T) {
 	g := w.serve(t.TempDir(), "")
 	w.apply(template("Labelled", ""))
 	w.apply(constraint("Labelled", "team", "owner"))
-	w.verdict(10*time.Second, "[Labelled] the label owner is missing")
+	w.verdict("[Labelled] the label owner is missing")
 	t.Run("mutators", g.testMutators)
 	t.Run("image policies", g.testImages)
 	t.Run("native policies", g.testNative)
@@ -104,7 +104,7 @@ func (g *guard) testMutators(t *testing.T) {
 		}
 		return err
 	}
-	w.eventually("a mutator changes", 10*time.Second, changed)
+	w.eventually("a mutator changes", changed)
 	w.apply(fmt.Sprintf(mutator, "one", "PodTemplate", "data.x.y"))
 	w.apply(fmt.Sprintf(mutator, "other", "PodTemplate", "data.x[name: a].y"))
 	for _, name := range []string{"one", "other"} {
@@ -115,7 +115,7 @@ func (g *guard) testMutators(t *testing.T) {
 			return nil
 		})
 	}
-	w.eventually("the mutator without a conflict still changes", time.Second, changed)
+	w.eventually("the mutator without a conflict still changes", changed)
 	w.remove(mutators, "Assign", "other")
 	w.status(mutators, "Assign", "one", good)
 }
@@ -123,7 +123,7 @@ func (g *guard) testMutators(t *testing.T) {
 func (g *guard) testImages(t *testing.T) {
 	w := g.world.in(t)
 	w.apply(images)
-	w.eventually("an image is denied", 10*time.Second, func() error {
+	w.eventually("an image is denied", func() error {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "tried"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "elsewhere.example.com/a:1"}}}}
 		_, err := w.client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil && strings.Contains(err.Error(), "[ours] image elsewhere.example.com/a:1") {
@@ -150,7 +150,7 @@ func (g *guard) testNative(t *testing.T) {
 	if _, err := w.client.CoreV1().Services("default").Create(t.Context(), service, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the audit finds it", time.Minute, func() error {
+	w.eventually("the audit finds it", func() error {
 		body, err := g.read("/api/v1/audit?policy=native")
 		if err != nil {
 			return err
@@ -180,19 +180,19 @@ func (g *guard) testSettings(t *testing.T) {
 	w.apply(expansion)
 	w.status("expansion.gatekeeper.sh/v1beta1", "ExpansionTemplate", "deployments", good)
 	w.apply(strings.Replace(settings, "namespace: kubeguardian", "namespace: default", 1))
-	w.eventually("a Config elsewhere is listed", 10*time.Second, func() error {
+	w.eventually("a Config elsewhere is listed", func() error {
 		p, err := g.policy("Config", "config")
 		if err == nil && (p.Enforced != "nobody" || len(p.Errors) != 1) {
 			err = fmt.Errorf("%+v", p)
 		}
 		return err
 	})
-	w.verdict(time.Second, "[Labelled]")
+	w.verdict("[Labelled]")
 	w.removeIn("config.gatekeeper.sh/v1alpha1", "Config", "default", "config")
 	w.apply(settings)
-	w.verdict(10*time.Second, "") // the namespace is exempt
+	w.verdict("") // the namespace is exempt
 	config := w.objects.Resource(mustResource("config.gatekeeper.sh/v1alpha1", "configs")).Namespace("kubeguardian")
-	w.eventually("the status of the Config", 10*time.Second, func() error {
+	w.eventually("the status of the Config", func() error {
 		o, err := config.Get(t.Context(), "config", metav1.GetOptions{})
 		if err == nil && (len(entries(o)) != 1 || entries(o)[0]["configUID"] != string(o.GetUID())) {
 			err = fmt.Errorf("status = %v", o.Object["status"])
@@ -202,7 +202,7 @@ func (g *guard) testSettings(t *testing.T) {
 	if err := config.Delete(t.Context(), "config", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	w.verdict(10*time.Second, "[Labelled]")
+	w.verdict("[Labelled]")
 }
 
 // testInventory has a template come, go and come back that reads what is in the
@@ -216,7 +216,7 @@ func (g *guard) testInventory(t *testing.T) {
 	}
 	twice := func(number, want string) {
 		t.Helper()
-		w.eventually(fmt.Sprintf("the verdict on %s is %q", number, want), 10*time.Second, func() error {
+		w.eventually(fmt.Sprintf("the verdict on %s is %q", number, want), func() error {
 			denied, err := w.create(map[string]string{"owner": "ops", "number": number})
 			if err == nil && ((denied == "") != (want == "") || !strings.Contains(denied, want)) {
 				err = fmt.Errorf("denied: %q", denied)
@@ -273,7 +273,7 @@ func (g *guard) testReplicas(t *testing.T) {
 	if _, err := resource.Patch(t.Context(), "team", types.MergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the entry of the replica that is gone is removed", 2*time.Minute, func() error {
+	w.eventually("the entry of the replica that is gone is removed", func() error {
 		o, err := resource.Get(t.Context(), "team", metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -316,7 +316,7 @@ func TestRightsAreMissing(t *testing.T) {
 	}
 	w.apply(strings.Join(rights, "\n---\n"))
 	g := w.serve(t.TempDir(), "")
-	w.eventually("the lack is told", 10*time.Second, func() error {
+	w.eventually("the lack is told", func() error {
 		body, err := g.read("/api/v1/health")
 		if err == nil && !strings.Contains(string(body), "Policies of the cluster are not read: read customresourcedefinitions.apiextensions.k8s.io") {
 			err = errors.New(string(body))

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -56,7 +55,7 @@ func TestWatchedParams(t *testing.T) {
 	}
 	becomes := func(want string) {
 		t.Helper()
-		w.eventually("the parameter is "+want, 5*time.Second, func() error {
+		w.eventually("the parameter is "+want, func() error {
 			if got, err := team(); err != nil || got != want {
 				return fmt.Errorf("it is %q, %v", got, err)
 			}
@@ -66,7 +65,7 @@ func TestWatchedParams(t *testing.T) {
 	becomes("")
 	w.apply(fmt.Sprintf(limits, "red"))
 	becomes("red")
-	w.eventually("it is watched", 5*time.Second, func() error {
+	w.eventually("it is watched", func() error {
 		before := count.n.Load()
 		if _, err := team(); err != nil || count.n.Load() != before {
 			return fmt.Errorf("it is read: %v", err)
@@ -158,7 +157,7 @@ spec: {policyName: doors}
 		"apiVersion": "example.com/v1", "kind": "Shop", "metadata": map[string]any{"name": "corner", "namespace": "default"},
 		"spec": map[string]any{"doors": []any{map[string]any{"name": "front", "open": true}, map[string]any{"name": "back", "open": true}}},
 	}}
-	w.eventually("doors are merged by their names", 20*time.Second, func() error {
+	w.eventually("doors are merged by their names", func() error {
 		made, err := w.at(shop).Create(t.Context(), shop, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err != nil {
 			return err

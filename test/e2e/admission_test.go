@@ -87,7 +87,7 @@ func (d *deployment) testRollingRestart(t *testing.T) {
 	group.Go(func() { l.run(ctx, 200) })
 	rotate := func(want int) {
 		d.run(t, nil, d.bin("kubeguardian"), "setup", "rotate", "--config", d.replicas[0].config)
-		for deadline := time.Now().Add(30 * time.Second); d.generations(t) != want; time.Sleep(100 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); d.generations(t) != want; time.Sleep(100 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Errorf("the registration trusts %d generations, want %d", d.generations(t), want)
 				return
@@ -139,7 +139,7 @@ func (d *deployment) tryBad(t *testing.T, want bool) (warned []string) {
 	client := d.heard()
 	bad := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Data: map[string]string{"bad": "true"}}
 	var err error
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		ctx, warnings := listen(t.Context())
 		_, err = client.CoreV1().ConfigMaps("default").Create(ctx, bad, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if (err == nil) == want {
@@ -158,7 +158,7 @@ func (d *deployment) testBreakGlass(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	patch(time.Now().Add(8 * time.Second).UTC().Format(time.RFC3339))
+	patch(time.Now().Add(20 * time.Second).UTC().Format(time.RFC3339))
 	if warned := strings.Join(d.tryBad(t, true), "\n"); !strings.Contains(warned, "[bad-data] break-glass until") {
 		t.Errorf("warnings = %s", warned)
 	}
@@ -203,7 +203,7 @@ func (d *deployment) testAllDown(t *testing.T) {
 		t.Errorf("create in kube-system of what fails closed: %v", err)
 	}
 	d.run(t, nil, d.bin("kubeguardian"), "uninstall", "--config", d.replicas[0].config)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		_, err := d.client.CoreV1().Services("default").Create(t.Context(), service, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		if err == nil {
 			return

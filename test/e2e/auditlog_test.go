@@ -166,7 +166,7 @@ func (r *logReader) list(query string) (all []alert.Alert, err error) {
 
 func (r *logReader) awaitReady(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if r.ready() {
 			return
 		}
@@ -238,7 +238,7 @@ func (r *logReader) testBlind(t *testing.T) {
 func (r *logReader) awaitMetric(t *testing.T, line string) {
 	t.Helper()
 	var body string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		var err error
 		if body, err = r.get("/metrics"); err == nil && strings.Contains(body, "\n"+line) {
 			return

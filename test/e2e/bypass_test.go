@@ -260,7 +260,7 @@ func denied() error {
 // awaitAccount waits for the service account without which no pod is admitted.
 func (d *deployment) awaitAccount(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		_, err := d.client.CoreV1().ServiceAccounts("default").Get(t.Context(), "default", metav1.GetOptions{})
 		if err == nil {
 			return
@@ -297,7 +297,7 @@ func (d *deployment) as(t *testing.T, who rest.ImpersonationConfig) kubernetes.I
 func (d *deployment) createPod(ctx context.Context, client kubernetes.Interface, p *corev1.Pod) error {
 	if p.Namespace != "default" && p.Namespace != "kube-system" { // a new one has no account yet
 		p.Spec.ServiceAccountName, p.Spec.AutomountServiceAccountToken = "", new(false)
-		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			if _, err := d.client.CoreV1().ServiceAccounts(p.Namespace).Get(ctx, "default", metav1.GetOptions{}); err == nil {
 				break
 			}

@@ -405,7 +405,7 @@ func (b *battle) do(t *testing.T, name string, c *attackCall, body io.Reader) st
 	if as == "" {
 		as = "admin"
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, b.server+c.Path, body)
 	if err != nil {
@@ -497,7 +497,7 @@ func (b *battle) replay(t *testing.T, seen map[string]bool) map[string][]string 
 // becomes waits for something to become true.
 func becomes(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if ok() {
 			return
 		}

@@ -259,7 +259,7 @@ func (c *cluster) testDenied(t *testing.T) {
 		t.Errorf("get = %v, want not found", err)
 	}
 	denied := func(d finding.Decision) bool { return d.Subject.Name == "denied" && !d.Allowed }
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if page, err := c.Decisions(ctx); err == nil && slices.ContainsFunc(page, denied) {
 			return
 		}
@@ -363,7 +363,7 @@ func (c *cluster) testAlertIdentity(t *testing.T) {
 // awaitAuditEvent waits until an audit event that is newer than since came.
 func (c *cluster) awaitAuditEvent(t *testing.T, since time.Time) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if last, err := c.LastAuditEvent(t.Context()); err == nil && last.After(since) {
 			return
 		}
@@ -374,7 +374,7 @@ func (c *cluster) awaitAuditEvent(t *testing.T, since time.Time) {
 // await waits for an alert that matches.
 func (c *cluster) await(t *testing.T, match func(alert.Alert) bool) alert.Alert {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for ctx.Err() == nil {
 		alerts, err := c.Alerts(ctx, "")
@@ -438,7 +438,7 @@ func (c *cluster) testRepair(t *testing.T) {
 	if err := hooks.Delete(t.Context(), "kubeguardian", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		if _, err := hooks.Get(t.Context(), "kubeguardian", metav1.GetOptions{}); err == nil {
 			return
 		}

@@ -122,7 +122,7 @@ func (d *deployment) testMutation(t *testing.T) {
 		return c
 	}
 	rehearsal := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
-	for deadline := time.Now().Add(20 * time.Second); len(create("awaited", rehearsal).Labels) < 2; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); len(create("awaited", rehearsal).Labels) < 2; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a dry run is not changed")
 		}

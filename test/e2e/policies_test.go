@@ -46,7 +46,7 @@ func (d *deployment) testKinds(t *testing.T) {
 func (d *deployment) awaitAudit(t *testing.T, match func(audit.Violation) bool, want bool) {
 	t.Helper()
 	var body string
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		var page struct{ Items []audit.Violation }
 		var err error
 		if body, err = d.replicas[0].get("/api/v1/audit?policy=Labelled"); err != nil {

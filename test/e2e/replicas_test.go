@@ -240,7 +240,7 @@ func (r *replica) get(path string) (string, error) {
 func (r *replica) awaitAlert(t *testing.T, rule string) alert.Alert {
 	t.Helper()
 	var body string
-	for deadline := time.Now().Add(45 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		var err error
 		if body, err = r.get("/api/v1/alerts?rule=" + url.QueryEscape(rule)); err != nil {
 			continue
@@ -312,7 +312,7 @@ func (s *service) add(address string, ready func() bool) {
 
 func (s *service) await(t *testing.T, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if len(s.endpoints()) == n {
 			return
 		}

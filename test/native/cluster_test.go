@@ -138,7 +138,7 @@ func (c *cluster) create(t *testing.T, r schema.GroupVersionResource, u *unstruc
 func await(t *testing.T, what string, probe func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if err = probe(); err == nil {
 			return
 		}

@@ -307,7 +307,7 @@ scrape_configs:
 			t.Errorf("prometheus: %v", err)
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		var up []struct{ Value [2]any }
 		err := p.query("sum(up) + (count(kubeguardian:audit_events:rate5m) > 0)", &up)
 		if err == nil && len(up) == 1 && up[0].Value[1] == "3" {
