@@ -112,6 +112,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		d.section(n, v, path)
 	case v.Type() == reflect.TypeFor[Text]():
 		d.text(n, v, path)
+	case v.Kind() == reflect.Pointer: // nil: the file does not have it
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(n, v.Elem(), path)
 	case v.Kind() == reflect.Struct:
 		d.mapping(n, v, path)
 	case v.Kind() == reflect.Map:

@@ -45,6 +45,9 @@ type Destination struct {
 	// over it is told of by a summary. 0 means no limit.
 	Limit    int           `yaml:"limit"`
 	LimitPer time.Duration `yaml:"limitPer"`
+	// SendResolved says whether the destination is told what becomes of incidents
+	// that it was told of; nil: as it is usual for its type.
+	SendResolved *bool `yaml:"sendResolved"`
 	// MaxMessages and MaxAge bound the queue: what is beyond them goes to the dead
 	// letters, the oldest first; 10000 and 24h.
 	MaxMessages int           `yaml:"maxMessages"`

@@ -35,12 +35,15 @@ func TestNotify(t *testing.T) {
 		t.Errorf("a section that is not there: %v", err)
 	}
 	defaults.Config, defaults.Type = Section{}, Text{}
-	want := Destination{Name: "hook", Priority: "debug", Timeout: 30 * time.Second, MinBackoff: time.Second, MaxBackoff: 5 * time.Minute, LimitPer: time.Minute, MaxMessages: 10_000, MaxAge: 24 * time.Hour}
+	want := Destination{Name: "hook", Priority: "debug", Timeout: 30 * time.Second, MinBackoff: time.Second, MaxBackoff: 5 * time.Minute, LimitPer: time.Minute, MaxMessages: 10_000, MaxAge: 24 * time.Hour, SendResolved: new(bool)}
 	if !reflect.DeepEqual(defaults, want) {
 		t.Errorf("have %+v\nwant %+v", defaults, want)
 	}
 	if r := n.Routes[0]; r.Of != "incidents" || r.Priority != "debug" || r.GroupWindow != 10*time.Minute || len(r.GroupBy) != 2 {
 		t.Errorf("have %+v", r)
+	}
+	if given := n.Destinations[0].SendResolved; given != nil {
+		t.Errorf("sendResolved is %t where the file does not have it", *given)
 	}
 	if r := n.Routes[1]; !r.Stop || r.Match[1].String() != "namespace!=kube-system" || r.Match[0].Wrap(errors.New("is odd")).Error() != `testdata/notify.good.yaml:22: notify.routes[1].match[0]: is odd` {
 		t.Errorf("have %+v, %v", r, r.Match[0].Wrap(errors.New("is odd")))

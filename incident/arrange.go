@@ -17,7 +17,7 @@ func (i *Incident) take(other *Incident) {
 		i.Paged = other.Paged
 	}
 	if i.State == New {
-		i.State = other.State
+		i.State, i.By, i.Since = other.State, other.By, other.Since
 	}
 	if i.Assignee == "" {
 		i.Assignee = other.Assignee

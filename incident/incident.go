@@ -38,6 +38,8 @@ type Incident struct {
 	Story    string         `json:"story"` // one sentence
 	State    State          `json:"state"`
 	Reason   string         `json:"reason,omitempty"` // why it is closed
+	By       string         `json:"by,omitempty"`     // who has brought it into its state; "": nobody, or not known
+	Since    time.Time      `json:"since,omitzero"`   // when; zero: not known
 	Assignee string         `json:"assignee,omitempty"`
 	MuteTill time.Time      `json:"muteTill,omitzero"` // it does not page before
 	First    time.Time      `json:"first"`
@@ -299,6 +301,8 @@ type Change struct {
 	MuteTill *time.Time `json:"muteTill,omitempty"` // zero: not muted
 	Merge    []string   `json:"merge,omitempty"`    // incidents that it takes in, by [Incident.Merge]
 	Split    []string   `json:"split,omitempty"`    // alerts that it gives to a new one, by [Incident.Split]
+	By       string     `json:"-"`                  // who does it, and when; they cannot say so themselves
+	At       time.Time  `json:"-"`
 }
 
 // Bounds of what people write.
@@ -337,6 +341,9 @@ func (i *Incident) Apply(c Change) error {
 		return badChange("%d incidents to merge, more than %d", len(c.Merge), maxTogether)
 	case c.Assignee != nil && len(*c.Assignee) > maxAssignee:
 		return badChange("the assignee has %d bytes, more than %d", len(*c.Assignee), maxAssignee)
+	}
+	if c.State != "" && c.State != i.State {
+		i.By, i.Since = c.By, c.At
 	}
 	if c.State != "" {
 		i.State, i.Reason = c.State, c.Reason

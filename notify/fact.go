@@ -19,7 +19,7 @@ const (
 
 // Facts returns what people want to know of a notification besides its heading
 // and text, the most important first: at most 20, clean and cut to 200
-// characters each.
+// characters each. Of an update it is only what tells where.
 func (n *Notification) Facts() []Fact {
 	a := &n.Alert
 	var out []Fact
@@ -29,6 +29,9 @@ func (n *Notification) Facts() []Fact {
 		}
 	}
 	add("Cluster", a.Cluster)
+	if n.Update != nil { // all else was told before
+		return out
+	}
 	if a.Subject.Name != "" {
 		add(a.Subject.Kind, strings.TrimPrefix(a.Subject.Namespace+"/"+a.Subject.Name, "/"))
 	}
@@ -55,11 +58,15 @@ func (n *Notification) Facts() []Fact {
 	return out
 }
 
-// Text returns what happened in the words of the rule, or of the incident: clean,
-// and at most max characters.
+// Text returns what happened in the words of the rule, or of the incident, or what
+// became of it: clean, and at most max characters.
 func (n *Notification) Text(max int) string {
-	if n.Incident != nil {
-		return Cut(Clean(n.Incident.Story), max)
+	text := n.Alert.Output
+	switch {
+	case n.Update != nil:
+		text = n.Update.text()
+	case n.Incident != nil:
+		text = n.Incident.Story
 	}
-	return Cut(Clean(n.Alert.Output), max)
+	return Cut(Clean(text), max)
 }

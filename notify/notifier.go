@@ -32,6 +32,9 @@ type Source interface {
 	// Told reports whether one of these alerts began an incident that became
 	// messages.
 	Told(ctx context.Context, alerts []string) (bool, error)
+	// Changed returns incidents that became messages and are in another state than
+	// the one that messages tell of, by the ids that they had then.
+	Changed(ctx context.Context, n int) (map[string]*incident.Incident, error)
 	// PagedAlerts returns which alerts, of a time or later, are part of an incident
 	// that paged.
 	PagedAlerts(ctx context.Context, ids []string, since time.Time) (map[string]bool, error)
@@ -42,6 +45,8 @@ type Source interface {
 type Queue interface {
 	// Enqueue takes messages and up to where what happened is in them.
 	Enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) (added []delivery.Message, counted int, err error)
+	// Delivery returns the message to a destination that has a key.
+	Delivery(ctx context.Context, destination, key string) (m delivery.Message, found bool, err error)
 	// Claim counts an attempt of the next messages, and returns them, or when there
 	// may be some.
 	Claim(ctx context.Context, destination string, n int, now time.Time) (batch []delivery.Message, next time.Time, err error)
@@ -194,6 +199,9 @@ func (n *Notifier) route(ctx context.Context) error {
 		err := n.orphans(ctx, &orphaned)
 		if err == nil {
 			err = n.routeAll(ctx)
+		}
+		if err == nil {
+			err = n.routeUpdates(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
 			n.Log.Error("no messages are made of what happens until that works again", "error", err)

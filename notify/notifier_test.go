@@ -64,9 +64,12 @@ func (r *receiver) rules() (out []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, n := range r.took {
-		if n.Incident != nil {
+		switch {
+		case n.Update != nil:
+			out = append(out, string(n.Update.State)+" "+n.Update.Incident)
+		case n.Incident != nil:
 			out = append(out, "incident "+n.Incident.ID)
-		} else {
+		default:
 			out = append(out, fmt.Sprintf("%s x%d", n.Alert.Rule, n.Count))
 		}
 	}
@@ -99,9 +102,12 @@ func newWorld(t *testing.T, path string, receivers map[string]*receiver, yaml st
 	}
 	w.notifier, err = notify.New(notify.Setup{
 		Config: &c.Notify, Cluster: "prod", Version: "test", Store: w.Store, Log: w.log.Logger(),
-		Types: map[string]notify.Constructor{"test": func(_ config.Section, o notify.Options) (notify.Destination, error) {
-			return receivers[o.Name], nil
-		}},
+		Types: map[string]notify.Constructor{
+			"test": func(_ config.Section, o notify.Options) (notify.Destination, error) { return receivers[o.Name], nil },
+			"pager": func(_ config.Section, o notify.Options) (notify.Destination, error) {
+				return pager{receivers[o.Name]}, nil
+			},
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ type Notification struct {
 	Last  time.Time `json:"last"`
 	// Incident is what the message is about, if it is not just an alert.
 	Incident *incident.Incident `json:"incident,omitempty"`
+	// Update says what has become of the incident, to whom was told of it; nil for
+	// what tells of something.
+	Update *Update `json:"update,omitempty"`
 	// URL is the page of it, for people; it may be empty.
 	URL string `json:"url,omitempty"`
 }

@@ -20,19 +20,23 @@ type Payload struct {
 	Last     time.Time          `json:"last"`
 	URL      string             `json:"url,omitempty"`
 	Incident *incident.Incident `json:"incident,omitempty"`
+	Update   *Update            `json:"update,omitempty"`
 }
 
 // Payload returns the notification with Falco's keys. Its output fields, which
 // readers demand, are never empty; its texts are valid.
 func (n *Notification) Payload() Payload {
-	p := Payload{UUID: n.Key, Alert: n.Alert, Count: n.Count, First: n.First, Last: n.Last, URL: n.URL, Incident: n.Incident}
+	p := Payload{UUID: n.Key, Alert: n.Alert, Count: n.Count, First: n.First, Last: n.Last, URL: n.URL, Incident: n.Incident, Update: n.Update}
 	if len(p.OutputFields) == 0 {
 		p.OutputFields = map[string]any{"kubeguardian.alerts": n.Count}
 	}
 	if p.Tags == nil {
 		p.Tags = []string{}
 	}
-	if n.Incident != nil {
+	switch {
+	case n.Update != nil:
+		p.Output = n.Update.text()
+	case n.Incident != nil:
 		p.Output = n.Incident.Story
 	}
 	return p

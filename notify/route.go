@@ -242,7 +242,10 @@ const maxTitle = 200
 
 func title(n *Notification) string {
 	text := n.Alert.Rule
-	if n.Incident != nil {
+	switch {
+	case n.Update != nil:
+		text = string(n.Update.State) + ": " + n.Incident.Story
+	case n.Incident != nil:
 		text = n.Incident.Story
 	}
 	return Cut(strings.Join(strings.Fields(Clean(text)), " "), maxTitle)

@@ -48,7 +48,10 @@ func Clean(s string) string {
 // Secret read by exec, 3 alerts".
 func (n *Notification) Heading() string {
 	text := fmt.Sprintf("%s: %s", n.Alert.Priority, Clean(n.Alert.Rule))
-	if n.Incident != nil {
+	switch {
+	case n.Update != nil:
+		text = fmt.Sprintf("Incident %s: %s", n.Update.State, Clean(n.Incident.Story))
+	case n.Incident != nil:
 		text = fmt.Sprintf("Incident, %s: %s", n.Alert.Priority, Clean(n.Incident.Story))
 	}
 	text = strings.Join(strings.Fields(text), " ")
@@ -61,19 +64,21 @@ func (n *Notification) Heading() string {
 // TemplateData is what templates are given: {{.Rule}}, {{.Output}} and all else of
 // an alert, {{.Field "k8s.ns.name"}} for a field as routes know it, {{.Count}},
 // {{.First}}, {{.Last}}, {{.URL}} and {{.Key}}, and {{.Incident}}, which is nil
-// for what is not about one. The functions json, upper and lower write a value.
+// for what is not about one, and {{.Update}}, which is nil for what tells of
+// something and has State, Reason, By and Time of what has become of it. The functions json, upper and lower write a value.
 type TemplateData struct {
 	alert.Alert
 	Key         string
 	Count       int
 	First, Last time.Time
 	Incident    *incident.Incident
+	Update      *Update
 	URL         string
 }
 
 // NewTemplateData returns what templates are given of a notification.
 func NewTemplateData(n *Notification) TemplateData {
-	return TemplateData{Alert: n.Alert, Key: n.Key, Count: n.Count, First: n.First, Last: n.Last, Incident: n.Incident, URL: n.URL}
+	return TemplateData{Alert: n.Alert, Key: n.Key, Count: n.Count, First: n.First, Last: n.Last, Incident: n.Incident, Update: n.Update, URL: n.URL}
 }
 
 // Field returns the values of a field, with commas between them.

@@ -51,7 +51,7 @@ CREATE INDEX announced_time ON announced (time);
 // announced is the name of the checkpoint of the alerts that are messages.
 const announced = "notify"
 
-const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body"
+const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows"
 
 // Notified returns the seq of the last alert that was made into messages, and of
 // the last that was joined into incidents. Where nothing was yet, as in the
@@ -96,7 +96,12 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 			}
 		}
 		for _, id := range p.Incidents {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time) VALUES (?, ?) ON CONFLICT (incident) DO NOTHING", id, nanoseconds(now)); err != nil {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time, state, whole) VALUES (?, ?, ?, ?) ON CONFLICT (incident) DO NOTHING", id, nanoseconds(now), string(incident.New), id); err != nil {
+				return err
+			}
+		}
+		for _, b := range p.Became {
+			if _, err := tx.ExecContext(ctx, "UPDATE announced SET state = ? WHERE incident = ?", b.State, b.Incident); err != nil {
 				return err
 			}
 		}
@@ -131,6 +136,9 @@ func together(messages []delivery.Message) (out []delivery.Message) {
 // enqueue adds one message, or counts it in another one of its group. A message
 // that is there already keeps the seq 0.
 func enqueue(ctx context.Context, tx *sql.Tx, m *delivery.Message, now time.Time) (merged bool, err error) {
+	if m.Follows != "" {
+		return false, follow(ctx, tx, m, now)
+	}
 	if m.Group != "" {
 		before, found, err := oneDelivery(ctx, tx, "destination = ? AND grp = ? ORDER BY seq DESC LIMIT 1", m.Destination, m.Group)
 		window := m.Until.Sub(m.Due)
@@ -149,10 +157,10 @@ func enqueue(ctx context.Context, tx *sql.Tx, m *delivery.Message, now time.Time
 }
 
 func insertDelivery(ctx context.Context, tx *sql.Tx, m *delivery.Message) error {
-	err := tx.QueryRowContext(ctx, `INSERT INTO deliveries (destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', ?) ON CONFLICT (destination, key) DO NOTHING RETURNING seq`,
+	err := tx.QueryRowContext(ctx, `INSERT INTO deliveries (destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', ?, ?) ON CONFLICT (destination, key) DO NOTHING RETURNING seq`,
 		m.Destination, m.Key, m.Group, string(delivery.Waiting), m.Title, nanoseconds(m.Created), nanoseconds(m.Due), nanoseconds(m.Until), nanoseconds(m.Next),
-		m.Count, nanoseconds(m.First), nanoseconds(m.Last), string(m.Body)).Scan(&m.Seq)
+		m.Count, nanoseconds(m.First), nanoseconds(m.Last), string(m.Body), m.Follows).Scan(&m.Seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -164,7 +172,7 @@ type rowScanner interface{ Scan(...any) error }
 func scanDelivery(row rowScanner) (m delivery.Message, err error) {
 	var created, due, until, next, done, first, last int64
 	var state, body string
-	err = row.Scan(&m.Seq, &m.Destination, &m.Key, &m.Group, &state, &m.Title, &created, &due, &until, &next, &done, &m.Attempts, &m.Count, &first, &last, &m.Reason, &body)
+	err = row.Scan(&m.Seq, &m.Destination, &m.Key, &m.Group, &state, &m.Title, &created, &due, &until, &next, &done, &m.Attempts, &m.Count, &first, &last, &m.Reason, &body, &m.Follows)
 	m.State, m.Body = delivery.State(state), []byte(body)
 	for to, at := range map[*time.Time]int64{&m.Created: created, &m.Due: due, &m.Until: until, &m.Next: next, &m.First: first, &m.Last: last} {
 		*to = time.Unix(0, at).UTC()
@@ -259,16 +267,19 @@ func finish(ctx context.Context, tx *sql.Tx, r delivery.Result, now time.Time) e
 	}
 	_, err := tx.ExecContext(ctx, "UPDATE deliveries SET state = ?, reason = ?, next = ?, done = ? WHERE seq = ? AND state = ?",
 		string(r.State), r.Reason, nanoseconds(r.Next), done, r.Seq, string(delivery.Waiting))
-	return err
+	if err != nil || r.State != delivery.Dead && r.State != delivery.Summarised {
+		return err
+	}
+	return abandon(ctx, tx, r, done)
 }
 
-// Summarise queues one message in place of those of a destination that are due
-// and were never tried, if there are at least two, and returns how many there
+// Summarise queues one message in place of those of a destination that are due,
+// were never tried and follow no other, if there are at least two, and returns how many there
 // were. The function makes it of them; at most 1,000 go into one.
 func (s *Store) Summarise(ctx context.Context, destination string, now time.Time, of func([]delivery.Message) (delivery.Message, error)) (n int, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		n = 0
-		in, err := scanDeliveries(ctx, tx, " WHERE destination = ? AND state = ? AND due <= ? AND attempts = 0 ORDER BY due, seq LIMIT ?",
+		in, err := scanDeliveries(ctx, tx, " WHERE destination = ? AND state = ? AND due <= ? AND attempts = 0 AND follows = '' ORDER BY due, seq LIMIT ?",
 			destination, string(delivery.Waiting), nanoseconds(now), maxLimit)
 		if err != nil || len(in) < 2 {
 			return err
@@ -364,22 +375,6 @@ func affected(result sql.Result, err error) (int, error) {
 	}
 	n, err := result.RowsAffected()
 	return int(n), err
-}
-
-// Revive queues dead letters of a destination again: one, or with seq 0 all. It
-// returns how many. They keep their order among themselves and their keys.
-func (s *Store) Revive(ctx context.Context, destination string, seq int64, now time.Time) (n int, err error) {
-	query := "UPDATE deliveries SET state = ?, reason = '', attempts = 0, done = 0, created = ?, due = ?, next = ? WHERE destination = ? AND state = ?"
-	at := nanoseconds(now)
-	args := []any{string(delivery.Waiting), at, at, at, destination, string(delivery.Dead)}
-	if seq != 0 {
-		query, args = query+" AND seq = ?", append(args, seq)
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		n, err = affected(tx.ExecContext(ctx, query, args...))
-		return err
-	})
-	return n, s.explain("queue dead letters again in", err)
 }
 
 // Deliveries returns a page of messages, and the seq before which the next one
@@ -519,7 +514,7 @@ func (s *Store) PruneDeliveries(ctx context.Context, before time.Time) (deleted 
 		}
 	}
 	err = s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM announced WHERE time < ? AND NOT EXISTS (SELECT 1 FROM incidents WHERE incidents.id = announced.incident)", nanoseconds(before))
+		_, err := tx.ExecContext(ctx, "DELETE FROM announced WHERE time < ? AND NOT EXISTS (SELECT 1 FROM incidents WHERE incidents.id = announced.whole)", nanoseconds(before))
 		return err
 	})
 	return deleted, s.explain("delete old messages from", err)

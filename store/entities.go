@@ -204,20 +204,13 @@ func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore
 		{fmt.Sprintf("DELETE FROM %[1]s WHERE (entity, happened, %[2]s)"+step, "decision_entities", "decision", pruneBatch), decisionsBefore},
 		{fmt.Sprintf(`DELETE FROM entities WHERE id IN (SELECT id FROM entities WHERE last < ?
 			AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
-			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id) ORDER BY last LIMIT %d)`, pruneBatch), later(alertsBefore, decisionsBefore)},
+			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id) ORDER BY last LIMIT %d)`, pruneBatch), latest(alertsBefore, decisionsBefore)},
 	} {
 		if _, err := s.deleteInSteps(ctx, q.query, q.before); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // Entities returns the entities whose names hold a text, whatever the case, those

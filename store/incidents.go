@@ -25,17 +25,29 @@ type Joined struct {
 // ErrChanged says that incidents are no longer what somebody knows them to be.
 var ErrChanged = errors.New("another replica or a person has changed incidents meanwhile")
 
+// A Merge says that an incident is part of another one.
+type Merge struct{ Part, Whole string } // by id
+
+// save forgets the part, and lets what was told of it follow the whole.
+func (m Merge) save(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", m.Part); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, "UPDATE announced SET whole = ? WHERE whole = ?", m.Whole, m.Part)
+	return err
+}
+
 // SaveIncidents keeps incidents as they are now, forgets those that are part of
 // others, and remembers up to which alert all were joined: all of it, or nothing.
 // Where they come from was what it says, else the error is [ErrChanged]: of two
 // that join the same alerts, one does.
-func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident, merged []string, was Joined, alertSeq int64) error {
+func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident, merged []Merge, was Joined, alertSeq int64) error {
 	err := s.write(ctx, func(tx *sql.Tx) error {
 		if now, err := joined(tx.QueryRowContext(ctx, readCheckpoint, correlated)); err != nil || now != was {
 			return cmp.Or(err, ErrChanged)
 		}
-		for _, id := range merged {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", id); err != nil {
+		for _, m := range merged {
+			if err := m.save(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -146,7 +158,7 @@ func arrange(ctx context.Context, tx *sql.Tx, i *incident.Incident, c incident.C
 		if err := i.Merge(other); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", id); err != nil {
+		if err := (Merge{id, i.ID}).save(ctx, tx); err != nil {
 			return err
 		}
 	}
@@ -156,6 +168,11 @@ func arrange(ctx context.Context, tx *sql.Tx, i *incident.Incident, c incident.C
 	part, err := i.Split(c.Split)
 	if err != nil {
 		return err
+	}
+	for _, s := range part.Signals { // what was told of one that began with it is told of the part
+		if _, err := tx.ExecContext(ctx, "UPDATE announced SET whole = ? WHERE incident = ?", part.ID, s.Alert); err != nil {
+			return err
+		}
 	}
 	return saveIncident(ctx, tx, part)
 }

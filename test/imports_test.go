@@ -122,7 +122,7 @@ var arrows = map[string][]string{
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/delivery":   {},
-	"notify/post":       {"config", "notify"},
+	"notify/post":       {"config", "incident", "notify"},
 	"notify/notifytest": {"alert", "incident", "finding", "notify"},
 
 	"enforce": {"sensor", "sensor/container", "sensor/record", "sensor/syscall", "event", "rule", "rule/condition", "alert"},

@@ -14,6 +14,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
 	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
+	"github.com/kubeguardian/kubeguardian/web/session"
 )
 
 func (s *Server) listIncidents(w http.ResponseWriter, r *http.Request) error {
@@ -61,6 +62,7 @@ func (s *Server) changeIncident(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) change(r *http.Request, c incident.Change) (*incident.Incident, error) {
+	c.By, c.At = session.Who(r).User, time.Now().UTC()
 	i, found, err := s.Incidents.ChangeIncident(r.Context(), r.PathValue("id"), c)
 	var wrong *incident.ChangeError
 	switch {

@@ -134,12 +134,12 @@ func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	changed := map[string]*incident.Incident{}
-	var merged []string
+	var merged []store.Merge
 	opened, paged := 0, 0
 	for _, a := range alerts {
 		out := j.correlator.Add(a.Cluster, incident.FromAlert(&a.Alert))
 		for _, m := range out.Merged {
-			merged = append(merged, m.ID)
+			merged = append(merged, store.Merge{Part: m.ID, Whole: out.Incident.ID})
 			delete(changed, m.ID)
 		}
 		if i := out.Incident; i != nil {

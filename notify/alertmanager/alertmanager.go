@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -24,11 +25,14 @@ type Config struct {
 	// Labels are fields, as routes name them, that become labels besides
 	// alertname, severity, cluster, namespace, source and kubeguardian.
 	Labels []string `yaml:"labels"`
-	// ResolveAfter is how long after its last alert a message is resolved; 1h if it
-	// is not given.
+	// ResolveAfter is how long after its last alert a message is resolved; if it is
+	// not given, 1h, and 720h for an incident, which is resolved once it is closed.
 	ResolveAfter time.Duration `yaml:"resolveAfter"`
 	HTTP         post.Config   `yaml:"http"`
 }
+
+// longest is how long a message may stay unresolved.
+const longest = 30 * 24 * time.Hour
 
 type destination struct {
 	Config
@@ -41,10 +45,7 @@ func New(c Config, o notify.Options) (notify.Destination, error) {
 	if err := post.CheckAddress(c.URL, c.URLFile); err != nil {
 		return nil, err
 	}
-	if c.ResolveAfter == 0 {
-		c.ResolveAfter = time.Hour
-	}
-	if c.ResolveAfter < time.Minute || c.ResolveAfter > 30*24*time.Hour {
+	if c.ResolveAfter != 0 && (c.ResolveAfter < time.Minute || c.ResolveAfter > longest) {
 		return nil, fmt.Errorf("resolveAfter %s: want 1m to 720h", c.ResolveAfter)
 	}
 	client, err := post.New(c.HTTP, o)
@@ -73,6 +74,9 @@ func (d *destination) Send(ctx context.Context, batch []notify.Notification) err
 	return err
 }
 
+// States implements [notify.Stateful].
+func (d *destination) States() []incident.State { return []incident.State{incident.Closed} }
+
 // Close implements [notify.Destination].
 func (d *destination) Close() error { return d.client.Close() }
 
@@ -91,23 +95,43 @@ const (
 	maxAnnotation = 4000
 )
 
+// resolveAfter is how long after its last alert a message is resolved.
+func (d *destination) resolveAfter(n *notify.Notification) time.Duration {
+	switch {
+	case d.ResolveAfter != 0:
+		return d.ResolveAfter
+	case n.Incident != nil:
+		return longest
+	}
+	return time.Hour
+}
+
 // message has as labels what tells messages apart: equal ones would be one alert.
-// Its end is in the future also when it comes late, so that it is seen at all.
+// Its end is in the future also when it comes late, so that it is seen at all; but
+// that of an incident that is closed is in the past.
 func (d *destination) message(n *notify.Notification, now time.Time) message {
 	a := &n.Alert
 	m := message{
 		Labels: map[string]string{
-			"alertname": a.Rule, "severity": strings.ToLower(a.Priority.String()), "cluster": a.Cluster, "namespace": a.Subject.Namespace, "source": a.Source, "kubeguardian": n.Key,
+			"alertname": a.Rule, "severity": strings.ToLower(a.Priority.String()), "cluster": a.Cluster, "namespace": a.Subject.Namespace, "source": a.Source, "kubeguardian": n.Thread(),
 		},
 		Annotations: map[string]string{"summary": notify.Cut(n.Heading(), maxAnnotation), "description": n.Text(maxAnnotation)},
-		StartsAt:    n.First, EndsAt: n.Last.Add(d.ResolveAfter), URL: n.URL,
+		StartsAt:    n.First, EndsAt: n.Last.Add(d.resolveAfter(n)), URL: n.URL,
 	}
-	if least := now.Add(d.ResolveAfter); m.EndsAt.Before(least) {
+	if least := now.Add(d.resolveAfter(n)); m.EndsAt.Before(least) {
 		m.EndsAt = least
 	}
 	if n.Incident != nil {
-		m.Labels["alertname"] = "KubeGuardianIncident"
-		m.Labels["incident"] = n.Incident.ID
+		m.Labels["alertname"], m.Labels["incident"] = "KubeGuardianIncident", n.Incident.ID
+	}
+	if u := n.Update; u != nil {
+		m.Labels["incident"] = u.Incident
+		if m.EndsAt = u.Time; m.EndsAt.After(now) {
+			m.EndsAt = now
+		}
+		if m.StartsAt.After(m.EndsAt) { // clocks differ
+			m.StartsAt = m.EndsAt
+		}
 	}
 	for _, f := range n.Facts() {
 		m.Annotations[labelName(f.Name)] = f.Value

@@ -2,6 +2,7 @@ package alertmanager_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -25,6 +26,7 @@ type message struct {
 func TestConforms(t *testing.T) {
 	name := regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 	var got []message
+	known := map[string][]time.Time{} // when alerts end, by their labels
 	notifytest.HTTP{
 		New: func(t *testing.T, to notifytest.Target) notify.Destination {
 			c := alertmanager.Config{URLFile: to.URLFile, Labels: []string{"k8s.pod.name", "user", "nothing"}, HTTP: post.Config{AllowAddresses: []string{"127.0.0.1"}, HeaderFiles: map[string]notify.SecretFile{"Authorization": to.SecretFile}}}
@@ -40,7 +42,8 @@ func TestConforms(t *testing.T) {
 				t.Errorf("%s: %v: %.300s", r.URL, err, body)
 			}
 			for _, m := range list {
-				if len(m.Labels) == 0 || m.StartsAt.IsZero() || !m.EndsAt.After(m.StartsAt) || m.EndsAt.Before(time.Now()) {
+				closed := strings.HasPrefix(m.Annotations["summary"], "Incident closed")
+				if len(m.Labels) == 0 || m.StartsAt.IsZero() || !m.EndsAt.After(m.StartsAt) || m.EndsAt.Before(time.Now()) != closed {
 					t.Errorf("got %+v", m)
 				}
 				for _, set := range []map[string]string{m.Labels, m.Annotations} {
@@ -51,6 +54,9 @@ func TestConforms(t *testing.T) {
 					}
 				}
 			}
+			if len(list) == 1 {
+				known[fmt.Sprint(list[0].Labels)] = append(known[fmt.Sprint(list[0].Labels)], list[0].EndsAt)
+			}
 			got = append(got, list...)
 		},
 	}.Conform(t)
@@ -60,6 +66,9 @@ func TestConforms(t *testing.T) {
 	}
 	if m := got[2]; m.Labels["alertname"] != "KubeGuardianIncident" || m.Labels["incident"] == "" {
 		t.Errorf("an incident is %+v", m)
+	}
+	if ends := known[fmt.Sprint(got[2].Labels)]; len(ends) < 2 || !ends[1].Before(ends[0]) {
+		t.Errorf("an incident with the labels %v ends at %v, want it to be closed by the same labels", got[2].Labels, ends)
 	}
 	if n := len(got); n < 62 {
 		t.Errorf("%d alerts, want those of a batch, too", n)

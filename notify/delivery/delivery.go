@@ -45,6 +45,10 @@ type Message struct {
 	// that stands for itself. Until is when the group's next message may be due.
 	Group string    `json:"-"`
 	Until time.Time `json:"-"`
+	// Follows is the key of the message to the same destination that this one says
+	// more to; empty for one that stands for itself. It is sent after that, and has
+	// no sense without.
+	Follows string `json:"follows,omitempty"`
 	// Body is the notification as JSON, without what the fields above say.
 	Body json.RawMessage `json:"-"`
 }
@@ -61,7 +65,12 @@ type Result struct {
 type Progress struct {
 	Alert     int64    // seq of the last alert
 	Incidents []string // those that are messages from now on
+	Became    []Became // what messages tell of incidents from now on
 }
+
+// A Became is the state of an incident that messages tell of, which became
+// messages by this id.
+type Became struct{ Incident, State string }
 
 // A Standing is how a destination is doing.
 type Standing struct {

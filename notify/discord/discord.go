@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -23,7 +24,7 @@ type Config struct {
 func New(c Config, o notify.Options) (notify.Destination, error) {
 	return post.Each(c.URLFile, c.HTTP, o, func(n *notify.Notification) any {
 		return message{Username: c.Username, Embeds: []embed{embedOf(n)}, Mentions: mentions{Parse: []string{}}}
-	})
+	}, incident.Closed)
 }
 
 type message struct {
@@ -64,7 +65,7 @@ const (
 func embedOf(n *notify.Notification) embed {
 	e := embed{
 		Title: escape(notify.Cut(n.Heading(), maxTitle)), Description: escape(n.Text(maxText)),
-		URL: n.URL, Color: color(n.Alert.Priority), Timestamp: n.Last,
+		URL: n.URL, Color: color(n.Urgency()), Timestamp: n.Last,
 	}
 	e.Title, e.Description = notify.Cut(e.Title, maxTitle), notify.Cut(e.Description, 2*maxText)
 	left := maxAll - len([]rune(e.Title)) - len([]rune(e.Description))

@@ -133,7 +133,10 @@ func Alert(n *notify.Notification) *AlertDocument {
 // to a number of bytes.
 func Text(n *notify.Notification, most int) string {
 	text := n.Alert.Output
-	if n.Incident != nil {
+	switch {
+	case n.Update != nil:
+		text = n.Heading() + " " + n.Text(most)
+	case n.Incident != nil:
 		text = n.Incident.Story
 	}
 	return Clean(text, most)

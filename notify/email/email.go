@@ -275,9 +275,13 @@ func (d *destination) message(n *notify.Notification) (*mail.Msg, error) {
 	m.Subject("[KubeGuardian] " + notify.Cut(n.Heading(), maxSubject))
 	m.SetDateWithValue(time.Now())
 	m.SetMessageIDWithValue(n.Key + "@kubeguardian")
+	if n.Update != nil {
+		m.SetGenHeader(mail.HeaderInReplyTo, "<"+n.Thread()+"@kubeguardian>")
+		m.SetGenHeader(mail.HeaderReferences, "<"+n.Thread()+"@kubeguardian>")
+	}
 	m.SetGenHeader("Auto-Submitted", "auto-generated")
 	m.SetGenHeader("X-KubeGuardian-Key", n.Key)
-	if n.Alert.Priority <= alert.Critical {
+	if n.Urgency() <= alert.Critical {
 		m.SetImportance(mail.ImportanceHigh)
 	}
 	m.SetBodyString(mail.TypeTextPlain, body(n))

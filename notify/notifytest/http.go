@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 )
 
@@ -217,6 +219,21 @@ func checkDelivers(t *testing.T, b *bench) {
 	if outcome, err := b.send(t, t.Context(), b.batch(50)); outcome != Delivered {
 		t.Errorf("a batch: %v", err)
 	}
+	for _, n := range b.updates(12) {
+		before := len(b.requests())
+		if outcome, err := b.send(t, t.Context(), []notify.Notification{n}); outcome != Delivered || len(b.requests()) == before {
+			t.Errorf("that an incident is %s: %s in %d requests, %v", n.Update.State, outcome, len(b.requests())-before, err)
+		}
+	}
+}
+
+// updates returns those of n messages that the destination may be told.
+func (b *bench) updates(n int) []notify.Notification {
+	states := []incident.State{incident.Closed}
+	if to, ok := b.destination.(notify.Stateful); ok && len(to.States()) > 0 {
+		states = to.States()
+	}
+	return slices.DeleteFunc(Updates(n), func(n notify.Notification) bool { return !slices.Contains(states, n.Update.State) })
 }
 
 // want is the outcome of a status.
@@ -239,20 +256,26 @@ func checkStatuses(t *testing.T, b *bench) {
 			continue
 		}
 		b.say(echo(status))
-		outcome, err := b.send(t, t.Context(), b.batch(2))
-		if want := b.want(status); outcome != want {
-			t.Errorf("status %d: %s (%v), want %s", status, outcome, err, want)
-		}
-		if err != nil && outcome != Delivered && !strings.Contains(err.Error(), fmt.Sprint(status)) {
-			t.Errorf("status %d is not in the error: %v", status, err)
-		}
-		if len(b.requests()) == 0 {
-			t.Errorf("status %d: nothing was sent", status)
-		}
+		checkStatus(t, b, status, b.batch(2))
+		b.say(echo(status))
+		checkStatus(t, b, status, b.updates(3)[:1])
 	}
 	b.accept(t)
 	if outcome, err := b.send(t, t.Context(), b.batch(2)); outcome != Delivered {
 		t.Errorf("after the receiver is well again: %v", err)
+	}
+}
+
+func checkStatus(t *testing.T, b *bench, status int, batch []notify.Notification) {
+	outcome, err := b.send(t, t.Context(), batch)
+	if want := b.want(status); outcome != want {
+		t.Errorf("status %d: %s (%v), want %s", status, outcome, err, want)
+	}
+	if err != nil && outcome != Delivered && !strings.Contains(err.Error(), fmt.Sprint(status)) {
+		t.Errorf("status %d is not in the error: %v", status, err)
+	}
+	if len(b.requests()) == 0 {
+		t.Errorf("status %d: nothing was sent", status)
 	}
 }
 

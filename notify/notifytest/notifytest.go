@@ -39,7 +39,7 @@ func Notifications(n int) []notify.Notification {
 			Entities: []alert.Entity{{Kind: alert.User, Name: "eve"}, {Kind: alert.Pod, Name: "shop/web"}},
 		}
 		if i%4 == 3 {
-			hostile := "<script>alert(1)</script> <!channel> @everyone *_`[x](javascript:1) \"quoted\" \r\nBcc: a@b\x00\x1b[31m \xff\u202e" + strings.Repeat("é", 5000)
+			hostile := hostile()
 			a.Output, a.Rule = hostile, "Rule "+hostile[:60]
 			a.OutputFields["ka.user.name"] = hostile
 		}
@@ -50,6 +50,36 @@ func Notifications(n int) []notify.Notification {
 		out = append(out, message)
 	}
 	return out
+}
+
+// Updates returns what became of the incidents among n messages of
+// [Notifications]: each is acknowledged, contained and closed, in this order.
+// Every other reason holds what people try to break receivers with.
+func Updates(n int) (out []notify.Notification) {
+	for i, told := range Notifications(n) {
+		if told.Incident == nil {
+			continue
+		}
+		for _, state := range incident.States()[1:] {
+			u, now := told, *told.Incident
+			now.State, now.By, now.Since = state, "ada@example.org", told.Last.Add(time.Minute)
+			if state == incident.Closed {
+				now.Reason = "a drill"
+				if i%2 == 1 {
+					now.Reason, now.By = hostile(), hostile()
+				}
+			}
+			u.Key, u.Incident = told.Key+"-"+string(state), &now
+			u.Update = &notify.Update{State: state, Reason: now.Reason, By: now.By, Time: now.Since, Of: told.Key, Incident: told.Incident.ID}
+			out = append(out, u)
+		}
+	}
+	return out
+}
+
+// hostile is what people try to break receivers with.
+func hostile() string {
+	return "<script>alert(1)</script> <!channel> @everyone *_`[x](javascript:1) \"quoted\" \r\nBcc: a@b\x00\x1b[31m \xff\u202e" + strings.Repeat("é", 5000)
 }
 
 func incidentOf(a alert.Alert) *incident.Incident {

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -56,15 +58,44 @@ func (d *destination) Send(ctx context.Context, batch []notify.Notification) err
 	}
 	header := http.Header{"Authorization": {"GenieKey " + string(key)}}
 	for i := range batch {
-		body, err := json.Marshal(d.message(&batch[i]))
+		path, document := "", any(nil)
+		if u := batch[i].Update; u != nil {
+			path, document = changePath(&batch[i]), changeOf(u)
+		} else {
+			document = d.message(&batch[i])
+		}
+		body, err := json.Marshal(document)
 		if err != nil {
 			return notify.Permanent(fmt.Errorf("%s: encode alert: %w", d.name, err))
 		}
-		if _, err := d.client.Send(ctx, post.Request{URL: strings.TrimRight(d.URL, "/") + "/v2/alerts", Type: "application/json", Header: header, Body: body}); err != nil {
+		if _, err := d.client.Send(ctx, post.Request{URL: strings.TrimRight(d.URL, "/") + "/v2/alerts" + path, Type: "application/json", Header: header, Body: body}); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// States implements [notify.Stateful].
+func (d *destination) States() []incident.State { return incident.States()[1:] }
+
+// changePath is where an alert is acknowledged or closed, below all alerts.
+func changePath(n *notify.Notification) string {
+	verb := "acknowledge"
+	if n.Update.State == incident.Closed {
+		verb = "close"
+	}
+	return "/" + url.PathEscape(n.Thread()) + "/" + verb + "?identifierType=alias"
+}
+
+// A change is said of an alert that is acknowledged or closed.
+type change struct {
+	User   string `json:"user,omitempty"`
+	Source string `json:"source"`
+	Note   string `json:"note,omitempty"`
+}
+
+func changeOf(u *notify.Update) change {
+	return change{notify.Cut(notify.Clean(u.By), maxUser), "KubeGuardian", notify.Cut(notify.Clean(u.Reason), maxNote)}
 }
 
 // Close implements [notify.Destination].
@@ -94,6 +125,8 @@ const (
 	maxTag         = 50
 	maxTags        = 20
 	maxEntity      = 512
+	maxUser        = 100
+	maxNote        = 25_000
 )
 
 func (d *destination) message(n *notify.Notification) message {

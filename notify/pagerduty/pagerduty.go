@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -70,13 +71,16 @@ func (d *destination) Send(ctx context.Context, batch []notify.Notification) err
 // Close implements [notify.Destination].
 func (d *destination) Close() error { return d.client.Close() }
 
+// States implements [notify.Stateful].
+func (d *destination) States() []incident.State { return incident.States()[1:] }
+
 type event struct {
-	RoutingKey string  `json:"routing_key"`
-	Action     string  `json:"event_action"`
-	DedupKey   string  `json:"dedup_key"`
-	Payload    payload `json:"payload"`
-	Client     string  `json:"client"`
-	ClientURL  string  `json:"client_url,omitempty"`
+	RoutingKey string   `json:"routing_key"`
+	Action     string   `json:"event_action"`
+	DedupKey   string   `json:"dedup_key"`
+	Payload    *payload `json:"payload,omitempty"` // of what triggers
+	Client     string   `json:"client,omitempty"`
+	ClientURL  string   `json:"client_url,omitempty"`
 }
 
 type payload struct {
@@ -97,11 +101,17 @@ const (
 )
 
 func (d *destination) event(n *notify.Notification) event {
+	if u := n.Update; u != nil {
+		if u.State == incident.Closed {
+			return event{Action: "resolve", DedupKey: n.Thread()}
+		}
+		return event{Action: "acknowledge", DedupKey: n.Thread()}
+	}
 	cluster := n.Alert.Cluster
 	if cluster == "" {
 		cluster = d.options.Cluster
 	}
-	p := payload{
+	p := &payload{
 		Summary: notify.Cut(n.Heading(), maxSummary), Source: "kubernetes/" + notify.Clean(cluster), Severity: severity(n.Alert.Priority), Timestamp: n.Last,
 		Component: d.Component, Group: notify.Cut(notify.Clean(n.Alert.Subject.Namespace), 200), Class: d.Class, Details: map[string]string{"text": n.Text(maxDetails)},
 	}

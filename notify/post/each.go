@@ -6,17 +6,19 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 )
 
 // Each returns a destination that takes one notification at a time: a document of
-// it, as JSON, at an address that is a secret.
-func Each(address notify.SecretFile, c Config, o notify.Options, document func(*notify.Notification) any) (notify.Destination, error) {
+// it, as JSON, at an address that is a secret. It is a [notify.Stateful] of these
+// states.
+func Each(address notify.SecretFile, c Config, o notify.Options, document func(*notify.Notification) any, states ...incident.State) (notify.Destination, error) {
 	if address == "" {
 		return nil, errors.New("urlFile is missing")
 	}
 	client, err := New(c, o)
-	return &each{o.Name, address, client, document}, err
+	return &each{o.Name, address, client, document, states}, err
 }
 
 type each struct {
@@ -24,7 +26,11 @@ type each struct {
 	address  notify.SecretFile
 	client   *Client
 	document func(*notify.Notification) any
+	states   []incident.State
 }
+
+// States implements [notify.Stateful].
+func (d *each) States() []incident.State { return d.states }
 
 // Send implements [notify.Destination].
 func (d *each) Send(ctx context.Context, batch []notify.Notification) error {

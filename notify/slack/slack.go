@@ -66,7 +66,7 @@ const (
 func (c *Config) message(n *notify.Notification) message {
 	heading := escape(notify.Cut(n.Heading(), maxHeading))
 	a := attachment{
-		Fallback: heading, Color: color(n.Alert.Priority), Text: escape(n.Text(maxText)), Footer: "KubeGuardian", Time: n.Last.Unix(), Fields: []field{},
+		Fallback: heading, Color: color(n.Urgency()), Text: escape(n.Text(maxText)), Footer: "KubeGuardian", Time: n.Last.Unix(), Fields: []field{},
 	}
 	if n.URL != "" {
 		a.Title, a.Link = "Open in KubeGuardian", n.URL

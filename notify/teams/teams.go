@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -21,7 +22,7 @@ type Config struct {
 func New(c Config, o notify.Options) (notify.Destination, error) {
 	return post.Each(c.URLFile, c.HTTP, o, func(n *notify.Notification) any {
 		return message{"message", []attachment{{"application/vnd.microsoft.card.adaptive", cardOf(n)}}}
-	})
+	}, incident.Closed)
 }
 
 type message struct {
@@ -76,7 +77,7 @@ func cardOf(n *notify.Notification) card {
 	c := card{Schema: "http://adaptivecards.io/schemas/adaptive-card.json", Type: "AdaptiveCard", Version: "1.4"}
 	c.Teams.Width = "Full"
 	c.Body = []element{
-		{Type: "TextBlock", Text: escape(notify.Cut(n.Heading(), maxHeading)), Size: "Medium", Weight: "Bolder", Color: color(n.Alert.Priority), Wrap: true},
+		{Type: "TextBlock", Text: escape(notify.Cut(n.Heading(), maxHeading)), Size: "Medium", Weight: "Bolder", Color: color(n.Urgency()), Wrap: true},
 		{Type: "TextBlock", Text: escape(n.Text(maxText)), Wrap: true},
 	}
 	facts := element{Type: "FactSet"}

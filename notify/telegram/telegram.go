@@ -11,6 +11,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -81,7 +82,7 @@ func (d *destination) Send(ctx context.Context, batch []notify.Notification) err
 	to := strings.TrimRight(d.URL, "/") + "/bot" + string(secret) + "/sendMessage"
 	for i := range batch {
 		n := &batch[i]
-		body, err := json.Marshal(message{d.ChatID, d.ThreadID, text(n), n.Alert.Priority > alert.Warning, preview{true}})
+		body, err := json.Marshal(message{d.ChatID, d.ThreadID, text(n), n.Urgency() > alert.Warning, preview{true}})
 		if err != nil {
 			return notify.Permanent(fmt.Errorf("%s: encode message: %w", d.name, err))
 		}
@@ -91,6 +92,9 @@ func (d *destination) Send(ctx context.Context, batch []notify.Notification) err
 	}
 	return nil
 }
+
+// States implements [notify.Stateful].
+func (d *destination) States() []incident.State { return []incident.State{incident.Closed} }
 
 // Close implements [notify.Destination].
 func (d *destination) Close() error { return d.client.Close() }
@@ -109,7 +113,7 @@ func text(n *notify.Notification) string {
 			left -= size
 		}
 	}
-	add(mark(n.Alert.Priority) + " " + notify.Cut(n.Heading(), 300))
+	add(mark(n.Urgency()) + " " + notify.Cut(n.Heading(), 300))
 	if n.URL != "" {
 		add("\n" + n.URL)
 	}

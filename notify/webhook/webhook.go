@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/config"
+	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
 )
@@ -133,6 +134,9 @@ func (d *destination) event(n *notify.Notification) event {
 	}
 	return e
 }
+
+// States implements [notify.Stateful].
+func (d *destination) States() []incident.State { return []incident.State{incident.Closed} }
 
 // Close implements [notify.Destination].
 func (d *destination) Close() error { return d.client.Close() }
