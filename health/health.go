@@ -59,3 +59,23 @@ func Sort(checks []Check) {
 		return cmp.Compare(slices.Index(order, a.State), slices.Index(order, b.State))
 	})
 }
+
+// Span returns a duration for people, in days, or as Go writes it without the
+// units that are zero.
+func Span(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d == day:
+		return "1 day"
+	case d >= day && d%day == 0:
+		return fmt.Sprintf("%d days", d/day)
+	}
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}

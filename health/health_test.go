@@ -20,3 +20,13 @@ func TestSort(t *testing.T) {
 		t.Error(have)
 	}
 }
+
+func TestSpan(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		720 * time.Hour: "30 days", 24 * time.Hour: "1 day", 36 * time.Hour: "36h", 90 * time.Minute: "1h30m", 20 * time.Second: "20s", 0: "0s", time.Minute: "1m", 10 * time.Hour: "10h",
+	} {
+		if have := health.Span(d); have != want {
+			t.Errorf("%s is %q, want %q", d, have, want)
+		}
+	}
+}
