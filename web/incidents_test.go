@@ -96,7 +96,7 @@ func TestIncidentPages(t *testing.T) {
 		t.Errorf("without events: %s", body)
 	}
 	s.join(t, "one", "ada")
-	if _, body := v.get("/incidents"); !strings.Contains(body, `href="/incidents/one"`) || !strings.Contains(body, "needs a person, first") {
+	if _, body := v.get("/incidents"); !strings.Contains(body, `href="/incidents/one"`) || !strings.Contains(body, "needs a person since") {
 		t.Errorf("list: %s", body)
 	}
 	if _, body := v.get("/"); !strings.Contains(body, "Needs a person") || !strings.Contains(body, `href="/incidents/one"`) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"html/template"
 	"net/http"
@@ -166,13 +165,23 @@ func (s *Server) page(handle rest.Handler) http.Handler {
 		}
 		known := rest.Told(s.Log, r, err)
 		l := layout{Title: http.StatusText(known.Code), Page: known.Text}
-		if denied := (*access.Denied)(nil); errors.As(err, &denied) {
-			l.User = denied.User
+		if !slices.Contains([]int{http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable}, known.Code) {
+			s.frame(&l, r)
 		}
 		if err := s.render(w, known.Code, "error", l); err != nil {
 			http.Error(w, known.Text, known.Code)
 		}
 	})
+}
+
+// frame puts what is around all pages around an error, for who has logged in.
+func (s *Server) frame(l *layout, r *http.Request) {
+	r = s.sessions.Known(r)
+	may := s.sessions.May(r)
+	if l.User = session.Who(r).User; l.User != "" && may("get health") {
+		health := s.Health()
+		l.Health, l.may = &health, may
+	}
 }
 
 // An alertRow is what a list shows of an alert. The script makes the same of a

@@ -391,7 +391,7 @@ func full(t *testing.T) func(*site) {
 		s.score, s.fixes, s.seen = testScore(), testFixes(), time.Now().Add(-40*time.Second)
 		s.audited, s.enforced, s.counted = testAudit(), testEnforced(), time.Now().Add(-9*24*time.Hour)
 		s.rules, s.policies = testRules(), testPolicies()
-		s.checked = []health.Check{health.Of("Database", "Alerts are kept for 720h0m0s.", ""), health.Of("Audit log", "", "check --audit-webhook-config-file", "No request appears in it.")}
+		s.checked = []health.Check{health.Of("Database", "Alerts are kept for 30 days.", ""), health.Of("Audit log", "", "check --audit-webhook-config-file", "No request appears in it.")}
 		s.health = Health{LastAuditEvent: time.Now().Add(-3 * time.Second), AuditEvents: 18204, Admission: true}
 		s.add(t, testAlerts(0, 130)...)
 		if err := s.store.AddDecisions(t.Context(), testDecisions()); err != nil {

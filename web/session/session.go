@@ -111,6 +111,16 @@ func (g *Guard) Require(needs access.Permission, handle rest.Handler) rest.Handl
 	}
 }
 
+// Known returns the request with who asks, if that is known, of which [Who] and
+// [Guard.May] then tell also where no permission is needed.
+func (g *Guard) Known(r *http.Request) *http.Request {
+	id, err := g.identify(r, false)
+	if err != nil {
+		return r
+	}
+	return r.WithContext(context.WithValue(r.Context(), visitKey{}, visit{identity: id}))
+}
+
 // identify returns who asks: by "Authorization: Bearer <token>", or by a session.
 func (g *Guard) identify(r *http.Request, using bool) (access.Identity, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
