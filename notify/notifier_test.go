@@ -2,6 +2,7 @@ package notify_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -357,25 +358,63 @@ notify:
 	})
 }
 
+// stored has a new database with an alert, in an incident, of which nobody was told
+// yet.
+func stored(t *testing.T, path string, a alert.Alert) {
+	t.Helper()
+	s, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.AddAlerts(t.Context(), []alert.Alert{a})
+	if err == nil {
+		err = s.SaveIncidents(t.Context(), []*incident.Incident{(&world{}).paged(a)}, nil, store.Joined{}, 1)
+	}
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// asBefore makes a database one of a version that did not notify.
+func asBefore(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err == nil {
+		_, err = db.ExecContext(t.Context(), "DELETE FROM checkpoints WHERE name = 'notify'")
+		err = errors.Join(err, db.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestBeforeTheFirstLook: who notifies is told of alerts that came, and were
+// joined, before it looked for the first time.
+func TestBeforeTheFirstLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := testDB(t)
+		early := (&world{}).some("Early", "web", alert.Critical)
+		stored(t, path, early)
+		w := newWorld(t, path, map[string]*receiver{"pager": {}}, `
+notify:
+  destinations:
+  - {name: pager, type: test}
+  routes:
+  - {to: [pager]}
+`)
+		defer w.end()
+		time.Sleep(time.Minute)
+		w.want("pager", "incident "+early.ID)
+	})
+}
+
 // TestIncidents: what pages is told of once, when nobody has muted it, and its
 // alerts are not told of by themselves.
 func TestIncidents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := testDB(t)
-		before, err := store.Open(t.Context(), path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		old := (&world{}).some("Old", "web", alert.Critical)
-		if _, err := before.AddAlerts(t.Context(), []alert.Alert{old}); err != nil {
-			t.Fatal(err)
-		}
-		if err := before.SaveIncidents(t.Context(), []*incident.Incident{(&world{}).paged(old)}, nil, store.Joined{}, 1); err != nil {
-			t.Fatal(err)
-		}
-		if err := before.Close(); err != nil {
-			t.Fatal(err)
-		}
+		stored(t, path, (&world{}).some("Old", "web", alert.Critical))
+		asBefore(t, path)
 		receivers := map[string]*receiver{"pager": {}, "chat": {}}
 		w := newWorld(t, path, receivers, `
 notify:

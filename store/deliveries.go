@@ -48,14 +48,21 @@ CREATE TABLE announced (                         -- incidents that were made int
 CREATE INDEX announced_time ON announced (time);
 `
 
+// notifyFromBegin has all alerts of a new database told of, also those that came
+// before the notifier looked for the first time.
+const notifyFromBegin = `
+INSERT INTO checkpoints (name, body) SELECT 'notify', '0'
+	WHERE NOT EXISTS (SELECT 1 FROM alerts) AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE name = 'notify');
+`
+
 // announced is the name of the checkpoint of the alerts that are messages.
 const announced = "notify"
 
 const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows"
 
 // Notified returns the seq of the last alert that was made into messages, and of
-// the last that was joined into incidents. Where nothing was yet, as in the
-// database of a version that did not notify, found is false.
+// the last that was joined into incidents. In the database of a version that did
+// not notify found is false.
 func (s *Store) Notified(ctx context.Context) (notified, joined int64, found bool, err error) {
 	body, found, err := s.Checkpoint(ctx, announced)
 	if err == nil && found {

@@ -38,8 +38,8 @@ func titles(list []delivery.Message) (out []string) {
 
 func TestQueue(t *testing.T) {
 	s := open(t)
-	if _, _, found, err := s.Notified(t.Context()); found || err != nil {
-		t.Errorf("an empty store: %t, %v", found, err)
+	if seq, _, found, err := s.Notified(t.Context()); seq != 0 || !found || err != nil {
+		t.Errorf("an empty store: %d, %t, %v", seq, found, err)
 	}
 	for range 2 { // the second time is after a crash
 		enqueued(t, s, message("a", 2), message("a", 1), message("b", 0))

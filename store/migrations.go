@@ -124,7 +124,7 @@ CREATE TABLE rules (                             -- that have alerts
 	last   INTEGER NOT NULL                      -- time of the newest
 );
 INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule;
-`, actionsTable, deliveryTables, blockTables, followColumns}
+`, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin}
 
 // migrate brings a schema of a version up to date, in a transaction.
 func migrate(ctx context.Context, tx *sql.Tx, version int, translate func(string) string) error {
