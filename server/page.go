@@ -32,7 +32,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 		s.metrics.incidents.WithLabelValues("opened").Add(float64(opened))
 		s.metrics.incidents.WithLabelValues("paged").Add(float64(paged))
 	}})
-	if s.journal, err = journal.Open(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, "actions.head")); err != nil {
+	if s.journal, err = journal.Open(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, actionsHead)); err != nil {
 		return err
 	}
 	s.page, err = web.New(web.Options{

@@ -24,7 +24,7 @@ const followEvery = time.Second
 // which elect a leader.
 func (s *Server) openStore(ctx context.Context) (err error) {
 	dir := s.cfg.DataDir
-	address, shared := filepath.Join(dir, "kubeguardian.db"), s.cfg.Database.URLFile != ""
+	address, shared := filepath.Join(dir, databaseFile), s.cfg.Database.URLFile != ""
 	if shared {
 		url, err := config.DatabaseURL(s.cfg.Database.URLFile)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/action"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/web/export"
@@ -29,7 +30,8 @@ type exportable struct {
 
 func (s *Server) exportables() map[string]exportable {
 	return map[string]exportable{
-		"alerts": {"list alerts", query.AlertParams, []string{"time", "priority", "rule", "source", "cluster", "namespace", "subject", "user", "action", "from", "output", "tactics", "repeats", "id"}, s.exportAlerts},
+		"actions": {"list actions", actionParams, []string{"entry", "time", "user", "source", "action", "object", "change", "result", "previous", "hash"}, s.exportActions},
+		"alerts":  {"list alerts", query.AlertParams, []string{"time", "priority", "rule", "source", "cluster", "namespace", "subject", "user", "action", "from", "output", "tactics", "repeats", "id"}, s.exportAlerts},
 		"incidents": {"list incidents", query.IncidentParams, []string{"last", "first", "state", "score", "worst", "assignee", "story", "tactics", "alerts", "reason", "id"},
 			s.exportIncidents},
 		"decisions": {"list decisions", query.DecisionParams, []string{"time", "outcome", "dryRun", "user", "operation", "subject", "policies", "messages", "id"}, s.exportDecisions},
@@ -94,6 +96,17 @@ func stamp(t time.Time) string {
 		return ""
 	}
 	return t.UTC().Format(time.RFC3339Nano)
+}
+
+func (s *Server) exportActions(r *http.Request, p *rest.Params, e *export.Writer) error {
+	if p.Err != nil {
+		return p.Err
+	}
+	return pagesOf(func(before int64) ([]action.Entry, int64, error) {
+		return s.Actions.Actions(r.Context(), before, rest.MaxPageSize)
+	}, func(a *action.Entry) error {
+		return e.Add(a, strconv.FormatInt(a.Seq, 10), stamp(a.Time), a.User, a.Source, a.Action, a.Object, a.Change, a.Result, a.Previous, a.Hash)
+	})
 }
 
 func (s *Server) exportAlerts(r *http.Request, p *rest.Params, e *export.Writer) error {

@@ -101,7 +101,7 @@ func TestExport(t *testing.T) {
 	v := s.member(t)
 	for list, want := range map[string]int{
 		"alerts": 131 + 2100, "alerts?rule=Secrets+listed": 33, "decisions": 60, "decisions?outcome=denied": 15, "findings?status=fail": 53,
-		"audit": 89, "readiness": 3, "rules": 5, "policies": 3, "incidents": 0, "alerts?entity=pod:shop/offer-service-7": 1,
+		"audit": 89, "readiness": 3, "actions": 1, "rules": 5, "policies": 3, "incidents": 0, "alerts?entity=pod:shop/offer-service-7": 1,
 	} {
 		path := "/api/v1/export/" + list + map[bool]string{true: "&", false: "?"}[strings.Contains(list, "?")]
 		code, text := v.get(path + "format=csv")

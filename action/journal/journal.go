@@ -38,19 +38,29 @@ type Journal struct {
 	broken error // what the last verification said; nil: nothing
 }
 
-// Open verifies the log of actions, also against the head in a file. That it is not what it was is a problem
-// of the health, and not an error: the server goes on.
+// ReadHead returns the head in a file, the empty one if there is no file.
+func ReadHead(file string) (action.Head, error) {
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return action.Head{}, nil
+	}
+	if err != nil {
+		return action.Head{}, fmt.Errorf("read the head of the log of actions: %w", err)
+	}
+	head, err := action.ParseHead(strings.TrimSpace(string(data)))
+	if err != nil {
+		return action.Head{}, fmt.Errorf("read the head of the log of actions: %s: %w", file, err)
+	}
+	return head, nil
+}
+
+// Open verifies the log of actions, also against the head in a file. That it is not
+// what it was is a problem of the health, and not an error: the server goes on.
 func Open(ctx context.Context, log Log, says *slog.Logger, file string) (*Journal, error) {
 	j := &Journal{Log: log, says: says, file: file}
-	data, err := os.ReadFile(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("read the head of the log of actions: %w", err)
-	default:
-		if j.head, err = action.ParseHead(strings.TrimSpace(string(data))); err != nil {
-			return nil, fmt.Errorf("read the head of the log of actions: %s: %w", file, err)
-		}
+	var err error
+	if j.head, err = ReadHead(file); err != nil {
+		return nil, err
 	}
 	head, err := j.VerifyActions(ctx)
 	if broken := (*action.BrokenError)(nil); err != nil && !errors.As(err, &broken) {

@@ -56,6 +56,7 @@ func commands() []command {
 		{"explain", "show check by check why a rule matches an event or does not", explainRule},
 		{"tune", "propose exceptions for rules that alert on what is normal", tune},
 		{"rules", "validate files of detection rules", rules},
+		{"actions", "verify the log of what people did", actions},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
 		{"setup", "print what the cluster needs before serve", setup},
 		{"uninstall", "remove the webhook registration from the cluster", uninstall},
