@@ -99,6 +99,8 @@ var arrows = map[string][]string{
 	"bus/fleet":    {},
 	"bus/hub":      {"bus"},
 	"bus/identity": {},
+	"bus/leaf":     {"alert", "bus", "bus/roster", "finding"},
+	"bus/roster":   {},
 	"bus/spool":    {},
 	"bus/verdict":  {"alert", "bus", "correlate", "event"},
 
