@@ -18,6 +18,7 @@ type Query struct {
 	Rule      string
 	Priority  *Priority // this one or more urgent
 	Namespace string
+	Cluster   string
 	Entity    Entity // involved; the zero value: any
 	Text      string // in rule, output, subject, an entity or a field, from the beginning of a word on, whatever the case
 	Since     time.Time

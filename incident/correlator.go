@@ -37,16 +37,23 @@ const (
 // the windows. It belongs to one goroutine.
 type Correlator struct {
 	known   map[string]*Incident // by id; nothing that has been quiet for longer than the windows
-	places  map[alert.Entity]map[*Incident]time.Time
-	degrees map[alert.Entity]map[alert.Entity]bool // what was seen with it, up to hubDegree
-	signals int                                    // in all that are known
-	swept   time.Time                              // of the signals, when it last let go of what is quiet
+	places  map[place]map[*Incident]time.Time
+	degrees map[place]map[alert.Entity]bool // what was seen with it, up to hubDegree
+	signals int                             // in all that are known
+	swept   time.Time                       // of the signals, when it last let go of what is quiet
+}
+
+// A place is an entity of a cluster. What has the same name in two clusters is two
+// things, and neither says anything about the other.
+type place struct {
+	cluster string
+	alert.Entity
 }
 
 // NewCorrelator returns a correlator that goes on with incidents that it, or
 // another one, has returned. It shares them with the caller.
 func NewCorrelator(known []*Incident) *Correlator {
-	c := &Correlator{known: map[string]*Incident{}, places: map[alert.Entity]map[*Incident]time.Time{}, degrees: map[alert.Entity]map[alert.Entity]bool{}}
+	c := &Correlator{known: map[string]*Incident{}, places: map[place]map[*Incident]time.Time{}, degrees: map[place]map[alert.Entity]bool{}}
 	for _, i := range known {
 		c.known[i.ID] = i
 		c.signals += len(i.Signals)
@@ -62,23 +69,24 @@ func NewCorrelator(known []*Incident) *Correlator {
 // goes with the incident.
 func (c *Correlator) note(i *Incident, s *Signal, kept bool) {
 	for _, e := range s.Entities {
-		if _, known := c.places[e][i]; !known && !kept {
+		p := place{i.Cluster, e}
+		if _, known := c.places[p][i]; !known && !kept {
 			continue
 		}
-		if c.places[e] == nil {
-			c.places[e] = map[*Incident]time.Time{}
+		if c.places[p] == nil {
+			c.places[p] = map[*Incident]time.Time{}
 		}
-		if s.Time.After(c.places[e][i]) {
-			c.places[e][i] = s.Time
+		if s.Time.After(c.places[p][i]) {
+			c.places[p][i] = s.Time
 		}
 		for _, other := range s.Entities {
-			if e == other || len(c.degrees[e]) >= hubDegree {
+			if e == other || len(c.degrees[p]) >= hubDegree {
 				continue
 			}
-			if c.degrees[e] == nil {
-				c.degrees[e] = map[alert.Entity]bool{}
+			if c.degrees[p] == nil {
+				c.degrees[p] = map[alert.Entity]bool{}
 			}
-			c.degrees[e][other] = true
+			c.degrees[p][other] = true
 		}
 	}
 }
@@ -153,11 +161,11 @@ func (c *Correlator) ties(cluster string, s *Signal) map[*Incident][]Link {
 	var shared []alert.Entity
 	out := map[*Incident][]Link{}
 	for _, e := range s.Entities {
-		if !c.tells(e) {
+		if !c.tells(place{cluster, e}) {
 			shared = append(shared, e)
 			continue
 		}
-		for i := range c.places[e] {
+		for i := range c.places[place{cluster, e}] {
 			if _, ok := c.link(cluster, s, e, i); ok {
 				out[i] = nil
 			}
@@ -165,12 +173,15 @@ func (c *Correlator) ties(cluster string, s *Signal) map[*Incident][]Link {
 	}
 	// Whatever is tied by two is also in the places of one that is not the most
 	// common of all.
-	slices.SortFunc(shared, func(a, b alert.Entity) int { return len(c.places[a]) - len(c.places[b]) })
+	slices.SortFunc(shared, func(a, b alert.Entity) int {
+		return len(c.places[place{cluster, a}]) - len(c.places[place{cluster, b}])
+	})
 	for _, e := range shared[:max(len(shared)-1, 0)] {
-		if len(c.places[e]) > commonplace {
+		common := c.places[place{cluster, e}]
+		if len(common) > commonplace {
 			continue
 		}
-		for i := range c.places[e] {
+		for i := range common {
 			if _, known := out[i]; !known && len(c.links(cluster, s, shared, i)) > 1 {
 				out[i] = nil
 			}
@@ -193,23 +204,23 @@ func (c *Correlator) links(cluster string, s *Signal, entities []alert.Entity, i
 }
 
 func (c *Correlator) link(cluster string, s *Signal, e alert.Entity, i *Incident) (Link, bool) {
-	last, ok := c.places[e][i]
-	return Link{e, last}, ok && i.Cluster == cluster && s.Time.Sub(last).Abs() <= window(e.Kind)
+	last, ok := c.places[place{cluster, e}][i]
+	return Link{e, last}, ok && s.Time.Sub(last).Abs() <= window(e.Kind)
 }
 
 // tells reports whether an entity is enough to tie signals. Addresses, nodes and
 // images are shared by many; so is a user of the system, and whatever was seen
 // with many others.
-func (c *Correlator) tells(e alert.Entity) bool {
-	switch e.Kind {
+func (c *Correlator) tells(p place) bool {
+	switch p.Kind {
 	case alert.Address, alert.Node, alert.Image:
 		return false
 	case alert.User:
-		if hub(e.Name) {
+		if hub(p.Name) {
 			return false
 		}
 	}
-	return len(c.degrees[e]) < hubDegree
+	return len(c.degrees[p]) < hubDegree
 }
 
 // Incident returns the incident with an id, or nil if the correlator does not
@@ -246,9 +257,10 @@ func (c *Correlator) drop(i *Incident) {
 	c.signals -= len(i.Signals)
 	for _, s := range i.Signals {
 		for _, e := range s.Entities {
-			if delete(c.places[e], i); len(c.places[e]) == 0 {
-				delete(c.places, e)
-				delete(c.degrees, e)
+			p := place{i.Cluster, e}
+			if delete(c.places[p], i); len(c.places[p]) == 0 {
+				delete(c.places, p)
+				delete(c.degrees, p)
 			}
 		}
 	}

@@ -203,3 +203,23 @@ func BenchmarkAdd(b *testing.B) {
 		c.Add("", signal(fmt.Sprint(i), time.Duration(i)*10*time.Millisecond, user(fmt.Sprint("u", i%5000)), pod(fmt.Sprint("p/", i%20000)), address("192.0.2.1")))
 	}
 }
+
+// What has the same name in two clusters is two things: neither joins, nor is one
+// common for what the other does.
+func TestClusters(t *testing.T) {
+	c := incident.NewCorrelator(nil)
+	first := c.Add("eu-1", signal("1", 0, user("ada"), pod("shop/web-0"), address("192.0.2.1")))
+	other := c.Add("us-1", signal("2", time.Minute, user("ada"), pod("shop/web-0"), address("192.0.2.1")))
+	if !first.New || !other.New || first.Incident.Cluster != "eu-1" || other.Incident.Cluster != "us-1" {
+		t.Fatalf("%+v, %+v", first, other)
+	}
+	for i := range 100 { // in us-1 ada is seen with many others
+		c.Add("us-1", signal(fmt.Sprint("u", i), 2*time.Minute, user("ada"), pod(fmt.Sprint("shop/p", i))))
+	}
+	if o := c.Add("eu-1", signal("3", 3*time.Minute, user("ada"))); o.New || o.Incident != first.Incident || len(o.Incident.Signals) != 2 {
+		t.Errorf("%+v", o)
+	}
+	if o := c.Add("us-1", signal("4", 3*time.Minute, user("ada"))); !o.New {
+		t.Errorf("somebody who is seen with everybody ties: %+v", o)
+	}
+}

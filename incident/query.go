@@ -8,9 +8,10 @@ const Open State = "open"
 // A Query selects incidents, the one in which something happened last first. The
 // zero value selects all.
 type Query struct {
-	State  State  // or Open
-	Paged  bool   // only those that page
-	Text   string // in story, entities and rules, whatever the case
-	Before finding.Cursor
-	Limit  int // 0 means a default
+	State   State // or Open
+	Cluster string
+	Paged   bool   // only those that page
+	Text    string // in story, entities and rules, whatever the case
+	Before  finding.Cursor
+	Limit   int // 0 means a default
 }

@@ -32,7 +32,7 @@ func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record,
 		err := decode(body, &r.Alert)
 		return r, err == nil && (q.Text == "" || text.In(alertTexts(&r.Alert)...)), err
 	}
-	l, n := alertListing(q), limit(q.Limit)
+	l, n := s.alertListing(q), limit(q.Limit)
 	if byPriority(q) {
 		query, args := l.upTo("priority", int(*q.Priority), q.Before, n)
 		var rows *sql.Rows
@@ -48,10 +48,10 @@ func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record,
 // byPriority reports whether alerts are selected by their priority alone, for
 // which there is an index, but not by all priorities.
 func byPriority(q alert.Query) bool {
-	return q.Priority != nil && *q.Priority < alert.Debug && q.Rule == "" && q.Namespace == "" && q.Text == "" && q.Entity == alert.Entity{}
+	return q.Priority != nil && *q.Priority < alert.Debug && q.Rule == "" && q.Namespace == "" && q.Text == "" && q.Cluster == "" && q.Entity == alert.Entity{}
 }
 
-func alertListing(q alert.Query) listing {
+func (s *Store) alertListing(q alert.Query) listing {
 	l := listing{from: "alerts", time: "time", seq: "seq", index: &where{}, rest: &where{}}
 	if q.Entity != (alert.Entity{}) { // in the order of the index of entities, which is the same
 		l.from, l.time, l.seq = "alert_entities JOIN alerts ON seq = alert", "happened", "alert"
@@ -63,6 +63,11 @@ func alertListing(q alert.Query) listing {
 		both := q.Rule != "" && q.Namespace != ""
 		l.rest.add(both, "namespace = ?", q.Namespace)
 		l.index.add(q.Namespace != "" && !both, "namespace = ?", q.Namespace)
+	}
+	if q.Cluster != "" && q.Rule == "" && q.Namespace == "" && (q.Entity == alert.Entity{}) && q.Cluster != s.Own {
+		l.index.add(true, "cluster = ?", q.Cluster)
+	} else {
+		l.rest.of(q.Cluster, s.Own)
 	}
 	l.index.add(!q.Since.IsZero(), l.time+" >= ?", nanoseconds(q.Since))
 	l.index.add(!q.Until.IsZero(), l.time+" < ?", nanoseconds(q.Until))
@@ -78,7 +83,7 @@ func alertListing(q alert.Query) listing {
 // in the order in which they were added, and the seq up to which it looked,
 // with which to go on. It ignores q.Before.
 func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (records []alert.Record, last int64, err error) {
-	w, n := alertFilter(q), limit(q.Limit)
+	w, n := s.alertFilter(q), limit(q.Limit)
 	// The end is fixed first: what is added meanwhile is for the next call.
 	if last, err = s.LastAlert(ctx); err != nil || last <= seq {
 		return nil, seq, err
@@ -174,10 +179,11 @@ func counts[K comparable](ctx context.Context, s *Store, query string, args ...a
 	return out, s.explain("count records in", rows.Err())
 }
 
-func alertFilter(q alert.Query) *where {
+func (s *Store) alertFilter(q alert.Query) *where {
 	w := &where{}
 	w.add(q.Rule != "", "rule = ?", q.Rule)
 	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
+	w.of(q.Cluster, s.Own)
 	if q.Priority != nil {
 		w.add(true, "priority <= ?", *q.Priority)
 	}

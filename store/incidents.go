@@ -92,10 +92,10 @@ func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
 	for _, signal := range i.Signals {
 		words = append(words, signal.Rule)
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES (?, ?, ?, ?, ?, ?, ?)
+	_, err = tx.ExecContext(ctx, `INSERT INTO incidents (id, time, state, paged, score, search, body, cluster) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
-		score = excluded.score, search = excluded.search, body = excluded.body`,
-		i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body))
+		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster`,
+		i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster)
 	return err
 }
 
@@ -212,6 +212,8 @@ func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []inciden
 	default:
 		w.add(true, "state = ?", string(q.State))
 	}
+	w.add(q.Cluster != "" && q.Cluster != s.Own, "cluster = ?", q.Cluster)
+	w.add(q.Cluster != "" && q.Cluster == s.Own, "(cluster = ? OR cluster IS NULL)", q.Cluster)
 	w.add(q.Paged, "paged = 1")
 	w.text(q.Text)
 	w.before(q.Before)

@@ -127,6 +127,7 @@ func badPlans(postgres bool) *regexp.Regexp {
 // an index, on both databases.
 func TestPlans(t *testing.T) {
 	s := open(t)
+	s.Own = "central"
 	ctx := t.Context()
 	must[[]alert.Alert](t)(s.AddAlerts(ctx, involving(500)))
 	if err := s.AddDecisions(ctx, testDecisions(100)); err != nil {
@@ -156,6 +157,9 @@ func TestPlans(t *testing.T) {
 		"alerts of a namespace":   alerts(alert.Query{Namespace: "team-1", Before: cursor}),
 		"alerts of both":          alerts(alert.Query{Rule: "Secrets listed", Namespace: "team-1", Before: cursor}),
 		"alerts of an entity":     alerts(alert.Query{Entity: pod("web-0"), Before: cursor}),
+		"alerts of a cluster":     alerts(alert.Query{Cluster: "eu-1", Before: cursor}),
+		"own alerts":              alerts(alert.Query{Cluster: "central", Before: cursor}),
+		"an entity of a cluster":  alerts(alert.Query{Cluster: "eu-1", Entity: pod("web-0")}),
 		"alerts with a text":      alerts(alert.Query{Text: "none", Before: cursor}),
 		"text of an entity":       alerts(alert.Query{Text: "none", Entity: pod("web-0"), Priority: &critical}),
 		"priority of a namespace": alerts(alert.Query{Namespace: "team-1", Priority: &critical}),

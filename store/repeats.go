@@ -19,6 +19,11 @@ import (
 // there is neither. An alert that comes again, by its id, neither is stored nor
 // counts again, for as long as alerts are kept.
 func (s *Store) AddGrouped(ctx context.Context, alerts []alert.Alert, group func(*alert.Alert) (alert.Group, error)) (added, repeated []alert.Alert, err error) {
+	return s.addGrouped(ctx, alerts, sql.NullString{}, group)
+}
+
+// addGrouped is AddGrouped for alerts of a cluster; nil is the server's own.
+func (s *Store) addGrouped(ctx context.Context, alerts []alert.Alert, cluster sql.NullString, group func(*alert.Alert) (alert.Group, error)) (added, repeated []alert.Alert, err error) {
 	if len(alerts) == 0 {
 		return nil, nil, nil
 	}
@@ -33,6 +38,7 @@ func (s *Store) AddGrouped(ctx context.Context, alerts []alert.Alert, group func
 		if g, err = newGrouping(newBatch(ctx, tx), alerts, groups); err != nil {
 			return err
 		}
+		g.cluster = cluster
 		for i, a := range alerts {
 			if err := g.add(a, groups[i]); err != nil {
 				return err
@@ -50,6 +56,7 @@ func (s *Store) AddGrouped(ctx context.Context, alerts []alert.Alert, group func
 // it reads first, and what it adds it writes last, each with few statements.
 type grouping struct {
 	*batch
+	cluster         sql.NullString
 	known           map[string]bool          // ids that are stored, or about to be
 	newest          map[string]*place        // of each group, by its key
 	pending         []*place                 // to be stored
@@ -231,9 +238,9 @@ func (g *grouping) store() error {
 		}
 		p.body = string(body)
 		places[p.ID] = p
-		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, "", p.body, p.key}
+		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, "", p.body, p.key, g.cluster}
 	}
-	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
+	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp, cluster) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
 		rows, func(rows *sql.Rows) error {
 			var id string
 			var seq int64

@@ -19,6 +19,10 @@ import (
 
 // A Store is an open database.
 type Store struct {
+	// Own is the name of the server's own cluster, by which alerts and incidents are
+	// asked for that no other has reported. It is set before the store is used.
+	Own string
+
 	name     string // in errors: the file, or the servers and the database
 	writer   *sql.DB
 	readers  *sql.DB

@@ -105,7 +105,7 @@ var arrows = map[string][]string{
 	"bus/verdict":  {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"action", "event", "alert", "incident", "finding", "notify/delivery", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/words"},
 
 	"store/postgrestest": {},
 	"store/words":        {},

@@ -232,15 +232,16 @@ func (h *Hub) admit(c natsd.ClientAuthentication) error {
 		return errors.New("only leaf nodes may")
 	}
 	o := c.GetOpts()
+	key := o.Username
 	signature, err := base64.RawURLEncoding.DecodeString(o.Sig)
-	if err != nil || o.Nkey == "" {
+	if err != nil || key == "" {
 		return errors.New("it shows no key")
 	}
 	members, err := h.members()
 	if err != nil {
 		return err
 	}
-	name, err := members.of(o.Nkey, c.GetNonce(), signature)
+	name, err := members.of(key, c.GetNonce(), signature)
 	if err != nil {
 		return err
 	}
@@ -250,7 +251,7 @@ func (h *Hub) admit(c natsd.ClientAuthentication) error {
 	if err != nil {
 		return err
 	}
-	h.connected[c.GetID()] = guest{name, o.Nkey, time.Now()}
+	h.connected[c.GetID()] = guest{name, key, time.Now()}
 	c.RegisterUser(&natsd.User{Username: name, Account: joined.account})
 	return nil
 }

@@ -3,13 +3,15 @@ package leaf
 import (
 	"bufio"
 	"bytes"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-
-	"github.com/nats-io/nkeys"
 )
 
 // Bounds of files.
@@ -18,51 +20,48 @@ const (
 	maxMembers = 1000
 )
 
-// NewKey makes a key for a cluster: the text of the file that its server keeps
-// secret, and the line by which the hub knows it.
+// NewKey makes an Ed25519 key for a cluster: the text of the file that its server
+// keeps secret, in PEM, and the line by which the hub knows it.
 func NewKey(cluster string) (file []byte, line string, err error) {
 	if err := CheckCluster(cluster); err != nil {
 		return nil, "", err
 	}
-	pair, err := nkeys.CreateUser()
+	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		return nil, "", fmt.Errorf("make a key: %w", err)
 	}
-	seed, err := pair.Seed()
+	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return nil, "", fmt.Errorf("make a key: %w", err)
 	}
-	public, err := pair.PublicKey()
-	if err != nil {
-		return nil, "", fmt.Errorf("make a key: %w", err)
-	}
-	line = cluster + " " + public
-	return fmt.Appendf(nil, "# The key of cluster %s: keep it secret. The hub knows it by the line\n# %s\n%s\n", cluster, line, seed), line, nil
+	return pem.EncodeToMemory(&pem.Block{Type: keyType, Bytes: der}), cluster + " " + encodeKey(public), nil
 }
 
-// readKey returns the seed in the key file of a cluster. No error shows it.
-func readKey(file string) (string, error) {
+const keyType = "PRIVATE KEY"
+
+func encodeKey(public ed25519.PublicKey) string { return base64.RawURLEncoding.EncodeToString(public) }
+
+// readKey returns the key in the file of a cluster. No error shows it.
+func readKey(file string) (ed25519.PrivateKey, error) {
 	data, err := readFile(file)
 	if err != nil {
-		return "", fmt.Errorf("read the key for the hub: %w", err)
+		return nil, fmt.Errorf("read the key for the hub: %w", err)
 	}
-	var seed string
-	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		if seed != "" {
-			return "", fmt.Errorf("read the key for the hub: %s has more than one", file)
-		}
-		seed = line
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != keyType || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, fmt.Errorf("read the key for the hub: %s has none: make one by kubeguardian setup cluster-key", file)
 	}
-	prefix, _, err := nkeys.DecodeSeed([]byte(seed))
-	if err != nil || prefix != nkeys.PrefixByteUser {
-		return "", fmt.Errorf("read the key for the hub: %s has none: make one by kubeguardian setup cluster-key", file)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	private, ok := key.(ed25519.PrivateKey)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("read the key for the hub: the key in %s is not of Ed25519: make one by kubeguardian setup cluster-key", file)
 	}
-	return seed, nil
+	return private, nil
 }
+
+// signed is what a cluster signs of a nonce of the hub: a signature is good for
+// nothing else.
+func signed(nonce []byte) []byte { return append([]byte("kubeguardian hub "), nonce...) }
 
 // CheckKey returns what is wrong with the key file of a cluster.
 func CheckKey(file string) error {
@@ -100,8 +99,8 @@ func parseMembers(file string, data []byte) (Members, error) {
 		if err := CheckCluster(words[0]); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", file, n, err)
 		}
-		if !nkeys.IsValidPublicUserKey(words[1]) {
-			return nil, fmt.Errorf("%s:%d: want the public key of a cluster, which begins with U (kubeguardian setup cluster-key prints it)", file, n)
+		if key, err := base64.RawURLEncoding.DecodeString(words[1]); err != nil || len(key) != ed25519.PublicKeySize {
+			return nil, fmt.Errorf("%s:%d: want the public key of a cluster, as kubeguardian setup cluster-key prints it", file, n)
 		}
 		if _, twice := members[words[1]]; twice {
 			return nil, fmt.Errorf("%s:%d: the key is there twice: each cluster has its own", file, n)
@@ -135,11 +134,8 @@ func (m Members) of(public string, nonce, signature []byte) (string, error) {
 	if !known {
 		return "", errors.New("its key is not in the file of clusters")
 	}
-	key, err := nkeys.FromPublicKey(public)
-	if err != nil {
-		return "", fmt.Errorf("its key: %w", err)
-	}
-	if err := key.Verify(nonce, signature); err != nil {
+	key, err := base64.RawURLEncoding.DecodeString(public)
+	if err != nil || len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, signed(nonce), signature) {
 		return "", errors.New("it does not have the key that it shows")
 	}
 	return cluster, nil

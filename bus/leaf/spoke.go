@@ -2,6 +2,7 @@ package leaf
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -181,7 +182,7 @@ func (s *Spoke) session(ctx context.Context) error {
 
 // open starts the NATS server that is a leaf node of the hub's.
 func (s *Spoke) open(log *logger) (*natsd.Server, error) {
-	seed, err := readKey(s.KeyFile)
+	key, err := readKey(s.KeyFile)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +190,10 @@ func (s *Spoke) open(log *logger) (*natsd.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	remote := &natsd.RemoteLeafOpts{URLs: []*url.URL{u}, Nkey: seed, FirstInfoTimeout: authTime, DialTimeout: authTime}
+	remote := &natsd.RemoteLeafOpts{URLs: []*url.URL{u}, FirstInfoTimeout: authTime, DialTimeout: authTime}
+	public, _ := key.Public().(ed25519.PublicKey)
+	u.User = url.User(encodeKey(public))
+	remote.SignatureCB = func(nonce []byte) (string, []byte, error) { return "", ed25519.Sign(key, signed(nonce)), nil }
 	if remote.TLSConfig, err = s.tls(); err != nil {
 		return nil, err
 	}
