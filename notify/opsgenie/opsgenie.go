@@ -3,15 +3,12 @@
 package opsgenie
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
@@ -29,54 +26,25 @@ type Config struct {
 	HTTP  post.Config `yaml:"http"`
 }
 
-type destination struct {
-	Config
-	name   string
-	client *post.Client
-}
-
 // New makes the destination.
 func New(c Config, o notify.Options) (notify.Destination, error) {
-	if c.KeyFile == "" {
-		return nil, errors.New("keyFile is missing")
-	}
 	if c.URL == "" {
 		c.URL = "https://api.opsgenie.com"
 	}
-	if err := post.CheckAddress(c.URL, ""); err != nil {
-		return nil, err
-	}
-	client, err := post.New(c.HTTP, o)
-	return &destination{c, o.Name, client}, err
+	return post.Keyed(c.KeyFile, c.URL, c.HTTP, o, c.piece, incident.States()[1:]...)
 }
 
-// Send implements [notify.Destination].
-func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
-	key, err := d.KeyFile.Read()
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.name, err)
+// piece opens an alert, or tells what became of its incident.
+func (c Config) piece(key config.Secret, n *notify.Notification) post.Piece {
+	p := post.Piece{URL: post.Join(c.URL, "/v2/alerts"), Header: http.Header{"Authorization": {"GenieKey " + string(key)}}}
+	if n.Update != nil {
+		p.URL += changePath(n)
+		p.Document = changeOf(n.Update)
+	} else {
+		p.Document = c.message(n)
 	}
-	header := http.Header{"Authorization": {"GenieKey " + string(key)}}
-	for i := range batch {
-		path, document := "", any(nil)
-		if u := batch[i].Update; u != nil {
-			path, document = changePath(&batch[i]), changeOf(u)
-		} else {
-			document = d.message(&batch[i])
-		}
-		body, err := json.Marshal(document)
-		if err != nil {
-			return notify.Permanent(fmt.Errorf("%s: encode alert: %w", d.name, err))
-		}
-		if _, err := d.client.Send(ctx, post.Request{URL: strings.TrimRight(d.URL, "/") + "/v2/alerts" + path, Type: "application/json", Header: header, Body: body}); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p
 }
-
-// States implements [notify.Stateful].
-func (d *destination) States() []incident.State { return incident.States()[1:] }
 
 // changePath is where an alert is acknowledged or closed, below all alerts.
 func changePath(n *notify.Notification) string {
@@ -97,9 +65,6 @@ type change struct {
 func changeOf(u *notify.Update) change {
 	return change{notify.Cut(notify.Clean(u.By), maxUser), "KubeGuardian", notify.Cut(notify.Clean(u.Reason), maxNote)}
 }
-
-// Close implements [notify.Destination].
-func (d *destination) Close() error { return d.client.Close() }
 
 type message struct {
 	Message     string            `json:"message"`
@@ -129,7 +94,7 @@ const (
 	maxNote        = 25_000
 )
 
-func (d *destination) message(n *notify.Notification) message {
+func (c Config) message(n *notify.Notification) message {
 	m := message{
 		Message: notify.Cut(n.Heading(), maxMessage), Alias: n.Key, Source: "KubeGuardian", Priority: priority(n.Alert.Priority),
 		Entity: notify.Cut(notify.Clean(strings.Trim(n.Alert.Subject.Namespace+"/"+n.Alert.Subject.Name, "/")), maxEntity), Details: map[string]string{},
@@ -138,7 +103,7 @@ func (d *destination) message(n *notify.Notification) message {
 	if n.URL != "" {
 		m.Description += "\n\n" + n.URL
 	}
-	for _, team := range d.Teams {
+	for _, team := range c.Teams {
 		m.Responders = append(m.Responders, responder{team, "team"})
 	}
 	for _, tag := range n.Alert.Tags {

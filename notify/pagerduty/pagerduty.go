@@ -2,13 +2,11 @@
 package pagerduty
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
+	"cmp"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify"
 	"github.com/kubeguardian/kubeguardian/notify/post"
@@ -27,52 +25,17 @@ type Config struct {
 	HTTP      post.Config `yaml:"http"`
 }
 
-type destination struct {
-	Config
-	options notify.Options
-	client  *post.Client
-}
-
 // New makes the destination.
 func New(c Config, o notify.Options) (notify.Destination, error) {
-	if c.KeyFile == "" {
-		return nil, errors.New("keyFile is missing")
-	}
 	if c.URL == "" {
 		c.URL = "https://events.pagerduty.com/v2/enqueue"
 	}
-	if err := post.CheckAddress(c.URL, ""); err != nil {
-		return nil, err
-	}
-	client, err := post.New(c.HTTP, o)
-	return &destination{c, o, client}, err
-}
-
-// Send implements [notify.Destination].
-func (d *destination) Send(ctx context.Context, batch []notify.Notification) error {
-	key, err := d.KeyFile.Read()
-	if err != nil {
-		return fmt.Errorf("%s: %w", d.options.Name, err)
-	}
-	for i := range batch {
-		e := d.event(&batch[i])
+	return post.Keyed(c.KeyFile, c.URL, c.HTTP, o, func(key config.Secret, n *notify.Notification) post.Piece {
+		e := c.event(n, o.Cluster)
 		e.RoutingKey = string(key)
-		body, err := json.Marshal(e)
-		if err != nil {
-			return notify.Permanent(fmt.Errorf("%s: encode event: %w", d.options.Name, err))
-		}
-		if _, err := d.client.Send(ctx, post.Request{URL: d.URL, Type: "application/json", Body: body}); err != nil {
-			return err
-		}
-	}
-	return nil
+		return post.Piece{URL: c.URL, Document: e}
+	}, incident.States()[1:]...)
 }
-
-// Close implements [notify.Destination].
-func (d *destination) Close() error { return d.client.Close() }
-
-// States implements [notify.Stateful].
-func (d *destination) States() []incident.State { return incident.States()[1:] }
 
 type event struct {
 	RoutingKey string   `json:"routing_key"`
@@ -100,20 +63,18 @@ const (
 	maxDetails = 20_000
 )
 
-func (d *destination) event(n *notify.Notification) event {
+// event is what becomes of an incident. cluster is said where the alert does not.
+func (c Config) event(n *notify.Notification, cluster string) event {
 	if u := n.Update; u != nil {
 		if u.State == incident.Closed {
 			return event{Action: "resolve", DedupKey: n.Thread()}
 		}
 		return event{Action: "acknowledge", DedupKey: n.Thread()}
 	}
-	cluster := n.Alert.Cluster
-	if cluster == "" {
-		cluster = d.options.Cluster
-	}
+	cluster = cmp.Or(n.Alert.Cluster, cluster)
 	p := &payload{
 		Summary: notify.Cut(n.Heading(), maxSummary), Source: "kubernetes/" + notify.Clean(cluster), Severity: severity(n.Alert.Priority), Timestamp: n.Last,
-		Component: d.Component, Group: notify.Cut(notify.Clean(n.Alert.Subject.Namespace), 200), Class: d.Class, Details: map[string]string{"text": n.Text(maxDetails)},
+		Component: c.Component, Group: notify.Cut(notify.Clean(n.Alert.Subject.Namespace), 200), Class: c.Class, Details: map[string]string{"text": n.Text(maxDetails)},
 	}
 	for _, f := range n.Facts() {
 		p.Details[f.Name] = f.Value
