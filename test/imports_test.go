@@ -16,6 +16,8 @@ var arrows = map[string][]string{
 
 	"access/issuertest": {},
 
+	"agent/agenttest": {"agent", "alert", "sensor"},
+
 	"event":    {},
 	"finding":  {},
 	"config":   {},

@@ -4,26 +4,19 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kubeguardian/kubeguardian/agent"
+	"github.com/kubeguardian/kubeguardian/agent/agenttest"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
-	"github.com/kubeguardian/kubeguardian/sensor"
 )
 
 // An attacker performs techniques in a process that descends from no test, so that
@@ -73,68 +66,29 @@ func (a *attacker) perform(kind, rule string) {
 
 // A watch is an agent on this machine, with the built-in rules, those that are
 // switched off too.
-type watch struct {
-	mu  sync.Mutex
-	out bytes.Buffer
-}
+type watch struct{ *agenttest.Agent }
 
-func (w *watch) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.out.Write(b)
-}
-
-func newWatch(t *testing.T) *watch {
+func newWatch(t *testing.T) watch {
 	t.Helper()
-	w := &watch{}
 	c := agent.DefaultConfig()
 	c.Rules = []string{content.Builtin, "../../content/rules/testdata/enable/syscall.yaml"}
 	c.Match, c.CRI, c.Environment = "all", "none", true
-	a, err := agent.New(agent.Options{Config: c, Out: w, Log: slog.New(slog.DiscardHandler), Open: agent.OpenSensor})
-	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) || errors.Is(err, sensor.ErrNotSupported) {
-		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
-			t.Fatalf("no programs in the kernel: %v", err)
-		}
-		t.Skipf("no programs in the kernel: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-	return w
+	return watch{agenttest.Start(t, c)}
 }
 
 // take returns the alerts of a rule that are not forgotten, but for what the attacker
 // itself does to prepare.
-func (w *watch) take(rule string) []alert.Alert {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var found []alert.Alert
-	for line := range strings.Lines(w.out.String()) {
-		var a alert.Alert
-		if json.Unmarshal([]byte(line), &a) == nil && a.Rule == rule && a.OutputFields["proc.exepath"] != "" && !strings.Contains(a.Output, "command=attack serve") {
+func (w watch) take(rule string) (found []alert.Alert) {
+	for _, a := range w.Alerts() {
+		if a.Rule == rule && a.OutputFields["proc.exepath"] != "" && !strings.Contains(a.Output, "command=attack serve") {
 			found = append(found, a)
 		}
 	}
 	return found
 }
 
-func (w *watch) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.out.Reset()
-}
-
 // wait returns an alert of a rule, or false after a minute.
-func (w *watch) wait(rule string) (alert.Alert, bool) {
+func (w watch) wait(rule string) (alert.Alert, bool) {
 	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if found := w.take(rule); len(found) > 0 {
 			return found[0], true
@@ -158,7 +112,7 @@ func TestRulesLive(t *testing.T) {
 		if tech.Without != "" {
 			continue
 		}
-		w.forget()
+		w.Forget()
 		attacker.perform("attack", tech.Rule)
 		done := time.Now()
 		a, raised := w.wait(tech.Rule)
@@ -174,7 +128,7 @@ func TestRulesLive(t *testing.T) {
 		if tech.Rule == mark {
 			after = otherMark
 		}
-		w.forget()
+		w.Forget()
 		attacker.perform("benign", tech.Rule)
 		attacker.perform("attack", after)
 		if _, raised := w.wait(after); !raised {

@@ -5,29 +5,21 @@
 package churn
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kubeguardian/kubeguardian/agent"
-	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/agent/agenttest"
 	"github.com/kubeguardian/kubeguardian/enforce"
-	"github.com/kubeguardian/kubeguardian/sensor"
 	"github.com/kubeguardian/kubeguardian/sensor/container/containerdtest"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -44,30 +36,6 @@ const rules = `
 `
 
 // lines keeps what is written, for several goroutines.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) alerts() []alert.Alert {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var all []alert.Alert
-	for line := range strings.Lines(l.buf.String()) {
-		var a alert.Alert
-		if json.Unmarshal([]byte(line), &a) == nil {
-			all = append(all, a)
-		}
-	}
-	return all
-}
-
 func TestChurn(t *testing.T) {
 	runtime := containerdtest.Start(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
@@ -77,20 +45,7 @@ func TestChurn(t *testing.T) {
 	c := agent.DefaultConfig()
 	c.Rules, c.CRI, c.Status = []string{file}, runtime.Socket, "127.0.0.1:0"
 	c.ZeroDrift = []enforce.Drift{{Mode: enforce.Kill}}
-	var out lines
-	a, err := agent.New(agent.Options{Config: c, Out: &out, Log: slog.New(slog.DiscardHandler), Open: agent.OpenSensor})
-	if errors.Is(err, unix.EPERM) || errors.Is(err, os.ErrNotExist) || errors.Is(err, sensor.ErrNotSupported) {
-		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
-			t.Fatalf("no programs in the kernel: %v", err)
-		}
-		t.Skipf("no programs in the kernel: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- a.Run(ctx) }()
+	a := agenttest.Start(t, c)
 	began := time.Now()
 	for i := range *pods {
 		pod := runtime.RunPod(t, fmt.Sprintf("pod-%d", i), func(config *cri.ContainerConfig) {
@@ -101,12 +56,9 @@ func TestChurn(t *testing.T) {
 	}
 	took := time.Since(began)
 	state := health(t, "http://"+a.StatusAddr().String()+"/healthz")
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
+	a.Stop(t)
 	seen, named := map[string]bool{}, 0
-	for _, one := range out.alerts() {
+	for _, one := range a.Alerts() {
 		if one.Rule == enforce.DriftRule {
 			t.Errorf("false drift: %s", one.Output)
 		}
