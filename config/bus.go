@@ -34,6 +34,10 @@ type Bus struct {
 	AuthorityConfigMap string `yaml:"authorityConfigMap"`
 	// External is a NATS cluster with JetStream, in place of the embedded one.
 	External ExternalBus `yaml:"external"`
+	// LeafNodes makes the server a hub for many clusters.
+	LeafNodes LeafNodes `yaml:"leafNodes"`
+	// Hub is the hub that the server reports to.
+	Hub Hub `yaml:"hub"`
 }
 
 // On reports whether agents can report.

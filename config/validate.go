@@ -24,6 +24,7 @@ func (d *decoder) validate(c *Config) {
 	d.registries(&c.Registries)
 	d.falco(c)
 	d.bus(c)
+	d.hub(c)
 	d.paths("detection.rules", c.Detection.Rules)
 	d.detection(&c.Detection)
 	d.atLeast("detection.respondWithin", c.Detection.RespondWithin, time.Minute)

@@ -81,11 +81,8 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 	if s.stored(err) != nil {
 		return err
 	}
-	s.metrics.alerted(added)
-	s.notifier.Observe(added)
 	s.metrics.repeated(repeated)
-	s.page.Publish(added)
-	s.joiner.Alerted()
+	s.announce(added)
 	return nil
 }
 

@@ -61,8 +61,5 @@ func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priori
 		s.log.Error("an alert is not stored", "rule", rule, "output", output, "error", err)
 		return
 	}
-	s.metrics.alerted(added)
-	s.notifier.Observe(added)
-	s.page.Publish(added)
-	s.joiner.Alerted()
+	s.announce(added)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/kubeguardian/kubeguardian/action/journal"
+	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/incident/joiner"
 	"github.com/kubeguardian/kubeguardian/playground"
@@ -39,7 +40,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Deliveries: deliveries{s.notifier, s.store},
-		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(s.ruleFiles), Agents: s.listedAgents,
+		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(s.ruleFiles), Agents: s.listedAgents, Clusters: func() []roster.Cluster { return s.clusters.List() },
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err
@@ -73,6 +74,7 @@ func (s *Server) health() web.Health {
 	}
 	h.Problems = append(h.Problems, s.auditProblems()...)
 	h.Problems = append(h.Problems, s.agentProblems(s.state)...)
+	h.Problems = append(h.Problems, s.clusters.Problems()...)
 	if err := s.state.storing; err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
 	}

@@ -40,6 +40,7 @@ func (s *Server) openStore(ctx context.Context) (err error) {
 	if s.store, err = store.Open(ctx, address); err != nil {
 		return err
 	}
+	s.store.Own = s.cfg.Cluster
 	s.onStop(s.store.Close)
 	return nil
 }
@@ -61,7 +62,7 @@ func (s *Server) leads() bool { return s.election == nil || s.election.Leads() }
 func (s *Server) alone(ctx context.Context) error {
 	work := func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
-		for _, part := range []func(context.Context) error{s.joiner.Run, s.prune, s.store.Indexer(s.log), s.notifier.Run} {
+		for _, part := range []func(context.Context) error{s.joiner.Run, s.prune, s.store.Indexer(s.log), s.notifier.Run, s.clusters.Report} {
 			group.Go(func() error { return part(ctx) })
 		}
 		return group.Wait()

@@ -50,6 +50,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/policy/setting"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/server/agents"
+	"github.com/kubeguardian/kubeguardian/server/clusters"
 	"github.com/kubeguardian/kubeguardian/server/listener"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/tracing"
@@ -120,6 +121,7 @@ type Server struct {
 	agents       *agents.Agents // nil: none can report
 	judge        *verdict.Judge // of commands in containers; nil without agents
 	commands     correlate.Options
+	clusters     *clusters.Clusters // nil: neither hub nor spoke
 
 	webhookListener net.Listener
 	webListener     net.Listener
@@ -156,7 +158,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.listenFalco,
+		s.loadContent, s.openData, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.openClusters, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -242,6 +244,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { s.auditWatch.Run(parts); return nil })
 	group.Go(func() error { return s.serveBus(parts) })
+	group.Go(func() error { return s.clusters.Run(parts) })
 	if s.falco != nil {
 		group.Go(func() error { return s.serveFalco(parts) })
 	}

@@ -145,7 +145,7 @@ func matchesTranscript(got, want string) bool {
 // TestConfigurationPage compares the page with the configuration: the example
 // must be valid and have every key.
 func TestConfigurationPage(t *testing.T) {
-	for page, want := range map[string]int{"docs/audit-log.md": 1, "docs/rules.md": 1, "docs/falco.md": 1} {
+	for page, want := range map[string]int{"docs/audit-log.md": 1, "docs/rules.md": 1, "docs/falco.md": 1, "docs/clusters.md": 2} {
 		shown := 0
 		for _, b := range blocks(t, "../"+page) {
 			if b.info != "yaml config" {

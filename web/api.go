@@ -103,6 +103,11 @@ func (s *Server) listAgents(w http.ResponseWriter, _ *http.Request) error {
 	return rest.WriteJSON(w, http.StatusOK, rest.Items(s.Agents(), ""))
 }
 
+// listClusters lists the clusters that report here, those first that need somebody.
+func (s *Server) listClusters(w http.ResponseWriter, _ *http.Request) error {
+	return rest.WriteJSON(w, http.StatusOK, rest.Items(s.Clusters(), ""))
+}
+
 func (s *Server) getHealth(w http.ResponseWriter, _ *http.Request) error {
 	return rest.WriteJSON(w, http.StatusOK, s.Health())
 }

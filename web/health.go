@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
@@ -20,13 +21,14 @@ func (s *Server) getChecks(w http.ResponseWriter, _ *http.Request) error {
 }
 
 type healthData struct {
-	Checks []health.Check
-	Wrong  int // checks that are not in order
-	Agents []fleet.Agent
+	Checks   []health.Check
+	Wrong    int // checks that are not in order
+	Agents   []fleet.Agent
+	Clusters []roster.Cluster
 }
 
 func (s *Server) healthPage(w http.ResponseWriter, r *http.Request) error {
-	data := healthData{Checks: s.checks(), Agents: s.Agents()}
+	data := healthData{Checks: s.checks(), Agents: s.Agents(), Clusters: s.Clusters()}
 	for _, c := range data.Checks {
 		if c.State == health.Bad || c.State == health.Warn {
 			data.Wrong++

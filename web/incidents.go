@@ -112,6 +112,7 @@ type incidentsData struct {
 	Rows                []incident.Incident
 	Query               url.Values
 	States              []incident.State
+	Clusters            []string // to choose from; none if there is but one
 	Filtered            bool
 	Newest, Older, JSON string
 }
@@ -127,7 +128,7 @@ func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	data := incidentsData{
-		Rows: rows, Query: p.Values, States: incident.States(),
+		Rows: rows, Query: p.Values, States: incident.States(), Clusters: s.clusterNames(),
 		Filtered: rest.With("", p.Values, "before", "", "limit", "") != "",
 		JSON:     rest.With("/api/v1/incidents", p.Values),
 	}

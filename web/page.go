@@ -227,6 +227,7 @@ type alertsData struct {
 	Newest, Older, JSON string
 	Priorities          []alert.Priority
 	Windows             []window
+	Clusters            []string // to choose from; none if there is but one
 }
 
 // A window is a choice of "how far back".
@@ -256,6 +257,7 @@ func (s *Server) alertsPage(w http.ResponseWriter, r *http.Request) error {
 		Filtered: rest.With("", p.Values, "before", "", "limit", "") != "",
 		JSON:     rest.With("/api/v1/alerts", p.Values),
 		Windows:  windows(),
+		Clusters: s.clusterNames(),
 	}
 	for pr := alert.Emergency; pr <= alert.Debug; pr++ {
 		data.Priorities = append(data.Priorities, pr)

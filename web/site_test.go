@@ -20,6 +20,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -52,6 +53,7 @@ type site struct {
 	mu       sync.Mutex
 	health   Health // guarded by mu
 	score    control.Score
+	clusters []roster.Cluster
 	audited  audit.Result
 	enforced []finding.Enforced
 	counted  time.Time // since when
@@ -123,6 +125,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		Posture:    func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:      func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies:   func() Policies { return s.policies },
+		Clusters:   func() []roster.Cluster { return s.clusters },
 		Agents: func() []fleet.Agent {
 			return []fleet.Agent{{State: fleet.State{Node: "n1", Version: "v0", Interval: 10 * time.Second, Rules: 120, Missing: map[string]string{"dns": "not supported"}}, Status: fleet.Degraded, LastSeen: s.seen, Reasons: []string{"7 events were dropped."}}}
 		},

@@ -43,7 +43,7 @@ func (s *Server) story(r *http.Request, i *incident.Incident) (steps []storyStep
 			URL: "/alerts/" + signal.Alert, Title: signal.Rule, Text: signal.Output, Links: signal.Links,
 		}, signal.Alert})
 	}
-	if !s.sessions.May(r)("list decisions") {
+	if !s.sessions.May(r)("list decisions") || s.elsewhere(i) {
 		return steps, nil
 	}
 	seen := map[string]bool{}
@@ -63,6 +63,25 @@ func (s *Server) story(r *http.Request, i *incident.Incident) (steps []storyStep
 	return steps, nil
 }
 
+// elsewhere reports whether an incident is of another cluster: what this one knows
+// of things with the same names says nothing of it.
+func (s *Server) elsewhere(i *incident.Incident) bool {
+	return i.Cluster != "" && i.Cluster != s.Cluster
+}
+
+// clusterNames returns the clusters to choose from on a hub, its own first; elsewhere
+// none.
+func (s *Server) clusterNames() (names []string) {
+	for _, c := range s.Clusters() {
+		names = append(names, c.Name)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return append([]string{s.Cluster}, names...)
+}
+
 // involved returns the first entities of some kinds.
 func involved(i *incident.Incident, kinds ...alert.EntityKind) (out []alert.Entity) {
 	for _, e := range i.Entities {
@@ -76,7 +95,7 @@ func involved(i *incident.Incident, kinds ...alert.EntityKind) (out []alert.Enti
 // advise returns what to fix of what made the incident possible: the controls
 // that fail for what it involves, the worst first.
 func (s *Server) advise(r *http.Request, i *incident.Incident) ([]advice, error) {
-	if !s.sessions.May(r)("list findings") {
+	if !s.sessions.May(r)("list findings") || s.elsewhere(i) {
 		return nil, nil
 	}
 	findings, err := s.failing(r, involved(i, alert.Workload, alert.Pod, alert.User, alert.Node), entityRecords)

@@ -23,6 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -154,6 +155,9 @@ type Options struct {
 	// Agents returns what is known of node agents; nil: none can report. It must
 	// be quick.
 	Agents func() []fleet.Agent
+	// Clusters returns what is known of those that report to this hub; none if it is
+	// none. It must be quick.
+	Clusters func() []roster.Cluster
 	// Health is called for each page, and must be quick.
 	Health func() Health
 	Log    *slog.Logger
@@ -256,6 +260,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/admission/readiness", "list decisions", s.getReadiness},
 		{"GET", "/api/v1/policies", "list policies", s.listPolicies},
 		{"GET", "/api/v1/agents", "get health", s.listAgents},
+		{"GET", "/api/v1/clusters", "get health", s.listClusters},
 		{"GET", "/api/v1/posture", "list findings", s.getPosture},
 		{"GET", "/api/v1/deliveries", "list deliveries", s.listDeliveries},
 		{"GET", "/api/v1/destinations", "list deliveries", s.listDestinations},

@@ -34,7 +34,9 @@ func NewKey(cluster string) (file []byte, line string, err error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("make a key: %w", err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: keyType, Bytes: der}), cluster + " " + encodeKey(public), nil
+	line = cluster + " " + encodeKey(public)
+	file = fmt.Appendf(nil, "The hub knows this key, which is secret, by this line in its file of clusters:\n%s\n", line)
+	return append(file, pem.EncodeToMemory(&pem.Block{Type: keyType, Bytes: der})...), line, nil
 }
 
 const keyType = "PRIVATE KEY"

@@ -30,6 +30,14 @@ type Score struct {
 	At     time.Time `json:"at"`
 }
 
+// String returns the total for people, "–" if nothing could be verified.
+func (s *Score) String() string {
+	if s == nil || s.Total == nil {
+		return "–"
+	}
+	return fmt.Sprintf("%.1f", *s.Total)
+}
+
 // A Level is the score of one level.
 type Level struct {
 	Level string   `json:"level"`

@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/kubeguardian/kubeguardian/bus/leaf"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/server"
@@ -28,6 +29,7 @@ Before the first start, give the API server what 'kubeguardian setup' prints.
 `
 
 const setupUsage = `Usage: kubeguardian setup rbac|roles|replicas|crds|gatekeeper|audit-policy|kubeconfig|agent-ca|rotate [--config FILE]
+       kubeguardian setup cluster-key NAME
 
 Prints what the cluster needs before 'kubeguardian serve':
 
@@ -46,6 +48,9 @@ Prints what the cluster needs before 'kubeguardian serve':
                 which the server knows the API server.
   agent-ca      certificates by which node agents trust the server, for their
                 server.caFile
+  cluster-key   a new key by which the server of the cluster NAME reports to a
+                hub, for its bus.hub.keyFile; on standard error, the line for
+                the hub's bus.leafNodes.clusters
   rotate        prints nothing, but adds a generation to the authority of the
                 webhooks; servers that run take it over without a gap
 
@@ -126,8 +131,11 @@ func setup(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
+	if len(parts) == 2 && parts[0] == "cluster-key" {
+		return clusterKey(parts[1], std)
+	}
 	if len(parts) != 1 {
-		return wrongUsage("setup", errors.New("setup: want one of rbac, roles, replicas, crds, gatekeeper, audit-policy, kubeconfig, agent-ca and rotate"))
+		return wrongUsage("setup", errors.New("setup: want one of rbac, roles, replicas, crds, gatekeeper, audit-policy, kubeconfig, agent-ca and rotate, or cluster-key and a name"))
 	}
 	var data []byte
 	switch parts[0] {
@@ -164,6 +172,19 @@ func setup(ctx context.Context, args []string, std streams) error {
 		return err
 	}
 	_, err = std.out.Write(data)
+	return err
+}
+
+// clusterKey prints a new key of a cluster, and how its hub knows it.
+func clusterKey(name string, std streams) error {
+	key, line, err := leaf.NewKey(name)
+	if err != nil {
+		return fmt.Errorf("setup cluster-key: %w", err)
+	}
+	if _, err := std.out.Write(key); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(std.err, "for bus.leafNodes.clusters of the hub: %s\n", line)
 	return err
 }
 

@@ -15,11 +15,11 @@ import (
 
 // The parameters that each list knows, by which the function of its name selects.
 var (
-	AlertParams    = []string{"rule", "priority", "namespace", "entity", "text", "since", "until", "before", "limit"}
-	StreamParams   = []string{"rule", "priority", "namespace", "entity", "text", "after"} // of live alerts
+	AlertParams    = []string{"rule", "priority", "namespace", "cluster", "entity", "text", "since", "until", "before", "limit"}
+	StreamParams   = []string{"rule", "priority", "namespace", "cluster", "entity", "text", "after"} // of live alerts
 	DecisionParams = []string{"outcome", "namespace", "text", "since", "until", "before", "limit"}
 	FindingParams  = []string{"control", "level", "severity", "status", "namespace", "text", "after", "limit"}
-	IncidentParams = []string{"state", "paged", "text", "before", "limit"}
+	IncidentParams = []string{"state", "paged", "cluster", "text", "before", "limit"}
 	DeliveryParams = []string{"destination", "state", "before", "limit"}
 	AuditParams    = []string{"policy", "enforcement", "namespace", "text", "after", "limit"}
 )
@@ -27,7 +27,7 @@ var (
 // Alerts selects alerts, also of a stream.
 func Alerts(p *rest.Params) alert.Query {
 	q := alert.Query{
-		Rule: p.Text("rule"), Namespace: p.Text("namespace"), Text: p.Text("text"), Entity: rest.Value(p, "entity", alert.ParseEntity),
+		Rule: p.Text("rule"), Namespace: p.Text("namespace"), Cluster: p.Text("cluster"), Text: p.Text("text"), Entity: rest.Value(p, "entity", alert.ParseEntity),
 		Since: rest.Value(p, "since", rest.ParseTime), Until: rest.Value(p, "until", rest.ParseTime),
 		Before: rest.Value(p, "before", finding.ParseCursor), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
 	}
@@ -60,7 +60,7 @@ func Findings(p *rest.Params) finding.Query {
 // Incidents selects open incidents unless the URL says otherwise.
 func Incidents(p *rest.Params) incident.Query {
 	q := incident.Query{
-		State: incident.Open, Text: p.Text("text"), Paged: p.Text("paged") == "true",
+		State: incident.Open, Cluster: p.Text("cluster"), Text: p.Text("text"), Paged: p.Text("paged") == "true",
 		Before: rest.Value(p, "before", finding.ParseCursor), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
 	}
 	switch state := incident.State(p.Text("state")); {

@@ -50,6 +50,16 @@ imagePullSecrets:
 {{- $_ := set $bus "authorityConfigMap" (printf "%s/kubeguardian-authority" (include "agentNamespace" .)) -}}
 {{- $_ := set $bus "maxMiB" .Values.bus.maxMiB -}}
 {{- end -}}
+{{- if .Values.bus.leafNodes.enabled -}}
+{{- if not .Values.bus.leafNodes.hosts }}{{ fail "a hub needs the names by which clusters reach it: set bus.leafNodes.hosts, see docs/clusters.md" }}{{ end -}}
+{{- $_ := set $bus "leafNodes" (dict "listen" ":7422" "hosts" .Values.bus.leafNodes.hosts "clusters" "/etc/kubeguardian/clusters/clusters") -}}
+{{- end -}}
+{{- with .Values.bus.hub }}{{ if .url -}}
+{{- if not .keySecret }}{{ fail "a cluster reports to a hub by its key: set bus.hub.keySecret, see docs/clusters.md" }}{{ end -}}
+{{- $hub := dict "url" .url "keyFile" "/etc/kubeguardian/hub/hub.key" -}}
+{{- if .ca }}{{ $_ := set $hub "caFile" "/etc/kubeguardian/hub/ca.crt" }}{{ end -}}
+{{- $_ := set $bus "hub" $hub -}}
+{{- end }}{{ end -}}
 {{- if gt (int .Values.server.replicas) 1 -}}
 {{- $_ := set $webhook "authoritySecret" "webhook-authority" -}}
 {{- if not .Values.database.urlSecret }}{{ fail "several replicas need one PostgreSQL: set database.urlSecret, see docs/database.md" }}{{ end -}}
