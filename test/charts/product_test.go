@@ -72,6 +72,14 @@ func variants() map[string]map[string]any {
 			"database": object{"urlSecret": "database"},
 			"bus":      object{"external": object{"url": "tls://nats.nats.svc:4222", "credentialsSecret": "nats", "replicas": 3}},
 		},
+		"hub": {
+			"server": object{"config": object{"cluster": "central"}},
+			"bus":    object{"leafNodes": object{"enabled": true, "hosts": []any{"hub.example.org"}, "clusters": object{"eu-1": "Vn2UcIuIkUuMxMXcgyzZcGYb1F4Tb2IOC9DcKm0wMRs"}, "clients": []any{object{"ipBlock": object{"cidr": "192.0.2.0/24"}}}}},
+		},
+		"spoke": {
+			"server": object{"config": object{"cluster": "eu-1"}},
+			"bus":    object{"hub": object{"url": "tls://hub.example.org:7422", "keySecret": "hub", "ca": true}},
+		},
 		"privileged": {"agent": object{"privileged": true, "namespace": ""}},
 	}
 }
@@ -229,6 +237,12 @@ func TestConfigurations(t *testing.T) {
 		if !selects(t, &metav1.LabelSelector{MatchLabels: service.Spec.Selector}, pod) {
 			t.Errorf("%s: the Service does not select the server", name)
 		}
+		if hub := name == "hub"; hub != (c.Bus.LeafNodes.Listen == ":7422" && c.Bus.LeafNodes.Clusters != "" && get[*corev1.ConfigMap](t, all, "ConfigMap/kubeguardian-clusters").Data["clusters"] != "") {
+			t.Errorf("%s: clusters can report: %v: %+v", name, !hub, c.Bus.LeafNodes)
+		}
+		if spoke := name == "spoke"; spoke != (c.Bus.Hub.URL != "" && c.Bus.Hub.CAFile != "") {
+			t.Errorf("%s: it reports to a hub: %v: %+v", name, !spoke, c.Bus.Hub)
+		}
 		if name == "small" {
 			continue
 		}
@@ -334,6 +348,8 @@ func TestProductValuesAreChecked(t *testing.T) {
 		"replicas":      {"server": object{"replicas": 0}},
 		"no database":   {"server": object{"replicas": 2}},
 		"no bus":        {"server": object{"replicas": 2}, "database": object{"urlSecret": "database"}},
+		"nameless hub":  {"bus": object{"leafNodes": object{"enabled": true}}},
+		"keyless spoke": {"bus": object{"hub": object{"url": "tls://hub.example.org:7422"}}},
 		"capability":    {"agent": object{"capabilities": []any{"all of them"}}},
 		"cidr":          {"networkPolicy": object{"apiServer": object{"cidrs": []any{"everywhere"}}}},
 	} {
@@ -341,7 +357,7 @@ func TestProductValuesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v is taken", name, values)
 		}
 	}
-	if len(variants()) != 5 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
+	if len(variants()) != 7 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
 		t.Error("the defaults are not among the variants")
 	}
 }
