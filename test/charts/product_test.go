@@ -80,6 +80,10 @@ func variants() map[string]map[string]any {
 			"server": object{"config": object{"cluster": "eu-1"}},
 			"bus":    object{"hub": object{"url": "tls://hub.example.org:7422", "keySecret": "hub", "ca": true}},
 		},
+		"enforcing": {"agent": object{"enforcement": true, "config": object{
+			"enforce":   []any{object{"rules": []any{"Drifted program started"}, "action": "kill"}, object{"tags": []any{"mitre_command_and_control"}, "action": "block-egress", "for": "1m"}},
+			"zeroDrift": []any{object{"mode": "alert"}},
+		}}},
 		"privileged": {"agent": object{"privileged": true, "namespace": ""}},
 	}
 }
@@ -357,7 +361,7 @@ func TestProductValuesAreChecked(t *testing.T) {
 			t.Errorf("%s: %v is taken", name, values)
 		}
 	}
-	if len(variants()) != 7 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
+	if len(variants()) != 8 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
 		t.Error("the defaults are not among the variants")
 	}
 }

@@ -82,6 +82,7 @@ imagePullSecrets:
 {{/* agentConfig: what follows from values, and over it agent.config. */}}
 {{- define "agentConfig" -}}
 {{- $config := dict "root" "/proc/1/root" "proc" "/proc" "status" ":9400" "statusOpen" true -}}
+{{- if .Values.agent.enforcement }}{{ $_ := set $config "actions" "/var/lib/kubeguardian-agent/actions.jsonl" }}{{ end -}}
 {{- if .Values.bus.external.url -}}
 {{- $server := dict "url" .Values.bus.external.url -}}
 {{- if .Values.bus.external.credentialsSecret }}{{ $_ := set $server "credentialsFile" "/etc/kubeguardian/bus/nats.creds" }}{{ end -}}
