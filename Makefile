@@ -4,6 +4,7 @@
 # make race    the tests under the race detector
 # make bench   scan, admission and audit event rates
 # make app-up  Internship Matcher on this machine, until Ctrl-C
+# make pods    every rule for system calls in real pods, and ten minutes of benign traffic
 # make images  its container images, in bin/images; IMAGES has flags, such as -push
 # make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
@@ -34,7 +35,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node images product-images failover chaos browser postgres containerd clang node prometheus clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node pods images product-images failover chaos browser postgres containerd clang node prometheus clean
 
 all: build
 
@@ -119,6 +120,10 @@ product-images:
 app-node: build postgres node
 	bin/lab up --node $(if $(LAB_DIR),--dir $(LAB_DIR))
 	cd lab && go run ./matcher $(if $(LAB_DIR),--dir $(LAB_DIR))
+
+# As root; the node stays until make lab-down.
+pods: app-node
+	go test -tags pods -v -timeout 30m -run TestPods ./test/attack -lab $(CURDIR)/bin/lab -dir "$$(dirname "$$(bin/lab kubeconfig $(if $(LAB_DIR),--dir $(LAB_DIR)))")"
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

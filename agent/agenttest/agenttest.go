@@ -2,15 +2,15 @@
 package agenttest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,38 +58,47 @@ func (a *Agent) Stop(t testing.TB) {
 	}
 }
 
+// A Told is an alert, and when the agent told it.
+type Told struct {
+	alert.Alert
+	At time.Time
+}
+
 // Alerts returns those that were written and not forgotten.
 func (a *Agent) Alerts() (all []alert.Alert) {
-	for line := range strings.Lines(a.out.text()) {
-		var one alert.Alert
-		if json.Unmarshal([]byte(line), &one) == nil { // the last line may be on its way
-			all = append(all, one)
-		}
+	for _, one := range a.Told() {
+		all = append(all, one.Alert)
 	}
 	return all
+}
+
+// Told returns the same, with their times.
+func (a *Agent) Told() []Told {
+	a.out.mu.Lock()
+	defer a.out.mu.Unlock()
+	return slices.Clone(a.out.told)
 }
 
 // Forget forgets the alerts so far.
 func (a *Agent) Forget() {
 	a.out.mu.Lock()
 	defer a.out.mu.Unlock()
-	a.out.b.Reset()
+	a.out.told = nil
 }
 
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	told []Told
 }
 
-// Write implements [io.Writer].
+// Write implements [io.Writer]. The agent writes one alert at a time.
 func (o *output) Write(p []byte) (int, error) {
+	one := Told{At: time.Now()}
+	if err := json.Unmarshal(p, &one.Alert); err != nil {
+		return 0, err
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	o.told = append(o.told, one)
+	return len(p), nil
 }

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"slices"
@@ -23,7 +24,7 @@ import (
 // rules do not take them for parts of a build.
 type attacker struct {
 	t       *testing.T
-	orders  *os.File
+	orders  io.Writer
 	answers *bufio.Reader
 }
 
@@ -66,35 +67,87 @@ func (a *attacker) perform(kind, rule string) {
 
 // A watch is an agent on this machine, with the built-in rules, those that are
 // switched off too.
-type watch struct{ *agenttest.Agent }
+type watch struct {
+	*agenttest.Agent
+	about func(alert.Alert) bool // alerts that count
+}
 
-func newWatch(t *testing.T) watch {
+// newWatch starts one, with a configuration that change has changed.
+func newWatch(t *testing.T, change func(*agent.Config)) *watch {
 	t.Helper()
 	c := agent.DefaultConfig()
 	c.Rules = []string{content.Builtin, "../../content/rules/testdata/enable/syscall.yaml"}
 	c.Match, c.CRI, c.Environment = "all", "none", true
-	return watch{agenttest.Start(t, c)}
+	if change != nil {
+		change(c)
+	}
+	return &watch{agenttest.Start(t, c), func(alert.Alert) bool { return true }}
 }
 
 // take returns the alerts of a rule that are not forgotten, but for what the attacker
 // itself does to prepare.
-func (w watch) take(rule string) (found []alert.Alert) {
-	for _, a := range w.Alerts() {
-		if a.Rule == rule && a.OutputFields["proc.exepath"] != "" && !strings.Contains(a.Output, "command=attack serve") {
+func (w *watch) take(rule string) (found []agenttest.Told) {
+	for _, a := range w.Told() {
+		if a.Rule == rule && w.about(a.Alert) && a.OutputFields["proc.exepath"] != "" && !prepares(a.Alert) {
 			found = append(found, a)
 		}
 	}
 	return found
 }
 
-// wait returns an alert of a rule, or false after a minute.
-func (w watch) wait(rule string) (alert.Alert, bool) {
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+// prepares reports whether an alert is about the attacker who sets the stage.
+func prepares(a alert.Alert) bool {
+	return strings.Contains(a.Output, "attack serve") || strings.Contains(a.Output, "command=exe stage ")
+}
+
+// patience is how long nothing may happen. Alerts come at once, but not on every
+// machine.
+const patience = time.Minute
+
+// wait returns an alert of a rule, or false when none comes.
+func (w *watch) wait(rule string) (agenttest.Told, bool) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if found := w.take(rule); len(found) > 0 {
 			return found[0], true
 		}
 	}
-	return alert.Alert{}, false
+	return agenttest.Told{}, false
+}
+
+// try performs a technique and its twin, and returns the alert of the first. The
+// second must have none.
+func (w *watch) try(t *testing.T, by *attacker, tech technique) (agenttest.Told, bool) {
+	t.Helper()
+	mark := "Flooding tool started" // by which all alerts of the twin have come
+	if tech.Rule == mark {
+		mark = "Attack tool started"
+	}
+	w.Forget()
+	by.perform("attack", tech.Rule)
+	a, ok := w.wait(tech.Rule)
+	if !ok {
+		t.Errorf("%s: no alert", tech.Rule)
+		return a, false
+	}
+	w.Forget()
+	by.perform("benign", tech.Rule)
+	by.perform("attack", mark)
+	if _, ok := w.wait(mark); !ok {
+		t.Fatalf("%s: the mark after its twin did not come", tech.Rule)
+	}
+	if noise := w.take(tech.Rule); len(noise) > 0 {
+		t.Errorf("%s: the twin raises %s", tech.Rule, noise[0].Output)
+	}
+	return a, true
+}
+
+// spread says how long after their events alerts were told.
+func spread(late []time.Duration) string {
+	if len(late) == 0 {
+		return "no alerts"
+	}
+	slices.Sort(late)
+	return fmt.Sprintf("%d rules; alert after its event: half within %s, the last within %s", len(late), late[len(late)/2], late[len(late)-1])
 }
 
 // Each rule raises its alert when a program does what it is about, on a real
@@ -105,41 +158,20 @@ func TestRulesLive(t *testing.T) {
 		t.Skip("watches the whole machine")
 	}
 	attacker := newAttacker(t, build(t))
-	w := newWatch(t)
-	const mark, otherMark = "Flooding tool started", "Attack tool started"
+	w := newWatch(t, nil)
 	var late []time.Duration
 	for _, tech := range table(t) {
 		if tech.Without != "" {
 			continue
 		}
-		w.Forget()
-		attacker.perform("attack", tech.Rule)
-		done := time.Now()
-		a, raised := w.wait(tech.Rule)
-		if !raised {
-			t.Errorf("%s: no alert", tech.Rule)
+		a, ok := w.try(t, attacker, tech)
+		if !ok {
 			continue
 		}
-		late = append(late, time.Since(done))
+		late = append(late, a.At.Sub(a.Time))
 		if host := a.OutputFields["container.id"] == "host"; host != tech.Host || a.OutputFields["proc.cmdline"] == nil || a.OutputFields["proc.pname"] == nil {
 			t.Errorf("%s: output %s", tech.Rule, a.Output)
 		}
-		after := mark
-		if tech.Rule == mark {
-			after = otherMark
-		}
-		w.Forget()
-		attacker.perform("benign", tech.Rule)
-		attacker.perform("attack", after)
-		if _, raised := w.wait(after); !raised {
-			t.Fatalf("%s: the mark after its twin did not come", tech.Rule)
-		}
-		if noise := w.take(tech.Rule); len(noise) > 0 {
-			t.Errorf("%s: the twin raises %s", tech.Rule, noise[0].Output)
-		}
 	}
-	slices.Sort(late)
-	if n := len(late); n > 0 {
-		t.Logf("%d rules; alert after the end of the attack: half within %s, the last within %s", n, late[n/2], late[n-1])
-	}
+	t.Log(spread(late))
 }

@@ -13,6 +13,7 @@
 //	attack run RULE…           as root; in a control group that is named like a container's
 //	attack run --benign RULE…  the twins
 //	attack serve               runs what it reads, one "attack RULE" or "benign RULE" on a line
+//	attack serve --here        in the control group that it is in itself: that of a real container
 package main
 
 import (
@@ -27,7 +28,7 @@ import (
 
 const usage = `Usage: attack list
        attack run [--benign] RULE…
-       attack serve
+       attack serve [--here]
 `
 
 func main() {
@@ -47,13 +48,15 @@ func run(args []string, out io.Writer) error {
 	case len(args) == 2 && args[1] == "list":
 		return list(out)
 	case len(args) == 2 && args[1] == "serve":
-		return serve(os.Stdin, out)
+		return serve(os.Stdin, out, false)
+	case len(args) == 3 && args[1] == "serve" && args[2] == "--here":
+		return serve(os.Stdin, out, true)
 	case len(args) == 2 && args[1] == stageCommand:
 		return stageMain(os.Stdin, out)
 	case len(args) > 2 && args[1] == "run" && args[2] == "--benign":
-		return runAll(args[3:], true)
+		return runAll(args[3:], true, false)
 	case len(args) > 2 && args[1] == "run":
-		return runAll(args[2:], false)
+		return runAll(args[2:], false, false)
 	case filepath.Base(args[0]) != "attack":
 		return nil // a program that does nothing but be started
 	}
@@ -80,12 +83,12 @@ func list(out io.Writer) error {
 
 // serve performs one technique for each line, and answers each with a line. So one
 // process can be the parent of all, that was there before who watches them.
-func serve(in io.Reader, out io.Writer) error {
+func serve(in io.Reader, out io.Writer, here bool) error {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
 		kind, name, _ := strings.Cut(lines.Text(), " ")
 		answer := "ok"
-		if err := runAll([]string{name}, kind == "benign"); err != nil {
+		if err := runAll([]string{name}, kind == "benign", here); err != nil {
 			answer = strings.ReplaceAll(err.Error(), "\n", " ")
 		}
 		if _, err := fmt.Fprintln(out, answer); err != nil {
@@ -95,13 +98,13 @@ func serve(in io.Reader, out io.Writer) error {
 	return lines.Err()
 }
 
-func runAll(rules []string, benign bool) error {
+func runAll(rules []string, benign, here bool) error {
 	for _, name := range rules {
 		t, err := find(name)
 		if err != nil {
 			return err
 		}
-		if err := t.run(benign); err != nil {
+		if err := t.run(benign, here); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

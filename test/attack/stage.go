@@ -34,8 +34,9 @@ type stage struct {
 	Host    bool     // process ids are those of the node
 }
 
-// run performs a technique, or its benign twin.
-func (t technique) run(benign bool) (err error) {
+// run performs a technique, or its benign twin, here or in a control group that is
+// named like one of a container.
+func (t technique) run(benign, here bool) (err error) {
 	p := t.Attack
 	if benign {
 		p = t.Benign
@@ -51,7 +52,7 @@ func (t technique) run(benign bool) (err error) {
 	}
 	group := &group{}
 	defer func() { err = errors.Join(err, group.remove()) }()
-	if !t.Host {
+	if !t.Host && !here {
 		if err := group.make(); err != nil {
 			return fmt.Errorf("make a control group: %w", err)
 		}
