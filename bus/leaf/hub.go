@@ -45,6 +45,7 @@ const (
 	handleTime   = 45 * time.Second // that storing may take
 	membersEvery = 2 * time.Second  // after which a key that was taken out is no longer good
 	maxPending   = 32 << 20         // bytes that wait for one connection
+	pingInterval = 20 * time.Second // a peer that is gone without a word is noticed after three
 	maxQueued    = 4                // messages of one cluster that wait; it waits for its answers
 )
 
@@ -110,7 +111,7 @@ func StartHub(o HubOptions) (*Hub, error) {
 	opts := &natsd.Options{
 		ServerName: "kubeguardian-hub", DontListen: true, NoSigs: true, NoLog: true, NoSystemAccount: true,
 		CustomClientAuthentication: authentication{h}, AlwaysEnableNonce: true,
-		MaxPayload: maxMessage, MaxPending: maxPending, AuthTimeout: authTime.Seconds(),
+		MaxPayload: maxMessage, MaxPending: maxPending, AuthTimeout: authTime.Seconds(), PingInterval: pingInterval, MaxPingsOut: 2,
 		LeafNode: natsd.LeafNodeOpts{Host: host, Port: number, AuthTimeout: authTime.Seconds(), NoAdvertise: true},
 	}
 	if o.TLS != nil {

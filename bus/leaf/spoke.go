@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsd "github.com/nats-io/nats-server/v2/server"
@@ -200,6 +201,7 @@ func (s *Spoke) open(log *logger) (*natsd.Server, error) {
 	remote.TLS, remote.TLSTimeout = remote.TLSConfig != nil, authTime.Seconds()
 	return run(&natsd.Options{
 		ServerName: s.Cluster, DontListen: true, NoSigs: true, NoLog: true, NoSystemAccount: true, MaxPayload: maxMessage, MaxPending: maxPending,
+		PingInterval: pingInterval, MaxPingsOut: 2,
 		LeafNode: natsd.LeafNodeOpts{Remotes: []*natsd.RemoteLeafOpts{remote}, ReconnectInterval: time.Second},
 	}, log)
 }
@@ -396,8 +398,11 @@ func (l *link) ask(ctx context.Context, service string, question any) (a answer,
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	lost := l.untilLost(ctx, cancel)
 	m, err := l.conn.RequestWithContext(ctx, service, data)
 	switch {
+	case err != nil && lost.Load():
+		return a, l.away()
 	case errors.Is(err, nats.ErrNoResponders):
 		return a, l.away()
 	case err != nil:
@@ -410,6 +415,33 @@ func (l *link) ask(ctx context.Context, service string, question any) (a answer,
 		return a, fmt.Errorf("the hub refuses: %s", a.Error)
 	}
 	return a, nil
+}
+
+// untilLost calls cancel when the connection is lost before ctx ends: then there
+// will be no answer.
+func (l *link) untilLost(ctx context.Context, cancel func()) *atomic.Bool {
+	lost, id := &atomic.Bool{}, l.connection()
+	go func() {
+		for ctx.Err() == nil {
+			if l.connection() != id {
+				lost.Store(true)
+				cancel()
+				return
+			}
+			pause(ctx, firstWait)
+		}
+	}()
+	return lost
+}
+
+// connection returns what tells the connection to the hub from those before; 0:
+// there is none.
+func (l *link) connection() uint64 {
+	leafs, err := l.server.Leafz(nil)
+	if err != nil || len(leafs.Leafs) == 0 {
+		return 0
+	}
+	return leafs.Leafs[0].ID
 }
 
 // state returns what to say of this cluster.
