@@ -33,12 +33,13 @@ func main() {
 	postgres := flag.Bool("postgres", false, "PostgreSQL in place of SQLite")
 	dir := flag.String("dir", os.TempDir(), "`folder` for the database")
 	batch := flag.Int("batch", 500, "`number` of alerts that are added at once")
+	fast := flag.Bool("bulk", false, "make small alerts by statements of the database")
 	existing := flag.String("existing", "", "`address` of a database that was filled so, to measure alone")
 	flag.Parse()
 	err := errors.New("-existing and -postgres do not go together")
 	switch {
 	case *existing == "":
-		err = run(context.Background(), *dir, *alerts, *batch, *postgres)
+		err = run(context.Background(), *dir, *alerts, *batch, *postgres, *fast)
 	case !*postgres:
 		err = look(context.Background(), *existing)
 	}
@@ -48,7 +49,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, parent string, alerts, batch int, postgres bool) error {
+func run(ctx context.Context, parent string, alerts, batch int, postgres, fast bool) error {
 	dir, err := os.MkdirTemp(parent, "store-bench-")
 	if err != nil {
 		return err
@@ -71,7 +72,12 @@ func run(ctx context.Context, parent string, alerts, batch int, postgres bool) e
 	}
 	defer db.Close()
 	began := time.Now()
-	if err := fill(ctx, db, alerts, batch); err != nil {
+	if fast {
+		err = bulk(ctx, address, alerts)
+	} else {
+		err = fill(ctx, db, alerts, batch)
+	}
+	if err != nil {
 		return err
 	}
 	took := time.Since(began)
