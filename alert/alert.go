@@ -79,6 +79,7 @@ type Alert struct {
 	Tags         []string        `json:"tags"`
 	Cluster      string          `json:"cluster,omitempty"`
 	Subject      finding.Subject `json:"subject"`
+	Owner        string          `json:"owner,omitempty"` // the team that the subject belongs to; "": not known
 	Tactics      []string        `json:"tactics,omitempty"`
 	Attribution  *Attribution    `json:"attribution,omitempty"` // nil if it is not known
 	Entities     []Entity        `json:"entities,omitempty"`    // that other alerts may be about, too

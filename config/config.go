@@ -243,6 +243,9 @@ type Detection struct {
 	// Heartbeat is how often a request of our own is sent that the audit log
 	// must show: 1s to 1h, or 0s to send none.
 	Heartbeat time.Duration `yaml:"heartbeat"`
+	// OwnerKeys are labels or annotations of objects and namespaces whose value is
+	// the team that owns them; the first that there is counts.
+	OwnerKeys []string `yaml:"ownerKeys"`
 	// RespondWithin is the agreed time to answer a critical alert. At least 1m.
 	RespondWithin time.Duration `yaml:"respondWithin"`
 }
@@ -364,7 +367,8 @@ func Default() *Config {
 		},
 		Detection: Detection{
 			Match: "first", Priority: "debug", Compat: "falco", Heartbeat: 30 * time.Second, RespondWithin: 24 * time.Hour,
-			Cooldown: []Cooldown{{Within: 10 * time.Minute}},
+			OwnerKeys: []string{"kubeguardian.dev/owner"},
+			Cooldown:  []Cooldown{{Within: 10 * time.Minute}},
 		},
 		Scan:      Scan{Interval: 10 * time.Minute},
 		Bus:       Bus{MaxMiB: 1024, Sync: time.Second, External: ExternalBus{Replicas: 1}},

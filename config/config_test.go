@@ -92,7 +92,7 @@ func TestFullFile(t *testing.T) {
 			Append:   []OutputAppend{{Source: "k8s_audit", Rule: "Listing", Tags: []string{"a", "b"}, Output: "on %static.region", Fields: []OutputField{{Name: "ka.uri"}, {Name: "who", Format: "%ka.user.name"}}}},
 			Static:   []StaticField{{Name: "region", Value: "eu"}},
 			Cooldown: []Cooldown{{Rule: "Secret*", Within: time.Hour, By: []string{"ka.user.name"}, Limit: 100}, {Tag: "k8s"}},
-			Compat:   "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour},
+			Compat:   "fixed", AuditFiles: []string{"/var/log/kubernetes/audit.log"}, Heartbeat: time.Minute, RespondWithin: 4 * time.Hour, OwnerKeys: []string{"team", "kubeguardian.dev/owner"}},
 		Falco: Falco{
 			Listen: "0.0.0.0:2801", CertFile: "/etc/kubeguardian/tls.crt", KeyFile: "/etc/kubeguardian/tls.key",
 			TokenFile: "/etc/kubeguardian/falco-token", ClientCAFile: "/etc/kubeguardian/senders.pem",

@@ -295,6 +295,7 @@ func (d *decoder) detection(c *Detection) {
 	if h := c.Heartbeat; h != 0 && (h < time.Second || h > time.Hour) {
 		d.bad("detection.heartbeat", "want 1s to 1h, or 0s, have %s", h)
 	}
+	d.paths("detection.ownerKeys", c.OwnerKeys)
 }
 
 func (d *decoder) registries(r *Registries) {

@@ -49,6 +49,7 @@ type Incident struct {
 	Worst    alert.Priority `json:"worst"`
 	Tactics  []string       `json:"tactics"` // of ATT&CK, in the order of the kill chain
 	Entities []alert.Entity `json:"entities"`
+	Owners   []string       `json:"owners,omitempty"`  // teams to which what the signals are about belongs, sorted
 	Signals  []Signal       `json:"signals"`           // by time
 	Dropped  int            `json:"dropped,omitempty"` // signals beyond MaxSignals, which only count
 	Related  []string       `json:"related,omitempty"` // closed incidents that it would have joined
@@ -68,6 +69,7 @@ type Signal struct {
 	Source   string          `json:"source"`
 	Output   string          `json:"output"`
 	Subject  finding.Subject `json:"subject"`
+	Owner    string          `json:"owner,omitempty"` // of the subject
 	Tactics  []string        `json:"tactics,omitempty"`
 	Entities []alert.Entity  `json:"entities,omitempty"`
 	Links    []Link          `json:"links,omitempty"` // none for the first one
@@ -84,7 +86,7 @@ type Link struct {
 func FromAlert(a *alert.Alert) Signal {
 	s := Signal{
 		Alert: a.ID, Time: a.Time, Rule: a.Rule, Priority: a.Priority, Source: a.Source, Output: a.Output,
-		Subject: a.Subject, Tactics: a.Tactics, Pages: a.Priority <= alert.Critical,
+		Subject: a.Subject, Owner: a.Owner, Tactics: a.Tactics, Pages: a.Priority <= alert.Critical,
 	}
 	for _, e := range a.Entities {
 		if e.Name != "" && !slices.Contains(s.Entities, e) {
@@ -147,6 +149,9 @@ func (i *Incident) conclude(s *Signal) {
 			i.Entities = append(i.Entities, e)
 		}
 	}
+	if at, known := slices.BinarySearch(i.Owners, s.Owner); s.Owner != "" && !known && len(i.Owners) < maxOwners {
+		i.Owners = slices.Insert(i.Owners, at, s.Owner)
+	}
 	i.Score = i.score()
 	if i.Paged.IsZero() && (s.Pages || i.progressed()) {
 		i.Paged = s.Time
@@ -154,7 +159,11 @@ func (i *Incident) conclude(s *Signal) {
 	i.Story = i.story()
 }
 
-const maxEntities = 200 // of one incident that are kept
+// Bounds of what is kept of one incident.
+const (
+	maxEntities = 200
+	maxOwners   = 50
+)
 
 // weight is what a signal of a priority says of a tactic, in points of the score.
 func weight(p alert.Priority) int {

@@ -39,6 +39,7 @@ func (n *Notification) Facts() []Fact {
 		add("Score", fmt.Sprint(n.Incident.Score))
 		add("Rule", a.Rule)
 	}
+	add("Owner", strings.Join(Field(n, "owner"), ", "))
 	add("Tactics", strings.Join(a.Tactics, ", "))
 	if n.Count > 1 {
 		add("Alerts", fmt.Sprintf("%d, from %s to %s", n.Count, n.First.UTC().Format(time.DateTime), n.Last.UTC().Format(time.DateTime)+" UTC"))

@@ -98,7 +98,7 @@ func (m Matcher) Match(n *Notification) bool { return m.matches(Field(n, m.field
 // field. The names are
 //
 //	rule priority source output hostname cluster tags tactics
-//	namespace kind name subject workload
+//	namespace kind name subject workload owner
 //	user token pod node image container address object
 //	state story assignee score                          of incidents
 //
@@ -129,6 +129,8 @@ func Field(n *Notification, name string) []string {
 		return a.Tags
 	case "tactics":
 		return a.Tactics
+	case "owner":
+		return []string{a.Owner}
 	case "namespace":
 		return []string{a.Subject.Namespace}
 	case "kind":
@@ -192,6 +194,8 @@ func incidentField(i *incident.Incident, name string) (values []string, known bo
 		return []string{strings.ToLower(i.Worst.String())}, true
 	case "tactics":
 		return i.Tactics, true
+	case "owner":
+		return i.Owners, true
 	case "cluster":
 		return []string{i.Cluster}, true
 	case "state":

@@ -219,7 +219,7 @@ func (r *router) ofIncident(i *incident.Incident) Notification {
 	}
 	a := alert.Alert{
 		ID: worst.Alert, Time: worst.Time, Rule: worst.Rule, Priority: i.Worst, Source: worst.Source, Output: worst.Output,
-		OutputFields: map[string]any{}, Cluster: i.Cluster, Subject: worst.Subject, Tactics: i.Tactics, Entities: i.Entities,
+		OutputFields: map[string]any{}, Cluster: i.Cluster, Subject: worst.Subject, Owner: worst.Owner, Tactics: i.Tactics, Entities: i.Entities,
 	}
 	if worst.Subject.Namespace != "" {
 		a.OutputFields["k8s.ns.name"] = worst.Subject.Namespace

@@ -63,9 +63,14 @@ func (s *Server) keepOfAgents(ctx context.Context, alerts []alert.Alert) error {
 
 // nodes returns the names of the cluster's nodes, nil if they are not known.
 func (s *Server) nodes() map[string]bool {
+	return nodesOf(s.inventory())
+}
+
+// inventory returns what the cluster is, nil as long as that is not known.
+func (s *Server) inventory() *inventory.Inventory {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
-	return nodesOf(s.state.inventory)
+	return s.state.inventory
 }
 
 func nodesOf(inv *inventory.Inventory) map[string]bool {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/alert/cooldown"
+	"github.com/kubeguardian/kubeguardian/alert/team"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -75,6 +76,7 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 	for i := range alerts {
 		alerts[i].Cluster = s.cfg.Cluster
 	}
+	team.Keys(s.cfg.Detection.OwnerKeys).Own(s.inventory(), alerts)
 	began := time.Now()
 	added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
 	s.metrics.wrote("alerts", began)

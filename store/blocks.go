@@ -129,7 +129,7 @@ func newBlock() block {
 
 // alertTexts returns what alerts are searched by.
 func alertTexts(a *alert.Alert) []string {
-	texts := append(fieldTexts(a.OutputFields), a.Output, a.Rule, a.Subject.String(), a.ID)
+	texts := append(fieldTexts(a.OutputFields), a.Output, a.Rule, a.Subject.String(), a.ID, a.Owner)
 	for _, e := range a.Entities {
 		texts = append(texts, e.Name)
 	}

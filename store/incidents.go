@@ -85,7 +85,7 @@ func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
 	if err != nil {
 		return fmt.Errorf("encode incident %s: %w", i.ID, err)
 	}
-	var words []string
+	words := append([]string{}, i.Owners...)
 	for _, e := range i.Entities {
 		words = append(words, e.Name)
 	}

@@ -31,6 +31,7 @@ var arrows = map[string][]string{
 	"action/journal":     {"action"},
 	"admission/watch":    {"admission", "alert"},
 	"alert/cooldown":     {"alert", "rule/condition"},
+	"alert/team":         {"alert", "inventory"},
 	"incident":           {"alert", "event", "finding"},
 	"k8saudit/intake":    {"k8saudit"},
 	"k8saudit/heartbeat": {"alert", "event"},
@@ -137,7 +138,7 @@ var arrows = map[string][]string{
 		"correlate", "bus/verdict", "server/agents", "server/listener", "action/journal", "admission/watch",
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
-		"finding", "alert", "alert/cooldown", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
+		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 

@@ -107,6 +107,7 @@ type IncidentPart struct {
 	State    incident.State `json:"state"`
 	Reason   string         `json:"reason,omitempty"`
 	Assignee string         `json:"assignee,omitempty"`
+	Owners   []string       `json:"owners,omitempty"`
 	Score    int            `json:"score"`
 	Worst    alert.Priority `json:"worst"`
 	Tactics  []string       `json:"tactics,omitempty"`
@@ -123,7 +124,7 @@ func Alert(n *notify.Notification) *AlertDocument {
 	}
 	if i := n.Incident; i != nil {
 		d.Incident = &IncidentPart{
-			i.ID, i.Story, i.State, i.Reason, i.Assignee, i.Score, i.Worst, i.Tactics, i.First, i.Last, len(i.Signals) + i.Dropped,
+			i.ID, i.Story, i.State, i.Reason, i.Assignee, i.Owners, i.Score, i.Worst, i.Tactics, i.First, i.Last, len(i.Signals) + i.Dropped,
 		}
 	}
 	return d

@@ -114,6 +114,7 @@ type resource struct {
 	Name      string `json:"name,omitempty"`
 	Type      string `json:"type,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
+	Owner     *user  `json:"owner,omitempty"`
 }
 
 type evidence struct {
@@ -202,6 +203,9 @@ func (w Writer) incidentFinding(n *notify.Notification) *incidentFinding {
 		f.Findings = []findingInfo{info(a.ID, a.Rule, a.Output, a.Source, a.Time, attacks(a.Tactics, a.Tags))}
 	}
 	f.Unmapped["score"] = i.Score
+	if len(i.Owners) > 0 {
+		f.Unmapped["owners"] = i.Owners
+	}
 	return f
 }
 
@@ -305,7 +309,11 @@ func title(tactic string) string {
 func resources(a *alert.Alert) []resource {
 	var out []resource
 	if a.Subject.Kind != "" {
-		out = append(out, resource{a.Subject.String(), a.Subject.Name, a.Subject.Kind, a.Subject.Namespace})
+		r := resource{UID: a.Subject.String(), Name: a.Subject.Name, Type: a.Subject.Kind, Namespace: a.Subject.Namespace}
+		if a.Owner != "" {
+			r.Owner = &user{a.Owner}
+		}
+		out = append(out, r)
 	}
 	node := finding.Subject{Kind: "Node", Name: a.Hostname}
 	if a.Hostname != "" && (a.Subject.Kind != node.Kind || a.Subject.Name != node.Name) {
