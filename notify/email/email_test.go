@@ -109,7 +109,7 @@ func checkMail(t *testing.T, data string, n notify.Notification) {
 // tried again.
 func TestAnswers(t *testing.T) {
 	s, ca := secured(t, false)
-	d := made(t, s, func(c *email.Config) { c.TLS.CAFile = ca })
+	d := made(t, s, func(c *email.Config) { c.TLS.CAFile, c.TLS.Timeout = ca, 5*time.Second }) // one answer is waited for in vain
 	one := notifytest.Notifications(1)
 	const retry, permanent, fine = "retry", "permanent", "fine"
 	for _, c := range []struct{ at, answer, want string }{

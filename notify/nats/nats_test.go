@@ -118,7 +118,7 @@ func TestStoredOnce(t *testing.T) {
 func TestOutages(t *testing.T) {
 	dir := t.TempDir()
 	s := serve(t, func(o *server.Options) { o.StoreDir = dir })
-	d := build(t, nats.Config{URL: s.ClientURL(), TLS: post.Config{Timeout: time.Minute}})
+	d := build(t, nats.Config{URL: s.ClientURL(), TLS: post.Config{Timeout: 15 * time.Second}})
 	batch := notifytest.Notifications(3)
 	fails := func(what string) {
 		t.Helper()
