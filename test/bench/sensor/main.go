@@ -40,12 +40,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	pairs := flags.Int("pairs", 5, "`number` of pairs for each workload")
 	only := flags.String("only", "", "the one `workload` to measure")
 	of := flags.String("types", strings.Join(types, " "), "`types` of events that the sensor shows: one that never happens leaves the cost of looking at each call")
+	bottom := flags.Bool("floor", false, "print how much of the overhead is the kernel's own tracing, which no program avoids")
 	work := flags.String("work", "", "run one workload and exit (used by the measurement itself)")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
 	if *work != "" {
 		return child(*work, flags.Args(), stderr)
+	}
+	if *bottom {
+		if err := floor(ctx, stdout, *pairs, *only, strings.Fields(*of)); err != nil {
+			fmt.Fprintf(stderr, "sensor: measure the %v\n", err)
+			return 2
+		}
+		return 0
 	}
 	fmt.Fprintf(stdout, "%-12s %10s %10s %8s %8s %12s %9s %9s\n", "workload", "without", "with", "clock", "CPU", "reader CPU", "events", "dropped")
 	for _, w := range workloads {

@@ -19,6 +19,7 @@ var workloads = []workload{
 	{"exec", execs},
 	{"open", opens},
 	{"loopback", loopback},
+	{"call", calls},
 	{"idle", idle},
 }
 
@@ -60,6 +61,14 @@ func opens(dir string) error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// calls makes the cheapest call there is, three million times.
+func calls(string) error {
+	for range 3_000_000 {
+		syscall.Getppid()
 	}
 	return nil
 }
