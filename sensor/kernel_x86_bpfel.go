@@ -151,6 +151,8 @@ const (
 	kernelVarCgroupNameSize   = "cgroup_name_size"
 	kernelVarConnectFamilies  = "connect_families"
 	kernelVarFirstLetters     = "first_letters"
+	kernelVarJudgedOpen       = "judged_open"
+	kernelVarJudgedOpenat     = "judged_openat"
 	kernelVarNameLengths      = "name_lengths"
 	kernelVarNameLetters      = "name_letters"
 	kernelVarNodeMounts       = "node_mounts"
@@ -256,6 +258,8 @@ type kernelVariableSpecs struct {
 	CgroupNameSize   *ebpf.VariableSpec `ebpf:"cgroup_name_size"`
 	ConnectFamilies  *ebpf.VariableSpec `ebpf:"connect_families"`
 	FirstLetters     *ebpf.VariableSpec `ebpf:"first_letters"`
+	JudgedOpen       *ebpf.VariableSpec `ebpf:"judged_open"`
+	JudgedOpenat     *ebpf.VariableSpec `ebpf:"judged_openat"`
 	NameLengths      *ebpf.VariableSpec `ebpf:"name_lengths"`
 	NameLetters      *ebpf.VariableSpec `ebpf:"name_letters"`
 	NodeMounts       *ebpf.VariableSpec `ebpf:"node_mounts"`
@@ -331,6 +335,8 @@ type kernelVariables struct {
 	CgroupNameSize   *ebpf.Variable `ebpf:"cgroup_name_size"`
 	ConnectFamilies  *ebpf.Variable `ebpf:"connect_families"`
 	FirstLetters     *ebpf.Variable `ebpf:"first_letters"`
+	JudgedOpen       *ebpf.Variable `ebpf:"judged_open"`
+	JudgedOpenat     *ebpf.Variable `ebpf:"judged_openat"`
 	NameLengths      *ebpf.Variable `ebpf:"name_lengths"`
 	NameLetters      *ebpf.Variable `ebpf:"name_letters"`
 	NodeMounts       *ebpf.Variable `ebpf:"node_mounts"`

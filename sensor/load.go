@@ -277,8 +277,8 @@ func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) erro
 		if err := s.maps["calls"].Put(c.number, c.spec); err != nil {
 			return fmt.Errorf("describe call %s: %w", c.kind, err)
 		}
-		if err := s.maps["programs"].Put(c.number, program); err != nil {
-			return fmt.Errorf("register call %s: %w", c.kind, err)
+		if err := s.setCall(c, true); err != nil {
+			return err
 		}
 		s.calls = append(s.calls, c)
 	}

@@ -40,14 +40,17 @@ func (s *Sensor) SetUrgent(types []string) error {
 }
 
 func (s *Sensor) setCall(c call, wanted bool) error {
+	number := int32(-1)
 	if wanted {
+		number = int32(c.number)
 		if err := s.maps["programs"].Put(c.number, s.programs[c.program]); err != nil {
 			return fmt.Errorf("register call %s: %w", c.kind, err)
 		}
-		return nil
-	}
-	if err := s.maps["programs"].Delete(c.number); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	} else if err := s.maps["programs"].Delete(c.number); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("leave out call %s: %w", c.kind, err)
+	}
+	if name := c.kind.String(); name == "open" || name == "openat" {
+		return s.variables(map[string]any{"judged_" + name: number})
 	}
 	return nil
 }

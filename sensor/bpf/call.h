@@ -76,20 +76,67 @@ static __always_inline bool is_foreign(struct task_struct *task, struct pt_regs 
 #endif
 }
 
+// Calls whose opens for reading the dispatcher judges itself; -1 where they are
+// not wanted. A tail call costs as much as looking at the path.
+volatile __s32 judged_open = -1, judged_openat = -1;
+
+// is_unwanted_open says whether a call is an open for reading that no filter lets
+// pass. What it does not know, and what needs more than a quick look, it leaves
+// to call_open.
+static __always_inline bool is_unwanted_open(struct pt_regs *regs, long result, __s32 nr)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u64 name, flags;
+	__s32 dirfd = AT_FDCWD;
+	if (nr < 0 || open_reads == READS_ALL)
+		return false;
+#if defined(__TARGET_ARCH_x86)
+	if (nr == judged_openat) {
+		dirfd = regs->di;
+		name = regs->si;
+		flags = regs->dx;
+	} else if (nr == judged_open) {
+		name = regs->di;
+		flags = regs->si;
+	} else {
+		return false;
+	}
+#else
+	if (nr != judged_openat)
+		return false;
+	dirfd = regs->orig_x0;
+	name = regs->regs[1];
+	flags = regs->regs[2];
+#endif
+	if (flags & (O_ACCMODE | O_CREAT | O_TRUNC))
+		return false;
+	if (open_reads == READS_NONE)
+		return true;
+	struct scratch *s = scratch_of_cpu();
+	return s && look_at_open(s, result >= 0 ? file_of(task, result) : 0, name, dirfd) == DROP;
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_exit, struct pt_regs *regs, long result)
 {
+#if defined(__TARGET_ARCH_x86)
+	__s64 nr = regs->orig_ax;
+#else
+	__s64 nr = regs->syscallno;
+#endif
 	if (is_foreign(bpf_get_current_task_btf(), regs)) {
 		struct counters *c = count();
 		if (c)
 			c->foreign_calls++;
 		return 0;
 	}
-#if defined(__TARGET_ARCH_x86)
-	bpf_tail_call(ctx, &programs, regs->orig_ax);
-#else
-	bpf_tail_call(ctx, &programs, regs->syscallno);
-#endif
+	if (is_unwanted_open(regs, result, nr)) {
+		struct counters *c = count();
+		if (c)
+			c->filtered_opens++;
+		return 0;
+	}
+	bpf_tail_call(ctx, &programs, nr);
 	return 0;
 }
 
@@ -306,10 +353,12 @@ int BPF_PROG(call_open, struct pt_regs *regs, long result)
 	if (open_reads != READS_ALL && !(o.flags & (O_ACCMODE | O_CREAT | O_TRUNC)) && type != event_open_by_handle_at) {
 		struct scratch *s = scratch_of_cpu();
 		int verdict = DROP;
+		if (!s)
+			return 0;
 		if (open_reads == READS_WATCHED) {
-			verdict = judge_open(s, (__u64)f, o.name, o.dirfd);
+			verdict = judge_open(s, untyped(s, f), o.name, o.dirfd);
 			if (verdict == CHECK_PREFIXES)
-				verdict = judge_prefixes(s, (__u64)f, o.name, o.dirfd);
+				verdict = judge_prefixes(s, untyped(s, f), o.name, o.dirfd);
 		}
 		if (verdict == DROP) {
 			struct counters *counters = count();

@@ -101,9 +101,8 @@ static __always_inline bool is_first_watched(__u64 a, __u64 b)
 
 // first_watched says whether the first component of an entry's path is watched:
 // DROP if not, CHECK_PREFIXES if so, PASS in doubt.
-__noinline int first_watched(__u64 entry, __u64 mnt_address)
+static __always_inline int first_watched(void *d, void *mnt)
 {
-	void *d = (void *)entry, *mnt = (void *)mnt_address;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = task->fs;
 	void *root = fs->root.dentry, *root_mnt = fs->root.mnt, *below = 0, *parent;
@@ -157,10 +156,8 @@ static __always_inline __u32 last_of(__u64 marks)
 // so that it is its own shortest form; 0 if it does, is empty or too long. It notes
 // the last word that holds a slash. The text is whole, or follows a slash if
 // relative is set; after its NUL anything may come.
-__noinline int plain_length(struct scratch *s, int relative)
+static __always_inline int plain_length(struct scratch *s, bool relative)
 {
-	if (!s)
-		return 0;
 	const __u64 *words = (void *)s->path;
 	__u64 slash_before = relative ? 0x80 : 0, dot_before = 0;
 	s->last_slashes = 0;
@@ -203,13 +200,12 @@ static __always_inline bool is_name_watched(const void *address, __u32 len)
 	return bpf_map_lookup_elem(&watched_names, &key);
 }
 
-// judge_open decides from what is quick to see. file is 0 if the open failed.
-__noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd)
+// look_at_open decides from what is quick to see. f is 0 if the open failed. The
+// dispatcher has it in one piece: what makes tail calls may have no functions of
+// its own on some architectures.
+static __always_inline int look_at_open(struct scratch *s, struct file *f, __u64 name, __s32 dirfd)
 {
-	if (!s)
-		return PASS;
-	struct file *f = (void *)file;
-	struct dentry *d = 0;
+	void *d = 0, *mnt = 0;
 	__u64 *words = (void *)s->path;
 	enum verdict verdict = DROP;
 
@@ -232,7 +228,7 @@ __noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd
 	if (watch_any_first)
 		return CHECK_PREFIXES;
 	if (f) {
-		verdict = first_watched(untyped(s, d), untyped(s, READ(struct file, f, f_path.mnt)));
+		verdict = first_watched(d, READ(struct file, f, f_path.mnt));
 		if (verdict != DROP)
 			return verdict;
 	}
@@ -240,12 +236,23 @@ __noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd
 		return is_first_watched(words[0] >> 8 | words[1] << 56, words[1] >> 8 | words[2] << 56) ? CHECK_PREFIXES : DROP;
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = task->fs;
-	if (dirfd == AT_FDCWD)
-		return first_watched(untyped(s, fs->pwd.dentry), untyped(s, fs->pwd.mnt));
-	struct file *base = file_of(task, dirfd);
-	if (!base)
-		return PASS;
-	return first_watched(untyped(s, READ(struct file, base, f_path.dentry)), untyped(s, READ(struct file, base, f_path.mnt)));
+	if (dirfd == AT_FDCWD) {
+		d = fs->pwd.dentry;
+		mnt = fs->pwd.mnt;
+	} else {
+		struct file *base = file_of(task, dirfd);
+		if (!base)
+			return PASS;
+		d = READ(struct file, base, f_path.dentry);
+		mnt = READ(struct file, base, f_path.mnt);
+	}
+	return first_watched(d, mnt);
+}
+
+// judge_open is the same for programs that are too long to hold it.
+__noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd)
+{
+	return s ? look_at_open(s, (struct file *)file, name, dirfd) : PASS;
 }
 
 // is_prefix_watched looks for a watched prefix of n bytes of a path.

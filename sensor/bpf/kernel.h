@@ -142,6 +142,8 @@ struct signal_struct {
 	struct rlimit rlim[16];
 };
 
+// A pointer and no more, for what is read as such.
+struct list_head { struct list_head *next; };
 struct qstr {
 	__u32 len;
 	const unsigned char *name;

@@ -113,11 +113,9 @@ static __always_inline void put_cwd(struct scratch *s, __u32 tag, struct task_st
 static __always_inline struct file *file_of(struct task_struct *task, __s32 fd)
 {
 	struct fdtable *table = task->files->fdt;
-	struct file *f = 0;
 	if (fd < 0 || fd >= table->max_fds)
 		return 0;
-	bpf_probe_read_kernel(&f, sizeof(f), table->fd + fd);
-	return f;
+	return (void *)READ(struct list_head, table->fd + fd, next);
 }
 
 // put_base writes what a path that does not begin with a slash is relative to.
