@@ -5,6 +5,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -157,11 +158,15 @@ func TestPodsBenign(t *testing.T) {
 		*c = *agent.DefaultConfig()
 		c.CRI, c.Status = filepath.Join(*labDir, "cri/containerd.sock"), "127.0.0.1:0"
 	})
-	traffic := exec.Command("go", "run", "./cmd/traffic", "-url", "http://"+address, "-rate", fmt.Sprint(*perSecond), "-n", fmt.Sprint(int(*perSecond**minutes*60)), "journeys")
-	traffic.Dir = "../../examples/internship-matcher"
+	program := filepath.Join(t.TempDir(), "traffic")
+	runOn(t, "", exec.Command("go", "build", "-C", "../../examples/internship-matcher", "-o", program, "./cmd/traffic"))
+	enough, cancel := context.WithTimeout(t.Context(), time.Duration(*minutes*float64(time.Minute)))
+	defer cancel()
+	traffic := exec.CommandContext(enough, program, "-url", "http://"+address, "-rate", fmt.Sprint(*perSecond), "-n", "1000000000", "journeys")
+	traffic.Cancel = func() error { return traffic.Process.Signal(os.Interrupt) }
 	out, err := traffic.CombinedOutput()
 	var failed *exec.ExitError
-	if err != nil && !errors.As(err, &failed) {
+	if err != nil && !errors.As(err, &failed) && enough.Err() == nil {
 		t.Fatal(err)
 	}
 	for _, a := range w.Alerts() {
