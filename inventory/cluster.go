@@ -146,7 +146,7 @@ func connect(ctx context.Context, config *rest.Config) (*client, error) {
 		return client, nil
 	}
 	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer within %s", reachTimeout)
+		err = fmt.Errorf("%w within %s", errNoAnswer, reachTimeout)
 	}
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err
@@ -156,6 +156,16 @@ func connect(ctx context.Context, config *rest.Config) (*client, error) {
 		advice = "the credentials in the kubeconfig are not valid, or no longer"
 	}
 	return nil, hint(fmt.Errorf("reach cluster %s: %w", config.Host, err), advice)
+}
+
+var errNoAnswer = errors.New("no answer")
+
+// Passing reports whether an error of [FromCluster] or [Watch] is one of a
+// cluster that answers late, or that it cannot answer now: asking again may help.
+func Passing(err error) bool {
+	return errors.Is(err, errNoAnswer) || errors.Is(err, context.DeadlineExceeded) ||
+		apierrors.IsTimeout(err) || apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err)
 }
 
 // probe lists at most one object.

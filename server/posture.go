@@ -75,7 +75,7 @@ func (s *Server) watch(ctx context.Context) error {
 	changes := make(chan *inventory.Inventory, 1)
 	failed := make(chan error, 1)
 	go func() {
-		failed <- inventory.Watch(ctx, s.rest, func(inv *inventory.Inventory) {
+		failed <- s.followCluster(ctx, func(inv *inventory.Inventory) {
 			s.read(inv)
 			replace(changes, inv)
 		})
@@ -111,6 +111,26 @@ func (s *Server) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Duration(float64(time.Since(start)) * (1/scanShare - 1))):
+		}
+	}
+}
+
+// followAgain is how long to leave a cluster alone that gave no answer.
+const followAgain = 5 * time.Second
+
+// followCluster says what the cluster holds whenever that changes. A cluster that
+// does not answer now is asked again: meanwhile alerts are taken and delivered.
+func (s *Server) followCluster(ctx context.Context, onChange func(*inventory.Inventory)) error {
+	for {
+		err := inventory.Watch(ctx, s.rest, onChange)
+		if !inventory.Passing(err) {
+			return err
+		}
+		s.log.Error("the cluster is not read until it answers", "error", err, "again", followAgain)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followAgain):
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,7 +91,9 @@ func start(t *testing.T, opts Options) *running {
 		return err
 	}
 	t.Cleanup(func() {
-		r.stop()
+		if err := r.stop(); err != nil {
+			t.Errorf("the server ended: %v", err)
+		}
 		if err := s.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -429,6 +432,38 @@ func TestUnreachableClusterEndsTheServer(t *testing.T) {
 	defer s.Stop()
 	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("Run = %v, want that the cluster cannot be reached", err)
+	}
+}
+
+// TestOverloadedClusterIsAskedAgain: an API server that cannot answer now keeps
+// nobody from what else the server does.
+func TestOverloadedClusterIsAskedAgain(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/v1/namespaces" { // what is read first
+			select {
+			case asked <- struct{}{}:
+			default:
+			}
+		}
+		http.Error(w, "busy", http.StatusServiceUnavailable)
+	}))
+	defer busy.Close()
+	opts := options(t, t.TempDir(), "")
+	opts.Cluster = &rest.Config{Host: busy.URL}
+	r := start(t, opts)
+	for range 2 {
+		select {
+		case <-asked:
+		case <-time.After(time.Minute):
+			t.Fatal("the cluster is not asked again")
+		}
+	}
+	if code, _ := r.page("/healthz"); code != http.StatusOK {
+		t.Errorf("the page answers %d", code)
+	}
+	if err := r.stop(); err != nil {
+		t.Errorf("it ended: %v", err)
 	}
 }
 
