@@ -146,6 +146,9 @@ func (r *running) webhook(path, body string) (int, string) {
 	return r.do(r.apiServer, http.MethodPost, "https://"+r.webhookListener.Addr().String()+path, body)
 }
 
+// began is when the tests did: events that come again are of the same time.
+var began = time.Now()
+
 // eventList returns real audit events that raise one alert each.
 func eventList(t *testing.T) string {
 	t.Helper()
@@ -153,6 +156,11 @@ func eventList(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const recorded = "2026-11-22T03:25:05" // retention would remove what is as old
+	if !bytes.Contains(lines, []byte(recorded)) {
+		t.Fatalf("no event is of %s", recorded)
+	}
+	lines = bytes.ReplaceAll(lines, []byte(recorded), began.UTC().AppendFormat(nil, "2006-01-02T15:04:05"))
 	items := bytes.Join(bytes.Split(bytes.TrimSpace(lines), []byte("\n")), []byte(","))
 	return `{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[` + string(items) + `]}`
 }
