@@ -263,12 +263,10 @@ func (s *Sensor) program(spec *ebpf.CollectionSpec, cache *btf.Cache, name strin
 }
 
 func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) error {
-	program, err := s.programs[p.program], error(nil)
-	if program == nil {
-		program, err = s.program(spec, cache, p.program)
-	}
-	if err != nil {
-		return err
+	if s.programs[p.program] == nil {
+		if _, err := s.program(spec, cache, p.program); err != nil {
+			return err
+		}
 	}
 	if len(p.calls) == 0 {
 		return s.attach(p.program)
