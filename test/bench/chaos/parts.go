@@ -49,7 +49,7 @@ type server struct {
 	dir, web string
 }
 
-// start starts all, and returns when a replica leads and tells of alerts. What it
+// start starts all, and returns when a replica leads. What it
 // returns is to be stopped after an error, too.
 func start(ctx context.Context, s settings) (*parts, error) {
 	p := &parts{settings: s}
@@ -155,15 +155,15 @@ func (p *parts) startServers(ctx context.Context) error {
 			return err
 		}
 	}
-	err := progress(ctx, "no replica leads and tells of alerts", func() (bool, uint64, error) {
+	err := progress(ctx, "no replica leads", func() (bool, uint64, error) {
 		ready := uint64(0)
 		for _, s := range p.servers {
 			if s.ready() {
 				ready++
 			}
 		}
-		_, _, found, err := p.db.Notified(ctx)
-		return found && ready == 2, ready, err
+		_, err := p.leader(ctx)
+		return err == nil && ready == 2, ready, err
 	})
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, p.servers[0].tail())
@@ -190,7 +190,7 @@ webhook: {listen: %q}
 admission: {enabled: false}
 detection: {heartbeat: 0s, cooldown: [{within: 0s}]}
 database: {urlFile: %q}
-bus: {maxMiB: 8192, external: {url: %q}}
+bus: {maxMiB: 1024, external: {url: %q}}
 notify:
   destinations:
   - {name: hook, type: webhook, minBackoff: 100ms, maxBackoff: 1s, config: {url: %q, http: {allowAddresses: [127.0.0.1]}}}

@@ -90,7 +90,7 @@ func serveBus(ctx context.Context, dir, listen string) error {
 		return err
 	}
 	server, err := natsd.NewServer(&natsd.Options{
-		ServerName: "chaos", Host: host, Port: number, NoSigs: true, JetStream: true, StoreDir: dir,
+		ServerName: "chaos", Host: host, Port: number, NoSigs: true, JetStream: true, StoreDir: dir, JetStreamMaxStore: 2 << 30,
 		SyncInterval: time.Second, MaxPayload: bus.MaxMessage + 4096,
 	})
 	if err != nil {
