@@ -210,6 +210,8 @@ func TestReplicasShareASecret(t *testing.T) {
 		if !bytes.Equal(a.CABundle(), replicas[0].CABundle()) {
 			t.Fatal("several authorities are made")
 		}
+	}
+	for _, a := range replicas {
 		group.Go(func() {
 			if err := a.Rotate(t.Context()); err != nil {
 				t.Error(err)

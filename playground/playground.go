@@ -68,14 +68,15 @@ func run[T any](ctx context.Context, p *Playground, session string, trial func(c
 	defer cancel()
 	done := make(chan outcome, 1)
 	go func() {
-		defer p.end(session)
+		var o outcome
 		defer func() {
 			if v := recover(); v != nil {
-				done <- outcome{none, fmt.Errorf("try it: %v", v)}
+				o = outcome{none, fmt.Errorf("try it: %v", v)}
 			}
+			p.end(session) // whoever has the result may try the next
+			done <- o
 		}()
-		result, err := trial(ctx)
-		done <- outcome{result, err}
+		o.result, o.err = trial(ctx)
 	}()
 	select {
 	case o := <-done:

@@ -196,6 +196,16 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
+// TestOneAfterAnother: whoever has a result may try the next at once.
+func TestOneAfterAnother(t *testing.T) {
+	p := playground.New(func() ([]rule.File, error) { return nil, nil })
+	for range 1000 {
+		if _, err := p.Rule(t.Context(), "one", playground.RuleTrial{Rule: "ka.verb = list", Event: secretsListed}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func FuzzRule(f *testing.F) {
 	f.Add("ka.verb = list", secretsListed)
 	f.Add("- rule: x", "[]")
