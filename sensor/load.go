@@ -72,27 +72,42 @@ func (s *Sensor) load() error {
 	if err := s.createMaps(spec); err != nil {
 		return err
 	}
+	// Nothing is attached before everything is loaded, which takes seconds on a
+	// busy machine: events would fill the buffers, which nobody reads yet.
 	cache := btf.NewCache()
-	working := 0
+	var features []Feature
 	for _, p := range parts {
-		err := s.start(spec, cache, p)
-		f := Feature{Name: p.feature, Types: p.types, Err: err}
-		if err == nil {
-			f.Using = "tp_btf"
-			working++
-		}
-		s.features = append(s.features, f)
+		features = append(features, Feature{Name: p.feature, Types: p.types, Err: s.prepare(spec, cache, p)})
 	}
 	if s.config.Enforce {
 		s.loadEgress(spec, cache)
 	}
+	calls, err := s.prepareCalls(spec, cache)
+	if err != nil {
+		return err
+	}
+	working := 0
+	for i, p := range parts {
+		f := &features[i]
+		if f.Err == nil {
+			f.Err = s.attachPart(p)
+		}
+		if f.Err == nil {
+			f.Using = "tp_btf"
+			working++
+		}
+	}
+	s.features = append(features, s.features...)
 	if len(unknown) > 0 {
 		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
 	}
 	if len(parts) > 0 && working == 0 {
 		return fmt.Errorf("%s: %w", s.features[0].Name, s.features[0].Err)
 	}
-	return s.attachCalls(spec, cache)
+	if !calls {
+		return nil
+	}
+	return s.attach(dispatcher)
 }
 
 // parts returns what the wanted types need, and the types that nothing makes.
@@ -262,14 +277,12 @@ func (s *Sensor) program(spec *ebpf.CollectionSpec, cache *btf.Cache, name strin
 	return p, nil
 }
 
-func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) error {
+// prepare loads what a part needs.
+func (s *Sensor) prepare(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) error {
 	if s.programs[p.program] == nil {
 		if _, err := s.program(spec, cache, p.program); err != nil {
 			return err
 		}
-	}
-	if len(p.calls) == 0 {
-		return s.attach(p.program)
 	}
 	for _, c := range p.calls {
 		if err := s.maps["calls"].Put(c.number, c.spec); err != nil {
@@ -283,17 +296,22 @@ func (s *Sensor) start(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) erro
 	return nil
 }
 
-// attachCalls starts the dispatcher if a call leads anywhere.
-func (s *Sensor) attachCalls(spec *ebpf.CollectionSpec, cache *btf.Cache) error {
-	wanted := false
-	for name := range s.programs {
-		wanted = wanted || strings.HasPrefix(name, "call_")
-	}
-	if !wanted {
+// attachPart starts a part. The calls wait for the dispatcher.
+func (s *Sensor) attachPart(p part) error {
+	if len(p.calls) > 0 {
 		return nil
 	}
-	if _, err := s.program(spec, cache, dispatcher); err != nil {
-		return err
+	return s.attach(p.program)
+}
+
+// prepareCalls loads the dispatcher if a call leads anywhere, and reports whether
+// one does.
+func (s *Sensor) prepareCalls(spec *ebpf.CollectionSpec, cache *btf.Cache) (bool, error) {
+	for name := range s.programs {
+		if strings.HasPrefix(name, "call_") {
+			_, err := s.program(spec, cache, dispatcher)
+			return true, err
+		}
 	}
-	return s.attach(dispatcher)
+	return false, nil
 }

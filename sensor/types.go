@@ -80,7 +80,10 @@ func (s *Sensor) AddTypes(types []string) error {
 	}
 	cache := btf.NewCache()
 	for _, p := range parts {
-		f := Feature{Name: p.feature, Types: p.types, Err: s.start(spec, cache, p)}
+		f := Feature{Name: p.feature, Types: p.types, Err: s.prepare(spec, cache, p)}
+		if f.Err == nil {
+			f.Err = s.attachPart(p)
+		}
 		if f.Err == nil {
 			f.Using = "tp_btf"
 		}
@@ -90,8 +93,11 @@ func (s *Sensor) AddTypes(types []string) error {
 		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
 	}
 	s.config.Types = append(s.config.Types, more...)
-	if s.programs[dispatcher] == nil {
-		return s.attachCalls(spec, cache)
+	if s.programs[dispatcher] != nil {
+		return nil
 	}
-	return nil
+	if calls, err := s.prepareCalls(spec, cache); err != nil || !calls {
+		return err
+	}
+	return s.attach(dispatcher)
 }
