@@ -44,11 +44,11 @@ func TestChurn(t *testing.T) {
 	}
 	c := agent.DefaultConfig()
 	c.Rules, c.CRI, c.Status = []string{file}, runtime.Socket, "127.0.0.1:0"
-	c.ZeroDrift = []enforce.Drift{{Mode: enforce.Kill}}
+	c.ZeroDrift = []enforce.Drift{{Namespaces: []string{"churn"}, Mode: enforce.Kill}} // and no container of others
 	a := agenttest.Start(t, c)
 	began := time.Now()
 	for i := range *pods {
-		pod := runtime.RunPod(t, fmt.Sprintf("pod-%d", i), func(config *cri.ContainerConfig) {
+		pod := runtime.RunPodIn(t, "churn", fmt.Sprintf("pod-%d", i), func(config *cri.ContainerConfig) {
 			config.Args = []string{"/nothing", fmt.Sprintf("kubeguardian-churn-%d.", i)}
 		})
 		wait(t, runtime, pod) // one that is killed before its program begins shows nothing
