@@ -26,8 +26,8 @@ const (
 // synced. A kind that may not be read is a [Gap] until it may.
 //
 // Watch returns an error if the cluster cannot be reached at the start, of which
-// [Passing] says whether to try again, and nil once ctx ends. When the API server goes away later, the last snapshot stands
-// and watching resumes by itself.
+// [Passing] says whether to try again, and nil once ctx ends. When the API server
+// goes away later, the last snapshot stands and watching resumes by itself.
 func Watch(ctx context.Context, config *rest.Config, onChange func(*Inventory)) error {
 	return follow(ctx, config, onChange, gapRetry)
 }

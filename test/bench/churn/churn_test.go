@@ -35,7 +35,8 @@ const rules = `
   priority: DEBUG
 `
 
-// lines keeps what is written, for several goroutines.
+// TestChurn runs pods one after the other, each of which ends at once: the agent
+// names each in its first alert, and takes none for drift.
 func TestChurn(t *testing.T) {
 	runtime := containerdtest.Start(t)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
