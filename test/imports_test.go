@@ -100,10 +100,11 @@ var arrows = map[string][]string{
 
 	"bus":             {"event", "alert", "bus/fleet", "bus/spool"},
 	"bus/fleet":       {},
-	"bus/hub":         {"bus"},
+	"bus/embedded":    {},
+	"bus/hub":         {"bus", "bus/embedded"},
 	"bus/identity":    {},
 	"server/clusters": {"alert", "bus/leaf", "bus/roster", "config", "finding", "server/listener", "store"},
-	"bus/leaf":        {"alert", "bus", "bus/roster", "finding"},
+	"bus/leaf":        {"alert", "bus", "bus/embedded", "bus/roster", "finding"},
 	"bus/roster":      {},
 	"bus/spool":       {},
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},

@@ -17,7 +17,6 @@ import (
 	"maps"
 	"net"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +26,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kubeguardian/kubeguardian/bus"
+	"github.com/kubeguardian/kubeguardian/bus/embedded"
 )
 
 // Options are what a [Hub] is made of.
@@ -49,7 +49,6 @@ const (
 	maxConnections = 10_000
 	maxPending     = 16 << 20 // bytes that wait for one connection
 	maxSubs        = 64       // of one connection
-	startTime      = 20 * time.Second
 	authTime       = 12 * time.Second
 	// sessionTime is how long an agent is believed who it is; then it connects
 	// again, and shows its token.
@@ -58,7 +57,7 @@ const (
 
 // A Hub is a running bus.
 type Hub struct {
-	server *natsd.Server
+	server *embedded.Server
 	auth   *authentication
 }
 
@@ -77,7 +76,7 @@ func Start(o Options) (*Hub, error) {
 	}
 	auth := &authentication{node: o.Node, log: o.Log, own: rand.Text(), say: rate.Sometimes{Interval: 10 * time.Second}, agents: map[uint64]struct{}{}}
 	opts := &natsd.Options{
-		ServerName: "kubeguardian", Host: host, Port: number, NoSigs: true, NoLog: true, NoSystemAccount: true,
+		ServerName: "kubeguardian", Host: host, Port: number,
 		JetStream: true, StoreDir: o.Dir, JetStreamMaxMemory: maxMemory, JetStreamMaxStore: o.Bytes + bus.OtherBytes, DisableJetStreamBanner: true,
 		SyncInterval: o.Sync, SyncAlways: o.Sync == 0,
 		MaxPayload: bus.MaxMessage + 4096, MaxConn: maxConnections, MaxPending: maxPending, MaxSubs: maxSubs,
@@ -87,39 +86,14 @@ func Start(o Options) (*Hub, error) {
 		opts.TLSConfig, opts.TLS, opts.TLSTimeout = o.TLS.Clone(), true, authTime.Seconds()
 		opts.TLSConfig.NextProtos = nil // this is not HTTP
 	}
-	server, err := natsd.NewServer(opts)
+	auth.mu.Lock() // agents wait until the server is known
+	defer auth.mu.Unlock()
+	server, err := embedded.Start(opts, o.Log.With("part", "bus"))
 	if err != nil {
 		return nil, fmt.Errorf("start the bus: %w", err)
 	}
-	log := &logger{log: o.Log.With("part", "bus"), fatal: make(chan error, 1)}
-	server.SetLoggerV2(log, false, false, false)
 	auth.open = func(id uint64) bool { return server.GetClient(id) != nil }
-	h := &Hub{server, auth}
-	server.Start()
-	if err := h.started(log.fatal); err != nil {
-		h.Stop()
-		return nil, fmt.Errorf("start the bus: %w", err)
-	}
-	return h, nil
-}
-
-// started waits until agents can connect.
-func (h *Hub) started(fatal <-chan error) error {
-	end := time.Now().Add(startTime)
-	for time.Now().Before(end) {
-		select {
-		case err := <-fatal:
-			return err
-		default:
-		}
-		if h.server.ReadyForConnections(100 * time.Millisecond) {
-			if !h.server.JetStreamEnabled() {
-				return errors.New("it keeps nothing on disk")
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("it was not ready within %s", startTime)
+	return &Hub{server, auth}, nil
 }
 
 // Addr returns where agents connect.
@@ -127,7 +101,7 @@ func (h *Hub) Addr() net.Addr { return h.server.Addr() }
 
 // Connect returns a connection of the server, which may do everything.
 func (h *Hub) Connect() (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(h.server), nats.Name("server"), nats.Token(h.auth.own), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
+	nc, err := nats.Connect("", nats.InProcessServer(h.server.Server), nats.Name("server"), nats.Token(h.auth.own), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the bus: %w", err)
 	}
@@ -141,10 +115,7 @@ func (h *Hub) Connections() (agents int, refused uint64) {
 }
 
 // Stop ends the bus. All it has acknowledged is on disk.
-func (h *Hub) Stop() {
-	h.server.Shutdown()
-	h.server.WaitForShutdown()
-}
+func (h *Hub) Stop() { h.server.Stop() }
 
 // authentication decides who may connect, and what for.
 type authentication struct {
@@ -225,40 +196,4 @@ func remote(c natsd.ClientAuthentication) string {
 		return addr.String()
 	}
 	return "unknown"
-}
-
-// A logger sends what the NATS server says to the log. What anybody can cause by
-// connecting is of level debug.
-type logger struct {
-	log   *slog.Logger
-	fatal chan error
-}
-
-func (l *logger) say(level slog.Level, format string, v []any) {
-	if l.log.Enabled(context.Background(), level) {
-		l.log.Log(context.Background(), level, strings.TrimSpace(fmt.Sprintf(format, v...)))
-	}
-}
-
-// Noticef is of [natsd.Logger], and so are the others.
-func (l *logger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-
-// Warnf is of [natsd.Logger].
-func (l *logger) Warnf(format string, v ...any) { l.say(slog.LevelWarn, format, v) }
-
-// Errorf is of [natsd.Logger].
-func (l *logger) Errorf(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-
-// Debugf is of [natsd.Logger].
-func (l *logger) Debugf(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-
-// Tracef is of [natsd.Logger].
-func (l *logger) Tracef(string, ...any) {}
-
-// Fatalf is of [natsd.Logger]. The NATS server expects it to end the process.
-func (l *logger) Fatalf(format string, v ...any) {
-	select {
-	case l.fatal <- fmt.Errorf(format, v...):
-	default:
-	}
 }

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/bus/embedded"
 	"github.com/kubeguardian/kubeguardian/bus/roster"
 )
 
@@ -52,7 +53,7 @@ const (
 // A Hub takes what clusters report. It is safe for concurrent use.
 type Hub struct {
 	HubOptions
-	server  *natsd.Server
+	server  *embedded.Server
 	addr    net.Addr
 	account *natsd.Account // in which clusters have no part
 	own     string         // the token of our connection
@@ -109,7 +110,7 @@ func StartHub(o HubOptions) (*Hub, error) {
 		clusters: map[string]*cluster{}, connected: map[uint64]guest{},
 	}
 	opts := &natsd.Options{
-		ServerName: "kubeguardian-hub", DontListen: true, NoSigs: true, NoLog: true, NoSystemAccount: true,
+		ServerName: "kubeguardian-hub", DontListen: true,
 		CustomClientAuthentication: authentication{h}, AlwaysEnableNonce: true,
 		MaxPayload: maxMessage, MaxPending: maxPending, AuthTimeout: authTime.Seconds(), PingInterval: pingInterval, MaxPingsOut: 2,
 		LeafNode: natsd.LeafNodeOpts{Host: host, Port: number, AuthTimeout: authTime.Seconds(), NoAdvertise: true},
@@ -131,12 +132,12 @@ func StartHub(o HubOptions) (*Hub, error) {
 func (h *Hub) open(opts *natsd.Options) (err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.server, err = run(opts, newLogger(h.Log)); err != nil {
+	if h.server, err = embedded.Start(opts, h.Log.With("part", "hub")); err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			stop(h.server)
+			h.server.Stop()
 		}
 	}()
 	if h.account, err = h.server.RegisterAccount("hub"); err != nil {
@@ -147,7 +148,7 @@ func (h *Hub) open(opts *natsd.Options) (err error) {
 		return err
 	}
 	h.addr = &net.TCPAddr{IP: net.ParseIP(opts.LeafNode.Host), Port: listening.LeafNode.Port}
-	h.conn, err = nats.Connect("", nats.InProcessServer(h.server), nats.Token(h.own), nats.MaxReconnects(-1))
+	h.conn, err = nats.Connect("", nats.InProcessServer(h.server.Server), nats.Token(h.own), nats.MaxReconnects(-1))
 	return err
 }
 
@@ -159,7 +160,7 @@ func (h *Hub) Stop() {
 	h.end()
 	h.ended.Wait()
 	h.conn.Close()
-	stop(h.server)
+	h.server.Stop()
 }
 
 // members reads who may report.

@@ -13,9 +13,11 @@
 package leaf
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"regexp"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -116,4 +118,17 @@ func readAlert(data []byte, cluster string, a *alert.Alert) (cause string, err e
 // ID returns the id by which the hub knows an alert of a cluster.
 func ID(cluster, id, rule string) string {
 	return alert.NewID("cluster", cluster+"\x00"+id, rule)
+}
+
+// decode reads one JSON value and nothing after it. Numbers stay exact.
+func decode(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more than one value")
+	}
+	return nil
 }

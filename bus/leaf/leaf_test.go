@@ -350,12 +350,12 @@ func (s *site) leafOf(cluster, key string) *nats.Conn {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	server, err := spoke.open(newLogger(s.options.Log))
+	server, err := spoke.open()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { stop(server) })
-	nc, err := nats.Connect("", nats.InProcessServer(server))
+	s.t.Cleanup(server.Stop)
+	nc, err := nats.Connect("", nats.InProcessServer(server.Server))
 	if err != nil {
 		s.t.Fatal(err)
 	}

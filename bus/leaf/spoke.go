@@ -21,6 +21,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/bus"
+	"github.com/kubeguardian/kubeguardian/bus/embedded"
 	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
@@ -166,23 +167,22 @@ func (s *Spoke) fail(err error) {
 // session connects to the hub and reports, until it was away for a while: then
 // the files are read again.
 func (s *Spoke) session(ctx context.Context) error {
-	log := newLogger(s.Log)
-	server, err := s.open(log)
+	server, err := s.open()
 	if err != nil {
 		return fmt.Errorf("connect to the hub: %w", err)
 	}
-	defer stop(server)
-	conn, err := nats.Connect("", nats.InProcessServer(server), nats.MaxReconnects(-1))
+	defer server.Stop()
+	conn, err := nats.Connect("", nats.InProcessServer(server.Server), nats.MaxReconnects(-1))
 	if err != nil {
 		return fmt.Errorf("connect to the hub: %w", err)
 	}
 	defer conn.Close()
-	link := &link{Spoke: s, server: server, conn: conn, log: log, seen: time.Now()}
+	link := &link{Spoke: s, server: server, conn: conn, seen: time.Now()}
 	return link.run(ctx)
 }
 
 // open starts the NATS server that is a leaf node of the hub's.
-func (s *Spoke) open(log *logger) (*natsd.Server, error) {
+func (s *Spoke) open() (*embedded.Server, error) {
 	key, err := readKey(s.KeyFile)
 	if err != nil {
 		return nil, err
@@ -199,11 +199,11 @@ func (s *Spoke) open(log *logger) (*natsd.Server, error) {
 		return nil, err
 	}
 	remote.TLS, remote.TLSTimeout = remote.TLSConfig != nil, authTime.Seconds()
-	return run(&natsd.Options{
-		ServerName: s.Cluster, DontListen: true, NoSigs: true, NoLog: true, NoSystemAccount: true, MaxPayload: maxMessage, MaxPending: maxPending,
+	return embedded.Start(&natsd.Options{
+		ServerName: s.Cluster, DontListen: true, MaxPayload: maxMessage, MaxPending: maxPending,
 		PingInterval: pingInterval, MaxPingsOut: 2,
 		LeafNode: natsd.LeafNodeOpts{Remotes: []*natsd.RemoteLeafOpts{remote}, ReconnectInterval: time.Second},
-	}, log)
+	}, s.Log.With("part", "hub"))
 }
 
 // tls returns how the hub is trusted; nil is without TLS.
@@ -230,9 +230,8 @@ func (o *SpokeOptions) tls() (*tls.Config, error) {
 // A link is a spoke with a server that connects to the hub.
 type link struct {
 	*Spoke
-	server *natsd.Server
+	server *embedded.Server
 	conn   *nats.Conn
-	log    *logger
 	seen   time.Time // when there was a connection last
 	told   time.Time // when the state was sent last
 	seq    int64     // up to which alert the hub has all
@@ -342,8 +341,8 @@ func (l *link) report(ctx context.Context) (more bool, err error) {
 
 // away says why there is no connection.
 func (l *link) away() error {
-	if last := l.log.last.Load(); last != nil {
-		return fmt.Errorf("there is no connection to the hub: %s", *last)
+	if last := l.server.LastError(); last != "" {
+		return fmt.Errorf("there is no connection to the hub: %s", last)
 	}
 	return errors.New("there is no connection to the hub")
 }
