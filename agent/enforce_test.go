@@ -159,6 +159,25 @@ func TestKillOnHost(t *testing.T) {
 	}
 }
 
+// TestKillInProcessNamespace does the same on a node that is a container itself,
+// where processes have ids of their own.
+func TestKillInProcessNamespace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("watches the whole machine")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("unshare", "--pid", "--fork", "--mount-proc", self, "-test.run=^TestKillOnHost$", "-test.v").CombinedOutput()
+	switch {
+	case os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" && (os.Geteuid() != 0 || strings.Contains(string(out), "--- SKIP: TestKillOnHost")):
+		t.Skipf("no namespace of process ids, or no programs in the kernel (%v): %s", err, out)
+	case err != nil || !strings.Contains(string(out), "--- PASS: TestKillOnHost"):
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 const containerOrders = `
 - rule: Folder
   desc: A folder is made

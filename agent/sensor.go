@@ -154,6 +154,7 @@ func (k *kernel) Status() SourceStatus {
 	}
 	s.Counters["filtered"] = c.FilteredOpens + c.FilteredConnects
 	s.Counters["killed"], s.Counters["would_kill"] = c.Killed, c.WouldKill
+	s.Counters["outside"] = c.Outside
 	s.Counters["foreign"], s.Counters["missed"], s.Counters["malformed"] = c.ForeignCalls, c.Missed, c.Malformed
 	return s
 }

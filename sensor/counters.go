@@ -21,6 +21,7 @@ type Counters struct {
 	FilteredOpens    uint64           // left out by [Filters]
 	FilteredConnects uint64
 	ForeignCalls     uint64 // of 32-bit programs: not covered
+	Outside          uint64 // of processes that are not in the sensor's process namespace
 	Missed           uint64 // the kernel did not run a program, because it interrupted itself
 	Malformed        uint64 // records that could not be read: a defect
 	Killed           uint64 // processes, by guards; also those whose record was dropped
@@ -61,6 +62,7 @@ func (c *Counters) add(cpu *kernelCounters) {
 	c.FilteredOpens += cpu.FilteredOpens
 	c.FilteredConnects += cpu.FilteredConnects
 	c.ForeignCalls += cpu.ForeignCalls
+	c.Outside += cpu.Outside
 	c.Killed += cpu.Killed
 	c.WouldKill += cpu.WouldKill
 	for _, t := range record.Types() {

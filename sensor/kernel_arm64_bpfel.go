@@ -37,6 +37,7 @@ type kernelCounters struct {
 	FilteredOpens    uint64
 	FilteredConnects uint64
 	ForeignCalls     uint64
+	Outside          uint64
 	Killed           uint64
 	WouldKill        uint64
 	Sequences        [128]uint64
@@ -166,6 +167,7 @@ const (
 	kernelVarOpenReads        = "open_reads"
 	kernelVarOwnProcess       = "own_process"
 	kernelVarPartitions       = "partitions"
+	kernelVarProcessNamespace = "process_namespace"
 	kernelVarUnused           = "unused"
 	kernelVarUrgentTypes      = "urgent_types"
 	kernelVarWatchAnyFirst    = "watch_any_first"
@@ -273,6 +275,7 @@ type kernelVariableSpecs struct {
 	OpenReads        *ebpf.VariableSpec `ebpf:"open_reads"`
 	OwnProcess       *ebpf.VariableSpec `ebpf:"own_process"`
 	Partitions       *ebpf.VariableSpec `ebpf:"partitions"`
+	ProcessNamespace *ebpf.VariableSpec `ebpf:"process_namespace"`
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
 	UrgentTypes      *ebpf.VariableSpec `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
@@ -350,6 +353,7 @@ type kernelVariables struct {
 	OpenReads        *ebpf.Variable `ebpf:"open_reads"`
 	OwnProcess       *ebpf.Variable `ebpf:"own_process"`
 	Partitions       *ebpf.Variable `ebpf:"partitions"`
+	ProcessNamespace *ebpf.Variable `ebpf:"process_namespace"`
 	Unused           *ebpf.Variable `ebpf:"unused"`
 	UrgentTypes      *ebpf.Variable `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`

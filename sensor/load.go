@@ -175,6 +175,9 @@ func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
 		"nr_fork": numberOf("fork"), "nr_vfork": numberOf("vfork"), "nr_clone": numberOf("clone"),
 		"nr_clone3": numberOf("clone3"), "nr_execveat": numberOf("execveat"),
 	}
+	if values["process_namespace"], err = processNamespace(); err != nil {
+		return err
+	}
 	controller, id, err := cgroupController()
 	if err != nil {
 		return err

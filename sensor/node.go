@@ -46,6 +46,22 @@ func FindNode(proc, root string) (Node, error) {
 	return n, nil
 }
 
+// firstProcessNamespace is the inode of the one that has all processes.
+const firstProcessNamespace = 0xeffffffc
+
+// processNamespace returns the inode of the sensor's process namespace, 0 if it is
+// the first one.
+func processNamespace() (uint32, error) {
+	var st syscall.Stat_t
+	if err := syscall.Stat("/proc/self/ns/pid", &st); err != nil {
+		return 0, fmt.Errorf("find the process namespace of the sensor: %w", err)
+	}
+	if st.Ino == firstProcessNamespace {
+		return 0, nil
+	}
+	return uint32(st.Ino), nil
+}
+
 // rootDevice returns the number of the file system at the root by
 // /proc/PID/mountinfo, in which the last mount at a point counts.
 func rootDevice(mounts string) (uint32, error) {

@@ -12,6 +12,10 @@
 // events of each thread. Events of different processes are in no order; a child
 // names its parent by [record.Key].
 //
+// Processes have the ids that they have in the sensor's process namespace, so that
+// /proc and signals are about the same ones; what is not in it makes no records,
+// and is counted. That is the node where the node is a container itself.
+//
 // Calls of 32-bit programs are not covered, but counted.
 package sensor
 

@@ -13,6 +13,7 @@ const volatile __s32 cgroup_controller = -1; // whose hierarchy names the cgroup
 const volatile char cgroup_name[8] = "";      // of that controller
 const volatile __u32 cgroup_name_size = 0;
 const volatile bool with_environment = false;
+const volatile __u32 process_namespace = 0; // whose ids processes have in records, by its inode; 0 is the first one, which has all processes
 
 #define MAX_PARTITIONS 64
 #define MAX_TYPES 128
@@ -73,6 +74,7 @@ struct counters {
 	__u64 truncated[MAX_TYPES]; // records with a value that was cut
 	__u64 filtered_opens, filtered_connects;
 	__u64 foreign_calls; // of programs of another architecture, not covered
+	__u64 outside; // of processes that are not in the namespace
 	__u64 killed, would_kill; // by guards, dry runs
 	__u64 sequences[2 * MAX_PARTITIONS];
 };
@@ -192,7 +194,7 @@ static __always_inline struct cgroup *cgroup_of(struct task_struct *task)
 static __always_inline __u32 number_in(struct pid *pid, __u32 level)
 {
 	struct upid number = {};
-	bpf_core_read(&number.nr, sizeof(number.nr), &pid->numbers[level & 31].nr);
+	bpf_core_read(&number.nr, sizeof(number.nr), &pid->numbers[level & 63].nr);
 	return number.nr;
 }
 
@@ -200,32 +202,76 @@ static __always_inline struct pid_namespace *namespace_of(struct task_struct *ta
 {
 	struct pid *self = task->thread_pid;
 	struct pid_namespace *ns = 0;
-	__u32 level = self->level & 31;
+	__u32 level = self->level & 63;
 	bpf_core_read(&ns, sizeof(ns), &self->numbers[level].ns);
 	return ns;
 }
 
-// put_ids fills what the header says of process and thread ids.
-static __always_inline void put_ids(struct header *h, struct task_struct *task)
+// number_at returns the id that a process has in the namespace, which lies at a
+// level; 0 if it has none there.
+static __always_inline __u32 number_at(struct pid *pid, __u32 level)
 {
+	struct upid id = {};
+	if (level > BPF_CORE_READ(pid, level))
+		return 0;
+	bpf_core_read(&id.ns, sizeof(id.ns), &pid->numbers[level & 63].ns);
+	return BPF_CORE_READ(id.ns, ns.inum) == process_namespace ? number_in(pid, level) : 0;
+}
+
+#define LEVELS 32 // of namespaces below the first one; the kernel has no more
+
+// put_ids_of_namespace fills the ids of a process and of its parent by a
+// namespace that is not the first one; it returns 0 if the process is not in it.
+__noinline int put_ids_of_namespace(struct scratch *s, __u64 thread_pid, __u64 of_process, __u64 of_parent)
+{
+	struct pid *self = (void *)thread_pid;
+	struct signal_struct *signal = (void *)of_process, *parent = (void *)of_parent;
+	if (!s)
+		return 0;
+	struct header *h = &s->header;
+	for (__u32 level = 1; level <= LEVELS; level++) {
+		h->tid = number_at(self, level);
+		if (!h->tid)
+			continue;
+		h->tgid = number_at(BPF_CORE_READ(signal, pids[PIDTYPE_TGID]), level);
+		h->pgid = number_at(BPF_CORE_READ(signal, pids[PIDTYPE_PGID]), level);
+		h->sid = number_at(BPF_CORE_READ(signal, pids[PIDTYPE_SID]), level);
+		h->parent = number_at(BPF_CORE_READ(parent, pids[PIDTYPE_TGID]), level);
+		return 1;
+	}
+	return 0;
+}
+
+// put_ids fills what the header says of process and thread ids. It returns false
+// if the process is not in the namespace.
+static __always_inline bool put_ids(struct scratch *s, struct task_struct *task)
+{
+	struct header *h = &s->header;
 	struct signal_struct *signal = task->signal;
 	struct pid *self = task->thread_pid;
 	struct pid *leader = signal->pids[PIDTYPE_TGID], *group = signal->pids[PIDTYPE_PGID], *session = signal->pids[PIDTYPE_SID];
 	__u32 level = self->level;
 
-	h->tgid = task->tgid;
-	h->tid = task->pid;
-	h->pgid = number_in(group, 0);
-	h->sid = number_in(session, 0);
+	if (process_namespace) {
+		if (!put_ids_of_namespace(s, (__u64)BPF_CORE_READ(task, thread_pid), (__u64)BPF_CORE_READ(task, signal), (__u64)BPF_CORE_READ(task, real_parent, signal)))
+			return false;
+	} else {
+		h->tgid = task->tgid;
+		h->tid = task->pid;
+		h->parent = task->real_parent->tgid;
+		h->pgid = number_in(group, 0);
+		h->sid = number_in(session, 0);
+	}
 	if (!level) {
 		h->vpid = h->tgid;
 		h->vtid = h->tid;
 		h->vpgid = h->pgid;
-		return;
+		return true;
 	}
 	h->vtid = number_in(self, level);
 	h->vpid = number_in(leader, level);
 	h->vpgid = group->level >= level ? number_in(group, level) : 0;
+	return true;
 }
 
 // What the loader gives if programs may kill.
@@ -263,7 +309,7 @@ static __always_inline __u32 terminal(struct signal_struct *signal)
 	return (minor & 0xff) | driver->major << 8 | (minor & ~0xffU) << 12;
 }
 
-// start begins a record about a task.
+// start begins a record about a task; it returns 0 if it is to have none.
 static __always_inline struct scratch *start(struct task_struct *task, __u16 type)
 {
 	struct scratch *s = scratch_of_cpu();
@@ -274,6 +320,12 @@ static __always_inline struct scratch *start(struct task_struct *task, __u16 typ
 	const struct cred *cred = task->cred;
 	struct nsproxy *namespaces = task->nsproxy;
 
+	if (!put_ids(s, task)) {
+		struct counters *c = count();
+		if (c)
+			c->outside++;
+		return 0;
+	}
 	s->size = s->cut = s->exe_flags = 0;
 	h->type = type;
 	h->version = 1;
@@ -282,9 +334,7 @@ static __always_inline struct scratch *start(struct task_struct *task, __u16 typ
 	h->time = bpf_ktime_get_boot_ns();
 	h->cpu = bpf_get_smp_processor_id();
 	h->start = task->group_leader->start_boottime;
-	h->parent = parent->tgid;
-	h->parent_start = parent->group_leader->start_boottime;
-	put_ids(h, task);
+	h->parent_start = process_namespace && !h->parent ? 0 : parent->group_leader->start_boottime;
 	h->cgroup = BPF_CORE_READ(cgroup_of(task), kn, id);
 	h->uid = cred->euid.val;
 	h->gid = cred->egid.val;

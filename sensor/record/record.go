@@ -7,9 +7,9 @@
 // be missing, or cut ([Value.Truncated]).
 //
 // Values are as the kernel has them: flags, modes, families and requests as
-// numbers of the node's architecture; process and user ids as in the first
-// namespaces, except for those that start with v and those that a caller gave
-// as an argument; paths as bytes, absolute ones from the root of the process.
+// numbers of the node's architecture; process ids as in the namespace of the
+// sensor and user ids as in the first one, except for those that start with v and
+// those that a caller gave as an argument, 0 for a process that has none there; paths as bytes, absolute ones from the root of the process.
 // Devices are as stat(2) shows them.
 //
 //	var r record.Record
