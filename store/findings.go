@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"math"
 	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/store/history"
 )
 
 // refreshAfter is how old the stored observation of a state that stays the same
@@ -25,6 +27,10 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 	s.scanning.Lock()
 	defer s.scanning.Unlock()
 	changed, err := stateRows(findings)
+	if err != nil {
+		return s.explain("replace findings in", err)
+	}
+	known, err := history.Compare(ctx, s.readers, eachFinding(changed))
 	if err != nil {
 		return s.explain("replace findings in", err)
 	}
@@ -45,8 +51,14 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 			delete(changed, place)
 		}
 	})
-	if err == nil && len(changed)+len(gone)+len(seen) > 0 {
-		err = s.writeUnder(ctx, lockFindings, func(tx *sql.Tx) error { return writeStates(ctx, tx, changed, gone, seen) })
+	if err == nil && len(changed)+len(gone)+len(seen)+known.Len() > 0 {
+		now := time.Now()
+		err = s.writeUnder(ctx, lockFindings, func(tx *sql.Tx) error {
+			if err := writeStates(ctx, tx, changed, gone, seen); err != nil {
+				return err
+			}
+			return known.Save(ctx, tx, now)
+		})
 	}
 	return s.explain("replace findings in", err)
 }
@@ -71,6 +83,22 @@ func stateRows(findings []finding.Finding) (map[string]state, error) {
 		out[freePlace(out, &f)] = state{&f, observed, string(body)}
 	}
 	return out, nil
+}
+
+func eachFinding(states map[string]state) iter.Seq2[string, *finding.Finding] {
+	return func(yield func(string, *finding.Finding) bool) {
+		for place, f := range states {
+			if !yield(place, f.Finding) {
+				return
+			}
+		}
+	}
+}
+
+// FindingSpans returns for how long findings failed, or have failed.
+func (s *Store) FindingSpans(ctx context.Context, q finding.SpanQuery) ([]finding.Span, error) {
+	spans, err := history.Spans(ctx, s.readers, q)
+	return spans, s.explain("read findings from", err)
 }
 
 // freePlace numbers the states that share control and subject, as two objects

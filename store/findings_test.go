@@ -61,7 +61,7 @@ func writes(t *testing.T, s *Store, call func()) int {
 	t.Helper()
 	query := "SELECT total_changes()"
 	if s.postgres { // which tells late what happened in transactions that are over
-		query = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = 'findings'"
+		query = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE relname IN ('findings', 'finding_spans', 'finding_span_subjects')"
 		s.writer.SetMaxOpenConns(1)
 	}
 	total := func() (n int) {
@@ -93,16 +93,16 @@ func TestReplaceFindingsWritesOnlyChanges(t *testing.T) {
 	steps := []struct {
 		name     string
 		findings []finding.Finding
-		writes   int
+		writes   int // of states, and of when they were found (two rows) and resolved (one)
 		left     int
 	}{
-		{"first scan", testFindings(40), 40, 40},
+		{"first scan", testFindings(40), 40 + 2*34, 40},
 		{"same again", testFindings(40), 0, 40},
 		{"same, a minute later", later(testFindings(40), time.Minute), 0, 40},
-		{"one fixed", fixed, 1, 40},
-		{"two gone", fixed[:38], 2, 38},
+		{"one fixed", fixed, 1 + 1, 40},
+		{"two gone", fixed[:38], 2 + 2, 38},
 		{"same, an hour later", later(fixed[:38], time.Hour), 38, 38},
-		{"nothing left", nil, 38, 0},
+		{"nothing left", nil, 38 + 31, 0},
 	}
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
@@ -119,6 +119,77 @@ func TestReplaceFindingsWritesOnlyChanges(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFindingSpans: what an evaluation finds, loses sight of and sees resolved is
+// remembered with the time, whatever the states are by now.
+func TestFindingSpans(t *testing.T) {
+	s := open(t)
+	began := time.Now().Add(-time.Second)
+	state := func(name string, status finding.Status) finding.Finding {
+		f := testFindings(2)[1]
+		f.Subject, f.Status = &finding.Subject{Kind: "Deployment", Namespace: "shop", Name: name}, status
+		return f
+	}
+	spans := func(q finding.SpanQuery) map[string]finding.Span {
+		t.Helper()
+		out := map[string]finding.Span{}
+		for _, span := range must[[]finding.Span](t)(s.FindingSpans(t.Context(), q)) {
+			out[span.Finding.Subject.Name] = span
+		}
+		return out
+	}
+	all := finding.SpanQuery{Subjects: []string{"Deployment/shop/old", "Deployment/shop/new", "Deployment/shop/gone", "Deployment/shop/odd", "ServiceAccount/shop/web"}}
+	replace(t, s, []finding.Finding{state("old", finding.Fail), state("new", finding.Pass), state("gone", finding.Fail), state("odd", finding.Fail)})
+	granted := state("new", finding.Fail)
+	granted.Amend(func(d *finding.Detail) {
+		d.Grantees = []finding.Grantee{{Kind: "ServiceAccount", Namespace: "shop", Name: "web"}}
+	})
+	replace(t, s, []finding.Finding{state("old", finding.Fail), granted, state("odd", finding.Unknown)})
+	have := spans(all)
+	if len(have) != 4 || have["old"].New || !have["new"].New || !have["old"].Resolved.IsZero() || have["gone"].Became != "" {
+		t.Fatalf("after two evaluations: %+v", have)
+	}
+	if gone := have["gone"]; gone.Found.Before(began) || gone.Resolved.Before(gone.Found) || gone.Resolved.After(time.Now()) {
+		t.Errorf("gone from %s to %s", gone.Found, gone.Resolved)
+	}
+	if odd := have["odd"]; !odd.Resolved.IsZero() {
+		t.Error("losing sight of a failure is no fix")
+	}
+	if one := spans(finding.SpanQuery{Subjects: []string{"ServiceAccount/shop/web"}}); len(one) != 1 || one["new"].Finding.Control != granted.Control {
+		t.Errorf("of who is granted it: %+v", one)
+	}
+	replace(t, s, []finding.Finding{state("old", finding.Excepted), granted, state("odd", finding.Fail)})
+	have = spans(all)
+	if have["old"].Became != finding.Excepted || have["old"].Resolved.IsZero() || len(have) != 4 || have["odd"].New {
+		t.Errorf("after three: %+v", have)
+	}
+	replace(t, s, []finding.Finding{state("old", finding.Fail), granted})
+	if list := must[[]finding.Span](t)(s.FindingSpans(t.Context(), all)); len(list) != 5 {
+		t.Errorf("%d spans, want 5: what fails again is found again", len(list))
+	}
+	for name, test := range map[string]struct {
+		since, until time.Time
+		want         int
+	}{
+		"before it began":  {time.Time{}, began, 0},
+		"from now on":      {time.Now().Add(time.Hour), time.Time{}, 2},
+		"at that time":     {began, time.Now(), 5},
+		"until the future": {time.Time{}, time.Now().Add(time.Hour), 5},
+	} {
+		q := all
+		q.Since, q.Until = test.since, test.until
+		if list := must[[]finding.Span](t)(s.FindingSpans(t.Context(), q)); len(list) != test.want {
+			t.Errorf("%s: %d spans, want %d", name, len(list), test.want)
+		}
+	}
+	must[int](t)(s.Prune(t.Context(), time.Now().Add(time.Hour), time.Time{}))
+	if have := spans(all); len(have) != 2 || !have["old"].Resolved.IsZero() || !have["old"].New {
+		t.Errorf("after retention: %+v", have)
+	}
+	if list := must[[]finding.Span](t)(s.FindingSpans(t.Context(), finding.SpanQuery{})); list != nil {
+		t.Error("of nothing there is something")
 	}
 }
 

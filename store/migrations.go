@@ -6,6 +6,8 @@ import (
 	_ "embed" // the texts of the first ones
 	"errors"
 	"fmt"
+
+	"github.com/kubeguardian/kubeguardian/store/history"
 )
 
 // migrations lead from one version of the schema to the next, the first one
@@ -17,7 +19,7 @@ import (
 // The body of a record is its JSON; the columns before it are what queries
 // select by, with "search" as the text that users search in; that of alerts is
 // empty, see blocks.go.
-var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables}
+var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema}
 
 var (
 	//go:embed schema/records.sql
@@ -32,6 +34,10 @@ var (
 	incidentTable string
 	//go:embed schema/lists.sql
 	listIndices string
+	//go:embed schema/deliveries.sql
+	deliveryTables string
+	//go:embed schema/notify_from_begin.sql
+	notifyFromBegin string
 )
 
 // migrate brings a schema of a version up to date, in a transaction.

@@ -118,9 +118,9 @@ func explained(t *testing.T, s *Store, q recorded) string {
 // itself. Tables that stay small may be read as a whole.
 func badPlans(postgres bool) *regexp.Regexp {
 	if postgres {
-		return regexp.MustCompile(`Seq Scan on (alerts|decisions|findings|incidents|entities|alert_entities|decision_entities|repeats|deliveries|announced)\b|\bSort\b`)
+		return regexp.MustCompile(`Seq Scan on (alerts|decisions|findings|incidents|entities|alert_entities|decision_entities|repeats|deliveries|announced|finding_span_subjects)\b|\bSort\b`)
 	}
-	return regexp.MustCompile(`(?m)SCAN (alerts|decisions|findings|incidents|entities|alert_entities|decision_entities|repeats|deliveries|announced)$|TEMP B-TREE`)
+	return regexp.MustCompile(`(?m)SCAN (alerts|decisions|findings|incidents|entities|alert_entities|decision_entities|repeats|deliveries|announced|finding_span_subjects)$|TEMP B-TREE`)
 }
 
 // TestPlans: what pages, streams and the joiner ask for is read in the order of

@@ -15,6 +15,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/store/history"
 )
 
 // A Store is an open database.
@@ -156,6 +158,9 @@ func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Ti
 		if deleted += n; err != nil {
 			return deleted, s.explain("delete old "+t.table+" from", err)
 		}
+	}
+	if _, err := s.inSteps(ctx, func(tx *sql.Tx) (int64, error) { return history.Prune(ctx, tx, alertsBefore, pruneBatch) }); err != nil {
+		return deleted, s.explain("delete old findings from", err)
 	}
 	if err := s.pruneBlocks(ctx, alertsBefore); err != nil {
 		return deleted, s.explain("delete old words from", err)

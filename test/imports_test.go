@@ -110,10 +110,11 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/history", "store/words"},
 
 	"store/postgrestest": {},
 	"store/words":        {},
+	"store/history":      {"finding"},
 
 	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},
@@ -121,11 +122,11 @@ var arrows = map[string][]string{
 	"respond/*": {"alert", "incident", "finding", "config"},
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
-	"web":       {"health", "web/export", "web/rest", "web/session", "web/query", "web/live", "access", "bus/fleet", "bus/roster", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "playground", "config"},
+	"web":       {"health", "web/export", "web/rest", "web/session", "web/query", "web/live", "access", "bus/fleet", "bus/roster", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "incident/timeline", "playground", "config"},
 	"health":    {}, "web/export": {}, "access/attempt": {}, "web/rest": {"access"}, "web/session": {"access", "access/attempt", "action", "web/rest"},
 	"web/query": {"alert", "audit", "finding", "incident", "notify/delivery", "web/rest"}, "web/live": {"alert", "web/query", "web/rest"},
-	"incident/lineage": {"alert"},
-	"playground":       {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
+	"incident/lineage": {"alert"}, "incident/timeline": {"alert", "finding", "incident", "notify/delivery"},
+	"playground": {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
 
 	"notify/document":   {"alert", "incident", "finding", "notify"},
 	"notify/delivery":   {},
