@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -284,6 +285,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return err
 	}
 	a.report()
+	debug.FreeOSMemory() // to load rules and programs takes twice what the agent needs afterwards
 	running.Go(func() { a.maintain(ctx) })
 	if a.enforcer != nil {
 		running.Go(func() { a.enforcer.Run(ctx) })

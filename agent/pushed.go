@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -173,6 +174,7 @@ func (a *Agent) replaceRules(rules *bus.Rules) error {
 		a.o.Log.Error("the sensor shows what no rule is about", "error", err)
 	}
 	a.o.Log.Info("rules of the server are in force", "rules", next.count, "hash", c.hash)
+	debug.FreeOSMemory() // of those before
 	return a.keepRules(rules)
 }
 

@@ -10,15 +10,17 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// A ring is a BPF ring buffer, read where it lies: the pages that the kernel
-// writes are mapped, twice in a row, so that each sample is in one piece. It is
-// read by one goroutine.
+// A ring is a BPF ring buffer, read where it lies, in the pages that the kernel
+// writes. The one sample in a turn that goes on at the begin is copied: to map
+// the pages twice in a row, as is usual, counts each of them twice as memory of
+// this process. It is read by one goroutine.
 type ring struct {
 	m        *ebpf.Map
 	consumer []byte // a page that we write: how far it was read
 	producer []byte // a page, how far it was written, and the data
 	mask     uint64
 	position uint64
+	joined   []byte // the sample that goes on at the begin
 }
 
 const (
@@ -38,7 +40,7 @@ func newRing(size uint32) (*ring, error) {
 		m.Close()
 		return nil, fmt.Errorf("map ring buffer: %w", err)
 	}
-	producer, err := syscall.Mmap(m.FD(), int64(page), page+2*int(size), syscall.PROT_READ, syscall.MAP_SHARED)
+	producer, err := syscall.Mmap(m.FD(), int64(page), page+int(size), syscall.PROT_READ, syscall.MAP_SHARED)
 	if err != nil {
 		_ = syscall.Munmap(consumer)
 		m.Close()
@@ -60,11 +62,22 @@ func (r *ring) peek() []byte {
 			return nil
 		}
 		if size&ringDiscard == 0 {
-			return data[at+ringHead : at+ringHead+uint64(size)]
+			return r.sample(data, at+ringHead, uint64(size))
 		}
 		r.next(uint64(size &^ ringDiscard))
 	}
 	return nil
+}
+
+// sample returns size bytes of the data in one piece.
+func (r *ring) sample(data []byte, at, size uint64) []byte {
+	at &= r.mask
+	end := min(at+size, uint64(len(data)))
+	if end == at+size {
+		return data[at:end]
+	}
+	r.joined = append(append(r.joined[:0], data[at:end]...), data[:at+size-end]...)
+	return r.joined
 }
 
 // next gives the oldest sample's room, of size bytes, back to the kernel.

@@ -117,10 +117,8 @@ func newFileTypes() [256]syscall.FDType {
 
 // fill completes a descriptor by what the kernel says of its file.
 func (r *Reader) fill(fd *syscall.FD, rec *record.Record, file record.File) {
-	fd.Type, fd.Dev, fd.Ino = fileTypes[file.Kind], uint32(file.Device), file.Inode
-	fd.Upper, fd.Lower = file.Layer&record.Upper != 0, file.Layer&record.Lower != 0
+	describe(fd, file)
 	if !file.IsSocket() {
-		fd.Name = text(file.Name)
 		return
 	}
 	tuple := file.Socket
@@ -128,6 +126,13 @@ func (r *Reader) fill(fd *syscall.FD, rec *record.Record, file record.File) {
 		tuple = named // with the peer that this call named
 	}
 	r.setEnds(fd, rec, tuple)
+}
+
+// describe notes what the kernel says of a file, but for the ends of a socket.
+func describe(fd *syscall.FD, file record.File) {
+	fd.Type, fd.Dev, fd.Ino = fileTypes[file.Kind], uint32(file.Device), file.Inode
+	fd.Upper, fd.Lower = file.Layer&record.Upper != 0, file.Layer&record.Lower != 0
+	fd.Name = text(file.Name)
 }
 
 // tupleOf returns the two ends that a parameter shows.

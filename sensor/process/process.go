@@ -29,11 +29,13 @@ type Options struct {
 	Env        bool                             // the environment of processes is kept
 	Max        int                              // processes that are known, by default 65536
 	Grace      time.Duration                    // how long a process stays known after its end, by default 10 s
+	Ended      int                              // processes that stay known after their end, the last ones; by default 4096
 }
 
 const (
 	defaultMax   = 1 << 16
 	defaultGrace = 10 * time.Second
+	defaultEnded = 4096
 )
 
 // A Table has the processes of a node. It is safe for concurrent use; the
@@ -47,6 +49,12 @@ type Table struct {
 	env        bool
 	max        int
 	grace      uint64
+	maxEnded   int
+
+	// What processes have in common is kept once.
+	texts   *recent[string]
+	paths   *recent[[]syscall.Cgroup]
+	streams [3]*recent[*syscall.FD] // by number
 
 	mu      sync.Mutex
 	known   map[key]*entry
@@ -117,9 +125,14 @@ func New(o Options) *Table {
 	if o.Grace <= 0 {
 		o.Grace = defaultGrace
 	}
+	if o.Ended <= 0 {
+		o.Ended = defaultEnded
+	}
 	return &Table{
-		proc: o.Proc, users: o.Users, containers: o.Containers, announced: o.Announced, clock: o.Clock, env: o.Env, max: o.Max, grace: uint64(o.Grace),
-		known: map[key]*entry{}, current: map[uint32]*entry{}, groups: map[uint64]*group{}, roles: map[uint64]role{},
+		proc: o.Proc, users: o.Users, containers: o.Containers, announced: o.Announced, clock: o.Clock, env: o.Env, max: o.Max, grace: uint64(o.Grace), maxEnded: o.Ended,
+		texts: newRecent(func(s string) string { return s }), paths: newRecent(cgroups),
+		streams: [3]*recent[*syscall.FD]{newRecent(streamOf(0)), newRecent(streamOf(1)), newRecent(streamOf(2))},
+		known:   map[key]*entry{}, current: map[uint32]*entry{}, groups: map[uint64]*group{}, roles: map[uint64]role{},
 	}
 }
 
@@ -174,7 +187,9 @@ func (t *Table) entryOf(k record.Key) *entry {
 
 const nanosPerTick = 10_000_000
 
-// finish notes the end of a process. What is known of it is forgotten later.
+// finish notes the end of a process. What is known of it is forgotten later, but
+// at once what nobody asks of one that is an ancestor at most: its leaders too,
+// which would keep their own ancestors known for as long as it has descendants.
 func (t *Table) finish(e *entry, at uint64) {
 	if e.over {
 		return
@@ -184,17 +199,27 @@ func (t *Table) finish(e *entry, at uint64) {
 	if t.current[e.pid] == e {
 		delete(t.current, e.pid)
 	}
+	last := *e.handle.Process()
+	last.Session, last.Leader, last.Files, last.Usage, last.Streams = nil, nil, nil, nil, [3]*syscall.FD{}
+	e.version++
+	e.handle.Publish(last.Ready())
+	for len(t.ended) > t.maxEnded {
+		t.forget()
+	}
+}
+
+// forget drops the process that ended first.
+func (t *Table) forget() {
+	delete(t.known, t.ended[0].key)
+	t.ended[0] = nil
+	t.ended = t.ended[1:]
 }
 
 // expire forgets processes that ended long enough before a time since boot.
 func (t *Table) expire(now uint64) {
-	n := 0
-	for n < len(t.ended) && t.ended[n].end+t.grace < now {
-		delete(t.known, t.ended[n].key)
-		t.ended[n] = nil
-		n++
+	for len(t.ended) > 0 && t.ended[0].end+t.grace < now {
+		t.forget()
 	}
-	t.ended = t.ended[n:]
 }
 
 // makeRoom drops the process that ended first when there are too many; if all
@@ -205,9 +230,7 @@ func (t *Table) makeRoom() {
 	}
 	t.stats.evicted.Add(1)
 	if len(t.ended) > 0 {
-		delete(t.known, t.ended[0].key)
-		t.ended[0] = nil
-		t.ended = t.ended[1:]
+		t.forget()
 		return
 	}
 	for id, e := range t.known {

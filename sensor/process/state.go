@@ -83,6 +83,11 @@ func (t *Table) apply(rec *record.Record) state {
 	if p != old {
 		t.publish(s.entry, p)
 	}
+	if s.what == exits {
+		t.mu.Lock()
+		t.finish(s.entry, rec.Time)
+		t.mu.Unlock()
+	}
 	return state{p, c}
 }
 
@@ -109,9 +114,6 @@ func (t *Table) begin(rec *record.Record) (step, *syscall.Container) {
 		s.entry.filled = true
 	}
 	s.session, s.leader = t.byID(rec.SID), t.byID(rec.PGID)
-	if s.what == exits {
-		t.finish(s.entry, rec.Time)
-	}
 	return s, t.currentContainer(g)
 }
 
@@ -164,12 +166,12 @@ func (t *Table) forked(n *syscall.Process, s *step) {
 		n.Argv = argv
 	}
 	if cwd, ok := r.Named("cwd").Text(); ok && len(cwd) > 0 {
-		n.Cwd = string(cwd)
+		n.Cwd = t.texts.of(cwd)
 	}
 	if at, ok := r.Named("pidns_init_start_ts").Uint(); ok && at > 0 {
 		n.NamespaceStarted = t.clock.Wall(at)
 	}
-	if paths := cgroups(r); paths != nil {
+	if paths := t.cgroups(r); paths != nil {
 		n.Cgroups = paths
 	}
 }
@@ -181,33 +183,52 @@ func (t *Table) executed(n *syscall.Process, s *step) {
 		n.Argv = argv
 	}
 	if cwd, ok := r.Named("cwd").Text(); ok && len(cwd) > 0 {
-		n.Cwd = string(cwd)
+		n.Cwd = t.texts.of(cwd)
 	}
 	n.Env = nil
 	if env := r.Named("env"); t.env && !env.Missing() {
 		n.Env = texts(env)
 	}
 	path, _ := r.Named("trusted_exepath").Text()
-	n.ExePath, n.Exe = string(path), executable(r)
-	n.Caps, n.Usage = capabilities(r), usage(r)
-	if paths := cgroups(r); paths != nil {
+	n.ExePath, n.Exe = t.texts.of(path), executable(r)
+	n.Usage = usage(r)
+	if caps := capabilities(r); caps == nil || n.Caps == nil || *caps != *n.Caps {
+		n.Caps = caps
+	}
+	if paths := t.cgroups(r); paths != nil {
 		n.Cgroups = paths
 	}
-	n.Streams = [3]*syscall.FD{}
 	for i, tag := range []record.Tag{record.Stdin, record.Stdout, record.Stderr} {
-		if file, ok := r.Extra(tag).File(); ok {
-			n.Streams[i] = t.stream(r, i, file)
-		}
+		n.Streams[i] = t.stream(r, i, tag)
 	}
 }
 
-// stream returns a descriptor that outlives its record.
-func (t *Table) stream(rec *record.Record, num int, file record.File) *syscall.FD {
+// stream returns a descriptor that outlives its record, nil if it is not known.
+func (t *Table) stream(rec *record.Record, num int, tag record.Tag) *syscall.FD {
+	v := rec.Extra(tag)
+	file, ok := v.File()
+	if !ok {
+		return nil
+	}
+	if !file.IsSocket() {
+		data, _ := v.Bytes()
+		return t.streams[num].of(data)
+	}
 	fd := &syscall.FD{Num: int64(num)}
 	reader := Reader{t: t}
 	reader.fill(fd, rec, file)
 	fd.Name = strings.Clone(fd.Name)
 	return fd.Ready()
+}
+
+// streamOf makes a descriptor of the bytes of its file.
+func streamOf(num int) func(string) *syscall.FD {
+	return func(data string) *syscall.FD {
+		file, _ := record.BytesValue([]byte(data)).File()
+		fd := &syscall.FD{Num: int64(num)}
+		describe(fd, file)
+		return fd.Ready()
+	}
 }
 
 func executable(r *record.Record) *syscall.Executable {
@@ -272,9 +293,16 @@ func texts(v record.Value) []string {
 	return out
 }
 
-func cgroups(r *record.Record) []syscall.Cgroup {
+// cgroups returns the control groups that a record shows, nil if it does not.
+func (t *Table) cgroups(r *record.Record) []syscall.Cgroup {
+	data, _ := r.Named("cgroups").Bytes()
+	return t.paths.of(data)
+}
+
+// cgroups reads lines that each end with NUL.
+func cgroups(lines string) []syscall.Cgroup {
 	var out []syscall.Cgroup
-	for _, line := range texts(r.Named("cgroups")) {
+	for line := range strings.SplitSeq(lines, "\x00") {
 		if subsystem, path, ok := strings.Cut(line, "="); ok {
 			out = append(out, syscall.Cgroup{Subsystem: subsystem, Path: path})
 		}
@@ -322,7 +350,7 @@ const unset = 1<<32 - 1
 func (t *Table) head(n *syscall.Process, s *step, old *syscall.Process) {
 	r := s.rec
 	if r.TID == r.Process.TGID || s.what == forks || s.what == execs {
-		n.Name = string(r.Name())
+		n.Name = t.texts.of(r.Name())
 	}
 	if n.Parent == nil {
 		n.Parent = s.line

@@ -147,11 +147,49 @@ type Descriptors interface {
 }
 
 // Ready prepares the texts that rules ask for with every event. It is called
-// once a process has its final values, before it is published.
+// once a process has its final values, before it is published. Texts that are
+// right, as those of a copy of another process can be, are kept, and a text that
+// is a part of another one shares its bytes.
 func (p *Process) Ready() *Process {
-	p.line, p.cmdline, p.cwd = strings.Join(p.Argv, " "), "", ""
-	p.cmdline, p.cwd = p.commandLine(p.Name), p.directory()
+	if !isJoined(p.line, p.Argv) {
+		p.line = strings.Join(p.Argv, " ")
+	}
+	p.cmdline = p.readyCommand()
+	if dir, ok := strings.CutSuffix(p.cwd, "/"); !ok || dir == "" || dir != p.Cwd {
+		p.cwd = ""
+		p.cwd = p.directory()
+	}
 	return p
+}
+
+// isJoined reports whether a line is what joins words by blanks.
+func isJoined(line string, words []string) bool {
+	for i, word := range words {
+		rest, ok := strings.CutPrefix(line, word)
+		if ok && i < len(words)-1 {
+			rest, ok = strings.CutPrefix(rest, " ")
+		}
+		if !ok {
+			return false
+		}
+		line = rest
+	}
+	return line == ""
+}
+
+// readyCommand returns the command line: the end of all arguments where the name
+// is the end of the first one, as that of /bin/true is true.
+func (p *Process) readyCommand() string {
+	args := p.arguments()
+	switch {
+	case args == "":
+		return p.Name
+	case strings.HasSuffix(p.Argv[0], p.Name):
+		return p.line[len(p.Argv[0])-len(p.Name):]
+	case isJoined(p.cmdline, []string{p.Name, args}):
+		return p.cmdline
+	}
+	return p.commandLine(p.Name)
 }
 
 // wholeLine returns all arguments joined by blanks.
