@@ -26,6 +26,7 @@ func (i *Incident) take(other *Incident) {
 		i.MuteTill = other.MuteTill
 	}
 	i.Related, i.Apart = union(i.Related, other.Related), union(i.Apart, other.Apart)
+	i.Tell()
 }
 
 func union(a, b []string) []string {
@@ -105,4 +106,5 @@ func (i *Incident) restart(signals []Signal) {
 	for _, s := range signals {
 		i.add(s)
 	}
+	i.Tell()
 }

@@ -103,6 +103,16 @@ type Outcome struct {
 // is tied to, which takes in the others, or a new one. A signal that is known, by
 // its alert, changes nothing; its outcome is the zero value.
 func (c *Correlator) Add(cluster string, s Signal) Outcome {
+	out := c.Join(cluster, s)
+	if out.Incident != nil {
+		out.Incident.Tell()
+	}
+	return out
+}
+
+// Join is Add for many signals: what [Incident.Tell] says of an incident is to be
+// brought up to date once all are in.
+func (c *Correlator) Join(cluster string, s Signal) Outcome {
 	ties := c.ties(cluster, &s)
 	for i := range ties {
 		if i.has(s.Alert) {

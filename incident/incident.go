@@ -114,7 +114,8 @@ func byKillChain(a, b string) int {
 	return ia - ib
 }
 
-// add puts a signal into the incident and concludes anew.
+// add puts a signal into the incident and concludes anew, but for what [Incident.Tell]
+// says.
 func (i *Incident) add(s Signal) {
 	if len(i.Signals) >= MaxSignals {
 		i.Dropped++
@@ -152,10 +153,14 @@ func (i *Incident) conclude(s *Signal) {
 	if at, known := slices.BinarySearch(i.Owners, s.Owner); s.Owner != "" && !known && len(i.Owners) < maxOwners {
 		i.Owners = slices.Insert(i.Owners, at, s.Owner)
 	}
-	i.Score = i.score()
-	if i.Paged.IsZero() && (s.Pages || i.progressed()) {
+	if i.Paged.IsZero() && (s.Pages || len(i.Tactics) > 1 && i.progressed()) {
 		i.Paged = s.Time
 	}
+}
+
+// Tell brings score and story up to date with the signals.
+func (i *Incident) Tell() {
+	i.Score = i.score()
 	i.Story = i.story()
 }
 

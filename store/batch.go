@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
 // maxRows bounds the rows of one statement.
@@ -16,12 +19,21 @@ const maxRows = 256
 type batch struct {
 	ctx        context.Context
 	tx         *sql.Tx
+	arrays     bool                 // the database takes columns as arrays
 	statements map[string]*sql.Stmt // by text
 	involved   []involvement        // still to be noted
 }
 
 func newBatch(ctx context.Context, tx *sql.Tx) *batch {
 	return &batch{ctx: ctx, tx: tx, statements: map[string]*sql.Stmt{}}
+}
+
+// newBatch is newBatch for many rows, which PostgreSQL is given with one statement,
+// whatever their number.
+func (s *Store) newBatch(ctx context.Context, tx *sql.Tx) *batch {
+	b := newBatch(ctx, tx)
+	b.arrays = s.postgres
+	return b
 }
 
 func (b *batch) prepared(query string) (*sql.Stmt, error) {
@@ -76,6 +88,14 @@ func (b *batch) each(query string, args []any, scan func(*sql.Rows) error) error
 // eachOf runs a query for many values, each of which stands in place of %s as
 // one says, followed by more arguments, and calls scan for each row.
 func (b *batch) eachOf(query, one string, values, more []any, scan func(*sql.Rows) error) error {
+	if b.arrays && len(values) > 0 {
+		list, types, err := dialect.Columns(values, 1)
+		if err != nil {
+			return err
+		}
+		query = strings.Replace(query, "VALUES %s", "%s", 1)
+		return b.each(fmt.Sprintf(query, "SELECT unnest("+types+")"), append(list, more...), scan)
+	}
 	return inParts(len(values), func(from, to int) error {
 		list := strings.Repeat(one+", ", to-from-1) + one
 		return b.each(fmt.Sprintf(query, list), append(values[from:to:to], more...), scan)
@@ -85,6 +105,9 @@ func (b *batch) eachOf(query, one string, values, more []any, scan func(*sql.Row
 // insert runs a statement that takes rows of values in place of %s, and calls
 // scan for each row of its answer, if it has one.
 func (b *batch) insert(query string, rows [][]any, scan func(*sql.Rows) error) error {
+	if b.arrays {
+		return b.insertArrays(query, rows, scan)
+	}
 	return inParts(len(rows), func(from, to int) error {
 		columns := len(rows[from])
 		one := "(" + strings.Repeat("?, ", columns-1) + "?)"
@@ -98,6 +121,37 @@ func (b *batch) insert(query string, rows [][]any, scan func(*sql.Rows) error) e
 		}
 		return b.each(text, args, scan)
 	})
+}
+
+// maxArrays bounds the text of the rows of one statement, in bytes: PostgreSQL
+// takes no more than a gigabyte at once.
+const maxArrays = 64 << 20
+
+// insertArrays is insert with a parameter for each column.
+func (b *batch) insertArrays(query string, rows [][]any, scan func(*sql.Rows) error) error {
+	for from, to, size := 0, 0, 0; from < len(rows); from, size = to, 0 {
+		for ; to < len(rows) && (to == from || size < maxArrays); to++ {
+			for _, v := range rows[to] {
+				if text, ok := v.(string); ok {
+					size += len(text)
+				}
+			}
+		}
+		list, types, err := dialect.Columns(slices.Concat(rows[from:to]...), len(rows[from]))
+		if err != nil {
+			return err
+		}
+		text := strings.Replace(query, "VALUES %s", "SELECT * FROM unnest("+types+")", 1)
+		if scan == nil {
+			err = b.exec(text, list...)
+		} else {
+			err = b.each(text, list, scan)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // inParts calls f for parts of n things. Their sizes are powers of two, so that

@@ -17,7 +17,7 @@ func (s *Store) AddDecisions(ctx context.Context, decisions []finding.Decision) 
 		return nil
 	}
 	err := s.write(ctx, func(tx *sql.Tx) error {
-		b := newBatch(ctx, tx)
+		b := s.newBatch(ctx, tx)
 		held := heldWriter{tx, map[int64]int{}}
 		for _, d := range decisions {
 			body, err := json.Marshal(d)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
 // entityTables has each entity once, and which alerts and decisions involve it.
@@ -56,7 +57,7 @@ func (b *batch) noteInvolved() error {
 	last := map[alert.Entity]int64{}
 	for n := range b.involved {
 		i := &b.involved[n]
-		i.entity.Name = storable(i.entity.Name)
+		i.entity.Name = dialect.Storable(i.entity.Name)
 		if at, ok := last[i.entity]; !ok || i.at > at {
 			last[i.entity] = i.at
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -51,10 +52,8 @@ func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident,
 				return err
 			}
 		}
-		for _, i := range changed {
-			if err := saveIncident(ctx, tx, i); err != nil {
-				return err
-			}
+		if err := saveIncidents(s.newBatch(ctx, tx), changed...); err != nil {
+			return err
 		}
 		return Joined{alertSeq, was.Changes}.save(ctx, tx)
 	})
@@ -80,23 +79,35 @@ func (j Joined) save(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-func saveIncident(ctx context.Context, tx *sql.Tx, i *incident.Incident) error {
+// saveIncidents writes incidents, each of which is there once.
+func saveIncidents(b *batch, list ...*incident.Incident) error {
+	rows := make([][]any, len(list))
+	for n, i := range list {
+		var err error
+		if rows[n], err = incidentRow(i); err != nil {
+			return err
+		}
+	}
+	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster) VALUES %s
+		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
+		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster`, rows, nil)
+}
+
+func incidentRow(i *incident.Incident) ([]any, error) {
 	body, err := json.Marshal(i)
 	if err != nil {
-		return fmt.Errorf("encode incident %s: %w", i.ID, err)
+		return nil, fmt.Errorf("encode incident %s: %w", i.ID, err)
 	}
 	words := append([]string{}, i.Owners...)
 	for _, e := range i.Entities {
 		words = append(words, e.Name)
 	}
 	for _, signal := range i.Signals {
-		words = append(words, signal.Rule)
+		if !slices.Contains(words, signal.Rule) {
+			words = append(words, signal.Rule)
+		}
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO incidents (id, time, state, paged, score, search, body, cluster) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
-		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster`,
-		i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster)
-	return err
+	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster}, nil
 }
 
 // ChangeIncident applies what a person does to an incident, to those that it takes
@@ -122,7 +133,7 @@ func (s *Store) ChangeIncident(ctx context.Context, id string, c incident.Change
 		if err := now.save(ctx, tx); err != nil {
 			return err
 		}
-		return saveIncident(ctx, tx, i)
+		return saveIncidents(newBatch(ctx, tx), i)
 	})
 	if wrong := (*incident.ChangeError)(nil); errors.As(err, &wrong) {
 		return nil, found, wrong
@@ -174,7 +185,7 @@ func arrange(ctx context.Context, tx *sql.Tx, i *incident.Incident, c incident.C
 			return err
 		}
 	}
-	return saveIncident(ctx, tx, part)
+	return saveIncidents(newBatch(ctx, tx), part)
 }
 
 // Correlated returns the incidents in which something happened since a time,

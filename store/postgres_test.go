@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/postgrestest"
 )
 
@@ -94,7 +95,7 @@ func TestRebind(t *testing.T) {
 		"unclosed '? and ?":                 "unclosed '? and ?",
 		strings.Repeat("?,", 11) + "'LIKE ": "$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,'LIKE ",
 	} {
-		if have := strings.TrimPrefix(rebind(query), onPrimary); have != want {
+		if have := strings.TrimPrefix(dialect.Rebind(query), dialect.OnPrimary); have != want {
 			t.Errorf("%s: have %s, want %s", query, have, want)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
 // AddGrouped is AddAlerts for alerts that may be repeats: of those that say the
@@ -35,7 +36,7 @@ func (s *Store) addGrouped(ctx context.Context, alerts []alert.Alert, cluster sq
 	}
 	var g *grouping
 	err = s.write(ctx, func(tx *sql.Tx) (err error) {
-		if g, err = newGrouping(newBatch(ctx, tx), alerts, groups); err != nil {
+		if g, err = newGrouping(s.newBatch(ctx, tx), alerts, groups); err != nil {
 			return err
 		}
 		g.cluster = cluster
@@ -78,7 +79,7 @@ func newGrouping(b *batch, alerts []alert.Alert, groups []alert.Group) (*groupin
 	g := &grouping{batch: b, known: map[string]bool{}, newest: map[string]*place{}, counts: map[int64]*alert.Repeats{}}
 	ids, keys, until := make([]any, len(alerts)), map[string]bool{}, int64(0)
 	for i, a := range alerts {
-		ids[i] = storable(a.ID)
+		ids[i] = dialect.Storable(a.ID)
 		if w := groups[i]; w.Within > 0 {
 			keys[string(w.Key)] = true
 			if w.Limit > 0 {
@@ -119,7 +120,7 @@ func (g *grouping) readNewest(keys []string, until int64) error {
 
 // add stores an alert, or counts it.
 func (g *grouping) add(a alert.Alert, w alert.Group) error {
-	if a.ID = storable(a.ID); g.known[a.ID] {
+	if a.ID = dialect.Storable(a.ID); g.known[a.ID] {
 		return nil
 	}
 	g.known[a.ID] = true

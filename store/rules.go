@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
 const ruleCounts = "SELECT rule, alerts, last FROM rules WHERE alerts > 0"
@@ -36,8 +37,8 @@ func (g *grouping) counted(alerts []*place) error {
 	type count struct{ n, last int64 }
 	rules := map[string]count{}
 	for _, p := range alerts {
-		c := rules[storable(p.Rule)]
-		rules[storable(p.Rule)] = count{c.n + 1, max(c.last, p.at)}
+		c := rules[dialect.Storable(p.Rule)]
+		rules[dialect.Storable(p.Rule)] = count{c.n + 1, max(c.last, p.at)}
 	}
 	var rows [][]any
 	for rule, c := range rules {

@@ -110,11 +110,12 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/history", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/words"},
 
 	"store/postgrestest": {},
 	"store/words":        {},
 	"store/history":      {"finding"},
+	"store/dialect":      {},
 
 	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},

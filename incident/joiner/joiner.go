@@ -21,7 +21,8 @@ import (
 const (
 	joinEvery = 30 * time.Second
 	joinAgain = 5 * time.Second
-	joinBatch = 1000 // alerts that are joined at once
+	joinBatch = 1000 // alerts that are read at once
+	joinMost  = 5000 // alerts that are joined at once: in a flood each incident is written once for all of them
 )
 
 // A Joiner joins alerts, and is the store of incidents for whoever reads and
@@ -129,7 +130,7 @@ func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 		j.correlator, j.was = incident.NewCorrelator(known), was
 	}
 	j.upTo.Store(j.was.Alert)
-	alerts, last, err := j.AlertsAfter(ctx, j.was.Alert, alert.Query{Limit: joinBatch})
+	alerts, last, err := j.read(ctx, j.was.Alert)
 	if err != nil || last == j.was.Alert {
 		return false, err
 	}
@@ -137,7 +138,7 @@ func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 	var merged []store.Merge
 	opened, paged := 0, 0
 	for _, a := range alerts {
-		out := j.correlator.Add(a.Cluster, incident.FromAlert(&a.Alert))
+		out := j.correlator.Join(a.Cluster, incident.FromAlert(&a.Alert))
 		for _, m := range out.Merged {
 			merged = append(merged, store.Merge{Part: m.ID, Whole: out.Incident.ID})
 			delete(changed, m.ID)
@@ -154,6 +155,7 @@ func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 	}
 	list := make([]*incident.Incident, 0, len(changed))
 	for _, i := range changed {
+		i.Tell()
 		list = append(list, i)
 	}
 	if err := j.SaveIncidents(ctx, list, merged, j.was, last); err != nil {
@@ -163,4 +165,19 @@ func (j *Joiner) batch(ctx context.Context) (more bool, err error) {
 	j.upTo.Store(last)
 	j.Joined(opened, paged)
 	return true, nil
+}
+
+// read returns alerts after a number, and up to which it read.
+func (j *Joiner) read(ctx context.Context, after int64) (alerts []alert.Record, last int64, err error) {
+	for last = after; len(alerts) < joinMost; {
+		more, end, err := j.AlertsAfter(ctx, last, alert.Query{Limit: joinBatch})
+		if err != nil {
+			return nil, after, err
+		}
+		alerts, last = append(alerts, more...), end
+		if len(more) < joinBatch {
+			break
+		}
+	}
+	return alerts, last, nil
 }
