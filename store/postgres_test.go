@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
-	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/postgrestest"
 )
 
@@ -80,24 +79,6 @@ func ofFiles(t *testing.T) {
 func onPostgres(t *testing.T) {
 	if server == nil {
 		t.Skip("of PostgreSQL, which the second run tests")
-	}
-}
-
-func TestRebind(t *testing.T) {
-	for query, want := range map[string]string{
-		"SELECT 1":                          "SELECT 1",
-		"a = ? AND b IN (?, ?)":             "a = $1 AND b IN ($2, $3)",
-		"a = ?1 OR b = ?1":                  "a = $1 OR b = $1",
-		`a = '?''?' AND "b?" = ?`:           `a = '?''?' AND "b?" = $1`,
-		`a LIKE ? ESCAPE '\' OR b = ?`:      `a ILIKE $1 ESCAPE '\' OR b = $2`,
-		"a -- it's what? yes\n, b = ?":      "a -- it's what? yes\n, b = $1",
-		"a = ? -- the end?":                 "a = $1 -- the end?",
-		"unclosed '? and ?":                 "unclosed '? and ?",
-		strings.Repeat("?,", 11) + "'LIKE ": "$1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,'LIKE ",
-	} {
-		if have := strings.TrimPrefix(dialect.Rebind(query), dialect.OnPrimary); have != want {
-			t.Errorf("%s: have %s, want %s", query, have, want)
-		}
 	}
 }
 
