@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,7 +37,7 @@ func values(apiServer int) map[string]any {
 	type object = map[string]any
 	return object{
 		"image":  object{"tag": "lab"},
-		"server": object{"clusterIP": "10.96.7.7", "persistence": object{"size": "1Gi"}, "resources": object{"requests": object{"cpu": "50m"}}, "config": object{"scan": object{"interval": "30s"}}},
+		"server": object{"clusterIP": "10.96.7.7", "persistence": object{"size": "1Gi"}, "resources": object{"requests": object{"cpu": "50m"}}, "config": object{"scan": object{"interval": "30s"}, "detection": object{"auditFiles": []any{"/var/lib/kubeguardian/audit.jsonl"}}}},
 		"agent":  object{"capabilities": []any{"BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_PTRACE"}},
 		"networkPolicy": object{
 			"apiServer": object{"cidrs": []any{"10.99.0.1/32", "10.96.0.1/32"}, "ports": []any{443, apiServer}},
@@ -57,12 +59,19 @@ func (l lab) images() {
 	}
 }
 
+// volume is where the server's data are, on the disk of node and machine.
+func (l lab) volume() string { return filepath.Join(filepath.Dir(l.dir), "volume") }
+
 // prepare makes what a cluster has: a namespace that admits restricted pods
-// only, and a volume.
+// only, and a volume, in which the audit log is to be read.
 func (l lab) prepare() {
 	l.t.Helper()
-	const path = "/var/lib/lab-volumes/kubeguardian"
+	path := l.volume()
 	l.node("install", "-d", "-o", "65532", "-g", "65532", "-m", "0770", path)
+	log := filepath.Join(l.dir, "audit.jsonl")
+	if err := errors.Join(os.Chmod(log, 0o644), os.Link(log, filepath.Join(path, "audit.jsonl"))); err != nil {
+		l.t.Fatal(err)
+	}
 	restricted := map[string]string{"pod-security.kubernetes.io/enforce": "restricted"}
 	if _, err := l.client.CoreV1().Namespaces().Create(l.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: restricted}}, metav1.CreateOptions{}); err != nil {
 		l.t.Fatal(err)
@@ -95,6 +104,7 @@ func TestRelease(t *testing.T) {
 	l := up(t)
 	l.images()
 	l.prepare()
+	l.victims("default/asked", "default/past", "shop/cart", "shop/caller", "rehearsal/cart", "sealed/cart", "watched/cart", "kube-system/cart")
 	before := l.listed()
 	r := Release{Kubeconfig: l.kubeconfig(), Namespace: namespace, Name: "guard", Timeout: 5 * time.Minute}
 	began := time.Now()
@@ -106,13 +116,17 @@ func TestRelease(t *testing.T) {
 	l.wantAdmission()
 	l.wantAgent()
 	l.wantAlert()
+	l.wantCommands()
 	changed := values(l.port())
 	changed["monitoring"] = map[string]any{"dashboards": true}
+	agent := changed["agent"].(map[string]any)
+	agent["enforcement"], agent["config"] = true, enforcing()
 	if err := r.Upgrade(t.Context(), root+"/charts/kubeguardian", changed); err != nil {
 		l.explain()
 		t.Fatal(err)
 	}
 	l.wantAdmission()
+	l.wantEnforcement()
 	l.wantRights()
 	if err := r.Uninstall(); err != nil {
 		l.explain()
@@ -223,7 +237,7 @@ func (l lab) wantAgent() {
 		return err
 	})
 	time.Sleep(2 * time.Second) // the runtime is asked beside the events
-	l.node("kubectl", "exec", "web", "--", "/intruder", "drop")
+	l.node("kubectl", "exec", "web", "--", "/intruder", "drop", "0s")
 	l.eventually("the agent's alert", func(ctx context.Context) error {
 		pods, err := l.client.CoreV1().Pods(agents).List(ctx, listAll)
 		if err != nil || len(pods.Items) != 1 {
@@ -245,7 +259,7 @@ func (l lab) wantAgent() {
 // token is the login token of the pages.
 func (l lab) token() string {
 	l.t.Helper()
-	return strings.TrimSpace(l.node("cat", "/var/lib/lab-volumes/kubeguardian/token"))
+	return strings.TrimSpace(l.node("cat", l.volume()+"/token"))
 }
 
 // wantAlert breaks the glass, and wants the server to alert.

@@ -1,9 +1,12 @@
-// Command intruder waits; told to "drop", it puts a program beside itself, as
-// who breaks into a container does, and starts it.
+// Command intruder waits. Told to "drop" it puts a program beside itself, as who
+// breaks into a container does, and starts it, which then runs for a while; told
+// to "call" it connects to an address; told to "run" it does nothing.
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"time"
@@ -14,21 +17,48 @@ func main() {
 		time.Sleep(time.Hour)
 		return
 	}
-	if os.Args[1] != "drop" {
-		fmt.Println("dropped")
-		return
-	}
-	program, err := os.ReadFile("/proc/self/exe")
-	if err == nil {
-		err = os.WriteFile("/implant", program, 0o755)
-	}
-	if err == nil {
-		cmd := exec.Command("/implant", "run")
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		err = cmd.Run()
-	}
-	if err != nil {
+	if err := do(os.Args[1], os.Args[2:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func do(what string, args []string) error {
+	if what != "run" && len(args) != 1 {
+		return errors.New("want one argument")
+	}
+	switch what {
+	case "run":
+		fmt.Println("ran")
+		return nil
+	case "linger":
+		d, err := time.ParseDuration(args[0])
+		time.Sleep(d)
+		fmt.Println("lingered")
+		return err
+	case "drop":
+		return drop(args[0])
+	case "call":
+		conn, err := net.DialTimeout("tcp", args[0], 10*time.Second)
+		if err != nil {
+			return err
+		}
+		fmt.Println("connected")
+		return conn.Close()
+	}
+	return fmt.Errorf("no such order: %s", what)
+}
+
+// drop starts a program that is not in the image.
+func drop(duration string) error {
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/implant", program, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.Command("/implant", "linger", duration)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
 }
