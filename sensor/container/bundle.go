@@ -2,6 +2,7 @@ package container
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,42 +12,68 @@ import (
 	"github.com/kubeguardian/kubeguardian/sensor/syscall"
 )
 
-// Annotations by which containerd's CRI tells a low-level runtime what a
-// container is.
-const (
-	criAnnotation  = "io.kubernetes.cri."
-	typeAnnotation = criAnnotation + "container-type"
-)
+// A naming is how a runtime names, for a low-level runtime, what a container is:
+// the keys of annotations.
+type naming struct {
+	runtime, kind, container, image, pod, namespace, uid, sandbox string
+}
+
+func namingsOfBundles() []naming {
+	return []naming{
+		{
+			Containerd, "io.kubernetes.cri.container-type", "io.kubernetes.cri.container-name", "io.kubernetes.cri.image-name",
+			"io.kubernetes.cri.sandbox-name", "io.kubernetes.cri.sandbox-namespace", "io.kubernetes.cri.sandbox-uid", "io.kubernetes.cri.sandbox-id",
+		},
+		{
+			CRIO, "io.kubernetes.cri-o.ContainerType", "io.kubernetes.container.name", "io.kubernetes.cri-o.ImageName",
+			podNameLabel, podNamespaceLabel, podUIDLabel, "io.kubernetes.cri-o.SandboxID",
+		},
+	}
+}
 
 // maxBundle bounds what is read of a container's configuration, in bytes.
 const maxBundle = 1 << 20
 
-// bundlesOf returns the folder in which containerd keeps what it starts the
-// containers of Kubernetes from: in its folder of states, where its socket is by
-// default.
-func bundlesOf(socket string) string {
-	return filepath.Join(filepath.Dir(socket), "io.containerd.runtime.v2.task", "k8s.io")
+// bundlesOf returns where runtimes keep what they start the containers of
+// Kubernetes from, by the id of a container. With containerd that is in its folder
+// of states, where its socket is by default; with CRI-O in the folder for what is
+// running of the storage that it shares with others, which is beside that of its
+// socket.
+func bundlesOf(socket string) func(id string) []string {
+	dir := filepath.Dir(socket)
+	return func(id string) []string {
+		return []string{
+			filepath.Join(dir, "io.containerd.runtime.v2.task/k8s.io", id, "config.json"),
+			filepath.Join(dir, "../containers/storage/overlay-containers", id, "userdata/config.json"),
+		}
+	}
 }
 
 // Announced returns what the runtime has written down of a container before it
 // started it: its name, pod, image by name and mounts. So these are known as early
 // as the first program of the container, without a question to anybody. Of
-// runtimes other than containerd it returns nil, and so it does where its
-// configuration cannot be read: then [Runtime.Lookup] is to know, a moment later.
+// runtimes other than containerd and CRI-O it returns nil, and so it does where
+// their configuration cannot be read: then [Runtime.Lookup] is to know, a moment
+// later.
 func (r *Runtime) Announced(id string) *syscall.Details {
 	if !isID(id) {
 		return nil
 	}
-	f, err := os.Open(filepath.Join(r.bundles, id, "config.json"))
+	for _, name := range r.bundles(id) {
+		if details, err := readBundle(name); err == nil {
+			return details
+		}
+	}
+	return nil
+}
+
+func readBundle(name string) (*syscall.Details, error) {
+	f, err := os.Open(name)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer f.Close()
-	details, err := parseBundle(f)
-	if err != nil {
-		return nil
-	}
-	return details
+	return parseBundle(f)
 }
 
 // A bundle is what is read of the configuration of an OCI runtime.
@@ -60,7 +87,7 @@ type bundle struct {
 	} `json:"mounts"`
 }
 
-// parseBundle reads the configuration of a container or sandbox that containerd
+// parseBundle reads the configuration of a container or sandbox that a runtime
 // made for Kubernetes. Any other is an error.
 func parseBundle(in io.Reader) (*syscall.Details, error) {
 	data, err := io.ReadAll(io.LimitReader(in, maxBundle+1))
@@ -74,20 +101,29 @@ func parseBundle(in io.Reader) (*syscall.Details, error) {
 	if err := json.Unmarshal(data, &b); err != nil {
 		return nil, err
 	}
-	of := func(name string) string { return b.Annotations[criAnnotation+name] }
-	pod := &syscall.Pod{Name: of("sandbox-name"), Namespace: of("sandbox-namespace"), UID: of("sandbox-uid"), SandboxID: of("sandbox-id")}
-	d := &syscall.Details{Name: of("container-name"), Type: Containerd, Pod: pod}
-	switch b.Annotations[typeAnnotation] {
+	for _, n := range namingsOfBundles() {
+		if kind := b.Annotations[n.kind]; kind != "" {
+			return b.details(n, kind)
+		}
+	}
+	return nil, errors.New("no annotation says what it is to Kubernetes")
+}
+
+func (b *bundle) details(n naming, kind string) (*syscall.Details, error) {
+	a := b.Annotations
+	pod := &syscall.Pod{Name: a[n.pod], Namespace: a[n.namespace], UID: a[n.uid], SandboxID: a[n.sandbox]}
+	d := &syscall.Details{Name: a[n.container], Type: n.runtime, Pod: pod}
+	switch kind {
 	case "sandbox":
 		d.Name = pod.Name
 	case "container":
-		d.Repository, d.Tag, d.Digest = ParseImage(of("image-name"))
+		d.Repository, d.Tag, d.Digest = ParseImage(a[n.image])
 		d.Mounts = b.binds()
 	default:
-		return nil, fmt.Errorf("annotation %s is %q", typeAnnotation, b.Annotations[typeAnnotation])
+		return nil, fmt.Errorf("annotation %s is %q", n.kind, kind)
 	}
 	if d.Name == "" || pod.Name == "" || pod.Namespace == "" {
-		return nil, fmt.Errorf("no name of container, pod or namespace in the annotations")
+		return nil, errors.New("no name of container, pod or namespace in the annotations")
 	}
 	return d, nil
 }

@@ -41,7 +41,7 @@ func Find(root string) (string, error) {
 // waits for it. It is safe for concurrent use.
 type Runtime struct {
 	conn    *grpc.ClientConn
-	bundles string // folder of what containerd starts containers from
+	bundles func(id string) []string // files that it may start a container from
 	runtime cri.RuntimeServiceClient
 	images  cri.ImageServiceClient
 	pace    pace
