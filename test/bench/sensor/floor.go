@@ -31,28 +31,28 @@ var arrangements = []arrangement{
 	{"tracing alone", traceElsewhere},
 	{"empty program for each call", emptyProgram},
 	{"empty program for open and close", func() (func(), error) { return emptyPrograms("open", "openat", "close") }},
-	{"sensor", nil},
+	{"agent", nil},
 }
 
 // floor prints how much of the overhead is there whatever the sensor does: of a
 // kernel that traces one call, which no workload makes; of an empty program at
 // the hook of the sensor, which runs for every call; of empty programs that are
-// bound to single calls. Each is measured in turns with nothing and the sensor.
-func floor(ctx context.Context, out io.Writer, rounds int, only string, types []string) error {
+// bound to single calls. Each is measured in turns with nothing and the agent.
+func floor(ctx context.Context, out io.Writer, rounds int, only, program string) error {
 	fmt.Fprintf(out, "%-12s %-34s %10s %8s\n", "workload", "what looks at calls", "CPU", "more")
 	for _, w := range workloads {
 		if only != "" && only != w.name {
 			continue
 		}
-		if err := floorOf(ctx, out, rounds, w, types); err != nil {
+		if err := floorOf(ctx, out, rounds, w, program); err != nil {
 			return fmt.Errorf("floor of %s: %w", w.name, err)
 		}
 	}
 	return nil
 }
 
-func floorOf(ctx context.Context, out io.Writer, rounds int, w workload, types []string) error {
-	r := result{types: types}
+func floorOf(ctx context.Context, out io.Writer, rounds int, w workload, program string) error {
+	var r result
 	var without []sample
 	with := make([][]sample, len(arrangements))
 	for range rounds {
@@ -63,9 +63,9 @@ func floorOf(ctx context.Context, out io.Writer, rounds int, w workload, types [
 		without = append(without, s)
 		for i, a := range arrangements {
 			if a.start == nil {
-				s, err = r.watch(ctx, w)
+				s, err = r.watched(program)(ctx, w)
 			} else {
-				s, err = beside(ctx, w, a)
+				s, err = beside(ctx, w, a.start)
 			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", a.name, err)
@@ -83,8 +83,9 @@ func floorOf(ctx context.Context, out io.Writer, rounds int, w workload, types [
 	return nil
 }
 
-func beside(ctx context.Context, w workload, a arrangement) (sample, error) {
-	stop, err := a.start()
+// beside runs a workload while something looks at calls.
+func beside(ctx context.Context, w workload, start func() (func(), error)) (sample, error) {
+	stop, err := start()
 	if err != nil {
 		return sample{}, err
 	}

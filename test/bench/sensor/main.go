@@ -1,8 +1,10 @@
-// Command sensor measures what the sensor costs the programs of a node: it runs
-// each workload in pairs, without and with the sensor, in turns of who is first,
-// and prints the ratio of the pairs' medians, of the time on the clock and of the
-// CPU time that the workload used. The programs in the kernel run on the
-// workload's account; what the reader uses itself is printed beside.
+// Command sensor measures what the agent costs the programs of a node, with its
+// default rules: it runs each workload in turns with nothing, with the kernel's
+// own tracing of calls alone, and with the agent, and prints how much more
+// processor time and time on the clock the medians have. The programs in the
+// kernel run on the workload's account; what the agent uses itself is printed
+// beside. Then it measures the agent's memory after many short processes, and what
+// it uses when nothing happens. All is compared with what it should be.
 //
 // Run it as root:  go run ./test/bench/sensor
 package main
@@ -18,13 +20,10 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
-	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/kubeguardian/kubeguardian/sensor"
-	"github.com/kubeguardian/kubeguardian/sensor/record"
+	"github.com/kubeguardian/kubeguardian/test/bench/agentrun"
 )
 
 func main() {
@@ -37,10 +36,10 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("sensor", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	pairs := flags.Int("pairs", 5, "`number` of pairs for each workload")
-	only := flags.String("only", "", "the one `workload` to measure")
-	of := flags.String("types", strings.Join(types, " "), "`types` of events that the sensor shows: one that never happens leaves the cost of looking at each call")
-	bottom := flags.Bool("floor", false, "print how much of the overhead is the kernel's own tracing, which no program avoids")
+	pairs := flags.Int("pairs", 5, "`number` of rounds for each workload")
+	only := flags.String("only", "", "the one `workload` to measure, or memory")
+	bottom := flags.Bool("floor", false, "print what empty programs in the kernel cost, which the agent cannot be below")
+	quiet := flags.Duration("quiet", 30*time.Second, "how `long` the agent is looked at when nothing happens")
 	work := flags.String("work", "", "run one workload and exit (used by the measurement itself)")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -48,27 +47,44 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *work != "" {
 		return child(*work, flags.Args(), stderr)
 	}
-	if *bottom {
-		if err := floor(ctx, stdout, *pairs, *only, strings.Fields(*of)); err != nil {
-			fmt.Fprintf(stderr, "sensor: measure the %v\n", err)
-			return 2
-		}
-		return 0
-	}
-	fmt.Fprintf(stdout, "%-12s %10s %10s %8s %8s %12s %9s %9s\n", "workload", "without", "with", "clock", "CPU", "reader CPU", "events", "dropped")
-	for _, w := range workloads {
-		if *only != "" && *only != w.name {
-			continue
-		}
-		r, err := measure(ctx, w, *pairs, strings.Fields(*of))
-		if err != nil {
-			fmt.Fprintf(stderr, "sensor: measure %s: %v\n", w.name, err)
-			return 2
-		}
-		fmt.Fprintf(stdout, "%-12s %10s %10s %8s %8s %12s %9d %9d\n", w.name, r.without.Round(time.Millisecond), r.with.Round(time.Millisecond),
-			percent(r.clock), percent(r.cpu), fmt.Sprintf("%.1f %%", 100*r.reader), r.events, r.dropped)
+	if err := measureAll(ctx, stdout, *pairs, *only, *bottom, *quiet); err != nil {
+		fmt.Fprintf(stderr, "sensor: %v\n", err)
+		return 2
 	}
 	return 0
+}
+
+func measureAll(ctx context.Context, out io.Writer, pairs int, only string, bottom bool, quiet time.Duration) error {
+	dir, err := os.MkdirTemp("", "sensor-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	program, err := agentrun.Build(ctx, dir)
+	if err != nil {
+		return err
+	}
+	if bottom {
+		return floor(ctx, out, pairs, only, program)
+	}
+	const format = "%-10s %9s %9s %9s %9s %9s %9s %8s  %-16s %9s %9s %9s\n"
+	fmt.Fprintf(out, format, "workload", "nothing", "agent", "clock", "CPU", "tracing", "above it", "target", "", "agent CPU", "events", "dropped")
+	for _, w := range workloads {
+		if only != "" && only != w.name {
+			continue
+		}
+		r, err := measure(ctx, w, pairs, program)
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", w.name, err)
+		}
+		target, verdict := r.verdict(w)
+		fmt.Fprintf(out, format, w.name, r.without.Round(time.Millisecond), r.with.Round(time.Millisecond), percent(r.clock), percent(r.cpu), r.tracing(),
+			r.above(), target, verdict, fmt.Sprintf("%.1f %%", 100*r.agent), fmt.Sprint(r.events), fmt.Sprint(r.dropped))
+	}
+	if only == "" || only == "memory" {
+		return measureAgent(ctx, out, program, quiet)
+	}
+	return nil
 }
 
 func percent(ratio float64) string { return fmt.Sprintf("%+.1f %%", 100*(ratio-1)) }
@@ -86,69 +102,83 @@ func child(name string, args []string, stderr io.Writer) int {
 	return 0
 }
 
-// types are those that rules for containers ask for, with what keeps the state of
-// processes.
-var types = []string{
-	"clone", "clone3", "fork", "vfork", "execve", "execveat", "procexit", "open", "openat", "openat2", "creat", "connect", "accept",
-	"accept4", "listen", "bind", "socket", "rename", "renameat", "renameat2", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat",
-	"chmod", "fchmod", "fchmodat", "symlink", "symlinkat", "link", "linkat", "ptrace", "dup", "dup2", "dup3", "init_module",
-	"finit_module", "setns", "unshare", "setuid", "setgid", "setresuid", "setresgid", "bpf", "userfaultfd", "memfd_create", "mount",
-	"chdir", "fchdir", "chroot", "capset", "prctl", "kill", "setsid", "setpgid",
-}
-
-// filters are those of rules about sensitive files and connections.
-var filters = sensor.Filters{
-	Opens: sensor.OpenFilter{
-		Reads: sensor.WatchedReads,
-		Prefixes: []string{
-			"/etc/shadow", "/etc/sudoers", "/etc/pam.d/", "/etc/kubernetes/", "/var/spool/cron/", "/var/log/", "/var/run/secrets/",
-			"/run/secrets/", "/proc/1/", "/var/lib/kubelet/",
-		},
-		Names: []string{"id_rsa", "id_ed25519", "credentials", ".git-credentials", "environ"},
-	},
-	Families: []uint16{syscall.AF_INET, syscall.AF_INET6},
-}
-
 type result struct {
-	types           []string
 	without, with   time.Duration // medians, on the clock
 	clock, cpu      float64       // ratios
-	reader          float64       // CPUs that the reader kept busy
+	floor           float64       // ratio of CPU time, of the kernel's tracing of calls alone; 0 where it cannot be had
+	agent           float64       // CPUs that the agent kept busy
 	events, dropped uint64
+}
+
+func (r *result) tracing() string {
+	if r.floor == 0 {
+		return "-"
+	}
+	return percent(r.floor)
+}
+
+// above returns how much the agent adds to the kernel's own tracing.
+func (r *result) above() string {
+	if r.floor == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%+.1f %%", 100*(r.cpu-r.floor))
+}
+
+// verdict compares with what should be: more CPU time than without the agent by
+// less than the target, and no event dropped.
+func (r *result) verdict(w workload) (target, verdict string) {
+	if w.target == 0 {
+		return "-", ""
+	}
+	target = fmt.Sprintf("< %.0f %%", 100*w.target)
+	switch {
+	case r.dropped > 0:
+		return target, "missed: dropped"
+	case r.cpu < 1+w.target:
+		return target, "ok"
+	case r.floor >= 1+w.target:
+		return target, "missed: tracing"
+	}
+	return target, "missed"
 }
 
 type sample struct{ clock, cpu time.Duration }
 
-func measure(ctx context.Context, w workload, pairs int, types []string) (result, error) {
-	r := result{types: types}
-	var without, with []sample
-	for i := range pairs {
-		if ctx.Err() != nil {
-			return r, ctx.Err()
-		}
-		// Who is first changes with each pair, so that what drifts hits both.
-		for _, watched := range []bool{i%2 == 0, i%2 != 0} {
-			if !watched {
-				s, err := execute(ctx, w)
-				if err != nil {
-					return r, err
-				}
-				without = append(without, s)
+// A turn is one way to run a workload.
+type turn func(context.Context, workload) (sample, error)
+
+func measure(ctx context.Context, w workload, rounds int, program string) (result, error) {
+	var r result
+	turns := []turn{execute, nil, r.watched(program)}
+	if stop, err := traceElsewhere(); err == nil {
+		stop()
+		turns[1] = func(ctx context.Context, w workload) (sample, error) { return beside(ctx, w, traceElsewhere) }
+	}
+	samples := make([][]sample, len(turns))
+	for i := range rounds {
+		// Who is first changes with each round, so that what drifts hits all.
+		for j := range turns {
+			n := (i + j) % len(turns)
+			if turns[n] == nil {
 				continue
 			}
-			s, err := r.watch(ctx, w)
+			s, err := turns[n](ctx, w)
 			if err != nil {
 				return r, err
 			}
-			with = append(with, s)
+			samples[n] = append(samples[n], s)
 		}
 	}
 	clock := func(s sample) time.Duration { return s.clock }
 	cpu := func(s sample) time.Duration { return s.cpu }
-	r.without, r.with = median(without, clock), median(with, clock)
+	r.without, r.with = median(samples[0], clock), median(samples[2], clock)
 	r.clock = float64(r.with) / float64(r.without)
-	r.cpu = float64(median(with, cpu)) / float64(median(without, cpu))
-	r.reader /= float64(pairs)
+	r.cpu = float64(median(samples[2], cpu)) / float64(median(samples[0], cpu))
+	if len(samples[1]) > 0 {
+		r.floor = float64(median(samples[1], cpu)) / float64(median(samples[0], cpu))
+	}
+	r.agent /= float64(rounds)
 	return r, nil
 }
 
@@ -161,33 +191,99 @@ func median(samples []sample, of func(sample) time.Duration) time.Duration {
 	return values[len(values)/2]
 }
 
-// watch runs a workload while the sensor runs in this process.
-func (r *result) watch(ctx context.Context, w workload) (sample, error) {
-	s, err := sensor.New(sensor.Config{Types: r.types, Filters: filters})
+// watched runs a workload beside an agent, and adds up what that does.
+func (r *result) watched(program string) turn {
+	return func(ctx context.Context, w workload) (sample, error) {
+		a, err := agentrun.Start(ctx, program)
+		if err != nil {
+			return sample{}, err
+		}
+		s, err := r.beside(ctx, w, a)
+		return s, errors.Join(err, a.Stop())
+	}
+}
+
+func (r *result) beside(ctx context.Context, w workload, a *agentrun.Agent) (sample, error) {
+	before, err := a.Metrics(ctx)
 	if err != nil {
 		return sample{}, err
 	}
-	defer s.Close()
-	if missing := s.Missing(); len(missing) > 0 {
-		return sample{}, fmt.Errorf("not covered: %v", missing)
+	begin := time.Now()
+	s, err := execute(ctx, w)
+	if err != nil {
+		return s, err
 	}
-	reading, stop := context.WithCancel(ctx)
-	done := make(chan error)
-	var seen atomic.Uint64
-	go func() { done <- s.Run(reading, func(int, *record.Record) { seen.Add(1) }) }()
-	before, begin := ownCPU(), time.Now()
-	got, err := execute(ctx, w)
-	r.reader += float64(ownCPU()-before) / float64(time.Since(begin))
-	stop()
-	if err := errors.Join(err, <-done); err != nil {
-		return got, err
+	took := time.Since(begin)
+	after, err := a.Metrics(ctx)
+	if err != nil {
+		return s, err
 	}
-	counters, err := s.Counters()
-	for _, c := range counters.Types {
-		r.dropped += c.Dropped
+	r.agent += (after["cpu_seconds_total"] - before["cpu_seconds_total"]) / took.Seconds()
+	r.events += uint64(after["events_total"] - before["events_total"])
+	r.dropped += uint64(after[agentrun.Dropped])
+	return s, nil
+}
+
+// What the agent should need at most.
+const (
+	mostMB      = 60.0
+	mostIdle    = 0.005 // of a core
+	manyShort   = 20_000
+	shortPerSec = 500
+)
+
+// measureAgent measures an agent that has just begun, after many short processes,
+// and when nothing happens.
+func measureAgent(ctx context.Context, out io.Writer, program string, quiet time.Duration) error {
+	a, err := agentrun.Start(ctx, program)
+	if err != nil {
+		return err
 	}
-	r.events += seen.Load()
-	return got, err
+	return errors.Join(measureRunning(ctx, out, a, quiet), a.Stop())
+}
+
+func measureRunning(ctx context.Context, out io.Writer, a *agentrun.Agent, quiet time.Duration) error {
+	const format = "%-48s %10s %10s  %s\n"
+	verdict := func(ok bool) string {
+		if ok {
+			return "ok"
+		}
+		return "missed"
+	}
+	fmt.Fprintf(out, "\n"+format, "agent", "", "target", "")
+	memory := func(when string) error {
+		m, err := a.Metrics(ctx)
+		if err != nil {
+			return err
+		}
+		rss := m["resident_memory_bytes"] / 1e6
+		fmt.Fprintf(out, format, "memory "+when, fmt.Sprintf("%.1f MB", rss), fmt.Sprintf("< %.0f MB", mostMB), verdict(rss < mostMB))
+		return nil
+	}
+	if err := memory("at the begin"); err != nil {
+		return err
+	}
+	if err := agentrun.Processes(ctx, manyShort, shortPerSec, nil); err != nil {
+		return err
+	}
+	if err := memory(fmt.Sprintf("after %d processes, %d in a second", manyShort, shortPerSec)); err != nil {
+		return err
+	}
+	time.Sleep(min(quiet, 15*time.Second)) // until what has ended is forgotten
+	before, err := a.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	time.Sleep(quiet)
+	after, err := a.Metrics(ctx)
+	if err != nil {
+		return err
+	}
+	core := (after["cpu_seconds_total"] - before["cpu_seconds_total"]) / quiet.Seconds()
+	events := after["events_total"] - before["events_total"]
+	when := fmt.Sprintf("CPU of a core in %s with %.0f events", quiet, events)
+	fmt.Fprintf(out, format, when, fmt.Sprintf("%.2f %%", 100*core), fmt.Sprintf("< %.1f %%", 100*mostIdle), verdict(core < mostIdle))
+	return memory("then")
 }
 
 // execute runs a workload in a process of its own.
@@ -208,19 +304,7 @@ func execute(ctx context.Context, w workload) (sample, error) {
 		return sample{}, fmt.Errorf("run workload: %w", err)
 	}
 	u := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	return sample{time.Since(begin), duration(u)}, nil
-}
-
-func duration(u *syscall.Rusage) time.Duration {
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return duration(&u)
+	return sample{time.Since(begin), time.Duration(u.Utime.Nano() + u.Stime.Nano())}, nil
 }
 
 // name returns the path of a numbered file.

@@ -1,8 +1,9 @@
-// Command soak runs many short processes beside the agent and prints what memory
-// the agent has at the begin, on the way and at the end, which shows whether it
-// grows.
+// Command soak runs short processes beside the agent, as many as a busy node
+// begins in a day or as fast as they go for some time, and prints what memory the
+// agent has on the way, which shows whether it grows. The ids of processes are
+// used again meanwhile, if they last for so long; it says how often.
 //
-// Run it as root:  go run ./test/bench/soak -processes 200000
+// Run it as root:  go run ./test/bench/soak -for 10m
 package main
 
 import (
@@ -11,133 +12,110 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
-	"strconv"
-	"strings"
-	"syscall"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/test/bench/agentrun"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Args[1:], os.Stdout)
+	missed, err := run(ctx, os.Args[1:], os.Stdout)
 	stop()
-	if err != nil {
+	switch {
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "soak: %v\n", err)
 		os.Exit(2)
+	case missed:
+		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string, out io.Writer) error {
+// options are the flags.
+type options struct {
+	processes, rate, steps int
+	duration               time.Duration
+	limit                  float64
+}
+
+func run(ctx context.Context, args []string, out io.Writer) (missed bool, err error) {
+	var o options
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
-	processes := flags.Int("processes", 200_000, "`number` of short processes")
-	steps := flags.Int("steps", 10, "`number` of measurements")
+	flags.IntVar(&o.processes, "processes", 200_000, "`number` of short processes")
+	flags.DurationVar(&o.duration, "for", 0, "run short processes for so `long`, in place of a number of them")
+	flags.IntVar(&o.rate, "rate", 0, "most processes in a second; 0 is as many as go")
+	flags.IntVar(&o.steps, "steps", 10, "`number` of measurements")
+	flags.Float64Var(&o.limit, "limit", 60, "`MB` that the agent may have")
 	if err := flags.Parse(args); err != nil {
-		return err
+		return false, err
 	}
-	a, err := start(ctx)
-	if err != nil {
-		return err
-	}
-	defer a.stop()
-	fmt.Fprintf(out, "%10s %8s %10s %10s %8s\n", "processes", "RSS", "known", "dropped", "rate")
-	began := time.Now()
-	for i := range *steps + 1 {
-		m, err := a.metrics(ctx)
-		if err != nil {
-			return err
-		}
-		done := *processes / *steps * i
-		fmt.Fprintf(out, "%10d %5.1f MB %10.0f %10.0f %6.0f/s\n", done, m["resident_memory_bytes"]/1e6, m["processes"], m[`sensor_events_total{what="dropped"}`], float64(done)/time.Since(began).Seconds())
-		if i == *steps {
-			break
-		}
-		if err := short(ctx, *processes / *steps); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// short runs processes that each start a program and end.
-func short(ctx context.Context, n int) error {
-	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do /bin/true; i=$((i+1)); done", n)
-	if err := exec.CommandContext(ctx, "sh", "-c", script).Run(); err != nil {
-		return fmt.Errorf("run short processes: %w", err)
-	}
-	return nil
-}
-
-// An agent is the agent as a process, with its built-in rules.
-type agent struct {
-	cmd  *exec.Cmd
-	addr string
-	dir  string
-}
-
-func start(ctx context.Context) (*agent, error) {
 	dir, err := os.MkdirTemp("", "soak-")
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	a := &agent{dir: dir}
-	program := filepath.Join(dir, "kubeguardian-agent")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/kubeguardian-agent").CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build the agent: %w: %s", err, out), os.RemoveAll(dir))
-	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	defer os.RemoveAll(dir)
+	program, err := agentrun.Build(ctx, dir)
 	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
+		return false, err
 	}
-	a.addr = ln.Addr().String()
-	ln.Close()
-	a.cmd = exec.CommandContext(ctx, program, "--standalone", "--status", a.addr)
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := a.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start the agent: %w", err), os.RemoveAll(dir))
+	a, err := agentrun.Start(ctx, program)
+	if err != nil {
+		return false, err
 	}
-	for range 200 {
-		if _, err = a.metrics(ctx); err == nil {
-			return a, nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	a.stop()
-	return nil, fmt.Errorf("the agent does not answer: %w", err)
+	missed, err = o.soak(ctx, a, out)
+	return missed, errors.Join(err, a.Stop())
 }
 
-func (a *agent) stop() {
-	_ = a.cmd.Process.Signal(syscall.SIGTERM)
-	_ = a.cmd.Wait()
-	_ = os.RemoveAll(a.dir)
-}
-
-// metrics returns the agent's metrics, by name without their common prefix.
-func (a *agent) metrics(ctx context.Context) (map[string]float64, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.addr+"/metrics", nil)
-	if err != nil {
-		return nil, err
+// soak runs the processes and prints a line after each step.
+func (o *options) soak(ctx context.Context, a *agentrun.Agent, out io.Writer) (missed bool, err error) {
+	const format = "%9s %10s %9s %8s %9s %8s %8s %8s\n"
+	fmt.Fprintf(out, format, "time", "processes", "RSS", "known", "id again", "dropped", "unknown", "rate")
+	began, done := time.Now(), 0
+	ids := map[int]bool{} // that were used
+	again := 0
+	each := func(pid int) {
+		done++
+		if ids[pid] {
+			again++
+		}
+		ids[pid] = true
 	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("ask the agent: %w", err)
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	if err != nil {
-		return nil, fmt.Errorf("ask the agent: %w", err)
-	}
-	all := map[string]float64{}
-	for line := range strings.Lines(string(body)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "kubeguardian_agent_")), " ")
-		if n, err := strconv.ParseFloat(value, 64); ok && err == nil {
-			all[name] = n
+	most := 0.0
+	for i := range o.steps + 1 {
+		m, err := a.Metrics(ctx)
+		if err != nil {
+			return false, err
+		}
+		rss := m["resident_memory_bytes"] / 1e6
+		most = max(most, rss)
+		took := time.Since(began)
+		fmt.Fprintf(out, format, took.Round(time.Second), fmt.Sprint(done), fmt.Sprintf("%.1f MB", rss), fmt.Sprint(m["processes"]), fmt.Sprint(again),
+			fmt.Sprint(m[agentrun.Dropped]), fmt.Sprint(m["processes_unknown_total"]), fmt.Sprintf("%.0f/s", float64(done)/took.Seconds()))
+		if i == o.steps {
+			break
+		}
+		if err := o.step(ctx, began.Add(o.duration*time.Duration(i+1)/time.Duration(o.steps)), each); err != nil {
+			return false, err
 		}
 	}
-	return all, nil
+	verdict := "ok"
+	if missed = most > o.limit; missed {
+		verdict = "too much"
+	}
+	fmt.Fprintf(out, "at most %.1f MB, of %.0f: %s\n", most, o.limit, verdict)
+	return missed, nil
+}
+
+// step runs the processes of one step: until a time, or its share of them.
+func (o *options) step(ctx context.Context, until time.Time, each func(int)) error {
+	if o.duration == 0 {
+		return agentrun.Processes(ctx, o.processes/o.steps, o.rate, each)
+	}
+	for time.Now().Before(until) {
+		if err := agentrun.Processes(ctx, 500, o.rate, each); err != nil {
+			return err
+		}
+	}
+	return nil
 }
