@@ -1,12 +1,15 @@
 package install
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"os/exec"
 	"strings"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -86,10 +89,32 @@ func (l lab) victims(places ...string) {
 // what it says.
 func (l lab) in(place string, order ...string) (string, error) {
 	l.t.Helper()
+	out, err := l.intruder(place, order...).CombinedOutput()
+	return string(out), err
+}
+
+func (l lab) intruder(place string, order ...string) *exec.Cmd {
 	namespace, name, _ := strings.Cut(place, "/")
 	args := append([]string{"node", "--dir", l.dir, "--", "kubectl", "exec", "--namespace", namespace, name, "--", "/intruder"}, order...)
-	out, err := exec.CommandContext(l.t.Context(), l.program, args...).CombinedOutput()
-	return string(out), err
+	return exec.CommandContext(l.t.Context(), l.program, args...)
+}
+
+// storm has a pod start one process after the other for a while, and returns once
+// it does. Its connection ends when the runtime does.
+func (l lab) storm(place, duration string) {
+	l.t.Helper()
+	cmd := l.intruder(place, "storm", duration)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = cmd.Wait() })
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "storming\n" {
+		l.t.Fatalf("%s: %q (%v)", place, line, err)
+	}
 }
 
 // A told alert is what the server has of one.
@@ -238,4 +263,89 @@ func (l lab) wantCommands() {
 	if alerts, err := l.alerts(entered, asked); err != nil || len(alerts) > 0 || !strings.Contains(metrics, `kubeguardian_container_commands_total{outcome="explained"}`) {
 		l.t.Errorf("a command that was asked for has %d alerts (%v)", len(alerts), err)
 	}
+}
+
+// wantRestarts kills the agent and restarts the runtime while a pod starts one
+// process after the other: the agent that the kubelet starts again takes nothing of
+// the image for drift, and goes on to kill what is.
+func (l lab) wantRestarts() {
+	l.t.Helper()
+	l.storm("watched/cart", "15s")
+	before := l.agent()
+	_, id, _ := strings.Cut(before.ContainerID, "://")
+	l.node("ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", id)
+	l.restartRuntime()
+	l.eventually("the agent's restart", func(context.Context) error {
+		if now := l.agent(); now.RestartCount == before.RestartCount || !now.Ready {
+			return fmt.Errorf("restarted %d times, ready %v", now.RestartCount, now.Ready)
+		}
+		return nil
+	})
+	if out, err := l.in("watched/cart", "storm", "1s"); err != nil {
+		l.t.Errorf("the image's own program: %v %s", err, out)
+	}
+	if out, _ := l.in("sealed/cart", "drop", "5m"); !strings.Contains(out, "signal: killed") {
+		l.t.Errorf("after the restart a program that is not of the image lives: %s", out)
+	}
+	l.eventually("the second kill in the record", func(context.Context) error {
+		actions, err := l.actions()
+		n := 0
+		for _, act := range actions {
+			if act.Namespace == "sealed" && act.Outcome == "killed" {
+				n++
+			}
+		}
+		if err == nil && n != 2 {
+			err = fmt.Errorf("%d kills", n)
+		}
+		return err
+	})
+	for _, place := range []string{"sealed/cart", "watched/cart"} {
+		alerts, err := l.alerts(drifted, place)
+		if err != nil || len(alerts) == 0 {
+			l.t.Errorf("%s: %d alerts (%v)", place, len(alerts), err)
+		}
+		for _, a := range alerts {
+			if a.Fields["proc.exepath"] != "/implant" {
+				l.t.Errorf("%s: false drift: %v", place, a.Fields)
+			}
+		}
+	}
+}
+
+// agent returns how the container of the only agent is.
+func (l lab) agent() corev1.ContainerStatus {
+	l.t.Helper()
+	pods, err := l.client.CoreV1().Pods(agents).List(l.t.Context(), listAll)
+	if err != nil || len(pods.Items) != 1 || len(pods.Items[0].Status.ContainerStatuses) != 1 {
+		l.t.Fatalf("not one agent: %+v (%v)", pods, err)
+	}
+	return pods.Items[0].Status.ContainerStatuses[0]
+}
+
+// restartRuntime ends the node's containerd, and starts it again.
+func (l lab) restartRuntime() {
+	l.t.Helper()
+	pid := 0
+	for line := range strings.Lines(l.run(l.program, "status", "--dir", l.dir)) {
+		if rest, ok := strings.CutPrefix(line, "containerd "); ok {
+			_, _ = fmt.Sscanf(strings.TrimSpace(rest), "pid %d", &pid)
+		}
+	}
+	if pid == 0 {
+		l.t.Fatal("the lab has no containerd")
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		l.t.Fatal(err)
+	}
+	l.eventually("the end of containerd", func(context.Context) error {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("it runs still (%v)", err)
+		}
+		return nil
+	})
+	l.node("sh", "-c", "setsid containerd --config=/opt/lab/etc/containerd.toml </dev/null >/dev/null 2>&1 &")
+	l.eventually("containerd", func(ctx context.Context) error {
+		return exec.CommandContext(ctx, l.program, "node", "--dir", l.dir, "--", "ctr", "version").Run()
+	})
 }

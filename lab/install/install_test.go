@@ -127,6 +127,7 @@ func TestRelease(t *testing.T) {
 	}
 	l.wantAdmission()
 	l.wantEnforcement()
+	l.wantRestarts()
 	l.wantRights()
 	if err := r.Uninstall(); err != nil {
 		l.explain()

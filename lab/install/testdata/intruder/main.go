@@ -1,6 +1,7 @@
 // Command intruder waits. Told to "drop" it puts a program beside itself, as who
 // breaks into a container does, and starts it, which then runs for a while; told
-// to "call" it connects to an address; told to "run" it does nothing.
+// to "call" it connects to an address; told to "run" it does nothing, and to "storm"
+// it starts itself to do that again and again.
 package main
 
 import (
@@ -38,6 +39,8 @@ func do(what string, args []string) error {
 		return err
 	case "drop":
 		return drop(args[0])
+	case "storm":
+		return storm(args[0])
 	case "call":
 		conn, err := net.DialTimeout("tcp", args[0], 10*time.Second)
 		if err != nil {
@@ -61,4 +64,16 @@ func drop(duration string) error {
 	cmd := exec.Command("/implant", "linger", duration)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
+}
+
+// storm starts one process after the other.
+func storm(duration string) error {
+	d, err := time.ParseDuration(duration)
+	fmt.Println("storming")
+	n := 0
+	for end := time.Now().Add(d); err == nil && time.Now().Before(end); n++ {
+		err = exec.Command("/proc/self/exe", "run").Run()
+	}
+	fmt.Printf("started %d\n", n)
+	return err
 }
