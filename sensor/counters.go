@@ -20,7 +20,7 @@ type Counters struct {
 	Types            map[string]Count // those that were made
 	FilteredOpens    uint64           // left out by [Filters]
 	FilteredConnects uint64
-	ForeignCalls     uint64 // of 32-bit programs: not covered
+	ForeignCalls     uint64 // of 32-bit programs, of wanted types at least: not covered
 	Outside          uint64 // of processes that are not in the sensor's process namespace
 	Missed           uint64 // the kernel did not run a program, because it interrupted itself
 	Malformed        uint64 // records that could not be read: a defect

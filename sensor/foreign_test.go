@@ -18,8 +18,8 @@ func TestForeignCalls(t *testing.T) {
 		return // others have no program here
 	}
 	l := start(t, Config{Types: []string{"chdir"}}, mine)
-	// getpid by int 0x80, then exit(0) by syscall.
-	code := []byte{0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05}
+	// chdir(0) by int 0x80, where it is another number, then exit(0) by syscall.
+	code := []byte{0xb8, 12, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80, 0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05}
 	name := filepath.Join(t.TempDir(), "foreign")
 	if err := os.WriteFile(name, program(code), 0o755); err != nil {
 		t.Fatal(err)

@@ -171,6 +171,7 @@ const (
 	kernelVarUnused           = "unused"
 	kernelVarUrgentTypes      = "urgent_types"
 	kernelVarWatchAnyFirst    = "watch_any_first"
+	kernelVarWatchedCalls     = "watched_calls"
 	kernelVarWatermark        = "watermark"
 	kernelVarWithEnforcement  = "with_enforcement"
 	kernelVarWithEnvironment  = "with_environment"
@@ -279,6 +280,7 @@ type kernelVariableSpecs struct {
 	Unused           *ebpf.VariableSpec `ebpf:"unused"`
 	UrgentTypes      *ebpf.VariableSpec `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
+	WatchedCalls     *ebpf.VariableSpec `ebpf:"watched_calls"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
 	WithEnforcement  *ebpf.VariableSpec `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.VariableSpec `ebpf:"with_environment"`
@@ -357,6 +359,7 @@ type kernelVariables struct {
 	Unused           *ebpf.Variable `ebpf:"unused"`
 	UrgentTypes      *ebpf.Variable `ebpf:"urgent_types"`
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
+	WatchedCalls     *ebpf.Variable `ebpf:"watched_calls"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`
 	WithEnforcement  *ebpf.Variable `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.Variable `ebpf:"with_environment"`

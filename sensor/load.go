@@ -291,10 +291,10 @@ func (s *Sensor) prepare(spec *ebpf.CollectionSpec, cache *btf.Cache, p part) er
 		if err := s.maps["calls"].Put(c.number, c.spec); err != nil {
 			return fmt.Errorf("describe call %s: %w", c.kind, err)
 		}
+		s.calls = append(s.calls, c)
 		if err := s.setCall(c, true); err != nil {
 			return err
 		}
-		s.calls = append(s.calls, c)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@
 // /proc and signals are about the same ones; what is not in it makes no records,
 // and is counted. That is the node where the node is a container itself.
 //
-// Calls of 32-bit programs are not covered, but counted.
+// Calls of 32-bit programs are not covered, but those of wanted types are counted.
 package sensor
 
 import (
@@ -102,8 +102,9 @@ type Sensor struct {
 	collection *ebpf.Collection // maps and variables
 	maps       map[string]*ebpf.Map
 	programs   map[string]*ebpf.Program
-	rings      []*ring // the partitions' buffers of calls, then those of processes
-	calls      []call  // that the table of calls leads to
+	rings      []*ring              // the partitions' buffers of calls, then those of processes
+	calls      []call               // that the table of calls leads to
+	wanted     map[record.Type]bool // of these, those that are now
 	features   []Feature
 	onClose    []func()
 
@@ -123,7 +124,7 @@ func New(config Config) (*Sensor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure sensor: %w", err)
 	}
-	s := &Sensor{config: config, programs: map[string]*ebpf.Program{}}
+	s := &Sensor{config: config, programs: map[string]*ebpf.Program{}, wanted: map[record.Type]bool{}}
 	if err := s.load(); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("load sensor: %w", err)

@@ -133,6 +133,9 @@ func TestCallTables(t *testing.T) {
 			if other := numbers[c.number]; other != "" {
 				t.Errorf("%s: %s and %s are both call %d", arch, other, c.kind, c.number)
 			}
+			if len(c.foreign) == 0 && c.kind.String() != "kexec_file_load" {
+				t.Errorf("%s: %s has no number in 32-bit programs", arch, c.kind)
+			}
 			numbers[c.number] = c.kind.String()
 			made[c.kind.String()] = true
 		}
@@ -144,6 +147,14 @@ func TestCallTables(t *testing.T) {
 	}
 	if _, err := newCalls("riscv64"); err == nil {
 		t.Error("an architecture without calls was taken")
+	}
+}
+
+func TestCallNumbersAreChecked(t *testing.T) {
+	for _, bad := range []string{"", "x", "1,", "-1", "512", "1 2"} {
+		if n, err := callNumbers(bad); err == nil {
+			t.Errorf("%q was taken, as %d", bad, n)
+		}
 	}
 }
 

@@ -40,6 +40,10 @@ func (s *Sensor) SetUrgent(types []string) error {
 }
 
 func (s *Sensor) setCall(c call, wanted bool) error {
+	s.wanted[c.kind] = wanted
+	if err := s.watch(); err != nil {
+		return err
+	}
 	number := int32(-1)
 	if wanted {
 		number = int32(c.number)
@@ -53,6 +57,20 @@ func (s *Sensor) setCall(c call, wanted bool) error {
 		return s.variables(map[string]any{"judged_" + name: number})
 	}
 	return nil
+}
+
+// watch tells the dispatcher which calls it is to look at.
+func (s *Sensor) watch() error {
+	var words [maxCalls / 64]uint64
+	for _, c := range s.calls {
+		if !s.wanted[c.kind] {
+			continue
+		}
+		for _, n := range append([]uint32{c.number}, c.foreign...) {
+			words[n/64] |= 1 << (n % 64)
+		}
+	}
+	return s.variables(map[string]any{"watched_calls": words})
 }
 
 // AddTypes has more types of events shown, beside those that are. What the kernel

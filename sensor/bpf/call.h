@@ -76,6 +76,10 @@ static __always_inline bool is_foreign(struct task_struct *task, struct pt_regs 
 #endif
 }
 
+// The numbers of wanted calls: bit n of the words is number n. Those that 32-bit
+// programs have for wanted calls are among them, so that these are counted.
+volatile __u64 watched_calls[MAX_CALLS / 64] = {};
+
 // Calls whose opens for reading the dispatcher judges itself; -1 where they are
 // not wanted. A tail call costs as much as looking at the path.
 volatile __s32 judged_open = -1, judged_openat = -1;
@@ -83,9 +87,8 @@ volatile __s32 judged_open = -1, judged_openat = -1;
 // is_unwanted_open says whether a call is an open for reading that no filter lets
 // pass. What it does not know, and what needs more than a quick look, it leaves
 // to call_open.
-static __always_inline bool is_unwanted_open(struct pt_regs *regs, long result, __s32 nr)
+static __always_inline bool is_unwanted_open(struct task_struct *task, struct pt_regs *regs, long result, __s32 nr)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 name, flags;
 	__s32 dirfd = AT_FDCWD;
 	if (nr < 0 || open_reads == READS_ALL)
@@ -116,6 +119,8 @@ static __always_inline bool is_unwanted_open(struct pt_regs *regs, long result, 
 	return s && look_at_open(s, result >= 0 ? file_of(task, result) : 0, name, dirfd) == DROP;
 }
 
+// call_exit runs for every call of the machine. Most are not wanted: it says so
+// by memory alone, since to call a function costs as much as all that is before.
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_exit, struct pt_regs *regs, long result)
 {
@@ -124,13 +129,16 @@ int BPF_PROG(call_exit, struct pt_regs *regs, long result)
 #else
 	__s64 nr = regs->syscallno;
 #endif
-	if (is_foreign(bpf_get_current_task_btf(), regs)) {
+	if ((__u64)nr < MAX_CALLS && !(watched_calls[nr >> 6 & (MAX_CALLS / 64 - 1)] & 1ULL << (nr & 63)))
+		return 0;
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (is_foreign(task, regs)) {
 		struct counters *c = count();
 		if (c)
 			c->foreign_calls++;
 		return 0;
 	}
-	if (is_unwanted_open(regs, result, nr)) {
+	if (is_unwanted_open(task, regs, result, nr)) {
 		struct counters *c = count();
 		if (c)
 			c->filtered_opens++;
