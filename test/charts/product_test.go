@@ -68,13 +68,23 @@ func variants() map[string]map[string]any {
 			"server":        object{"persistence": object{"enabled": false}},
 		},
 		"replicas": {
-			"server":   object{"replicas": 2},
+			"server":   object{"replicas": 2, "tokenSecret": "login"},
 			"database": object{"urlSecret": "database"},
-			"bus":      object{"external": object{"url": "tls://nats.nats.svc:4222", "credentialsSecret": "nats", "replicas": 3}},
+			"bus":      object{"external": object{"url": "tls://nats-0.nats.svc:4222,tls://nats-1.nats.svc:4223", "credentialsSecret": "nats", "ca": true, "replicas": 3}},
+			"networkPolicy": object{
+				"database": []any{object{"ipBlock": object{"cidr": "192.0.2.5/32"}}},
+				"bus":      []any{object{"namespaceSelector": object{"matchLabels": object{"kubernetes.io/metadata.name": "nats"}}}},
+			},
+		},
+		"apart": {
+			"server": object{"replicas": 3, "minAvailable": "50%", "topologySpreadConstraints": []any{
+				object{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}}},
+			"database": object{"urlSecret": "database"},
+			"agent":    object{"enabled": false},
 		},
 		"hub": {
 			"server": object{"config": object{"cluster": "central"}},
-			"bus":    object{"leafNodes": object{"enabled": true, "hosts": []any{"hub.example.org"}, "clusters": object{"eu-1": "Vn2UcIuIkUuMxMXcgyzZcGYb1F4Tb2IOC9DcKm0wMRs"}, "clients": []any{object{"ipBlock": object{"cidr": "192.0.2.0/24"}}}}},
+			"bus":    object{"leafNodes": object{"enabled": true, "hosts": []any{"hub.example.org"}, "clusters": object{"eu-1": "Vn2UcIuIkUuMxMXcgyzZcGYb1F4Tb2IOC9DcKm0wMRs"}, "serviceType": "LoadBalancer", "serviceAnnotations": object{"example.org/internal": "true"}, "clients": []any{object{"ipBlock": object{"cidr": "192.0.2.0/24"}}}}},
 		},
 		"spoke": {
 			"server": object{"config": object{"cluster": "eu-1"}},
@@ -84,7 +94,7 @@ func variants() map[string]map[string]any {
 			"enforce":   []any{object{"rules": []any{"Drifted program started"}, "action": "kill"}, object{"tags": []any{"mitre_command_and_control"}, "action": "block-egress", "for": "1m"}},
 			"zeroDrift": []any{object{"mode": "alert"}},
 		}}},
-		"privileged": {"agent": object{"privileged": true, "namespace": ""}},
+		"privileged": {"agent": object{"privileged": true, "namespace": "", "priorityClassName": ""}},
 	}
 }
 
@@ -247,7 +257,10 @@ func TestConfigurations(t *testing.T) {
 		if spoke := name == "spoke"; spoke != (c.Bus.Hub.URL != "" && c.Bus.Hub.CAFile != "") {
 			t.Errorf("%s: it reports to a hub: %v: %+v", name, !spoke, c.Bus.Hub)
 		}
-		if name == "small" {
+		if login := c.Web.Login.Token; login != (name != "apart") || name == "replicas" && c.Web.TokenFile != "/etc/kubeguardian/login/token" {
+			t.Errorf("%s: login by token: %v, which is in %s", name, login, c.Web.TokenFile)
+		}
+		if name == "small" || name == "apart" {
 			continue
 		}
 		a, err := agent.ParseConfig("agent.yaml", []byte(get[*corev1.ConfigMap](t, all, "ConfigMap/kubeguardian-agent").Data["config.yaml"]))
@@ -346,22 +359,25 @@ func TestDefinitionsAreOurs(t *testing.T) {
 func TestProductValuesAreChecked(t *testing.T) {
 	type object = map[string]any
 	for name, values := range map[string]map[string]any{
-		"unknown value": {"servers": 2},
-		"digest":        {"server": object{"digest": "latest"}},
-		"size":          {"server": object{"persistence": object{"size": "much"}}},
-		"replicas":      {"server": object{"replicas": 0}},
-		"no database":   {"server": object{"replicas": 2}},
-		"no bus":        {"server": object{"replicas": 2}, "database": object{"urlSecret": "database"}},
-		"nameless hub":  {"bus": object{"leafNodes": object{"enabled": true}}},
-		"keyless spoke": {"bus": object{"hub": object{"url": "tls://hub.example.org:7422"}}},
-		"capability":    {"agent": object{"capabilities": []any{"all of them"}}},
-		"cidr":          {"networkPolicy": object{"apiServer": object{"cidrs": []any{"everywhere"}}}},
+		"unknown value":             {"servers": 2},
+		"digest":                    {"server": object{"digest": "latest"}},
+		"size":                      {"server": object{"persistence": object{"size": "much"}}},
+		"replicas":                  {"server": object{"replicas": 0}},
+		"no database":               {"server": object{"replicas": 2}},
+		"no bus":                    {"server": object{"replicas": 2}, "database": object{"urlSecret": "database"}},
+		"nameless hub":              {"bus": object{"leafNodes": object{"enabled": true}}},
+		"keyless spoke":             {"bus": object{"hub": object{"url": "tls://hub.example.org:7422"}}},
+		"port of a bus":             {"bus": object{"external": object{"url": "tls://nats.nats.svc"}}},
+		"nothing to trust a bus by": {"bus": object{"external": object{"url": "tls://nats.nats.svc:4222", "ca": true}}},
+		"budget":                    {"server": object{"minAvailable": "all"}},
+		"capability":                {"agent": object{"capabilities": []any{"all of them"}}},
+		"cidr":                      {"networkPolicy": object{"apiServer": object{"cidrs": []any{"everywhere"}}}},
 	} {
 		if _, err := renderProduct(values); err == nil {
 			t.Errorf("%s: %v is taken", name, values)
 		}
 	}
-	if len(variants()) != 8 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
+	if len(variants()) != 9 || !slices.Contains(slices.Collect(maps.Keys(variants())), "default") {
 		t.Error("the defaults are not among the variants")
 	}
 }

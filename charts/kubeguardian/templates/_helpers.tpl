@@ -24,6 +24,28 @@ imagePullSecrets:
 {{ .Values.agent.namespace | default .Release.Namespace }}
 {{- end }}
 
+{{/* busFiles: by what a bus elsewhere knows who connects, and is known itself. */}}
+{{- define "busFiles" -}}
+{{- with .Values.bus.external }}
+{{- if and .ca (not .credentialsSecret) }}{{ fail "the authority of a bus is beside its credentials: set bus.external.credentialsSecret" }}{{ end }}
+{{- if .credentialsSecret }}
+credentialsFile: /etc/kubeguardian/bus/nats.creds
+{{- end }}
+{{- if .ca }}
+caFile: /etc/kubeguardian/bus/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* busPorts: those of a bus elsewhere, as ports of a NetworkPolicy. */}}
+{{- define "busPorts" -}}
+{{- $ports := list }}
+{{- range splitList "," .Values.bus.external.url }}{{ $ports = append $ports (splitList ":" . | last | int) }}{{ end }}
+{{- $rules := list }}
+{{- range uniq $ports }}{{ $rules = append $rules (dict "port" . "protocol" "TCP") }}{{ end }}
+{{- $rules | toYaml }}
+{{- end }}
+
 {{/* serverConfig: what follows from values, and over it server.config. */}}
 {{- define "serverConfig" -}}
 {{- $web := dict "listen" ":8443" -}}
@@ -33,6 +55,11 @@ imagePullSecrets:
 {{- else -}}
 {{- $_ := set $web "ownAuthority" true -}}
 {{- end -}}
+{{- if .Values.server.tokenSecret -}}
+{{- $_ := set $web "tokenFile" "/etc/kubeguardian/login/token" -}}
+{{- else if gt (int .Values.server.replicas) 1 -}}
+{{- $_ := set $web "login" (dict "token" false) -}}
+{{- end -}}
 {{- $admission := dict -}}
 {{- if and .Values.agent.enabled (ne (include "agentNamespace" .) .Release.Namespace) -}}
 {{- $_ := set $admission "exemptNamespaces" (list (include "agentNamespace" .)) -}}
@@ -41,8 +68,7 @@ imagePullSecrets:
 {{- $bus := dict -}}
 {{- if .Values.bus.external.url -}}
 {{- $external := dict "url" .Values.bus.external.url "replicas" .Values.bus.external.replicas -}}
-{{- if .Values.bus.external.credentialsSecret }}{{ $_ := set $external "credentialsFile" "/etc/kubeguardian/bus/nats.creds" }}{{ end -}}
-{{- $_ := set $bus "external" $external -}}
+{{- $_ := set $bus "external" (mustMerge $external (include "busFiles" . | fromYaml)) -}}
 {{- else if .Values.agent.enabled -}}
 {{- $_ := set $bus "listen" ":4222" -}}
 {{- $_ := set $bus "hosts" (list (printf "kubeguardian.%s.svc" .Release.Namespace)) -}}
@@ -84,9 +110,7 @@ imagePullSecrets:
 {{- $config := dict "root" "/proc/1/root" "proc" "/proc" "status" ":9400" "statusOpen" true -}}
 {{- if .Values.agent.enforcement }}{{ $_ := set $config "actions" "/var/lib/kubeguardian-agent/actions.jsonl" }}{{ end -}}
 {{- if .Values.bus.external.url -}}
-{{- $server := dict "url" .Values.bus.external.url -}}
-{{- if .Values.bus.external.credentialsSecret }}{{ $_ := set $server "credentialsFile" "/etc/kubeguardian/bus/nats.creds" }}{{ end -}}
-{{- $_ := set $config "server" $server -}}
+{{- $_ := set $config "server" (mustMerge (dict "url" .Values.bus.external.url) (include "busFiles" . | fromYaml)) -}}
 {{- else -}}
 {{- $_ := set $config "server" (dict "url" (printf "tls://kubeguardian.%s.svc:4222" .Release.Namespace) "caFile" "/etc/kubeguardian/authority/ca.crt" "tokenFile" "/var/run/secrets/kubeguardian/token") -}}
 {{- end -}}
