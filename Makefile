@@ -8,6 +8,7 @@
 # make images  its container images, in bin/images; IMAGES has flags, such as -push
 # make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
+# make ha      the chart with replicas, PostgreSQL and NATS on the lab's node
 # make chaos   server, bus and database killed while 5,000 alerts come each second
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -35,7 +36,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node pods images product-images failover chaos browser postgres containerd clang node prometheus clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node pods ha images product-images failover chaos browser postgres containerd clang node prometheus clean
 
 all: build
 
@@ -124,6 +125,12 @@ app-node: build postgres node
 # As root; the node stays until make lab-down.
 pods: app-node
 	go test -tags pods -v -timeout 30m -run TestPods ./test/attack -lab $(CURDIR)/bin/lab -dir "$$(dirname "$$(bin/lab kubeconfig $(if $(LAB_DIR),--dir $(LAB_DIR)))")"
+
+# As root, some minutes: two replicas share what a cluster gives them, and one is
+# killed, upgraded and removed while people and attackers are at work.
+ha: build postgres node
+	bin/lab build --node >/dev/null
+	cd lab/install && go vet -tags ha . && go test -tags ha -v -count=1 -timeout 30m -run TestReplicas .
 
 app-up: postgres
 	cd examples/internship-matcher && go run ./cmd/app

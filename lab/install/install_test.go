@@ -195,10 +195,13 @@ func (l lab) wantAdmission() {
 }
 
 // get reads a page of the server.
-func (l lab) get(path, token string) (string, error) {
+func (l lab) get(path, token string) (string, error) { return l.fetch(web+path, token) }
+
+// fetch reads what is at a URL.
+func (l lab) fetch(url, token string) (string, error) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer client.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, web+path, nil)
+	request, err := http.NewRequestWithContext(l.t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		return "", err
 	}
@@ -212,7 +215,7 @@ func (l lab) get(path, token string) (string, error) {
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, 16<<20))
 	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, answer.Status, text)
+		err = fmt.Errorf("%s: %s: %s", url, answer.Status, text)
 	}
 	return string(text), err
 }

@@ -29,8 +29,9 @@ type lab struct {
 	client  kubernetes.Interface
 }
 
-// up brings up a lab with a node, and takes it down when the test ends.
-func up(t *testing.T) lab {
+// up brings up a lab with a node, as the arguments say, and takes it down when the
+// test ends.
+func up(t *testing.T, args ...string) lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
@@ -46,12 +47,12 @@ func up(t *testing.T) lab {
 			t.Errorf("lab down: %v\n%s", err, out)
 		}
 	})
-	l.run(l.program, "up", "--node", "--dir", l.dir)
+	l.run(l.program, append([]string{"up", "--node", "--dir", l.dir}, args...)...)
 	var err error
 	if l.rest, err = clientcmd.BuildConfigFromFlags("", l.kubeconfig()); err != nil {
 		t.Fatal(err)
 	}
-	l.rest.QPS = -1
+	l.rest.QPS, l.rest.WarningHandler = -1, rest.NoWarnings{}
 	l.client = kubernetes.NewForConfigOrDie(l.rest)
 	return l
 }

@@ -77,7 +77,7 @@ func variants() map[string]map[string]any {
 			},
 		},
 		"apart": {
-			"server": object{"replicas": 3, "minAvailable": "50%", "topologySpreadConstraints": []any{
+			"server": object{"replicas": 3, "minAvailable": "50%", "authoritySecret": "authority", "topologySpreadConstraints": []any{
 				object{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}}},
 			"database": object{"urlSecret": "database"},
 			"agent":    object{"enabled": false},

@@ -24,6 +24,11 @@ imagePullSecrets:
 {{ .Values.agent.namespace | default .Release.Namespace }}
 {{- end }}
 
+{{/* authoritySecret: the one with the authority of the webhooks, if it is in one. */}}
+{{- define "authoritySecret" -}}
+{{- if .Values.server.authoritySecret }}{{ .Values.server.authoritySecret }}{{ else if gt (int .Values.server.replicas) 1 }}webhook-authority{{ end }}
+{{- end }}
+
 {{/* busFiles: by what a bus elsewhere knows who connects, and is known itself. */}}
 {{- define "busFiles" -}}
 {{- with .Values.bus.external }}
@@ -65,6 +70,7 @@ caFile: /etc/kubeguardian/bus/ca.crt
 {{- $_ := set $admission "exemptNamespaces" (list (include "agentNamespace" .)) -}}
 {{- end -}}
 {{- $webhook := dict "listen" ":9443" "service" (dict "namespace" .Release.Namespace "name" "kubeguardian" "port" 443) -}}
+{{- with include "authoritySecret" . }}{{ $_ := set $webhook "authoritySecret" . }}{{ end -}}
 {{- $bus := dict -}}
 {{- if .Values.bus.external.url -}}
 {{- $external := dict "url" .Values.bus.external.url "replicas" .Values.bus.external.replicas -}}
@@ -87,7 +93,6 @@ caFile: /etc/kubeguardian/bus/ca.crt
 {{- $_ := set $bus "hub" $hub -}}
 {{- end }}{{ end -}}
 {{- if gt (int .Values.server.replicas) 1 -}}
-{{- $_ := set $webhook "authoritySecret" "webhook-authority" -}}
 {{- if not .Values.database.urlSecret }}{{ fail "several replicas need one PostgreSQL: set database.urlSecret, see docs/database.md" }}{{ end -}}
 {{- if and .Values.agent.enabled (not .Values.bus.external.url) }}{{ fail "several replicas need a bus that they share: set bus.external.url, see docs/bus.md" }}{{ end -}}
 {{- end -}}

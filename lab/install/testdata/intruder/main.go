@@ -1,7 +1,7 @@
 // Command intruder waits. Told to "drop" it puts a program beside itself, as who
-// breaks into a container does, and starts it, which then runs for a while; told
-// to "call" it connects to an address; told to "run" it does nothing, and to "storm"
-// it starts itself to do that again and again.
+// breaks into a container does, and starts it, which then runs for a while (its
+// name may follow); told to "call" it connects to an address; told to "run" it does
+// nothing, and to "storm" it starts itself to do that again and again.
 package main
 
 import (
@@ -25,8 +25,8 @@ func main() {
 }
 
 func do(what string, args []string) error {
-	if what != "run" && len(args) != 1 {
-		return errors.New("want one argument")
+	if what != "run" && len(args) == 0 {
+		return errors.New("want an argument")
 	}
 	switch what {
 	case "run":
@@ -38,7 +38,7 @@ func do(what string, args []string) error {
 		fmt.Println("lingered")
 		return err
 	case "drop":
-		return drop(args[0])
+		return drop("/"+append(args, "implant")[1], args[0])
 	case "storm":
 		return storm(args[0])
 	case "call":
@@ -53,15 +53,15 @@ func do(what string, args []string) error {
 }
 
 // drop starts a program that is not in the image.
-func drop(duration string) error {
+func drop(implant, duration string) error {
 	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile("/implant", program, 0o755); err != nil {
+	if err := os.WriteFile(implant, program, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("/implant", "linger", duration)
+	cmd := exec.Command(implant, "linger", duration)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return cmd.Run()
 }
