@@ -21,6 +21,10 @@ const (
 	ourselves    = "kubeguardian"
 )
 
+// OwnLease reports whether labels are those of a Lease by which replicas tell each
+// other that they live.
+func OwnLease(labels map[string]string) bool { return labels[managedBy] == ourselves }
+
 // replicas tell each other by leases which of them live, so that what those that
 // are gone wrote into status can be removed.
 type replicas struct {

@@ -2,11 +2,16 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
 
+	"github.com/kubeguardian/kubeguardian/clusterpolicy"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/leader"
 	"github.com/kubeguardian/kubeguardian/store"
@@ -55,6 +60,36 @@ func (s *Server) joinReplicas(context.Context) error {
 	return nil
 }
 
+// removeLeases removes the Leases of replicas that are being uninstalled, until none
+// comes back: one that ends its work writes its own until then.
+func removeLeases(ctx context.Context, client kubernetes.Interface, namespace string) error {
+	leases := client.CoordinationV1().Leases(namespace)
+	for {
+		list, err := leases.List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list leases: %w", err)
+		}
+		removed := false
+		for _, l := range list.Items {
+			if l.Name != leaseName && !clusterpolicy.OwnLease(l.Labels) {
+				continue
+			}
+			if err := leases.Delete(ctx, l.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("remove lease %s: %w", l.Name, err)
+			}
+			removed = true
+		}
+		if !removed {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(leader.Life / 4): // its holder writes it more often
+		}
+	}
+}
+
 // leads reports whether we do what only one replica may do.
 func (s *Server) leads() bool { return s.election == nil || s.election.Leads() }
 
@@ -70,7 +105,7 @@ func (s *Server) alone(ctx context.Context) error {
 	if s.election == nil {
 		return work(ctx)
 	}
-	return s.election.Run(ctx, work)
+	return s.untilRemoved(ctx, func(ctx context.Context) error { return s.election.Run(ctx, work) })
 }
 
 // follow tells the live pages and the joiner of alerts that other replicas have

@@ -130,8 +130,9 @@ type Server struct {
 	falcoListener net.Listener
 	falcoTLS      *tls.Config // nil: plain HTTP
 
-	removing  atomic.Bool // it is being uninstalled
-	published []byte      // authority that agents find in a ConfigMap
+	removing  atomic.Bool   // it is being uninstalled
+	removal   chan struct{} // closed when removing is set
+	published []byte        // authority that agents find in a ConfigMap
 
 	tracer       *tracing.Tracer
 	traceSilence rate.Sometimes // of what is said of traces that are lost
@@ -147,7 +148,7 @@ type Server struct {
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
 		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version, commands: opts.commands,
-		changed: newPoliciesChanged(),
+		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
@@ -236,7 +237,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.watch(parts) })
 	group.Go(func() error { return s.register(parts) })
 	if s.cluster != nil {
-		group.Go(func() error { return s.cluster.Run(parts) })
+		group.Go(func() error { return s.untilRemoved(parts, s.cluster.Run) })
 	}
 	group.Go(func() error { s.guard(parts); return nil })
 	group.Go(func() error { return s.alone(parts) })

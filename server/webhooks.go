@@ -206,13 +206,17 @@ func (s *Server) namespace(ctx context.Context, name string) (*corev1.Namespace,
 }
 
 // Uninstall removes the webhook registration from a cluster, and reports whether
-// no server will register it again.
+// no server will register it again. Then the Leases of replicas are removed, too.
 func Uninstall(ctx context.Context, opts Options) (forGood bool, err error) {
 	client, err := kubernetes.NewForConfig(opts.Cluster)
 	if err != nil {
 		return false, fmt.Errorf("connect to cluster: %w", err)
 	}
-	return admission.Uninstall(ctx, client, ownNamespace(opts.Config), registrationCheck, opts.Log)
+	forGood, err = admission.Uninstall(ctx, client, ownNamespace(opts.Config), registrationCheck, opts.Log)
+	if err == nil && forGood {
+		err = removeLeases(ctx, client, ownNamespace(opts.Config))
+	}
+	return forGood, err
 }
 
 // uninstalled reports whether the server is to be removed. Where that cannot be
@@ -220,8 +224,24 @@ func Uninstall(ctx context.Context, opts Options) (forGood bool, err error) {
 func (s *Server) uninstalled(ctx context.Context) bool {
 	if found, err := admission.Uninstalled(ctx, s.client, ownNamespace(s.cfg)); err == nil && found && !s.removing.Swap(true) {
 		s.log.Info("being uninstalled: the webhook is removed and not registered again")
+		close(s.removal)
 	}
 	return s.removing.Load()
+}
+
+// untilRemoved runs what holds Leases until ctx ends, or the server is being
+// uninstalled: a Lease that is removed then must not be made again.
+func (s *Server) untilRemoved(ctx context.Context, part func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-s.removal:
+		}
+	}()
+	return part(ctx)
 }
 
 // register keeps the webhook registered as it should be, or removed when
