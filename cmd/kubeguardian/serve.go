@@ -103,11 +103,6 @@ func serverOptions(command, text string, args []string, std streams) (server.Opt
 	return opts, err
 }
 
-// servePercent is how much garbage there may be beside what is kept, in percent:
-// what the cluster is stays in memory, and what passes over it leave behind must
-// not double that.
-const servePercent = 30
-
 func serve(ctx context.Context, args []string, std streams) (err error) {
 	opts, err := serverOptions("serve", serveUsage, args, std)
 	if err != nil {
@@ -115,6 +110,9 @@ func serve(ctx context.Context, args []string, std streams) (err error) {
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(servePercent)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go allowGarbage(ctx)
 	}
 	s, err := server.New(ctx, opts)
 	if err != nil {
