@@ -177,7 +177,8 @@ func (n *Notifier) Alerted() {
 const (
 	routeEvery = 10 * time.Second
 	routeAgain = 5 * time.Second
-	routeBatch = 500
+	routeBatch = 500  // incidents, or alerts that are read at once
+	routeMost  = 5000 // alerts: in a flood each group is written once for all of them
 )
 
 // Run delivers until ctx ends. Attempts that run then may finish, for some
@@ -329,43 +330,57 @@ func (n *Notifier) routeAlerts(ctx context.Context, notified, joined int64) (mor
 	if !n.router.wantsAlerts() {
 		return false, n.enqueue(ctx, nil, delivery.Progress{Alert: joined}, now)
 	}
-	records, last, err := n.Store.AlertsAfter(ctx, notified, alert.Query{Limit: routeBatch})
+	records, last, err := n.read(ctx, notified, joined)
 	if err != nil {
 		return false, err
 	}
-	last = min(last, joined)
-	var out []delivery.Message
+	var drafts []draft
 	var ids []string
 	since := now
-	of := map[string]string{} // the alert of a message
 	for _, r := range records {
-		if r.Seq > joined {
-			break
+		some := n.router.drafts(n.router.ofAlert(r.Alert), now)
+		if len(some) == 0 {
+			continue
 		}
-		messages, err := n.router.messages(n.router.ofAlert(r.Alert), now)
-		if err != nil {
-			return false, err
-		}
-		for _, m := range messages {
-			of[m.Destination+"\x00"+m.Key] = r.ID
-		}
-		if len(messages) > 0 {
-			out, ids = append(out, messages...), append(ids, r.ID)
-			if r.Time.Before(since) {
-				since = r.Time
-			}
+		drafts, ids = append(drafts, some...), append(ids, r.ID)
+		if r.Time.Before(since) {
+			since = r.Time
 		}
 	}
-	if len(out) > 0 {
+	if len(drafts) > 0 {
 		paged, err := n.Store.PagedAlerts(ctx, ids, since)
 		if err != nil {
 			return false, err
 		}
-		before := len(out)
-		out = slices.DeleteFunc(out, func(m delivery.Message) bool { return paged[of[m.Destination+"\x00"+m.Key]] })
-		n.metrics.suppressed.WithLabelValues("incident").Add(float64(before - len(out)))
+		before := len(drafts)
+		drafts = slices.DeleteFunc(drafts, func(d draft) bool { return paged[d.of.Alert.ID] })
+		n.metrics.suppressed.WithLabelValues("incident").Add(float64(before - len(drafts)))
+	}
+	out, err := write(together(drafts))
+	if err != nil {
+		return false, err
 	}
 	return last < joined, n.enqueue(ctx, out, delivery.Progress{Alert: last}, now)
+}
+
+// read returns alerts between two numbers, and up to which it read.
+func (n *Notifier) read(ctx context.Context, after, until int64) (records []alert.Record, last int64, err error) {
+	for last = after; last < until && len(records) < routeMost; {
+		more, end, err := n.Store.AlertsAfter(ctx, last, alert.Query{Limit: routeBatch})
+		if err != nil {
+			return nil, after, err
+		}
+		for _, r := range more {
+			if r.Seq <= until {
+				records = append(records, r)
+			}
+		}
+		if end <= last { // the rest was removed meanwhile
+			end = until
+		}
+		last = min(end, until)
+	}
+	return records, last, nil
 }
 
 func (n *Notifier) enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) error {

@@ -99,11 +99,21 @@ func (r *router) wantsAlerts() bool {
 	return slices.ContainsFunc(r.routes, func(one route) bool { return one.alerts })
 }
 
+// A draft is a message of which the body is still to be written.
+type draft struct {
+	delivery.Message
+	of Notification
+}
+
 // messages returns what goes out for one alert or incident: one message for each
 // destination, whatever number of routes lead there.
 func (r *router) messages(n Notification, now time.Time) ([]delivery.Message, error) {
+	return write(r.drafts(n, now))
+}
+
+// drafts is messages without their bodies.
+func (r *router) drafts(n Notification, now time.Time) (out []draft) {
 	r.enrich(&n)
-	var out []delivery.Message
 	to := map[string]bool{}
 	for i := range r.routes {
 		one := &r.routes[i]
@@ -116,21 +126,17 @@ func (r *router) messages(n Notification, now time.Time) ([]delivery.Message, er
 				continue
 			}
 			to[name] = true
-			m, err := one.message(n, name, now)
-			if err != nil {
-				return nil, err
-			}
-			out = append(out, m)
+			out = append(out, one.draft(n, name, now))
 		}
 		if one.stop {
 			break
 		}
 	}
-	return out, nil
+	return out
 }
 
-// message is a notification for the queue of one destination.
-func (r *route) message(n Notification, to string, now time.Time) (delivery.Message, error) {
+// draft is a notification for the queue of one destination.
+func (r *route) draft(n Notification, to string, now time.Time) draft {
 	m := delivery.Message{
 		Destination: to, State: delivery.Waiting, Title: title(&n), Count: n.Count, First: n.First, Last: n.Last,
 		Created: now, Due: now, Next: now, Until: now,
@@ -144,12 +150,46 @@ func (r *route) message(n Notification, to string, now time.Time) (delivery.Mess
 		m.Until = m.Due.Add(r.window)
 	}
 	m.Key = n.Key
-	body, err := json.Marshal(n)
-	if err != nil {
-		return m, fmt.Errorf("encode message %s to %s: %w", n.Key, to, err)
+	return draft{m, n}
+}
+
+// together counts drafts in the first of their group: in a flood one message is
+// written for all of them.
+func together(drafts []draft) (out []draft) {
+	type group struct{ destination, name string }
+	at := map[group]int{}
+	for _, d := range drafts {
+		g := group{d.Destination, d.Group}
+		i, known := at[g]
+		if d.Group == "" || !known {
+			at[g] = len(out)
+			out = append(out, d)
+			continue
+		}
+		first := &out[i]
+		first.Count += d.Count
+		if d.First.Before(first.First) {
+			first.First = d.First
+		}
+		if d.Last.After(first.Last) {
+			first.Last = d.Last
+		}
 	}
-	m.Body = body
-	return m, nil
+	return out
+}
+
+// write returns drafts as messages.
+func write(drafts []draft) ([]delivery.Message, error) {
+	var out []delivery.Message
+	for _, d := range drafts {
+		body, err := json.Marshal(d.of)
+		if err != nil {
+			return nil, fmt.Errorf("encode message %s to %s: %w", d.Key, d.Destination, err)
+		}
+		d.Body = body
+		out = append(out, d.Message)
+	}
+	return out, nil
 }
 
 // group is equal for alerts that become one message.

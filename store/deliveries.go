@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -48,7 +47,7 @@ func (s *Store) Notified(ctx context.Context) (notified, joined int64, found boo
 func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) (added []delivery.Message, counted int, err error) {
 	err = s.write(ctx, func(tx *sql.Tx) error {
 		added, counted = nil, 0
-		for _, m := range together(messages) {
+		for _, m := range messages {
 			alerts := m.Count
 			merged, err := enqueue(ctx, tx, &m, now)
 			switch {
@@ -74,28 +73,6 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 		return err
 	})
 	return added, counted, s.explain("queue messages in", err)
-}
-
-// together counts messages in the first of their group, in a flood of which one
-// is read and written for all of them.
-func together(messages []delivery.Message) (out []delivery.Message) {
-	type group struct{ destination, name string }
-	at := map[group]int{}
-	for _, m := range messages {
-		g := group{m.Destination, m.Group}
-		i, known := at[g]
-		if m.Group == "" || !known {
-			at[g] = len(out)
-			out = append(out, m)
-			continue
-		}
-		out[i].Count += m.Count
-		if m.First.Before(out[i].First) {
-			out[i].First = m.First
-		}
-		out[i].Last = latest(out[i].Last, m.Last)
-	}
-	return out
 }
 
 // enqueue adds one message, or counts it in another one of its group. A message
@@ -449,6 +426,10 @@ func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) 
 		return nil, s.explain("read incidents from", err)
 	}
 	defer rows.Close()
+	asked := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		asked[id] = true
+	}
 	paged = map[string]bool{}
 	for rows.Next() {
 		var body string
@@ -457,7 +438,7 @@ func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) 
 			return nil, s.explain("read incidents from", err)
 		}
 		for _, signal := range i.Signals {
-			if slices.Contains(ids, signal.Alert) {
+			if asked[signal.Alert] {
 				paged[signal.Alert] = true
 			}
 		}
