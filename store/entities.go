@@ -82,14 +82,35 @@ func (b *batch) noteInvolved() error {
 	return nil
 }
 
+// settled is how far the time that is kept of an entity may be behind its latest
+// record: it has three indices, which a flood would write once for each alert.
+const settled = 10 * time.Second
+
 // entities returns the numbers of entities that were involved last at some times.
 func (b *batch) entities(last map[alert.Entity]int64) (map[alert.Entity]int64, error) {
-	rows := make([][]any, 0, len(last))
-	for e, at := range last {
-		rows = append(rows, []any{string(e.Kind), e.Name, at})
+	names := make([][]any, 0, len(last))
+	for e := range last {
+		names = append(names, []any{string(e.Kind), e.Name})
 	}
-	ids := make(map[alert.Entity]int64, len(last))
-	err := b.insert(`INSERT INTO entities (kind, name, last) VALUES %s ON CONFLICT (kind, name) DO UPDATE
+	ids, fresh := make(map[alert.Entity]int64, len(last)), map[alert.Entity]bool{}
+	err := b.insert(`WITH wanted (k, n) AS (VALUES %s) SELECT id, kind, name, last FROM wanted CROSS JOIN entities WHERE kind = k AND name = n`,
+		names, func(rows *sql.Rows) error {
+			var id, at int64
+			var e alert.Entity
+			err := rows.Scan(&id, &e.Kind, &e.Name, &at)
+			ids[e], fresh[e] = id, last[e] < at+settled.Nanoseconds()
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]any
+	for e, at := range last {
+		if !fresh[e] {
+			rows = append(rows, []any{string(e.Kind), e.Name, at})
+		}
+	}
+	return ids, b.insert(`INSERT INTO entities (kind, name, last) VALUES %s ON CONFLICT (kind, name) DO UPDATE
 		SET last = CASE WHEN excluded.last > entities.last THEN excluded.last ELSE entities.last END RETURNING id, kind, name`,
 		rows, func(rows *sql.Rows) error {
 			var id int64
@@ -98,7 +119,6 @@ func (b *batch) entities(last map[alert.Entity]int64) (map[alert.Entity]int64, e
 			ids[e] = id
 			return err
 		})
-	return ids, err
 }
 
 // decided returns the entities of a decision: who asked, and for what.
@@ -215,10 +235,11 @@ func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore
 }
 
 // Entities returns the entities whose names hold a text, whatever the case, those
-// first that a record has involved last.
+// first that a record has involved last, give or take what [settled] says.
 func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert.Seen, err error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT kind, name, last FROM entities WHERE name LIKE ? ESCAPE '\'
-		ORDER BY last DESC LIMIT ?`, "%"+likeEscape.Replace(text)+"%", limit(n))
+	rows, err := s.readers.QueryContext(ctx, `SELECT kind, name, last, (SELECT max(happened) FROM alert_entities WHERE entity = id), (SELECT max(happened) FROM decision_entities WHERE entity = id)
+		FROM (SELECT id, kind, name, last FROM entities WHERE name LIKE ? ESCAPE '\' ORDER BY last DESC LIMIT ?) AS newest ORDER BY last DESC`,
+		"%"+likeEscape.Replace(text)+"%", limit(n))
 	if err != nil {
 		return nil, s.explain("read entities from", err)
 	}
@@ -226,10 +247,11 @@ func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert
 	for rows.Next() {
 		var e alert.Seen
 		var last int64
-		if err := rows.Scan(&e.Kind, &e.Name, &last); err != nil {
+		var alerted, decided sql.NullInt64
+		if err := rows.Scan(&e.Kind, &e.Name, &last, &alerted, &decided); err != nil {
 			return nil, s.explain("read entities from", err)
 		}
-		e.Last = time.Unix(0, last).UTC()
+		e.Last = time.Unix(0, max(last, alerted.Int64, decided.Int64)).UTC()
 		found = append(found, e)
 	}
 	return found, s.explain("read entities from", rows.Err())
