@@ -5,7 +5,8 @@
 //
 //	go run ./test/bench/chaos -kubeconfig FILE -server bin/kubeguardian
 //
-// All parts are processes: two replicas of the server, a NATS server that keeps its
+// Of the two servers the one that is left takes over the Lease before the other is
+// started again. All parts are processes: two replicas of the server, a NATS server that keeps its
 // streams in files, PostgreSQL with a standby that each commit waits for, which
 // repmgr promotes, and Pgpool-II before both. The agents are the part of one that
 // has the spool. The cluster of the kubeconfig is asked for a Lease; any will do.
@@ -31,7 +32,7 @@ type settings struct {
 	agents, rate, groups    int
 	every                   time.Duration // between two kills, and before the first and after the last
 	away                    time.Duration // until what was killed is started again
-	pool                    bool
+	pool, kill              bool
 }
 
 func main() {
@@ -43,8 +44,9 @@ func main() {
 	flag.IntVar(&s.rate, "rate", 5000, "`alerts` each second, of all agents")
 	flag.IntVar(&s.groups, "groups", 100, "`number` of groups of alerts, each of which becomes a message every few seconds")
 	flag.DurationVar(&s.every, "every", 15*time.Second, "time between two kills, and before the first and after the last one")
-	flag.DurationVar(&s.away, "away", 2*time.Second, "time until the server and the bus are started again")
+	flag.DurationVar(&s.away, "away", 2*time.Second, "time until the bus is started again")
 	flag.BoolVar(&s.pool, "pool", true, "reach PostgreSQL through Pgpool-II; else both servers are named in the URL")
+	flag.BoolVar(&s.kill, "kill", true, "kill parts; else see what the machine does without")
 	bus := flag.String("bus", "", "be the bus, with streams in this `folder`")
 	listen := flag.String("listen", "", "with -bus: its address")
 	flag.Parse()
@@ -91,10 +93,10 @@ func run(ctx context.Context, s settings) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("raised     %d alerts by %d agents in %s, %.0f each second\n", len(raised), s.agents, took.Round(time.Millisecond), float64(len(raised))/took.Seconds())
+	fmt.Printf("offered    %d alerts by %d agents in %s, %.0f each second\n", len(raised), s.agents, took.Round(time.Millisecond), float64(len(raised))/took.Seconds())
 	if err := p.settle(ctx, w, len(raised)); err != nil {
 		return err
 	}
-	w.report(faults)
-	return p.compare(ctx, raised, began, w.storedAt())
+	w.report(faults, len(raised))
+	return p.compare(ctx, raised, began, w.storedAt(), took)
 }

@@ -235,6 +235,9 @@ func (p *parts) leader(ctx context.Context) (*server, error) {
 // kills kills one part after the other, and starts again what nothing else takes
 // the place of.
 func (p *parts) kills(ctx context.Context, began time.Time) (faults []fault, err error) {
+	if !p.kill {
+		return nil, nil
+	}
 	for i, kill := range []func(context.Context) (fault, error){p.killLeader, p.killBus, p.killPrimary} {
 		select {
 		case <-ctx.Done():
@@ -257,7 +260,15 @@ func (p *parts) killLeader(ctx context.Context) (fault, error) {
 		return f, err
 	}
 	f.at = time.Now()
-	return f, p.replace(ctx, &s.process)
+	if err := s.kill(); err != nil {
+		return f, err
+	}
+	err = progress(ctx, "no other replica leads", func() (bool, uint64, error) {
+		now, err := p.leader(ctx)
+		return err == nil && now != s, 0, err
+	})
+	f.note = fmt.Sprintf("; the other replica led after %s", time.Since(f.at).Round(sampleEvery))
+	return f, errors.Join(err, s.start())
 }
 
 func (p *parts) killBus(ctx context.Context) (fault, error) {
@@ -311,8 +322,9 @@ func (p *parts) settle(ctx context.Context, w *watcher, raised int) error {
 	})
 }
 
-// compare holds what is stored, and what was told, against what was raised.
-func (p *parts) compare(ctx context.Context, raised map[string]string, began, ended time.Time) error {
+// compare holds what is stored, and what was told, against what was raised in some
+// time, and stored until it ended.
+func (p *parts) compare(ctx context.Context, raised map[string]string, began, ended time.Time, took time.Duration) error {
 	stored := map[string]int{}
 	for seq := int64(0); ; {
 		records, last, err := p.db.AlertsAfter(ctx, seq, alert.Query{Limit: 1000})
@@ -339,8 +351,8 @@ func (p *parts) compare(ctx context.Context, raised map[string]string, began, en
 			lost++
 		}
 	}
-	fmt.Printf("stored     %d alerts, %.0f each second until the last; %d lost, %d twice, %d that nobody raised\n",
-		len(stored), float64(len(stored))/ended.Sub(began).Seconds(), lost, twice, foreign)
+	fmt.Printf("stored     %d alerts, %.0f each second; the last %s after it was raised\n", len(stored), float64(len(stored))/ended.Sub(began).Seconds(), max(0, ended.Sub(began)-took).Round(100*time.Millisecond))
+	fmt.Printf("lost       %d; stored twice %d, that nobody raised %d\n", lost, twice, foreign)
 	err := p.receiver.compare(raised)
 	if lost+twice+foreign > 0 {
 		err = errors.Join(fmt.Errorf("%d alerts were raised and %d are stored", len(raised), len(stored)), err)
@@ -357,7 +369,7 @@ type consumer struct {
 
 // consumers returns all processes that run.
 func (p *parts) consumers() []consumer {
-	out := []consumer{{part: "agents and receiver", pid: os.Getpid()}, {"PostgreSQL", p.primary.PID(), true}, {"PostgreSQL", p.follower.PID(), true}}
+	out := []consumer{{part: "agents and receiver", pid: os.Getpid()}, {"primary", p.primary.PID(), true}, {"standby", p.follower.PID(), true}}
 	if p.pooler != nil {
 		out = append(out, consumer{"Pgpool-II", p.pooler.PID(), true})
 	}

@@ -87,7 +87,7 @@ func (r *receiver) compare(raised map[string]string) error {
 	for _, group := range raised {
 		want[group]++
 	}
-	keys, again, alerts := 0, 0, 0
+	keys, once, again, alerts := 0, 0, 0, 0
 	for _, t := range r.told {
 		if t.incident {
 			continue
@@ -96,6 +96,9 @@ func (r *receiver) compare(raised map[string]string) error {
 		have[t.group] += t.count
 		alerts += t.count
 		again += t.times - 1
+		if t.times == 1 {
+			once++
+		}
 	}
 	errs := append([]error(nil), r.errs...)
 	for group, n := range want {
@@ -103,7 +106,7 @@ func (r *receiver) compare(raised map[string]string) error {
 			errs = append(errs, fmt.Errorf("%d alerts of %s were raised, and %d told of", n, group, have[group]))
 		}
 	}
-	fmt.Printf("told       %d alerts of %d groups, in %d messages; %d came again, under their keys\n", alerts, len(have), keys, again)
+	fmt.Printf("told       %d alerts of %d groups, in %d messages, %d of them once and %d requests again, under their keys\n", alerts, len(have), keys, once, again)
 	if len(errs) > 10 {
 		errs = append(errs[:10], fmt.Errorf("and %d more", len(errs)-10))
 	}

@@ -104,8 +104,8 @@ func (w *watcher) storedAt() time.Time {
 }
 
 // report ends the watch, and prints how long each part did nothing after each
-// kill, and where the processor time went.
-func (w *watcher) report(faults []fault) {
+// kill, and where the processor time of so many alerts went.
+func (w *watcher) report(faults []fault, alerts int) {
 	w.stop()
 	w.done.Wait()
 	for i, f := range faults {
@@ -125,10 +125,13 @@ func (w *watcher) report(faults []fault) {
 			sum += n
 		}
 		total += sum
-		lines = append(lines, fmt.Sprintf("%s %.1f s", part, float64(sum)/100))
+		lines = append(lines, fmt.Sprintf("%s %.3f", part, milliseconds(sum, alerts)))
 	}
-	fmt.Printf("processor  %.1f s: %s\n", float64(total)/100, strings.Join(lines, ", "))
+	fmt.Printf("processor  %.3f ms for each alert: %s\n", milliseconds(total, alerts), strings.Join(lines, ", "))
 }
+
+// milliseconds is what hundredths of a second are for each alert.
+func milliseconds(ticks uint64, alerts int) float64 { return float64(ticks) * 10 / float64(alerts) }
 
 // gap returns the longest time without progress between two times.
 func (w *watcher) gap(from, to time.Time, of func(sample) uint64) time.Duration {
