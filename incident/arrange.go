@@ -23,8 +23,9 @@ func (i *Incident) take(other *Incident) {
 		i.Assignee = other.Assignee
 	}
 	if other.MuteTill.After(i.MuteTill) {
-		i.MuteTill = other.MuteTill
+		i.Mute = other.Mute
 	}
+	i.takeActs(other)
 	i.Related, i.Apart = union(i.Related, other.Related), union(i.Apart, other.Apart)
 	i.Tell()
 }

@@ -226,7 +226,7 @@ func (c *Correlator) tells(p place) bool {
 	case alert.Address, alert.Node, alert.Image:
 		return false
 	case alert.User:
-		if hub(p.Name) {
+		if Hub(p.Name) {
 			return false
 		}
 	}

@@ -33,15 +33,15 @@ func States() []State { return []State{New, Acknowledged, Contained, Closed} }
 // An Incident is what was seen of one attack, or of something that looks like
 // one.
 type Incident struct {
-	ID       string         `json:"id"` // of its first signal
-	Cluster  string         `json:"cluster,omitempty"`
-	Story    string         `json:"story"` // one sentence
-	State    State          `json:"state"`
-	Reason   string         `json:"reason,omitempty"` // why it is closed
-	By       string         `json:"by,omitempty"`     // who has brought it into its state; "": nobody, or not known
-	Since    time.Time      `json:"since,omitzero"`   // when; zero: not known
-	Assignee string         `json:"assignee,omitempty"`
-	MuteTill time.Time      `json:"muteTill,omitzero"` // it does not page before
+	ID       string    `json:"id"` // of its first signal
+	Cluster  string    `json:"cluster,omitempty"`
+	Story    string    `json:"story"` // one sentence
+	State    State     `json:"state"`
+	Reason   string    `json:"reason,omitempty"` // why it is closed
+	By       string    `json:"by,omitempty"`     // who has brought it into its state; "": nobody, or not known
+	Since    time.Time `json:"since,omitzero"`   // when; zero: not known
+	Assignee string    `json:"assignee,omitempty"`
+	Mute
 	First    time.Time      `json:"first"`
 	Last     time.Time      `json:"last"`
 	Paged    time.Time      `json:"paged,omitzero"` // time of the signal that made it page; zero: none did
@@ -54,6 +54,7 @@ type Incident struct {
 	Dropped  int            `json:"dropped,omitempty"` // signals beyond MaxSignals, which only count
 	Related  []string       `json:"related,omitempty"` // closed incidents that it would have joined
 	Apart    []string       `json:"apart,omitempty"`   // incidents that a person has split from it: nothing joins them to it again
+	Acts     []Act          `json:"acts,omitempty"`    // what people did to it, by time
 }
 
 // MaxSignals bounds the signals of one incident that are kept; what is beyond
@@ -74,6 +75,8 @@ type Signal struct {
 	Entities []alert.Entity  `json:"entities,omitempty"`
 	Links    []Link          `json:"links,omitempty"` // none for the first one
 	Pages    bool            `json:"pages,omitempty"` // by itself
+	// Responses are what was done on the node because of it.
+	Responses []Response `json:"responses,omitempty"`
 }
 
 // A Link says by what a signal has joined its incident.
@@ -87,6 +90,7 @@ func FromAlert(a *alert.Alert) Signal {
 	s := Signal{
 		Alert: a.ID, Time: a.Time, Rule: a.Rule, Priority: a.Priority, Source: a.Source, Output: a.Output,
 		Subject: a.Subject, Owner: a.Owner, Tactics: a.Tactics, Pages: a.Priority <= alert.Critical,
+		Responses: responses(a),
 	}
 	for _, e := range a.Entities {
 		if e.Name != "" && !slices.Contains(s.Entities, e) {
@@ -231,7 +235,7 @@ func (i *Incident) progressed() bool {
 
 // Pages reports whether the incident is to be brought to a person at a time.
 func (i *Incident) Pages(now time.Time) bool {
-	return i.State == New && !i.Paged.IsZero() && !now.Before(i.MuteTill)
+	return i.State == New && !i.Paged.IsZero() && !i.Muted(now)
 }
 
 // story says what happened in one sentence.
@@ -313,6 +317,7 @@ type Change struct {
 	Reason   string     `json:"reason,omitempty"`   // needed to close
 	Assignee *string    `json:"assignee,omitempty"` // empty: nobody
 	MuteTill *time.Time `json:"muteTill,omitempty"` // zero: not muted
+	MuteAll  bool       `json:"muteAll,omitempty"`  // with MuteTill: also when it escalates
 	Merge    []string   `json:"merge,omitempty"`    // incidents that it takes in, by [Incident.Merge]
 	Split    []string   `json:"split,omitempty"`    // alerts that it gives to a new one, by [Incident.Split]
 	By       string     `json:"-"`                  // who does it, and when; they cannot say so themselves
@@ -351,11 +356,14 @@ func (i *Incident) Apply(c Change) error {
 		return badChange("a closed incident stays closed: what happens from now on is a new one")
 	case len(c.Reason) > maxReason:
 		return badChange("the reason has %d bytes, more than %d", len(c.Reason), maxReason)
+	case c.MuteAll && (c.MuteTill == nil || c.MuteTill.IsZero()):
+		return badChange("muteAll needs muteTill")
 	case len(c.Merge) > maxTogether:
 		return badChange("%d incidents to merge, more than %d", len(c.Merge), maxTogether)
 	case c.Assignee != nil && len(*c.Assignee) > maxAssignee:
 		return badChange("the assignee has %d bytes, more than %d", len(*c.Assignee), maxAssignee)
 	}
+	was := *i
 	if c.State != "" && c.State != i.State {
 		i.By, i.Since = c.By, c.At
 	}
@@ -366,7 +374,11 @@ func (i *Incident) Apply(c Change) error {
 		i.Assignee = *c.Assignee
 	}
 	if c.MuteTill != nil {
-		i.MuteTill = *c.MuteTill
+		i.Mute = Mute{}
+		if !c.MuteTill.IsZero() {
+			i.Mute = Mute{c.MuteTill.UTC(), c.MuteAll, i.Level()}
+		}
 	}
+	i.note(&c, &was)
 	return nil
 }

@@ -29,9 +29,14 @@ type Source interface {
 	// Unannounced returns incidents that paged and are no messages yet, in the
 	// order they began in, after a place, and the place to go on at.
 	Unannounced(ctx context.Context, after int64, n int) ([]*incident.Incident, int64, error)
-	// Told reports whether one of these alerts began an incident that became
-	// messages.
-	Told(ctx context.Context, alerts []string) (bool, error)
+	// Escalated returns incidents that were told of, the last time before some time,
+	// that have come further since and are not closed, after a place, and the place
+	// to go on at.
+	Escalated(ctx context.Context, before time.Time, after int64, n int) ([]*incident.Incident, int64, error)
+	// LastTold returns when one of these incidents was told of the last time, by ids
+	// or by the alerts that they began with, and how far the one had come that had
+	// come furthest; zero if none was.
+	LastTold(ctx context.Context, ids []string) (at time.Time, level int, err error)
 	// Changed returns incidents that became messages and are in another state than
 	// the one that messages tell of, by the ids that they had then.
 	Changed(ctx context.Context, n int) (map[string]*incident.Incident, error)
@@ -202,6 +207,9 @@ func (n *Notifier) route(ctx context.Context) error {
 			err = n.routeAll(ctx)
 		}
 		if err == nil {
+			err = n.routeEscalations(ctx)
+		}
+		if err == nil {
 			err = n.routeUpdates(ctx)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -281,23 +289,30 @@ func (n *Notifier) routeIncidents(ctx context.Context, notified int64, tell bool
 		p := delivery.Progress{Alert: notified}
 		for _, i := range list {
 			if !tell {
-				p.Incidents = append(p.Incidents, i.ID)
+				p.Incidents = append(p.Incidents, telling(i, 0))
 				continue
 			}
 			if !i.Pages(now) {
 				continue
 			}
-			if told, err := n.told(ctx, i); err != nil {
+			if level, told, err := n.told(ctx, i); err != nil {
 				return err
-			} else if told {
-				p.Incidents = append(p.Incidents, i.ID)
+			} else if told { // as far as that part had come
+				part := telling(i, 0)
+				part.Level = level
+				p.Incidents = append(p.Incidents, part)
+				continue
+			}
+			if wait, err := n.flapping(ctx, i, now); err != nil {
+				return err
+			} else if wait {
 				continue
 			}
 			messages, err := n.router.messages(n.router.ofIncident(i), now)
 			if err != nil {
 				return err
 			}
-			out, p.Incidents = append(out, messages...), append(p.Incidents, i.ID)
+			out, p.Incidents = append(out, messages...), append(p.Incidents, telling(i, 0))
 		}
 		if len(p.Incidents) > 0 || !tell && len(list) < routeBatch {
 			if err := n.enqueue(ctx, out, p, now); err != nil {
@@ -310,18 +325,18 @@ func (n *Notifier) routeIncidents(ctx context.Context, notified int64, tell bool
 	}
 }
 
-// told reports whether an incident that is a part of this one by now was told of:
-// of one attack nobody is told twice.
-func (n *Notifier) told(ctx context.Context, i *incident.Incident) (bool, error) {
+// told reports whether an incident that is a part of this one by now was told of,
+// and how far that had come: of one attack nobody is told twice.
+func (n *Notifier) told(ctx context.Context, i *incident.Incident) (level int, told bool, err error) {
 	var ids []string
 	for _, s := range i.Signals {
 		ids = append(ids, s.Alert)
 	}
-	told, err := n.Store.Told(ctx, ids)
-	if told {
+	at, level, err := n.Store.LastTold(ctx, ids)
+	if !at.IsZero() {
 		n.metrics.suppressed.WithLabelValues("incident").Inc()
 	}
-	return told, err
+	return level, !at.IsZero(), err
 }
 
 // routeAlerts makes messages of some alerts, and reports whether there are more.

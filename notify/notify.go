@@ -35,6 +35,10 @@ type Notification struct {
 	Last  time.Time `json:"last"`
 	// Incident is what the message is about, if it is not just an alert.
 	Incident *incident.Incident `json:"incident,omitempty"`
+	// Escalated is how far an incident has come that was told of before, when it had
+	// not come as far; 0 for what is told of for the first time. See
+	// [incident.Incident.Level].
+	Escalated int `json:"escalated,omitempty"`
 	// Update says what has become of the incident, to whom was told of it; nil for
 	// what tells of something.
 	Update *Update `json:"update,omitempty"`

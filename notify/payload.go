@@ -21,12 +21,14 @@ type Payload struct {
 	URL      string             `json:"url,omitempty"`
 	Incident *incident.Incident `json:"incident,omitempty"`
 	Update   *Update            `json:"update,omitempty"`
+	// Escalated says that the incident was told of before; see [Notification].
+	Escalated int `json:"escalated,omitempty"`
 }
 
 // Payload returns the notification with Falco's keys. Its output fields, which
 // readers demand, are never empty; its texts are valid.
 func (n *Notification) Payload() Payload {
-	p := Payload{UUID: n.Key, Alert: n.Alert, Count: n.Count, First: n.First, Last: n.Last, URL: n.URL, Incident: n.Incident, Update: n.Update}
+	p := Payload{UUID: n.Key, Alert: n.Alert, Count: n.Count, First: n.First, Last: n.Last, URL: n.URL, Incident: n.Incident, Update: n.Update, Escalated: n.Escalated}
 	if len(p.OutputFields) == 0 {
 		p.OutputFields = map[string]any{"kubeguardian.alerts": n.Count}
 	}

@@ -142,7 +142,8 @@ func (r *route) draft(n Notification, to string, now time.Time) draft {
 		Created: now, Due: now, Next: now, Until: now,
 	}
 	if n.Incident != nil {
-		n.Key = digest("incident", to, n.Incident.ID)
+		m.Incident = toldAs(n.Incident, n.Escalated)
+		n.Key = digest("incident", to, m.Incident)
 	} else {
 		n.Key = digest("alert", to, n.Alert.ID)
 		m.Group = r.group(&n)
@@ -285,6 +286,8 @@ func title(n *Notification) string {
 	switch {
 	case n.Update != nil:
 		text = string(n.Update.State) + ": " + n.Incident.Story
+	case n.Escalated > 0:
+		text = "escalated: " + n.Incident.Story
 	case n.Incident != nil:
 		text = n.Incident.Story
 	}

@@ -51,6 +51,8 @@ func (n *Notification) Heading() string {
 	switch {
 	case n.Update != nil:
 		text = fmt.Sprintf("Incident %s: %s", n.Update.State, Clean(n.Incident.Story))
+	case n.Escalated > 0:
+		text = fmt.Sprintf("Incident escalated, %s: %s", n.Alert.Priority, Clean(n.Incident.Story))
 	case n.Incident != nil:
 		text = fmt.Sprintf("Incident, %s: %s", n.Alert.Priority, Clean(n.Incident.Story))
 	}

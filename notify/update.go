@@ -19,8 +19,8 @@ type Update struct {
 	Reason string         `json:"reason,omitempty"` // why it is closed
 	By     string         `json:"by,omitempty"`     // who has said so
 	Time   time.Time      `json:"time"`             // when
-	// Of is the key of the message that told of the incident, and Incident its id
-	// then: by now it may be part of another one.
+	// Of is the key of the message that told of the incident, and Incident what that
+	// named it: by now it may be part of another one.
 	Of       string `json:"of"`
 	Incident string `json:"incident"`
 }
@@ -109,7 +109,7 @@ func (n *Notifier) updates(ctx context.Context, told string, i *incident.Inciden
 // said of the alert is said again, since receivers may know it by that.
 func (r *router) update(before *delivery.Message, told string, i *incident.Incident, now time.Time) (delivery.Message, error) {
 	m := delivery.Message{
-		Destination: before.Destination, Key: digest("incident", before.Destination, told, string(i.State)), Follows: before.Key, State: delivery.Waiting,
+		Destination: before.Destination, Key: digest("incident", before.Destination, told, string(i.State)), Follows: before.Key, State: delivery.Waiting, Incident: told,
 		Count: before.Count, First: before.First, Last: before.Last, Created: now, Due: now, Next: now, Until: now,
 	}
 	n, err := notification(before)
@@ -138,6 +138,18 @@ func (n *Notification) Thread() string {
 		return n.Update.Of
 	}
 	return n.Key
+}
+
+// Told is what messages name the incident: the same in the one that tells of it and
+// those that say what has become of it.
+func (n *Notification) Told() string {
+	switch {
+	case n.Update != nil:
+		return n.Update.Incident
+	case n.Incident != nil:
+		return toldAs(n.Incident, n.Escalated)
+	}
+	return ""
 }
 
 // Urgency is how a message is shown: what has become of an incident asks nobody

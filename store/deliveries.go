@@ -15,7 +15,7 @@ import (
 // announced is the name of the checkpoint of the alerts that are messages.
 const announced = "notify"
 
-const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows"
+const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows, incident"
 
 // Notified returns the seq of the last alert that was made into messages, and of
 // the last that was joined into incidents. In the database of a version that did
@@ -59,8 +59,8 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 				added, counted = append(added, m), counted+alerts-1
 			}
 		}
-		for _, id := range p.Incidents {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time, state, whole) VALUES (?, ?, ?, ?) ON CONFLICT (incident) DO NOTHING", id, nanoseconds(now), string(incident.New), id); err != nil {
+		for _, told := range p.Incidents {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time, state, whole, level) VALUES (?, ?, ?, ?, ?) ON CONFLICT (incident) DO NOTHING", told.As, nanoseconds(now), told.State, told.Incident, told.Level); err != nil {
 				return err
 			}
 		}
@@ -99,10 +99,10 @@ func enqueue(ctx context.Context, tx *sql.Tx, m *delivery.Message, now time.Time
 }
 
 func insertDelivery(ctx context.Context, tx *sql.Tx, m *delivery.Message) error {
-	err := tx.QueryRowContext(ctx, `INSERT INTO deliveries (destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', ?, ?) ON CONFLICT (destination, key) DO NOTHING RETURNING seq`,
+	err := tx.QueryRowContext(ctx, `INSERT INTO deliveries (destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows, incident)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', ?, ?, ?) ON CONFLICT (destination, key) DO NOTHING RETURNING seq`,
 		m.Destination, m.Key, m.Group, string(delivery.Waiting), m.Title, nanoseconds(m.Created), nanoseconds(m.Due), nanoseconds(m.Until), nanoseconds(m.Next),
-		m.Count, nanoseconds(m.First), nanoseconds(m.Last), string(m.Body), m.Follows).Scan(&m.Seq)
+		m.Count, nanoseconds(m.First), nanoseconds(m.Last), string(m.Body), m.Follows, m.Incident).Scan(&m.Seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -114,7 +114,7 @@ type rowScanner interface{ Scan(...any) error }
 func scanDelivery(row rowScanner) (m delivery.Message, err error) {
 	var created, due, until, next, done, first, last int64
 	var state, body string
-	err = row.Scan(&m.Seq, &m.Destination, &m.Key, &m.Group, &state, &m.Title, &created, &due, &until, &next, &done, &m.Attempts, &m.Count, &first, &last, &m.Reason, &body, &m.Follows)
+	err = row.Scan(&m.Seq, &m.Destination, &m.Key, &m.Group, &state, &m.Title, &created, &due, &until, &next, &done, &m.Attempts, &m.Count, &first, &last, &m.Reason, &body, &m.Follows, &m.Incident)
 	m.State, m.Body = delivery.State(state), []byte(body)
 	for to, at := range map[*time.Time]int64{&m.Created: created, &m.Due: due, &m.Until: until, &m.Next: next, &m.First: first, &m.Last: last} {
 		*to = time.Unix(0, at).UTC()
@@ -325,6 +325,7 @@ func (s *Store) Deliveries(ctx context.Context, q delivery.Query) (page []delive
 	w, n := &where{}, limit(q.Limit)
 	w.add(q.Destination != "", "destination = ?", q.Destination)
 	w.add(q.State != "", "state = ?", string(q.State))
+	w.add(q.Incident != "", "incident <> '' AND incident IN (SELECT incident FROM announced WHERE whole = ?)", q.Incident)
 	w.add(q.Before != 0, "seq < ?", q.Before)
 	page, err = scanDeliveries(ctx, s.readers, w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, n+1)...)
 	if len(page) > n {
@@ -390,32 +391,22 @@ func (s *Store) Unannounced(ctx context.Context, after int64, n int) (list []*in
 	if err != nil {
 		return nil, after, s.explain("read incidents from", err)
 	}
+	list, last, err = scanIncidents(rows, after)
+	return list, last, s.explain("read incidents from", err)
+}
+
+// scanIncidents reads rows of seq and body, and the last seq.
+func scanIncidents(rows *sql.Rows, after int64) (list []*incident.Incident, last int64, err error) {
 	defer rows.Close()
 	for last = after; rows.Next(); {
 		var body string
 		i := &incident.Incident{}
 		if err := scanBody(rows, &body, i, &last); err != nil {
-			return nil, after, s.explain("read incidents from", err)
+			return nil, after, err
 		}
 		list = append(list, i)
 	}
-	return list, last, s.explain("read incidents from", rows.Err())
-}
-
-// Told reports whether one of these was an incident that was made into messages;
-// the id of an incident is that of its first alert, and outlives it when it becomes
-// a part of another one.
-func (s *Store) Told(ctx context.Context, ids []string) (told bool, err error) {
-	if len(ids) == 0 {
-		return false, nil
-	}
-	args := make([]any, len(ids))
-	for i, id := range ids {
-		args[i] = id
-	}
-	var n int
-	err = s.readers.QueryRowContext(ctx, "SELECT count(*) FROM announced WHERE incident IN (?"+strings.Repeat(", ?", len(ids)-1)+")", args...).Scan(&n)
-	return n > 0, s.explain("read incidents from", err)
+	return list, last, rows.Err()
 }
 
 // PagedAlerts returns which of these alerts are signals of incidents that paged,

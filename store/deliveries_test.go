@@ -194,7 +194,7 @@ func TestUnannounced(t *testing.T) {
 	if err := s.SaveIncidents(t.Context(), all, nil, Joined{}, 9); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := s.Enqueue(t.Context(), nil, delivery.Progress{Alert: 3, Incidents: []string{"i0", "i4", "gone"}}, start); err != nil {
+	if _, _, err := s.Enqueue(t.Context(), nil, delivery.Progress{Alert: 3, Incidents: []delivery.Told{{Incident: "i0", As: "i0", State: "new"}, {Incident: "i4", As: "i4", State: "new"}, {Incident: "gone", As: "gone", State: "new"}}}, start); err != nil {
 		t.Fatal(err)
 	}
 	if notified, joined, found, err := s.Notified(t.Context()); notified != 3 || joined != 9 || !found || err != nil {

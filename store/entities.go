@@ -11,32 +11,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
-// entityTables has each entity once, and which alerts and decisions involve it.
-const entityTables = `
-CREATE TABLE entities (
-	id   INTEGER PRIMARY KEY AUTOINCREMENT,
-	kind TEXT NOT NULL,
-	name TEXT NOT NULL,
-	last INTEGER NOT NULL,                       -- time of the latest record that involves it
-	UNIQUE (kind, name)
-);
-CREATE INDEX entities_last ON entities (last);
-CREATE TABLE alert_entities (
-	entity   INTEGER NOT NULL,
-	happened INTEGER NOT NULL,                   -- time of the alert
-	alert    INTEGER NOT NULL,                   -- its seq
-	PRIMARY KEY (entity, happened, alert)
-) WITHOUT ROWID;
-CREATE INDEX alert_entities_happened ON alert_entities (happened);
-CREATE TABLE decision_entities (
-	entity   INTEGER NOT NULL,
-	happened INTEGER NOT NULL,
-	decision INTEGER NOT NULL,
-	PRIMARY KEY (entity, happened, decision)
-) WITHOUT ROWID;
-CREATE INDEX decision_entities_happened ON decision_entities (happened);
-`
-
 // An involvement is an entity of a record.
 type involvement struct {
 	table  string // alert or decision
@@ -260,13 +234,18 @@ func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert
 // entityOf is the number of an entity by its kind and name.
 const entityOf = "(SELECT id FROM entities WHERE kind = ? AND name = ?)"
 
-// DecisionsOf returns the newest decisions that involve an entity.
-func (s *Store) DecisionsOf(ctx context.Context, e alert.Entity, n int) (page []finding.Decision, err error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT seq, time, body FROM decision_entities JOIN decisions ON seq = decision
-		WHERE entity = `+entityOf+` ORDER BY happened DESC, decision DESC LIMIT ?`,
-		string(e.Kind), e.Name, limit(n))
+// DecisionsOf returns the newest decisions that involve an entity, of the time and
+// the outcome that q names; all else of q but its limit does not count.
+func (s *Store) DecisionsOf(ctx context.Context, e alert.Entity, q finding.DecisionQuery) (page []finding.Decision, err error) {
+	w := &where{}
+	w.add(true, "entity = "+entityOf, string(e.Kind), e.Name)
+	w.add(!q.Since.IsZero(), "happened >= ?", nanoseconds(q.Since))
+	w.add(!q.Until.IsZero(), "happened < ?", nanoseconds(q.Until))
+	w.add(q.Outcome != "", "outcome = ?", string(q.Outcome))
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM decision_entities JOIN decisions ON seq = decision"+w.String()+
+		" ORDER BY happened DESC, decision DESC LIMIT ?", append(w.args, limit(q.Limit))...)
 	if err == nil {
-		page, _, err = scanPage(rows, limit(n), func(_ int64, body string) (d finding.Decision, selected bool, err error) {
+		page, _, err = scanPage(rows, limit(q.Limit), func(_ int64, body string) (d finding.Decision, selected bool, err error) {
 			return d, true, decode(body, &d)
 		})
 	}

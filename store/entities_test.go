@@ -60,7 +60,7 @@ func TestEntities(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if have := must[[]finding.Decision](t)(s.DecisionsOf(t.Context(), pod("web-1"), 10)); len(have) != 2 || have[0].Time.Before(have[1].Time) {
+	if have := must[[]finding.Decision](t)(s.DecisionsOf(t.Context(), pod("web-1"), finding.DecisionQuery{Limit: 10})); len(have) != 2 || have[0].Time.Before(have[1].Time) {
 		t.Errorf("decisions %+v", have)
 	}
 	if _, err := s.Prune(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour)); err != nil {

@@ -54,7 +54,7 @@ func TestChanged(t *testing.T) {
 			t.Fatalf("changed are %q, want %q", got, list)
 		}
 	}
-	tell(delivery.Progress{Incidents: []string{"a", "b"}})
+	tell(delivery.Progress{Incidents: []delivery.Told{{Incident: "a", As: "a", State: "new"}, {Incident: "b", As: "b", State: "new"}}})
 	want()
 	change("c", incident.Change{State: incident.Acknowledged}) // it was not told of
 	change("a", incident.Change{State: incident.Acknowledged})

@@ -88,9 +88,9 @@ func saveIncidents(b *batch, list ...*incident.Incident) error {
 			return err
 		}
 	}
-	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster) VALUES %s
+	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster, level) VALUES %s
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
-		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster`, rows, nil)
+		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level`, rows, nil)
 }
 
 func incidentRow(i *incident.Incident) ([]any, error) {
@@ -107,7 +107,7 @@ func incidentRow(i *incident.Incident) ([]any, error) {
 			words = append(words, signal.Rule)
 		}
 	}
-	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster}, nil
+	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster, i.Level()}, nil
 }
 
 // ChangeIncident applies what a person does to an incident, to those that it takes

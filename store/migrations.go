@@ -19,7 +19,7 @@ import (
 // The body of a record is its JSON; the columns before it are what queries
 // select by, with "search" as the text that users search in; that of alerts is
 // empty, see blocks.go.
-var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema}
+var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns}
 
 var (
 	//go:embed schema/records.sql
@@ -36,6 +36,12 @@ var (
 	listIndices string
 	//go:embed schema/deliveries.sql
 	deliveryTables string
+	//go:embed schema/escalation.sql
+	escalationColumns string
+	//go:embed schema/entities.sql
+	entityTables string
+	//go:embed schema/actions.sql
+	actionsTable string
 	//go:embed schema/notify_from_begin.sql
 	notifyFromBegin string
 )

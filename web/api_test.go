@@ -21,6 +21,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/incident/timeline"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/playground"
 	"github.com/kubeguardian/kubeguardian/web/query"
@@ -84,7 +85,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 	}
 	for path, params := range map[string][]string{
 		"/api/v1/alerts": query.AlertParams, "/api/v1/incidents": query.IncidentParams, "/api/v1/decisions": query.DecisionParams, "/api/v1/findings": query.FindingParams, "/api/v1/alerts/stream": query.StreamParams, "/api/v1/audit": auditParams, "/api/v1/actions": actionParams, "/api/v1/deliveries": query.DeliveryParams, "/api/v1/actions/head": headParams, "/api/v1/admission/readiness": readinessParams,
-		"/api/v1/search": searchParams, "/api/v1/rules": ruleParams,
+		"/api/v1/search": searchParams, "/api/v1/rules": ruleParams, "/api/v1/incidents/{id}/timeline": append([]string{"id"}, timelineParams...),
 	} {
 		var named []string
 		for _, p := range doc.Paths[path]["get"].Parameters {
@@ -128,6 +129,9 @@ func TestOpenAPISchemas(t *testing.T) {
 		"Change":   {schemas["IncidentChange"], incident.Change{}},
 		"Signal":   {schemas["Signal"], incident.Signal{}},
 		"Link":     {schemas["Link"], incident.Link{}},
+
+		"Act": {schemas["Act"], incident.Act{}}, "Response": {schemas["Response"], incident.Response{}},
+		"Timeline": {schemas["Timeline"], timelinePage{}}, "TimelineEntry": {schemas["TimelineEntry"], timeline.Entry{}}, "FindingSpan": {schemas["FindingSpan"], finding.Span{}},
 
 		"Search":    {schemas["Search"], search{}},
 		"RuleTrial": {schemas["RuleTrial"], ruleTrial{}}, "RuleResult": {schemas["RuleResult"], playground.RuleResult{}}, "RuleStep": {*schemas["RuleResult"].Properties["steps"].Items, playground.Step{}},

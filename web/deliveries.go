@@ -158,7 +158,7 @@ func (s *Server) deliveriesPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	data := deliveriesData{
 		Destinations: all, Rows: rows, Query: p.Values, States: delivery.States(), May: s.sessions.May(r)("update deliveries"),
-		Filtered: q.Destination != "" || q.State != "", JSON: rest.With("/api/v1/deliveries", p.Values, "tested", ""),
+		Filtered: q.Destination != "" || q.State != "" || q.Incident != "", JSON: rest.With("/api/v1/deliveries", p.Values, "tested", ""),
 	}
 	if tested := p.Text("tested"); slices.ContainsFunc(all, func(d delivery.Status) bool { return d.Name == tested }) {
 		data.Tested = tested

@@ -5,13 +5,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/incident/timeline"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
@@ -59,7 +59,7 @@ func (s *Server) entity(r *http.Request) (e entity, err error) {
 		if !mayDecisions {
 			return nil
 		}
-		decisions, err := s.Entities.DecisionsOf(ctx, e.Entity, entityRecords)
+		decisions, err := s.Entities.DecisionsOf(ctx, e.Entity, finding.DecisionQuery{Limit: entityRecords})
 		e.Decisions = append(e.Decisions, decisions...)
 		return err
 	})
@@ -175,53 +175,9 @@ func (s *Server) getEntity(w http.ResponseWriter, r *http.Request) error {
 
 type entityData struct {
 	entity
-	Timeline []moment
+	Timeline []timeline.Entry
 	JSON     string
 }
-
-// A moment is one line of a timeline that merges what several sources have seen.
-type moment struct {
-	Time    time.Time
-	Source  string // audit, runtime, admission or posture
-	Class   string // of the chip
-	Label   string // in the chip
-	URL     string // "": there is none
-	Title   string
-	Text    string
-	Links   []incident.Link
-	Subject string
-}
-
-func ofAlert(a *alert.Alert) moment {
-	return moment{
-		Time: a.Time, Source: sourceName(a.Source), Class: "prio-" + strings.ToLower(a.Priority.String()), Label: a.Priority.String(),
-		URL: "/alerts/" + a.ID, Title: a.Rule, Text: a.Output, Subject: a.Subject.String(),
-	}
-}
-
-func ofDecision(d *finding.Decision) moment {
-	m := moment{
-		Time: d.Time, Source: "admission", Class: "out-" + string(d.Outcome()), Label: string(d.Outcome()),
-		URL: rest.With("/decisions", nil, "text", d.ID), Title: strings.ToLower(d.Operation) + " " + d.Subject.String(), Text: "by " + d.User, Subject: d.Subject.String(),
-	}
-	for _, v := range d.Violations {
-		m.Text += "; " + v.Policy + ": " + v.Message
-	}
-	return m
-}
-
-// sourceName says what has seen an alert.
-func sourceName(source string) string {
-	switch source {
-	case "k8s_audit":
-		return "audit"
-	case "syscall":
-		return "runtime"
-	}
-	return source
-}
-
-func newestFirst(a, b moment) int { return b.Time.Compare(a.Time) }
 
 func (s *Server) entityPage(w http.ResponseWriter, r *http.Request) error {
 	e, err := s.entity(r)
@@ -230,11 +186,11 @@ func (s *Server) entityPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	data := entityData{entity: e, JSON: "/api/v1" + entityLink(e.Kind, e.Name)}
 	for i := range e.Alerts {
-		data.Timeline = append(data.Timeline, ofAlert(&e.Alerts[i].Alert))
+		data.Timeline = append(data.Timeline, timeline.OfAlert(&e.Alerts[i].Alert)...)
 	}
 	for i := range e.Decisions {
-		data.Timeline = append(data.Timeline, ofDecision(&e.Decisions[i]))
+		data.Timeline = append(data.Timeline, timeline.OfDecision(&e.Decisions[i]))
 	}
-	slices.SortStableFunc(data.Timeline, newestFirst)
+	slices.SortStableFunc(data.Timeline, func(a, b timeline.Entry) int { return b.Time.Compare(a.Time) })
 	return s.show(w, r, "entity", string(e.Kind)+" "+e.Name, data)
 }

@@ -39,6 +39,7 @@ func (s *Server) exportables() map[string]exportable {
 		"audit":     {"list findings", query.AuditParams, []string{"policy", "binding", "enforcement", "subject", "message"}, s.exportAudit},
 		"readiness": {"list decisions", readinessParams, []string{"policy", "binding", "enforcement", "requests", "last"}, s.exportReadiness},
 		"rules":     {"list policies", ruleParams, []string{"rule", "priority", "source", "silent", "alerts", "last", "tags", "file", "description", "condition"}, s.exportRules},
+		"timeline":  {"get incidents", []string{"incident"}, []string{"time", "kind", "source", "grade", "title", "text", "id"}, s.exportTimeline},
 		"policies":  {"list policies", policyParams, []string{"policy", "namespace", "kind", "source", "enforced", "objects", "requests", "mistakes"}, s.exportPolicies},
 	}
 }

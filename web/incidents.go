@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
+	"github.com/kubeguardian/kubeguardian/incident/timeline"
 	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 	"github.com/kubeguardian/kubeguardian/web/session"
@@ -91,6 +92,7 @@ func (s *Server) incidentForm(w http.ResponseWriter, r *http.Request) error {
 		c.Assignee = &name
 	}
 	if mute := r.PostForm.Get("mute"); mute != "" {
+		mute, c.MuteAll = strings.CutSuffix(mute, " all")
 		d, err := time.ParseDuration(mute)
 		if err != nil || d < 0 {
 			return rest.Bad(fmt.Errorf("mute: want a time such as 4h, have %q", mute))
@@ -143,23 +145,59 @@ func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
 
 type incidentData struct {
 	incident.Incident
-	Muted  bool
-	States []incident.State // that it can go to by who looks at it
-	Steps  []storyStep
-	Advice []advice
-	Trees  []*lineage.Process
+	Silent                 bool             // it is muted
+	States                 []incident.State // that it can go to by who looks at it
+	Steps                  []timeline.Entry
+	Total                  int            // of all pages
+	From                   int            // the number of the first of this page
+	Open                   []finding.Span // that failed when it began
+	Stood                  int            // how many those are
+	Begin, More, End, JSON string         // addresses; empty where there is none
+	Advice                 []advice
+	Trees                  []*lineage.Process
+}
+
+// Upto is the number of the last entry of this page.
+func (d *incidentData) Upto() int { return d.From + len(d.Steps) - 1 }
+
+// tell fills in a page of the timeline.
+func (s *Server) tell(r *http.Request, p *rest.Params, data *incidentData) error {
+	after := rest.Value(p, "after", finding.ParseCursor)
+	if p.Err != nil {
+		return p.Err
+	}
+	t, err := s.timeline(r, &data.Incident)
+	if err != nil {
+		return err
+	}
+	page, next := t.Page(after, storyPage)
+	data.Steps, data.Total, data.From = page, len(t.Entries), len(t.Entries)-len(t.After(after))+1
+	data.Open, data.Stood = t.Standing[:min(len(t.Standing), storyOpen)], len(t.Standing)
+	self := "/incidents/" + url.PathEscape(data.ID)
+	link := func(c finding.Cursor) string {
+		if c == after {
+			return ""
+		}
+		return rest.With(self, nil, "after", c.String())
+	}
+	if data.Begin = link(finding.Cursor{}); next != (finding.Cursor{}) {
+		data.More, data.End = link(next), link(t.Last(storyPage))
+	}
+	data.JSON = rest.With("/api/v1"+self+"/timeline", p.Values)
+	return nil
 }
 
 func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
+	p := rest.Parse(r.URL, "after")
 	i, err := s.incident(r)
 	if err != nil {
 		return err
 	}
-	data := incidentData{Incident: i, Muted: time.Now().Before(i.MuteTill)}
+	data := incidentData{Incident: i, Silent: time.Now().Before(i.MuteTill)}
 	if i.State != incident.Closed && s.sessions.May(r)("update incidents") {
 		data.States = slices.DeleteFunc(incident.States(), func(to incident.State) bool { return to == i.State })
 	}
-	if data.Steps, err = s.story(r, &i); err != nil {
+	if err = s.tell(r, p, &data); err != nil {
 		return err
 	}
 	if data.Advice, err = s.advise(r, &i); err != nil {
@@ -168,5 +206,5 @@ func (s *Server) incidentPage(w http.ResponseWriter, r *http.Request) error {
 	if data.Trees, err = s.processes(r, &i); err != nil {
 		return err
 	}
-	return s.show(w, r, "incident", "Incident", data)
+	return s.show(w, r, "incident", "Incident", &data)
 }

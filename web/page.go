@@ -18,6 +18,8 @@ import (
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/incident/timeline"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
 	"github.com/kubeguardian/kubeguardian/web/query"
 	"github.com/kubeguardian/kubeguardian/web/rest"
 	"github.com/kubeguardian/kubeguardian/web/session"
@@ -76,6 +78,8 @@ func functions() template.FuncMap {
 		"lower":        func(v any) string { return strings.ToLower(fmt.Sprint(v)) },
 		"milli":        func(us int64) string { return fmt.Sprintf("%.1f ms", float64(us)/1000) },
 		"outcome":      func(d finding.Decision) finding.Outcome { return d.Outcome() },
+		"gradeClass":   gradeClass,
+		"findingPage":  func(f finding.Finding) string { return timeline.PageOf(&f) },
 		"href":         rest.With,
 		"link":         func(path string, pairs ...string) string { return rest.With(path, nil, pairs...) },
 		"entityLink":   entityLink,
@@ -90,6 +94,30 @@ func functions() template.FuncMap {
 		},
 		"outcomes": func() []finding.Outcome { return []finding.Outcome{finding.Denied, finding.Warned, finding.Allowed} },
 	}
+}
+
+// gradeClass is how the grade of an entry of a timeline is coloured.
+func gradeClass(e timeline.Entry) string {
+	switch e.Kind {
+	case timeline.Alert:
+		return "prio-" + strings.ToLower(e.Grade)
+	case timeline.Decision:
+		return "out-" + e.Grade
+	case timeline.Posture:
+		return "sev-" + e.Grade
+	case timeline.Response:
+		switch e.Grade {
+		case "killed", "blocked":
+			return "state-ok"
+		case "failed", "refused":
+			return "sev-high"
+		}
+	case timeline.Message:
+		if e.Grade == string(delivery.Dead) {
+			return "sev-high"
+		}
+	}
+	return ""
 }
 
 // age says how long ago t was, in one unit. The script says the same.

@@ -20,8 +20,9 @@ type Entities interface {
 	// Entities returns up to n entities whose names hold a text, those first that
 	// something has involved last.
 	Entities(ctx context.Context, text string, n int) ([]alert.Seen, error)
-	// DecisionsOf returns the newest decisions that involve an entity, up to n.
-	DecisionsOf(ctx context.Context, e alert.Entity, n int) ([]finding.Decision, error)
+	// DecisionsOf returns the newest decisions that involve an entity, of a time and
+	// an outcome.
+	DecisionsOf(ctx context.Context, e alert.Entity, q finding.DecisionQuery) ([]finding.Decision, error)
 	// RuleCounts returns the stored alerts of each rule that has some.
 	RuleCounts(context.Context) (map[string]alert.Matches, error)
 }

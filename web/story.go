@@ -2,30 +2,34 @@ package web
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
+	"github.com/kubeguardian/kubeguardian/incident/timeline"
+	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/web/export"
+	"github.com/kubeguardian/kubeguardian/web/rest"
 )
 
 // Bounds of what the page of an incident asks for beside the incident.
 const (
-	storyAlerts   = 100              // of the kernel, for the tree of processes
-	storyEntities = 12               // whose decisions and findings are looked up
-	storyAround   = 30 * time.Minute // before and after, for decisions
+	storyAlerts   = 100 // of the kernel, for the tree of processes
+	storyEntities = 12  // whose decisions and findings are looked up
 	storyActions  = 4
+	storyMessages = 500
+	storyPage     = 100 // entries of the timeline
+	storyStanding = 100 // findings that stood open
+	storyOpen     = 8   // of those on the page
 )
 
-// A step of the timeline of an incident. Alert is set where it can be split off.
-type storyStep struct {
-	moment
-	Alert string
-}
+// storyDecisions is how many decisions of each outcome are shown for each entity.
+var storyDecisions = map[finding.Outcome]int{finding.Denied: 50, finding.Warned: 20, finding.Allowed: 10}
 
 // An advice is one thing to do, and what it would have prevented.
 type advice struct {
@@ -34,33 +38,113 @@ type advice struct {
 	Gain   float64 // points of the score, if all places are fixed
 }
 
-// story adds to the signals of an incident what else is known of its time.
-func (s *Server) story(r *http.Request, i *incident.Incident) (steps []storyStep, err error) {
-	for n := range i.Signals {
-		signal := &i.Signals[n]
-		steps = append(steps, storyStep{moment{
-			Time: signal.Time, Source: sourceName(signal.Source), Class: "prio-" + strings.ToLower(signal.Priority.String()), Label: signal.Priority.String(),
-			URL: "/alerts/" + signal.Alert, Title: signal.Rule, Text: signal.Output, Links: signal.Links,
-		}, signal.Alert})
+// timeline merges what is known of an incident and of its time, as far as who asks
+// may list it. Decisions and findings of another cluster are known there.
+func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timeline, error) {
+	now := time.Now()
+	may := s.sessions.May(r)
+	var from timeline.Sources
+	var err error
+	if may("list decisions") && !s.elsewhere(i) {
+		if from.Decisions, err = s.decisionsAround(r, i, now); err != nil {
+			return timeline.Timeline{}, err
+		}
 	}
-	if !s.sessions.May(r)("list decisions") || s.elsewhere(i) {
-		return steps, nil
-	}
-	seen := map[string]bool{}
-	for _, e := range involved(i, alert.User, alert.Pod, alert.Workload) {
-		decisions, err := s.Entities.DecisionsOf(r.Context(), e, entityRecords)
+	if may("list findings") && !s.elsewhere(i) {
+		since, until := timeline.Bounds(i, now)
+		from.Spans, err = s.Findings.FindingSpans(r.Context(), finding.SpanQuery{Subjects: timeline.Subjects(i), Since: since, Until: until})
 		if err != nil {
-			return nil, err
-		}
-		for _, d := range decisions {
-			if !seen[d.ID] && d.Time.After(i.First.Add(-storyAround)) && d.Time.Before(i.Last.Add(storyAround)) {
-				seen[d.ID] = true
-				steps = append(steps, storyStep{ofDecision(&d), ""})
-			}
+			return timeline.Timeline{}, err
 		}
 	}
-	slices.SortStableFunc(steps, func(a, b storyStep) int { return a.Time.Compare(b.Time) })
-	return steps, nil
+	if may("list deliveries") {
+		if from.Messages, _, err = s.Deliveries.Deliveries(r.Context(), delivery.Query{Incident: i.ID, Limit: storyMessages}); err != nil {
+			return timeline.Timeline{}, err
+		}
+	}
+	return timeline.New(i, from, now), nil
+}
+
+// decisionsAround returns the decisions of the time of an incident that whom and
+// what it involves has to do with; of each outcome the latest.
+func (s *Server) decisionsAround(r *http.Request, i *incident.Incident, now time.Time) (out []finding.Decision, err error) {
+	since, until := timeline.Bounds(i, now)
+	for _, e := range involved(i, alert.User, alert.Pod, alert.Workload) {
+		if e.Kind == alert.User && incident.Hub(e.Name) {
+			continue // what controllers and nodes ask for is not of the incident alone
+		}
+		for outcome, most := range storyDecisions {
+			decisions, err := s.Entities.DecisionsOf(r.Context(), e, finding.DecisionQuery{Outcome: outcome, Since: since, Until: until, Limit: most})
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, decisions...)
+		}
+	}
+	return out, nil
+}
+
+// A timelinePage is a part of a timeline.
+type timelinePage struct {
+	Items    []timeline.Entry `json:"items"`
+	Total    int              `json:"total"`          // entries of all pages
+	Standing []finding.Span   `json:"standing"`       // findings that failed when the incident began, worst first
+	Stood    int              `json:"stood"`          // how many those are in all
+	Next     string           `json:"next,omitempty"` // of the next page
+}
+
+var timelineParams = []string{"after", "limit"}
+
+func (s *Server) getTimeline(w http.ResponseWriter, r *http.Request) error {
+	p := rest.Parse(r.URL, timelineParams...)
+	after := rest.Value(p, "after", finding.ParseCursor)
+	limit := min(cmp.Or(int(rest.Value(p, "limit", rest.ParseNatural)), storyPage), rest.MaxPageSize)
+	if p.Err != nil {
+		return p.Err
+	}
+	i, err := s.incident(r)
+	if err != nil {
+		return err
+	}
+	t, err := s.timeline(r, &i)
+	if err != nil {
+		return err
+	}
+	page, next := t.Page(after, limit)
+	return rest.WriteJSON(w, http.StatusOK, timelinePage{
+		Items: append([]timeline.Entry{}, page...), Total: len(t.Entries), Next: next.String(),
+		Standing: append([]finding.Span{}, t.Standing[:min(len(t.Standing), storyStanding)]...), Stood: len(t.Standing),
+	})
+}
+
+// exportTimeline writes all that happened around one incident, after what stood
+// open when it began.
+func (s *Server) exportTimeline(r *http.Request, p *rest.Params, e *export.Writer) error {
+	if p.Err == nil && p.Text("incident") == "" {
+		p.Fail(errors.New("parameter incident: want the id of one"))
+	}
+	if p.Err != nil {
+		return p.Err
+	}
+	i, found, err := s.Incidents.Incident(r.Context(), p.Text("incident"))
+	if err == nil && !found {
+		err = errNoIncident
+	}
+	if err != nil {
+		return err
+	}
+	t, err := s.timeline(r, &i)
+	if err != nil {
+		return err
+	}
+	entries := append(timeline.Before(t.Standing), t.Entries...)
+	for n := range entries {
+		one := &entries[n]
+		if err := e.Add(one, stamp(one.Time), string(one.Kind), one.Source, one.Grade, one.Title, one.Text, one.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // elsewhere reports whether an incident is of another cluster: what this one knows

@@ -101,6 +101,9 @@ type Findings interface {
 	FindingGroups(context.Context, finding.Query) ([]finding.Group, error)
 	// FindingCounts counts all findings.
 	FindingCounts(context.Context) (map[finding.Status]int, error)
+	// FindingSpans returns for how long findings failed, or have failed: the open
+	// ones first, then the latest.
+	FindingSpans(context.Context, finding.SpanQuery) ([]finding.Span, error)
 }
 
 // Health says what the server can see. It keeps "nothing happened" apart from
@@ -253,6 +256,7 @@ func (s *Server) routes() []route {
 		{"GET", "/api/v1/alerts/{id}", "get alerts", s.getAlert},
 		{"GET", "/api/v1/incidents", "list incidents", s.listIncidents},
 		{"GET", "/api/v1/incidents/{id}", "get incidents", s.getIncident},
+		{"GET", "/api/v1/incidents/{id}/timeline", "get incidents", s.getTimeline},
 		{"POST", "/api/v1/incidents/{id}", "update incidents", s.changeIncident},
 		{"GET", "/api/v1/decisions", "list decisions", s.listDecisions},
 		{"GET", "/api/v1/findings", "list findings", s.listFindings},

@@ -122,10 +122,9 @@ func (d *destination) message(n *notify.Notification, now time.Time) message {
 		m.EndsAt = least
 	}
 	if n.Incident != nil {
-		m.Labels["alertname"], m.Labels["incident"] = "KubeGuardianIncident", n.Incident.ID
+		m.Labels["alertname"], m.Labels["incident"] = "KubeGuardianIncident", n.Told()
 	}
 	if u := n.Update; u != nil {
-		m.Labels["incident"] = u.Incident
 		if m.EndsAt = u.Time; m.EndsAt.After(now) {
 			m.EndsAt = now
 		}

@@ -49,6 +49,9 @@ type Message struct {
 	// more to; empty for one that stands for itself. It is sent after that, and has
 	// no sense without.
 	Follows string `json:"follows,omitempty"`
+	// Incident is what the message names the incident that it is about; empty for
+	// alerts.
+	Incident string `json:"incident,omitempty"`
 	// Body is the notification as JSON, without what the fields above say.
 	Body json.RawMessage `json:"-"`
 }
@@ -64,8 +67,17 @@ type Result struct {
 // A Progress is up to where what happened has been made into messages.
 type Progress struct {
 	Alert     int64    // seq of the last alert
-	Incidents []string // those that are messages from now on
+	Incidents []Told   // those that are messages from now on
 	Became    []Became // what messages tell of incidents from now on
+}
+
+// A Told is an incident that messages tell of: as what they name it, and how it was
+// then.
+type Told struct {
+	Incident string // id
+	As       string // its id, or a name of its own where it has escalated since
+	State    string
+	Level    int
 }
 
 // A Became is the state of an incident that messages tell of, which became
@@ -97,6 +109,7 @@ var ErrUnknownDestination = errors.New("there is no destination of this name")
 type Query struct {
 	Destination string
 	State       State
-	Before      int64 // seq; 0: from the newest on
+	Incident    string // id, whatever messages have named it
+	Before      int64  // seq; 0: from the newest on
 	Limit       int
 }

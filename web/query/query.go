@@ -20,7 +20,7 @@ var (
 	DecisionParams = []string{"outcome", "namespace", "text", "since", "until", "before", "limit"}
 	FindingParams  = []string{"control", "level", "severity", "status", "namespace", "text", "after", "limit"}
 	IncidentParams = []string{"state", "paged", "cluster", "text", "before", "limit"}
-	DeliveryParams = []string{"destination", "state", "before", "limit"}
+	DeliveryParams = []string{"destination", "state", "incident", "before", "limit"}
 	AuditParams    = []string{"policy", "enforcement", "namespace", "text", "after", "limit"}
 )
 
@@ -81,7 +81,7 @@ func Incidents(p *rest.Params) incident.Query {
 // Deliveries selects messages to destinations.
 func Deliveries(p *rest.Params) delivery.Query {
 	q := delivery.Query{
-		Destination: p.Text("destination"), State: delivery.State(p.Text("state")),
+		Destination: p.Text("destination"), State: delivery.State(p.Text("state")), Incident: p.Text("incident"),
 		Before: int64(rest.Value(p, "before", rest.ParseNatural)), Limit: int(rest.Value(p, "limit", rest.ParseNatural)),
 	}
 	if q.State != "" && !slices.Contains(delivery.States(), q.State) {
