@@ -58,7 +58,9 @@ func (s *Server) keepOfAgents(ctx context.Context, alerts []alert.Alert) error {
 	for i := range alerts {
 		s.enrich.Involve(&alerts[i])
 	}
-	return s.keep(ctx, alerts)
+	fresh, err := s.add(ctx, alerts)
+	s.deeds.Note(ctx, fresh)
+	return err
 }
 
 // nodes returns the names of the cluster's nodes, nil if they are not known.

@@ -16,6 +16,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/kubeguardian/kubeguardian/action/deed"
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/bus"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
@@ -280,5 +281,42 @@ func TestAgentsAreWatched(t *testing.T) {
 	}
 	if _, body := r.page("/metrics"); !strings.Contains(body, `kubeguardian_agents{status="silent"} 1`) || !strings.Contains(body, "kubeguardian_bus_connections 1") {
 		t.Errorf("metrics %.3000s", body)
+	}
+}
+
+// TestDeedsOfAgents: what an agent did is in the log of actions, once, also where
+// the alert is only counted as a repeat.
+func TestDeedsOfAgents(t *testing.T) {
+	r := startWithAgents(t, correlate.Options{})
+	n := startNode(t, r)
+	for i := range 3 {
+		a := alert.Alert{
+			ID: alert.NewID(event.Syscall, fmt.Sprint("deed", i/2), "Miner"), Time: time.Now(), Rule: "Miner", Priority: alert.Critical, Source: event.Syscall, Output: "miner", Hostname: "n1",
+			OutputFields: map[string]any{"proc.exepath": "/miner", "enforce.kill": "killed", "enforce.kill.by": "kernel"},
+			Subject:      finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: "web", Container: "app"},
+		}
+		if err := n.Publish(&a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := alert.Alert{ID: alert.NewID(event.Syscall, "last", "Last"), Time: time.Now(), Rule: "Last", Priority: alert.Critical, Source: event.Syscall, Output: "last", Hostname: "n1", OutputFields: map[string]any{"enforce.block-egress": "refused", "enforce.block-egress.reason": "protected"}}
+	if err := n.Publish(&last); err != nil {
+		t.Fatal(err)
+	}
+	var results []string
+	for end := time.Now().Add(2 * time.Minute); len(results) < 3 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		entries, _, err := r.store.Actions(t.Context(), 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = nil
+		for _, e := range entries {
+			if e.User == deed.Agents && e.Source == "n1" {
+				results = append(results, e.Action+" "+e.Result)
+			}
+		}
+	}
+	if slices.Sort(results); !slices.Equal(results, []string{"block-egress denied: protected", "kill done", "kill done"}) {
+		t.Errorf("log of actions %q", results)
 	}
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -70,8 +71,14 @@ func (s *Server) detect(ctx context.Context, events []*event.Event) error {
 // keep stores alerts that were raised in this cluster and tells who waits for
 // them. They are on disk when it returns nil.
 func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
+	_, err := s.add(ctx, alerts)
+	return err
+}
+
+// add does the same, and returns those that did not come before, repeats included.
+func (s *Server) add(ctx context.Context, alerts []alert.Alert) ([]alert.Alert, error) {
 	if len(alerts) == 0 {
-		return nil
+		return nil, nil
 	}
 	for i := range alerts {
 		alerts[i].Cluster = s.cfg.Cluster
@@ -81,11 +88,11 @@ func (s *Server) keep(ctx context.Context, alerts []alert.Alert) error {
 	added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
 	s.metrics.wrote("alerts", began)
 	if s.stored(err) != nil {
-		return err
+		return nil, err
 	}
 	s.metrics.repeated(repeated)
 	s.announce(added)
-	return nil
+	return slices.Concat(added, repeated), nil
 }
 
 // cooldownPolicy says which alerts are counted in place of being kept.

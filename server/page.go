@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/kubeguardian/kubeguardian/action/deed"
 	"github.com/kubeguardian/kubeguardian/action/journal"
 	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -36,6 +37,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 	if s.journal, err = journal.Open(ctx, s.store, s.log, filepath.Join(s.cfg.DataDir, actionsHead)); err != nil {
 		return err
 	}
+	s.deeds = deed.NewRecorder(s.journal, s.log)
 	s.page, err = web.New(web.Options{
 		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,

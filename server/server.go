@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/action/deed"
 	"github.com/kubeguardian/kubeguardian/action/journal"
 	"github.com/kubeguardian/kubeguardian/admission"
 	"github.com/kubeguardian/kubeguardian/admission/watch"
@@ -114,6 +115,7 @@ type Server struct {
 	page         *web.Server
 	oidc         *access.OIDC // nil: no issuer
 	journal      *journal.Journal
+	deeds        *deed.Recorder // what agents did
 	metrics      *metrics
 	joiner       *joiner.Joiner // of alerts into incidents
 	notifier     *notify.Notifier

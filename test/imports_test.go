@@ -28,6 +28,7 @@ var arrows = map[string][]string{
 	"registry": {},
 
 	"alert":              {"event", "finding"},
+	"action/deed":        {"action", "alert"},
 	"action/journal":     {"action"},
 	"admission/watch":    {"admission", "alert"},
 	"alert/cooldown":     {"alert", "rule/condition"},
@@ -138,7 +139,7 @@ var arrows = map[string][]string{
 	"agent":   {"sensor", "sensor/container", "sensor/process", "sensor/record", "sensor/syscall", "event", "rule", "alert", "correlate", "enforce", "bus", "bus/fleet", "bus/spool", "content", "yamldoc"},
 	"server": {
 		"bus/leaf", "bus/roster", "server/clusters",
-		"correlate", "bus/verdict", "server/agents", "server/listener", "action/journal", "admission/watch",
+		"correlate", "bus/verdict", "server/agents", "server/listener", "action/deed", "action/journal", "admission/watch",
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",

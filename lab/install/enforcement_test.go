@@ -219,6 +219,13 @@ func (l lab) wantAction(d deed) {
 		if err != nil {
 			return err
 		}
+		noted, err := l.get("/api/v1/actions", l.token())
+		if err != nil {
+			return err
+		}
+		if done := d.outcome != "" && d.outcome != "would-kill"; done != strings.Contains(noted, "/alerts/"+a.ID) {
+			return fmt.Errorf("in the server's log of actions: %v, want %v", !done, done)
+		}
 		n := 0
 		for _, act := range actions {
 			if act.Namespace+"/"+act.Pod != d.place {
