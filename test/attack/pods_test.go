@@ -88,6 +88,25 @@ func newPodAttacker(t *testing.T, path string) *attacker {
 // told are the fields that an alert of a pod must have.
 var told = [...]string{"k8s.pod.name", "k8s.ns.name", "container.id", "container.image.repository", "proc.cmdline", "proc.exepath", "proc.pname", "proc.aname[2]", "user.name"}
 
+// know attacks until the runtime has told the agent of the pod: alerts do not wait
+// for it, and the agent has just been started.
+func (w *watch) know(t *testing.T, by *attacker) {
+	t.Helper()
+	const rule = "Flooding tool started"
+	for {
+		w.Forget()
+		by.perform("attack", rule)
+		a, ok := w.wait(rule)
+		if !ok {
+			t.Fatalf("%s: no alert", rule)
+		}
+		if a.OutputFields["container.pending"] == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
 // Each rule is seen in a real pod, and the alert says which one it is, and what
 // runs there; that of its twin does not come. Rules about the node are tried there.
 func TestPodsRules(t *testing.T) {
@@ -95,6 +114,8 @@ func TestPodsRules(t *testing.T) {
 	onNode, inPod := newAttacker(t, path), newPodAttacker(t, path)
 	w := newWatch(t, func(c *agent.Config) { c.CRI = filepath.Join(*labDir, "cri/containerd.sock") })
 	ofPod := func(a alert.Alert) bool { return a.OutputFields["k8s.pod.name"] == "attacker" }
+	w.about = ofPod
+	w.know(t, inPod)
 	var late []time.Duration
 	filled, pods, without := map[string]int{}, 0, 0
 	for _, tech := range table(t) {
