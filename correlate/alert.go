@@ -46,7 +46,9 @@ func fieldText(v any) string {
 	return fmt.Sprint(v)
 }
 
-// Alert returns the alert for a command that is unexplained.
+// Alert returns the alert for a command that is unexplained. It involves the
+// kubelet's own API, by which such commands come: so does the request by which that
+// asks who has called it.
 func (v Verdict) Alert(cluster string) alert.Alert {
 	e := v.Exec
 	fields := map[string]any{
@@ -60,6 +62,7 @@ func (v Verdict) Alert(cluster string) alert.Alert {
 		Output: fmt.Sprintf("%s: Critical A command entered a container past the API server: %s (command=%s user=%s parent=%s container=%s image=%s pod=%s namespace=%s node=%s)",
 			e.Time.Local().Format("15:04:05.000000000"), v.Reason, e.Command, e.User, e.Ancestors, e.ContainerID, e.Image, e.Pod, e.Namespace, e.Node),
 		OutputFields: fields, Hostname: e.Node, Tags: tags, Cluster: cluster, Tactics: alert.Tactics(tags),
-		Subject: finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: e.Namespace, Name: e.Pod, Container: e.Container},
+		Entities: []alert.Entity{{Kind: alert.Object, Name: "nodes/" + e.Node + "/proxy"}},
+		Subject:  finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: e.Namespace, Name: e.Pod, Container: e.Container},
 	}
 }

@@ -198,6 +198,7 @@ type refs struct {
 	credential, boundPod, boundPodUID, boundNode   event.Ref
 	request, response                              event.Ref
 	boundUsers, boundAccounts                      event.Ref
+	asker, askedFor, askedPart                     event.Ref // of an access review
 }
 
 func newRefs() refs {
@@ -213,7 +214,9 @@ func newRefs() refs {
 		boundPodUID: ref("jevt.value", "/user/extra/authentication.kubernetes.io~1pod-uid/0"),
 		boundNode:   ref("jevt.value", "/user/extra/authentication.kubernetes.io~1node-name/0"),
 		boundUsers:  ref("ka.req.binding.subjects.user_names"), boundAccounts: ref("ka.req.binding.subjects.serviceaccount_ns_names"),
-		request: ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
+		asker: ref("jevt.value", "/requestObject/spec/user"), askedFor: ref("jevt.value", "/requestObject/spec/resourceAttributes/resource"),
+		askedPart: ref("jevt.value", "/requestObject/spec/resourceAttributes/subresource"),
+		request:   ref("jevt.value", "/requestObject"), response: ref("jevt.value", "/responseObject"),
 	}
 }
 

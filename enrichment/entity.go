@@ -14,6 +14,7 @@ const maxEntities = 50
 func (r *record) entities(behind *alert.Attribution) []alert.Entity {
 	var l entityList
 	refs := &r.enricher.refs
+	r.caller(&l)
 	l.add(alert.User, r.user)
 	l.add(alert.User, r.text(refs.impersonated))
 	l.add(alert.Token, r.text(refs.issued))
@@ -39,6 +40,22 @@ func (r *record) entities(behind *alert.Attribution) []alert.Entity {
 		l.add(alert.Address, address.String())
 	}
 	return l
+}
+
+// caller adds who has come to a kubelet past the API server, of a request by which
+// that asks whether they may. The object is what commands involve that entered a
+// container of the node in no other way: see package correlate.
+func (r *record) caller(l *entityList) {
+	node, ok := strings.CutPrefix(r.user, "system:node:")
+	refs := &r.enricher.refs
+	if !ok || r.resource != "subjectaccessreviews" || r.text(refs.askedFor) != "nodes" {
+		return
+	}
+	l.add(alert.User, r.text(refs.asker))
+	l.add(alert.Node, node)
+	if r.text(refs.askedPart) == "proxy" {
+		l.add(alert.Object, "nodes", node, "proxy")
+	}
 }
 
 // targets adds the object that the request is about.

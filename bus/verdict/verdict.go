@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -281,7 +282,7 @@ func (j *Judge) alerts(x settled) []alert.Alert {
 	var original *alert.Alert
 	if len(x.messages) > 0 {
 		original = &x.messages[0].Alert
-		a.Entities = original.Entities
+		a.Entities = slices.Concat(original.Entities, a.Entities)
 	}
 	switch {
 	case v.Outcome == correlate.Unexplained:

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
+	"github.com/kubeguardian/kubeguardian/correlate"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/incident"
@@ -67,22 +68,31 @@ func TestChains(t *testing.T) {
 	}
 }
 
-func builtInRules(t *testing.T) *rule.Set {
+// rules are the built-in ones, and that by which an agent knows which commands
+// enter containers.
+type rules struct{ all, entered *rule.Set }
+
+func builtInRules(t *testing.T) rules {
 	t.Helper()
 	files, err := content.Read[rule.File](content.Rules())
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := rule.Load(files...)
+	all, err := rule.Load(files...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return rules
+	only := rule.Options{Select: []rule.Selection{{Rule: "*"}, {Rule: correlate.EnteredRule, On: true}}}
+	entered, results := only.Load(files...)
+	if entered == nil {
+		t.Fatal(rule.Mistakes(results))
+	}
+	return rules{all, entered}
 }
 
 // attack expects one incident, with enough stages, that pages in time.
-func (c *chain) attack(t *testing.T, rules *rule.Set) {
-	r := newRun(rules)
+func (c *chain) attack(t *testing.T, rules rules) {
+	r := newRun(t, rules)
 	marked := false
 	for i, s := range c.Attack {
 		r.play(t, c, i, s)
@@ -91,6 +101,7 @@ func (c *chain) attack(t *testing.T, rules *rule.Set) {
 			t.Errorf("step %d: nobody is paged\n%s", i, r)
 		}
 	}
+	r.settle()
 	if len(r.incidents) != 1 {
 		t.Fatalf("%d incidents\n%s", len(r.incidents), r)
 	}
@@ -104,11 +115,12 @@ func (c *chain) attack(t *testing.T, rules *rule.Set) {
 }
 
 // twin expects that nobody is paged.
-func (c *chain) twin(t *testing.T, rules *rule.Set) {
-	r := newRun(rules)
+func (c *chain) twin(t *testing.T, rules rules) {
+	r := newRun(t, rules)
 	for i, s := range c.Twin {
 		r.play(t, c, i, s)
 	}
+	r.settle()
 	if len(c.Twin) == 0 || len(r.paging()) > 0 {
 		t.Errorf("the twin of %d steps pages\n%s", len(c.Twin), r)
 	}
@@ -116,18 +128,28 @@ func (c *chain) twin(t *testing.T, rules *rule.Set) {
 
 // A run is the way of events from the audit log to incidents.
 type run struct {
-	rules     *rule.Set
+	rules
 	enrich    *enrichment.Enricher
+	reader    *correlate.AuditReader
+	commands  *correlate.Execs       // that entered containers
+	details   map[string]alert.Alert // of commands, by process
 	correlate *incident.Correlator
 	now       time.Time
 	incidents map[string]*incident.Incident
 }
 
-func newRun(rules *rule.Set) *run {
-	return &run{
-		rules: rules, enrich: enrichment.New(), correlate: incident.NewCorrelator(nil),
-		now: time.Date(2026, time.March, 2, 3, 0, 0, 0, time.UTC), incidents: map[string]*incident.Incident{},
+func newRun(t *testing.T, rules rules) *run {
+	t.Helper()
+	reader, err := correlate.NewAuditReader()
+	if err != nil {
+		t.Fatal(err)
 	}
+	r := &run{
+		rules: rules, enrich: enrichment.New(), reader: reader, commands: correlate.New(correlate.Options{}), details: map[string]alert.Alert{},
+		correlate: incident.NewCorrelator(nil), now: time.Date(2026, time.March, 2, 3, 0, 0, 0, time.UTC), incidents: map[string]*incident.Incident{},
+	}
+	r.commands.Heard("", r.now.Add(-time.Hour))
+	return r
 }
 
 func (r *run) paging() (out []string) {
@@ -158,6 +180,7 @@ func (r *run) play(t *testing.T, c *chain, n int, s step) {
 		t.Fatal(err)
 	}
 	r.now = r.now.Add(after)
+	r.judge()
 	if s.Kernel != nil {
 		r.kernel(t, merge(map[string]any{
 			"id": fmt.Sprint("step-", n), "time": r.now.Format(time.RFC3339Nano), "result": 0, "hostname": "worker-1",
@@ -183,7 +206,38 @@ func (r *run) kernel(t *testing.T, fields map[string]any) {
 		t.Fatal(err)
 	}
 	e.Record.(*syscall.Event).Complete()
-	for _, a := range r.rules.Match(e, rule.First) {
+	for _, a := range r.all.Match(e, rule.First) {
+		r.enrich.Involve(&a)
+		r.add(&a)
+	}
+	for _, a := range r.entered.Match(e, rule.First) {
+		if command, ok := correlate.FromAlert(a); ok {
+			r.details[command.Process] = a
+			r.verdicts(r.commands.Command(command, r.now))
+		}
+	}
+}
+
+// judge judges commands by an audit log that has come so far: in a cluster there
+// is always something to log.
+func (r *run) judge() {
+	r.commands.Heard("", r.now)
+	r.verdicts(r.commands.Judge(r.now))
+}
+
+// settle waits for what the audit log may still say of the last commands.
+func (r *run) settle() {
+	r.now = r.now.Add(time.Minute)
+	r.judge()
+}
+
+func (r *run) verdicts(verdicts []correlate.Verdict) {
+	for _, v := range verdicts {
+		if v.Outcome != correlate.Unexplained {
+			continue
+		}
+		a := v.Alert("")
+		a.Entities = slices.Concat(r.details[v.Exec.Process].Entities, a.Entities)
 		r.enrich.Involve(&a)
 		r.add(&a)
 	}
@@ -196,8 +250,11 @@ func (r *run) audit(t *testing.T, fields map[string]any) {
 		t.Fatal(err)
 	}
 	_, err = k8saudit.Decode(bytes.NewReader(data), func(e *event.Event) error {
+		if request, ok := r.reader.Request(e); ok {
+			r.verdicts(r.commands.Request(request))
+		}
 		r.enrich.Enrich(e)
-		for _, a := range r.enrich.Attribute(e, r.rules.Match(e, rule.First)) {
+		for _, a := range r.enrich.Attribute(e, r.all.Match(e, rule.First)) {
 			r.add(&a)
 		}
 		return nil
