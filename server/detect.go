@@ -83,7 +83,9 @@ func (s *Server) add(ctx context.Context, alerts []alert.Alert) ([]alert.Alert, 
 	for i := range alerts {
 		alerts[i].Cluster = s.cfg.Cluster
 	}
-	team.Keys(s.cfg.Detection.OwnerKeys).Own(s.inventory(), alerts)
+	inv := s.inventory()
+	team.Involve(inv, alerts)
+	team.Keys(s.cfg.Detection.OwnerKeys).Own(inv, alerts)
 	began := time.Now()
 	added, repeated, err := s.store.AddGrouped(ctx, alerts, s.cooldown.Group)
 	s.metrics.wrote("alerts", began)

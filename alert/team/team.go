@@ -1,8 +1,10 @@
-// Package team says whose an alert is: the team that the object which it is about
-// names as its owner, or else what made the object, or else the namespace.
+// Package team says whose an alert is: the workload that a pod is part of, and the
+// team that the object which it is about names as its owner, or else what made the
+// object, or else the namespace.
 package team
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 
@@ -25,6 +27,28 @@ func (k Keys) Own(inv *inventory.Inventory, alerts []alert.Alert) {
 	for i := range alerts {
 		if alerts[i].Owner == "" {
 			alerts[i].Owner = k.owner(inv, &alerts[i])
+		}
+	}
+}
+
+// Involve adds to alerts about pods the workload that the pod is part of, as far as
+// a cluster shows it and nobody has said it before. It leaves the entities as they
+// are for others that have them.
+func Involve(inv *inventory.Inventory, alerts []alert.Alert) {
+	if inv == nil {
+		return
+	}
+	for i := range alerts {
+		a := &alerts[i]
+		if a.Subject.Kind != "Pod" || slices.ContainsFunc(a.Entities, func(e alert.Entity) bool { return e.Kind == alert.Workload }) {
+			continue
+		}
+		pod := inv.Get("", "Pod", a.Subject.Namespace, a.Subject.Name)
+		if pod == nil {
+			continue
+		}
+		if w := inv.Owner(pod); w != nil && w.Object != pod {
+			a.Entities = append(slices.Clip(a.Entities), alert.Entity{Kind: alert.Workload, Name: w.Subject().String()})
 		}
 	}
 }

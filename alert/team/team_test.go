@@ -3,6 +3,7 @@ package team_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,6 +82,33 @@ func TestOwn(t *testing.T) {
 	}
 	if team.Keys([]string{"team", "kubeguardian.dev/owner"}).Own(inv, alerts); alerts[0].Owner != "payments" {
 		t.Errorf("by the first key it is %q", alerts[0].Owner)
+	}
+}
+
+// TestInvolve: an alert about a pod involves what made the pod, whoever else it
+// involves, and nothing that is not known.
+func TestInvolve(t *testing.T) {
+	inv := read(t)
+	pod := func(name string, entities ...alert.Entity) alert.Alert {
+		return alert.Alert{Subject: finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: name}, Entities: entities}
+	}
+	user, web := alert.Entity{Kind: alert.User, Name: "ada"}, alert.Entity{Kind: alert.Workload, Name: "Deployment/shop/web"}
+	other := alert.Entity{Kind: alert.Workload, Name: "Deployment/shop/other"}
+	shared := append(make([]alert.Entity, 0, 4), user)
+	alerts := []alert.Alert{pod("web-1-x", shared...), pod("web-1-x", other), pod("alone", user), pod("none"), {Subject: finding.Subject{Kind: "Secret", Name: "web-1-x"}}}
+	alerts[0].Entities = shared
+	team.Involve(nil, alerts)
+	if len(alerts[0].Entities) != 1 {
+		t.Error("without a cluster something is known")
+	}
+	team.Involve(inv, alerts)
+	for i, want := range [][]alert.Entity{{user, web}, {other}, {user}, nil, nil} {
+		if !slices.Equal(alerts[i].Entities, want) {
+			t.Errorf("alert %d involves %v, want %v", i, alerts[i].Entities, want)
+		}
+	}
+	if shared[:2][1] != (alert.Entity{}) {
+		t.Error("the entities of others are written to")
 	}
 }
 
