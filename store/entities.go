@@ -235,15 +235,22 @@ func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert
 const entityOf = "(SELECT id FROM entities WHERE kind = ? AND name = ?)"
 
 // DecisionsOf returns the newest decisions that involve an entity, of the time and
-// the outcome that q names; all else of q but its limit does not count.
+// the outcome that q names; all else of q but its limit does not count. Denials are
+// looked for among all denials of the time, which are few of all that an entity is
+// involved in.
 func (s *Store) DecisionsOf(ctx context.Context, e alert.Entity, q finding.DecisionQuery) (page []finding.Decision, err error) {
-	w := &where{}
-	w.add(true, "entity = "+entityOf, string(e.Kind), e.Name)
-	w.add(!q.Since.IsZero(), "happened >= ?", nanoseconds(q.Since))
-	w.add(!q.Until.IsZero(), "happened < ?", nanoseconds(q.Until))
+	w, happened := &where{}, "happened"
+	from, order := "decision_entities JOIN decisions ON seq = decision", "happened DESC, decision DESC"
+	if q.Outcome == finding.Denied {
+		happened, from, order = "time", "decisions", "time DESC, seq DESC"
+		w.add(true, "EXISTS (SELECT 1 FROM decision_entities WHERE entity = "+entityOf+" AND happened = time AND decision = seq)", string(e.Kind), e.Name)
+	} else {
+		w.add(true, "entity = "+entityOf, string(e.Kind), e.Name)
+	}
+	w.add(!q.Since.IsZero(), happened+" >= ?", nanoseconds(q.Since))
+	w.add(!q.Until.IsZero(), happened+" < ?", nanoseconds(q.Until))
 	w.add(q.Outcome != "", "outcome = ?", string(q.Outcome))
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM decision_entities JOIN decisions ON seq = decision"+w.String()+
-		" ORDER BY happened DESC, decision DESC LIMIT ?", append(w.args, limit(q.Limit))...)
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM "+from+w.String()+" ORDER BY "+order+" LIMIT ?", append(w.args, limit(q.Limit))...)
 	if err == nil {
 		page, _, err = scanPage(rows, limit(q.Limit), func(_ int64, body string) (d finding.Decision, selected bool, err error) {
 			return d, true, decode(body, &d)

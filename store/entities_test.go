@@ -63,6 +63,24 @@ func TestEntities(t *testing.T) {
 	if have := must[[]finding.Decision](t)(s.DecisionsOf(t.Context(), pod("web-1"), finding.DecisionQuery{Limit: 10})); len(have) != 2 || have[0].Time.Before(have[1].Time) {
 		t.Errorf("decisions %+v", have)
 	}
+	for _, outcome := range []finding.Outcome{finding.Denied, finding.Warned, finding.Allowed} {
+		for _, at := range []int{0, 1, 3, 4} { // from this decision on
+			var want []string
+			for i := len(decisions) - 1; i >= at; i-- {
+				if decisions[i].Outcome() == outcome && i%2 == 1 {
+					want = append(want, decisions[i].ID)
+				}
+			}
+			q := finding.DecisionQuery{Outcome: outcome, Since: decisions[min(at, 3)].Time.Add(time.Duration(at-min(at, 3)) * time.Second), Until: decisions[3].Time.Add(time.Second)}
+			var have []string
+			for _, d := range must[[]finding.Decision](t)(s.DecisionsOf(t.Context(), pod("web-1"), q)) {
+				have = append(have, d.ID)
+			}
+			if !slices.Equal(have, want) {
+				t.Errorf("%s from %d on: %q, want %q", outcome, at, have, want)
+			}
+		}
+	}
 	if _, err := s.Prune(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}

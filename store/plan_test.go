@@ -173,7 +173,11 @@ func TestPlans(t *testing.T) {
 		"decisions in a place":    decisions(finding.DecisionQuery{Namespace: "shop", Before: cursor}),
 		"decisions with a text":   decisions(finding.DecisionQuery{Text: "none"}),
 		"decisions of an entity": func() error {
-			_, err := s.DecisionsOf(ctx, pod("web-0"), finding.DecisionQuery{Limit: 10, Since: start, Outcome: finding.Denied})
+			_, err := s.DecisionsOf(ctx, pod("web-0"), finding.DecisionQuery{Limit: 10, Since: start})
+			return err
+		},
+		"denials of an entity": func() error {
+			_, err := s.DecisionsOf(ctx, pod("web-0"), finding.DecisionQuery{Since: start, Until: start.Add(time.Hour), Outcome: finding.Denied})
 			return err
 		},
 		"incidents":             incidents(incident.Query{Before: cursor}),

@@ -33,7 +33,7 @@ func (s *site) lived(t *testing.T) []string {
 	s.health.Problems = []string{"The cluster has not been read yet."}
 	s.mu.Unlock()
 	paths := []string{
-		"/alerts/process-1", "/incidents/" + i.ID, "/incidents?state=closed", "/search?q=offer-service-0", "/search?q=never", "/search?q=latest", "/audit?policy=latest-tags",
+		"/alerts/process-1", "/incidents/" + i.ID, "/incidents/a1", "/incidents?state=closed", "/search?q=offer-service-0", "/search?q=never", "/search?q=latest", "/audit?policy=latest-tags",
 		"/entity/pod/shop/offer-service-0", "/entity/user/nobody", "/rules/Secrets%20listed", "/playground?tab=policy", "/nothing",
 	}
 	for _, r := range s.routes() {
@@ -47,7 +47,7 @@ func (s *site) lived(t *testing.T) []string {
 // TestAccessibility: everybody can read and use each page, in light and in dark, in
 // a wide window and on a telephone.
 func TestAccessibility(t *testing.T) {
-	s := newSite(t, full(t))
+	s := newSite(t, told(t), full(t))
 	b := newBrowser(t, s.url)
 	check := func(page string) {
 		t.Helper()

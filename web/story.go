@@ -26,6 +26,8 @@ const (
 	storyPage     = 100 // entries of the timeline
 	storyStanding = 100 // findings that stood open
 	storyOpen     = 8   // of those on the page
+	// storyDenials is for how long after the last alert denials are looked for.
+	storyDenials = 24 * time.Hour
 )
 
 // storyDecisions is how many decisions of each outcome are shown for each entity.
@@ -69,12 +71,19 @@ func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timel
 // what it involves has to do with; of each outcome the latest.
 func (s *Server) decisionsAround(r *http.Request, i *incident.Incident, now time.Time) (out []finding.Decision, err error) {
 	since, until := timeline.Bounds(i, now)
+	soon, later := i.Last.Add(timeline.Around), i.Last.Add(storyDenials)
 	for _, e := range involved(i, alert.User, alert.Pod, alert.Workload) {
 		if e.Kind == alert.User && incident.Hub(e.Name) {
 			continue // what controllers and nodes ask for is not of the incident alone
 		}
 		for outcome, most := range storyDecisions {
-			decisions, err := s.Entities.DecisionsOf(r.Context(), e, finding.DecisionQuery{Outcome: outcome, Since: since, Until: until, Limit: most})
+			end := soon
+			if outcome == finding.Denied && until.Before(later) {
+				end = until
+			} else if outcome == finding.Denied {
+				end = later
+			}
+			decisions, err := s.Entities.DecisionsOf(r.Context(), e, finding.DecisionQuery{Outcome: outcome, Since: since, Until: end, Limit: most})
 			if err != nil {
 				return nil, err
 			}

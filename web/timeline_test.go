@@ -69,7 +69,7 @@ func told(t *testing.T) func(*site) {
 		for i := range alerts {
 			out = c.Add("test-cluster", incident.FromAlert(&alerts[i]))
 		}
-		if err := s.store.SaveIncidents(ctx, []*incident.Incident{out.Incident}, nil, store.Joined{}, 2); err != nil {
+		if err := s.store.SaveIncidents(ctx, []*incident.Incident{out.Incident}, nil, store.Joined{}, 0); err != nil {
 			t.Fatal(err)
 		}
 		at := now.Add(-18 * time.Minute)
