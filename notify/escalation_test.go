@@ -70,7 +70,7 @@ func TestEscalation(t *testing.T) {
 		id := w.open("A")
 		w.becomes(id, incident.Acknowledged)
 		w.worse(id, "A", "execution", alert.Notice)
-		time.Sleep(time.Hour)
+		time.Sleep(11 * time.Minute)
 		w.count("what is no worse", "pager", 2)
 
 		w.worse(id, "B", "credential-access", alert.Warning)
@@ -83,7 +83,7 @@ func TestEscalation(t *testing.T) {
 		w.count("soon after", "pager", 3)
 		time.Sleep(10 * time.Minute)
 		w.count("when that time is over", "pager", 4)
-		time.Sleep(24 * time.Hour)
+		time.Sleep(25 * time.Minute)
 		w.count("once for each", "pager", 4)
 
 		w.becomes(id, incident.Closed)
@@ -126,19 +126,19 @@ func TestMutedEscalation(t *testing.T) {
 		w := newWorld(t, testDB(t), receivers, onePager)
 		defer w.end()
 		some, all := w.open("A"), w.open("B")
-		w.mute(some, 8*time.Hour, false)
-		w.mute(all, 8*time.Hour, true)
+		w.mute(some, 40*time.Minute, false)
+		w.mute(all, 40*time.Minute, true)
 		for _, id := range []string{some, all} {
 			w.worse(id, "A", "", alert.Critical)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(12 * time.Minute)
 		w.count("as it was", "pager", 2)
 		for _, id := range []string{some, all} {
 			w.worse(id, "C", "impact", alert.Emergency)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(12 * time.Minute)
 		w.want("pager", "incident "+some, "incident "+all, "incident "+some)
-		time.Sleep(8 * time.Hour)
+		time.Sleep(20 * time.Minute)
 		w.want("pager", "incident "+some, "incident "+all, "incident "+some, "incident "+all)
 	})
 }
@@ -161,15 +161,15 @@ func TestFlapping(t *testing.T) {
 			return a.ID
 		}
 		last := again(alert.Critical)
-		for range 60 { // each lasts for a minute and a half: in all for an hour and a half
+		for range 20 { // each lasts for a minute and a half: in all for half an hour
 			w.becomes(last, incident.Closed)
 			last = again(alert.Critical)
 		}
 		synctest.Wait()
-		if n := len(w.headings("pager")); n < 2 || n > 10 {
-			t.Errorf("%d messages of what came 61 times within 90 minutes", n)
+		if n := len(w.headings("pager")); n < 2 || n > 4 {
+			t.Errorf("%d messages of what came 21 times within half an hour", n)
 		}
-		time.Sleep(20 * time.Minute)
+		time.Sleep(11 * time.Minute)
 		told := len(w.headings("pager"))
 		w.want("pager", append(receivers["pager"].rules()[:told-1:told-1], "incident "+last)...) // what stays is told of
 
@@ -177,9 +177,9 @@ func TestFlapping(t *testing.T) {
 		worse := again(alert.Emergency)
 		w.count("what comes back worse", "pager", told+1)
 		w.becomes(worse, incident.Closed)
-		time.Sleep(time.Hour)
+		time.Sleep(11 * time.Minute)
 		w.count("what was closed in time", "pager", told+1)
 		again(alert.Critical)
-		w.count("what comes again after an hour", "pager", told+2)
+		w.count("what comes again later", "pager", told+2)
 	})
 }
