@@ -23,6 +23,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
+	"github.com/kubeguardian/kubeguardian/bus/roster"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
@@ -116,6 +117,7 @@ func newSite(db *store.Store) (*web.Server, error) {
 		},
 		Policies: func() web.Policies { return web.Policies{} }, Rules: func() []web.Rule { return rules },
 		Checks: func() []health.Check { return nil }, Settings: func() []config.Setting { return nil }, Agents: func() []fleet.Agent { return nil },
+		Clusters:   func() []roster.Cluster { return nil },
 		Deliveries: deliveries{notifier, db}, Playground: playground.New(ruleFiles),
 		Health: func() web.Health { return web.Health{LastAuditEvent: time.Now(), Admission: true} }, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -245,7 +247,7 @@ func addresses(incident string) []string {
 		"/actions", "/search?q=offer-service-00077", "/search?q=developer-7", "/search?q=nothing-like-it",
 		"/entity/pod/team-0/offer-service-00040", "/entity/user/developer-7@example.com", "/entity/node/node-7", "/entity/image/registry.example.com/shop/service:7", "/entity/address/10.7.7.7",
 		"/entity/workload/Deployment/team-7/offer-service-7", "/rules", "/rules?text=secret", "/policies", "/playground", "/health", "/settings", "/deliveries",
-		"/api/v1/alerts", "/api/v1/alerts?limit=1000", "/api/v1/incidents", "/api/v1/decisions", "/api/v1/findings", "/api/v1/posture", "/api/v1/health", "/api/v1/health/checks", "/api/v1/rules", "/api/v1/policies",
+		"/api/v1/alerts", "/api/v1/alerts?limit=1000", "/api/v1/incidents", "/api/v1/incidents/" + incident + "/timeline", "/api/v1/export/timeline?incident=" + incident, "/api/v1/decisions", "/api/v1/findings", "/api/v1/posture", "/api/v1/health", "/api/v1/health/checks", "/api/v1/rules", "/api/v1/policies",
 		"/api/v1/search?q=developer-7", "/api/v1/entity/node/node-7", "/api/v1/admission/readiness", "/api/v1/audit", "/api/v1/settings",
 	}
 	return out
