@@ -61,7 +61,8 @@ Prints what the cluster needs before 'kubeguardian serve':
 const uninstallUsage = `Usage: kubeguardian uninstall [--config FILE]
 
 Removes the webhook registration from the cluster. Its data stays. Servers that
-run register it again, unless their namespace has a ConfigMap named uninstall.
+run register it again, unless their namespace has a ConfigMap named uninstall:
+then their Leases are removed as well.
 
   --config FILE   configuration (default /etc/kubeguardian/config.yaml)
 `

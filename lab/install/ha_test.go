@@ -196,7 +196,6 @@ func (g *guarded) replicas(database, nats string) map[string]any {
 	}
 	v["agent"].(object)["createNamespace"] = false
 	v["database"] = object{"urlSecret": "database"}
-	v["policies"] = object{"fromCluster": true}
 	v["bus"] = object{"external": object{"url": nats, "credentialsSecret": "nats", "ca": true}}
 	policy := v["networkPolicy"].(object)
 	policy["databasePort"], policy["database"], policy["bus"] = port, here, here

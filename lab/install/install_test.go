@@ -36,9 +36,10 @@ var listAll = metav1.ListOptions{}
 func values(apiServer int) map[string]any {
 	type object = map[string]any
 	return object{
-		"image":  object{"tag": "lab"},
-		"server": object{"clusterIP": "10.96.7.7", "persistence": object{"size": "1Gi"}, "resources": object{"requests": object{"cpu": "50m"}}, "config": object{"scan": object{"interval": "30s"}, "detection": object{"auditFiles": []any{"/var/lib/kubeguardian/audit.jsonl"}}}},
-		"agent":  object{"capabilities": []any{"BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_PTRACE"}},
+		"image":    object{"tag": "lab"},
+		"server":   object{"clusterIP": "10.96.7.7", "persistence": object{"size": "1Gi"}, "resources": object{"requests": object{"cpu": "50m"}}, "config": object{"scan": object{"interval": "30s"}, "detection": object{"auditFiles": []any{"/var/lib/kubeguardian/audit.jsonl"}}}},
+		"policies": object{"fromCluster": true},
+		"agent":    object{"capabilities": []any{"BPF", "DAC_READ_SEARCH", "PERFMON", "SYS_PTRACE"}},
 		"networkPolicy": object{
 			"apiServer": object{"cidrs": []any{"10.99.0.1/32", "10.96.0.1/32"}, "ports": []any{443, apiServer}},
 			"clients":   []any{object{"ipBlock": object{"cidr": "10.99.0.0/30"}}},
@@ -140,7 +141,7 @@ func TestRelease(t *testing.T) {
 func (l lab) eventually(what string, check func(context.Context) error) {
 	l.t.Helper()
 	var err error
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
 		if err = check(l.t.Context()); err == nil {
 			return
 		}

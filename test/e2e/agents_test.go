@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	authenticationv1 "k8s.io/api/authentication/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -56,6 +57,28 @@ func TestAgentTokens(t *testing.T) {
 	t.Run("an agent speaks for its node alone", func(t *testing.T) { wantRights(t, url, mine) })
 	t.Run("tokens", func(t *testing.T) { d.testTokens(t, r, url, mine, uid) })
 	t.Run("what was deleted", func(t *testing.T) { d.testDeleted(t, url) })
+	t.Run("uninstalling leaves no leases", func(t *testing.T) { d.testLeases(t, r) })
+}
+
+// testLeases wants the Leases of replicas to go when the server is marked as being
+// uninstalled, and those of others to stay.
+func (d *deployment) testLeases(t *testing.T, r *replica) {
+	leases := d.client.CoordinationV1().Leases("kubeguardian")
+	for name, labels := range map[string]map[string]string{
+		"kubeguardian-leader": nil, "policies-gone": {"app.kubernetes.io/managed-by": "kubeguardian"}, "of-others": {"app.kubernetes.io/managed-by": "Helm"},
+	} {
+		if _, err := leases.Create(t.Context(), &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.client.CoreV1().ConfigMaps("kubeguardian").Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "uninstall"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	d.run(t, nil, r.program, "uninstall", "--config", r.config)
+	list, err := leases.List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(list.Items) != 1 || list.Items[0].Name != "of-others" {
+		t.Errorf("left are %v (%v), want only that of others", list.Items, err)
+	}
 }
 
 // newBus returns a server with a bus.
