@@ -323,8 +323,10 @@ type Scan struct {
 	Interval time.Duration `yaml:"interval"`
 }
 
-// Retention says how long records are kept, at least 1h each, and how many.
+// Retention says how long records are kept, at least 1h each, how many, and in how
+// much space.
 type Retention struct {
+	// Alerts is since they came, also of incidents and messages.
 	Alerts    time.Duration `yaml:"alerts"`
 	Decisions time.Duration `yaml:"decisions"`
 	// Readiness is of the counts of what policies would have denied.
@@ -332,6 +334,9 @@ type Retention struct {
 	// Records is how many alerts, and how many decisions, are kept at most: the
 	// oldest go first. At least 1000.
 	Records int `yaml:"records"`
+	// MaxMiB is the size of the database beyond which the oldest records go; 0 is
+	// without a limit, else 64 to 16777216.
+	MaxMiB int `yaml:"maxMiB"`
 }
 
 // Tracing configures where traces of the pipeline go, by OTLP over gRPC.

@@ -98,7 +98,7 @@ func TestFullFile(t *testing.T) {
 			TokenFile: "/etc/kubeguardian/falco-token", ClientCAFile: "/etc/kubeguardian/senders.pem",
 		},
 		Scan:      Scan{Interval: time.Hour},
-		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour, Records: 2_000_000},
+		Retention: Retention{Alerts: 2160 * time.Hour, Decisions: 24 * time.Hour, Readiness: 1440 * time.Hour, Records: 2_000_000, MaxMiB: 4096},
 		Database:  Database{"/etc/kubeguardian/database-url"},
 		Tracing:   Tracing{Endpoint: "collector:4317", CAFile: "/etc/kubeguardian/collector.pem", Ratio: 0.5},
 		Notify:    Notify{URL: "https://guardian.example", Tags: []string{"production"}},

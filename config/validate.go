@@ -36,6 +36,9 @@ func (d *decoder) validate(c *Config) {
 	if c.Retention.Records < 1000 {
 		d.bad("retention.records", "want 1000 or more, have %d", c.Retention.Records)
 	}
+	if m := c.Retention.MaxMiB; m != 0 && (m < 64 || m > 1<<24) {
+		d.bad("retention.maxMiB", "want 0 or 64 to %d, have %d", 1<<24, m)
+	}
 	d.notify(&c.Notify)
 }
 

@@ -31,8 +31,7 @@ func (s *Server) checks() []health.Check {
 			health.If(st.posture.at.IsZero() || time.Since(st.posture.at) > 3*s.cfg.Scan.Interval, "The last scan that finished is from %s.", health.Moment(st.posture.at))...),
 		health.Of("Cluster", "The API server answers.", "check that the server reaches the API server, and its credentials",
 			health.If(time.Since(st.contact) >= contactLimit, "The API server answered last at %s.", health.Moment(st.contact))...),
-		health.Of("Database", fmt.Sprintf("Alerts are kept for %s, decisions for %s.", health.Span(s.cfg.Retention.Alerts), health.Span(s.cfg.Retention.Decisions)), "free some space, or shorten the retention",
-			health.If(st.storing != nil, "Nothing can be stored, and audit events are refused until it can: %v.", st.storing)...),
+		health.Of("Database", st.retained.detail(s.cfg.Retention), "see that the database answers and has space, and what the retention is", append(st.storing.problem(), st.retained.problems(s.cfg.Retention)...)...),
 		health.Of("Detection rules", fmt.Sprintf("%d are loaded, %d of them silent.", len(rules), silent), "look at detection.rules, detection.select and detection.priority", health.If(len(rules) == silent, "No rule raises alerts.")...),
 		health.Of("Policies", fmt.Sprintf("%d are loaded.", len(listed.Items)), "the page Policies names each mistake and its place", append(health.If(mistaken > 0, "%d have mistakes.", mistaken), s.force.Load().problems()...)...),
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/audit"
 	"github.com/kubeguardian/kubeguardian/control"
 	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/store/retention"
 )
 
 // metrics are the server's own Prometheus metrics. None has a label per
@@ -32,6 +33,9 @@ type metrics struct {
 	registered prometheus.Gauge
 
 	lostDecisions prometheus.Counter
+	removed       *prometheus.CounterVec
+	held          prometheus.Gauge
+	databaseSize  prometheus.Gauge
 	queued        prometheus.Gauge // decisions that wait to be stored
 
 	batchTime     prometheus.Histogram
@@ -83,6 +87,7 @@ func newMetrics(version string, authorityEnds func() time.Time, runaways func() 
 	m.scanTime = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "last_scan_timestamp_seconds", Help: "Time of the last complete scan."})
 	m.registered = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: "admission_webhook_registered", Help: "1 when the webhook is registered as it should be."})
 	m.stages()
+	m.database(counter)
 	m.lostDecisions = prometheus.NewCounter(prometheus.CounterOpts{Namespace: "kubeguardian", Name: "admission_decisions_lost_total", Help: "Decisions that were answered but not recorded."})
 	for _, cause := range admission.Causes() {
 		m.unjudged.WithLabelValues(string(cause))
@@ -110,6 +115,20 @@ func newMetrics(version string, authorityEnds func() time.Time, runaways func() 
 	m.registry.MustRegister(m.decisions, m.admission, m.alerts, m.repeats, m.incidents, m.scans, m.scanTime, m.findings, m.score, m.coverage,
 		m.registered, m.lostDecisions, m.unjudged, m.inForce, m.policyErrors, m.violations, m.auditFailures, m.providerFailures, expiry, stuck, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// database is how large the database is, and what is removed from it.
+func (m *metrics) database(counter func(name, help string, labels ...string) *prometheus.CounterVec) {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "kubeguardian", Name: name, Help: help})
+	}
+	m.removed = counter("retention_removed_total", "Records that were removed, by the limit that they were over.", "record", "limit")
+	for _, c := range retention.Causes() {
+		m.removed.WithLabelValues(c.Kind, c.Limit)
+	}
+	m.held = gauge("retention_held_alerts", "Alerts that are over a limit and stay, because somebody has still to be told of them.")
+	m.databaseSize = gauge("database_size_bytes", "What the database takes, without what later records use again; 0 where another replica measures it.")
+	m.registry.MustRegister(m.removed, m.held, m.databaseSize)
 }
 
 // stages are how long each stage takes, and what waits before it.

@@ -77,9 +77,7 @@ func (s *Server) health() web.Health {
 	h.Problems = append(h.Problems, s.auditProblems()...)
 	h.Problems = append(h.Problems, s.agentProblems(s.state)...)
 	h.Problems = append(h.Problems, s.clusters.Problems()...)
-	if err := s.state.storing; err != nil {
-		h.Problems = append(h.Problems, fmt.Sprintf("Nothing can be stored, and audit events are refused until it can: %v.", err))
-	}
+	h.Problems = append(append(h.Problems, s.state.storing.problem()...), s.state.retained.problems(s.cfg.Retention)...)
 	if err := s.journal.Problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("The log of actions is not what it was: %v.", err))
 	}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,7 +35,8 @@ type state struct {
 	began      time.Time            // since when audit events are waited for
 	lastEvent  time.Time            // newest audit event received
 	contact    time.Time            // when the API server answered last
-	storing    error                // why alerts or findings could not be stored the last time
+	storing    trouble              // why nothing can be stored
+	retained   retained             // what was removed
 	started    bool                 // scanned and registered, once
 	registered error                // why the webhook is not registered as it should be; nil when it is
 	draining   bool                 // the server ends
@@ -56,18 +56,6 @@ const scanShare = 0.1
 // contactLimit is how old the last answer of the API server may be for the
 // watched inventory to count as what the cluster is now.
 const contactLimit = time.Minute
-
-// stored notes how the last use of the store ended, for the health, and returns
-// its error.
-func (s *Server) stored(err error) error {
-	if !errors.Is(err, context.Canceled) {
-		if err != nil {
-			s.metrics.storeFailures.Inc()
-		}
-		s.state.update(func(st *state) { st.storing = err })
-	}
-	return err
-}
 
 // watch follows the cluster and scans it after every change, and at least once
 // in an interval, because evidence ages. A scan never runs beside another.
@@ -198,16 +186,16 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	contact := s.state.contact
 	s.state.mu.RUnlock()
 	last, err := s.store.Findings(ctx)
-	if s.stored(err) != nil {
-		return nil, now, err
+	if err != nil {
+		return nil, now, s.stored(err)
 	}
 	last = s.catalogue.Aged(last, now)
 	if now.Sub(contact) >= contactLimit {
 		return last, contact, nil
 	}
 	seen, err := s.evidence(ctx, now)
-	if s.stored(err) != nil {
-		return nil, now, err
+	if err != nil {
+		return nil, now, s.stored(err)
 	}
 	var findings []finding.Finding
 	err = s.tracer.Step(ctx, "evaluate controls", func(ctx context.Context) (err error) {
@@ -241,49 +229,4 @@ func carried(last []finding.Finding, inv *inventory.Inventory) []finding.Finding
 		gv, err := schema.ParseGroupVersion(f.Subject.APIVersion)
 		return err != nil || f.Subject.Name == "" || inv.Gap(gv.Group, f.Subject.Kind) == ""
 	})
-}
-
-// pruneOnce removes the records that are too old or beyond the number to be kept.
-func (s *Server) pruneOnce(ctx context.Context, now time.Time) (deleted int, err error) {
-	r := s.cfg.Retention
-	alerts, decisions, err := s.store.Beyond(ctx, r.Records)
-	if err != nil {
-		return 0, err
-	}
-	deleted, err = s.store.Prune(ctx, newer(alerts, now.Add(-r.Alerts)), newer(decisions, now.Add(-r.Decisions)))
-	messages, pruneErr := s.store.PruneDeliveries(ctx, now.Add(-r.Alerts))
-	return deleted + messages, errors.Join(err, pruneErr, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
-}
-
-func newer(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-// pruneEvery is how often records are removed: in between there may be more than
-// are to be kept.
-const pruneEvery = 10 * time.Minute
-
-// prune removes the records that are not to be kept any longer.
-func (s *Server) prune(ctx context.Context) error {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
-	for {
-		deleted, err := s.pruneOnce(ctx, time.Now())
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			s.log.Error("old records are not removed", "error", err)
-		case deleted > 0:
-			s.log.Info("removed old records", "count", deleted)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
 }

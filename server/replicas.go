@@ -97,7 +97,7 @@ func (s *Server) leads() bool { return s.election == nil || s.election.Leads() }
 func (s *Server) alone(ctx context.Context) error {
 	work := func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
-		for _, part := range []func(context.Context) error{s.joiner.Run, s.prune, s.store.Indexer(s.log), s.notifier.Run, s.clusters.Report} {
+		for _, part := range []func(context.Context) error{s.joiner.Run, s.retain, s.store.Indexer(s.log), s.notifier.Run, s.clusters.Report} {
 			group.Go(func() error { return part(ctx) })
 		}
 		return group.Wait()

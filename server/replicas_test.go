@@ -22,31 +22,6 @@ func alertsOf(from, to int) (out []alert.Alert) {
 	return out
 }
 
-// TestRetentionByNumber: of more alerts than are to be kept the oldest go, whatever
-// their age.
-func TestRetentionByNumber(t *testing.T) {
-	s, err := New(t.Context(), options(t, t.TempDir(), "retention: {records: 1000}\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Stop()
-	alerts := alertsOf(0, 1500)
-	if _, err := s.store.AddAlerts(t.Context(), alerts); err != nil {
-		t.Fatal(err)
-	}
-	for _, want := range []int{500, 0} {
-		if n, err := s.pruneOnce(t.Context(), time.Now()); err != nil || n != want {
-			t.Errorf("%d were deleted, %v; want %d", n, err, want)
-		}
-	}
-	if _, found, err := s.store.Alert(t.Context(), alerts[500].ID); err != nil || !found {
-		t.Errorf("the oldest to be kept is gone: %v", err)
-	}
-	if _, found, err := s.store.Alert(t.Context(), alerts[499].ID); err != nil || found {
-		t.Errorf("the newest to go is there: %v", err)
-	}
-}
-
 // TestSharedDatabase: servers with a database of their own do not share a data
 // directory, servers on one PostgreSQL may; and what is wrong with the URL is said
 // without it.

@@ -244,6 +244,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { s.guard(parts); return nil })
 	group.Go(func() error { return s.alone(parts) })
 	group.Go(func() error { return s.follow(parts) })
+	group.Go(func() error { return s.watchStore(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
 	group.Go(func() error { s.auditWatch.Run(parts); return nil })
 	group.Go(func() error { return s.serveBus(parts) })

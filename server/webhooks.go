@@ -179,13 +179,33 @@ func (s *Server) keepDecisions(ctx context.Context, decisions <-chan finding.Dec
 			batch = append(batch, <-decisions)
 		}
 		s.metrics.queued.Sub(float64(len(batch)))
-		began := time.Now()
-		err := s.store.AddDecisions(ctx, batch)
-		s.metrics.wrote("decisions", began)
-		if err != nil {
+		if err := s.keepSome(ctx, batch); err != nil {
 			s.metrics.lostDecisions.Add(float64(len(batch)))
 			s.log.Error("admission decisions are not recorded", "count", len(batch), "error", err)
 		}
+	}
+}
+
+// keepAgain is how long to wait before decisions are stored that could not be.
+const keepAgain = time.Second
+
+// keepSome stores decisions, again and again until that works or the server has
+// ended. Meanwhile others wait, as many as the channel takes.
+func (s *Server) keepSome(ctx context.Context, batch []finding.Decision) error {
+	for {
+		began := time.Now()
+		err := s.store.AddDecisions(ctx, batch)
+		s.metrics.wrote("decisions", began)
+		if s.stored(err) == nil {
+			return nil
+		}
+		s.closing.RLock()
+		closed := s.closed
+		s.closing.RUnlock()
+		if closed {
+			return err
+		}
+		time.Sleep(keepAgain)
 	}
 }
 

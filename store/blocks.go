@@ -166,37 +166,6 @@ func (s *Store) matching(terms []words.Term) (term, arg string) {
 	return term, strings.Join(parts, and)
 }
 
-// pruneBlocks forgets the blocks of which no alert is of a time or newer.
-func (s *Store) pruneBlocks(ctx context.Context, before time.Time) error {
-	const few = 64
-	for more := true; more; {
-		err := s.writeUnder(ctx, lockSearch, func(tx *sql.Tx) error {
-			b := newBatch(ctx, tx)
-			var ids []any
-			err := b.each("SELECT id FROM blocks WHERE last < ? ORDER BY last LIMIT ?", []any{nanoseconds(before), few}, func(rows *sql.Rows) error {
-				var id int64
-				err := rows.Scan(&id)
-				ids = append(ids, id)
-				return err
-			})
-			for _, id := range ids {
-				if err == nil {
-					err = b.exec("DELETE FROM block_words WHERE rowid = ?", id)
-				}
-				if err == nil {
-					err = b.exec("DELETE FROM blocks WHERE id = ?", id)
-				}
-			}
-			more = len(ids) == few
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // indexEvery is how long what is new waits for its index.
 const indexEvery = 2 * time.Second
 

@@ -436,23 +436,3 @@ func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) 
 	}
 	return paged, s.explain("read incidents from", rows.Err())
 }
-
-// PruneDeliveries deletes messages that were done with before a time, and
-// forgets which incidents were announced before it that are no more. It returns
-// how many messages were deleted.
-func (s *Store) PruneDeliveries(ctx context.Context, before time.Time) (deleted int, err error) {
-	for last := pruneBatch; last == pruneBatch; deleted += last {
-		err := s.write(ctx, func(tx *sql.Tx) (err error) {
-			last, err = affected(tx.ExecContext(ctx, "DELETE FROM deliveries WHERE seq IN (SELECT seq FROM deliveries WHERE done > 0 AND done < ? LIMIT ?)", nanoseconds(before), pruneBatch))
-			return err
-		})
-		if err != nil {
-			return deleted, s.explain("delete old messages from", err)
-		}
-	}
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM announced WHERE time < ? AND NOT EXISTS (SELECT 1 FROM incidents WHERE incidents.id = announced.whole)", nanoseconds(before))
-		return err
-	})
-	return deleted, s.explain("delete old messages from", err)
-}

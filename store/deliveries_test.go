@@ -9,6 +9,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/store/retention"
 )
 
 // message returns message i to a destination, due i seconds after the start.
@@ -169,8 +170,8 @@ func TestQueueBounds(t *testing.T) {
 	if n, err := s.Orphans(t.Context(), nil, start); n != 5 || err != nil {
 		t.Errorf("of all others: %d, %v", n, err)
 	}
-	if n, err := s.PruneDeliveries(t.Context(), start.Add(time.Minute)); n != 15 || err != nil {
-		t.Errorf("%d were pruned, %v", n, err)
+	if n := removeOld(t, s, start.Add(time.Minute)).Removed[retention.Cause{Kind: retention.Messages, Limit: retention.Age}]; n != 15 {
+		t.Errorf("%d were removed", n)
 	}
 	if page, _, err := s.Deliveries(t.Context(), delivery.Query{}); len(page) != 5 || err != nil {
 		t.Errorf("%d are left, %v", len(page), err)
@@ -221,9 +222,7 @@ func TestUnannounced(t *testing.T) {
 	if paged := must[map[string]bool](t)(s.PagedAlerts(t.Context(), []string{"alert-0"}, start.Add(time.Second))); len(paged) != 0 {
 		t.Errorf("of later: %v", paged)
 	}
-	if _, err := s.PruneDeliveries(t.Context(), start.Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	removeOld(t, s, start.Add(time.Hour))
 	if list, _, err := s.Unannounced(t.Context(), 0, 10); len(list) != 2 || err != nil {
 		t.Errorf("after the others are forgotten: %d, %v", len(list), err)
 	}

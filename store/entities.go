@@ -117,6 +117,9 @@ func decided(d *finding.Decision) []alert.Entity {
 // noted by what they involve.
 const filled = "entities"
 
+// fillBatch bounds how long that keeps the writer busy.
+const fillBatch = 2000
+
 // fillEntities notes what the records involve that a version before this one has
 // stored, in steps: when it is cut off the next one goes on.
 func (s *Store) fillEntities(ctx context.Context) error {
@@ -154,7 +157,7 @@ func (s *Store) fillEntities(ctx context.Context) error {
 }
 
 func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involves func(body string) (time.Time, []alert.Entity, error)) (last int64, more bool, err error) {
-	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT seq, body FROM %ss WHERE seq > ? ORDER BY seq LIMIT ?", table), after, pruneBatch)
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT seq, body FROM %ss WHERE seq > ? ORDER BY seq LIMIT ?", table), after, fillBatch)
 	if err != nil {
 		return after, false, err
 	}
@@ -184,28 +187,7 @@ func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involv
 		b.involve(table, r.seq, r.at, r.entities)
 		after = r.seq
 	}
-	return after, len(records) == pruneBatch, b.noteInvolved()
-}
-
-// pruneEntities forgets what records before a time have involved, and the
-// entities that no record involves any more.
-func (s *Store) pruneEntities(ctx context.Context, alertsBefore, decisionsBefore time.Time) error {
-	const step = " IN (SELECT entity, happened, %[2]s FROM %[1]s WHERE happened < ? ORDER BY happened LIMIT %[3]d)"
-	for _, q := range []struct {
-		query  string
-		before time.Time
-	}{
-		{fmt.Sprintf("DELETE FROM %[1]s WHERE (entity, happened, %[2]s)"+step, "alert_entities", "alert", pruneBatch), alertsBefore},
-		{fmt.Sprintf("DELETE FROM %[1]s WHERE (entity, happened, %[2]s)"+step, "decision_entities", "decision", pruneBatch), decisionsBefore},
-		{fmt.Sprintf(`DELETE FROM entities WHERE id IN (SELECT id FROM entities WHERE last < ?
-			AND NOT EXISTS (SELECT 1 FROM alert_entities WHERE entity = id)
-			AND NOT EXISTS (SELECT 1 FROM decision_entities WHERE entity = id) ORDER BY last LIMIT %d)`, pruneBatch), latest(alertsBefore, decisionsBefore)},
-	} {
-		if _, err := s.deleteInSteps(ctx, q.query, q.before); err != nil {
-			return err
-		}
-	}
-	return nil
+	return after, len(records) == fillBatch, b.noteInvolved()
 }
 
 // Entities returns the entities whose names hold a text, whatever the case, those

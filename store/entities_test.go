@@ -81,9 +81,8 @@ func TestEntities(t *testing.T) {
 			}
 		}
 	}
-	if _, err := s.Prune(t.Context(), time.Now().Add(time.Hour), time.Now().Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	retain(t, s, unlimited, start)
+	removeOld(t, s, start.Add(time.Hour))
 	for _, table := range []string{"entities", "alert_entities", "decision_entities"} {
 		var n int
 		if err := s.readers.QueryRow("SELECT count(*) FROM " + table).Scan(&n); err != nil || n != 0 {
@@ -96,7 +95,7 @@ func TestEntities(t *testing.T) {
 func TestEntitiesOfOldRecords(t *testing.T) {
 	path := address(t)
 	s := must[*Store](t)(Open(t.Context(), path))
-	n := pruneBatch + 300 // more than one step
+	n := fillBatch + 300 // more than one step
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(n)))
 	for _, q := range []string{"DELETE FROM entities", "DELETE FROM alert_entities", "DELETE FROM checkpoints"} {
 		if _, err := s.writer.Exec(q); err != nil {

@@ -184,7 +184,7 @@ func TestFindingSpans(t *testing.T) {
 			t.Errorf("%s: %d spans, want %d", name, len(list), test.want)
 		}
 	}
-	must[int](t)(s.Prune(t.Context(), time.Now().Add(time.Hour), time.Time{}))
+	removeOld(t, s, time.Now().Add(time.Hour))
 	if have := spans(all); len(have) != 2 || !have["old"].Resolved.IsZero() || !have["old"].New {
 		t.Errorf("after retention: %+v", have)
 	}

@@ -69,9 +69,7 @@ func TestChanged(t *testing.T) {
 	want("b: b closed")
 	tell(delivery.Progress{Became: []delivery.Became{{Incident: "b", State: "closed"}}})
 	want()
-	if _, err := s.PruneDeliveries(ctx, start.Add(time.Hour)); err != nil {
-		t.Fatal(err)
-	}
+	removeOld(t, s, start.Add(time.Hour))
 	change("a", incident.Change{State: incident.Closed, Reason: "another one"})
 	want("a: a closed")
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/kubeguardian/kubeguardian/store/history"
+	"github.com/kubeguardian/kubeguardian/store/retention"
 )
 
 // migrations lead from one version of the schema to the next, the first one
@@ -19,7 +20,7 @@ import (
 // The body of a record is its JSON; the columns before it are what queries
 // select by, with "search" as the text that users search in; that of alerts is
 // empty, see blocks.go.
-var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns}
+var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns, retention.Tables}
 
 var (
 	//go:embed schema/records.sql

@@ -194,7 +194,6 @@ func TestPlans(t *testing.T) {
 		"findings of a place":   findings(finding.Query{Namespace: "team-1", After: "50"}),
 		"counts of rules":       func() error { _, err := s.RuleCounts(ctx); return err },
 		"entities":              func() error { _, err := s.Entities(ctx, "web", 10); return err },
-		"beyond":                func() error { _, _, err := s.Beyond(ctx, 10); return err },
 		"a checkpoint":          func() error { _, _, err := s.Checkpoint(ctx, "a"); return err },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -46,27 +45,4 @@ func (g *grouping) counted(alerts []*place) error {
 	}
 	return g.insert(`INSERT INTO rules (rule, alerts, last) VALUES %s ON CONFLICT (rule) DO UPDATE SET alerts = rules.alerts + excluded.alerts,
 		last = CASE WHEN excluded.last > rules.last THEN excluded.last ELSE rules.last END`, rows, nil)
-}
-
-// pruneAlerts deletes some of the alerts before a time, oldest first, and takes
-// them from the counts of their rules.
-func pruneAlerts(ctx context.Context, tx *sql.Tx, before time.Time) (deleted int64, err error) {
-	b, rules := newBatch(ctx, tx), map[string]int64{}
-	err = b.each("DELETE FROM alerts WHERE seq IN (SELECT seq FROM alerts WHERE time < ? ORDER BY time LIMIT ?) RETURNING rule",
-		[]any{nanoseconds(before), pruneBatch}, func(rows *sql.Rows) error {
-			var rule string
-			err := rows.Scan(&rule)
-			rules[rule]++
-			deleted++
-			return err
-		})
-	for rule, n := range rules {
-		if err == nil {
-			err = b.exec("UPDATE rules SET alerts = alerts - ? WHERE rule = ?", n, rule)
-		}
-	}
-	if err == nil {
-		err = b.exec("DELETE FROM rules WHERE alerts <= 0")
-	}
-	return deleted, err
 }

@@ -12,11 +12,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/store/history"
+	"github.com/kubeguardian/kubeguardian/store/retention"
 )
 
 // A Store is an open database.
@@ -136,80 +138,50 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 	return c, s.explain("count records in", err)
 }
 
-// pruneBatch bounds how long a deletion keeps the writer busy.
-const pruneBatch = 2000
-
-// Prune deletes the alerts and decisions older than the given times, oldest
-// first, and returns how many they were, also when it fails half-way; what others
-// have counted or involved is forgotten with them, and incidents in which nothing
-// happened since. It works in small steps, between which others write. A file
-// keeps its size; later records use the space.
-func (s *Store) Prune(ctx context.Context, alertsBefore, decisionsBefore time.Time) (deleted int, err error) {
-	deleted, err = s.inSteps(ctx, func(tx *sql.Tx) (int64, error) { return pruneAlerts(ctx, tx, alertsBefore) })
+// Retain removes what is over the limits, oldest first. Alerts of which messages
+// have not been made yet stay, whatever the limits.
+func (s *Store) Retain(ctx context.Context, l retention.Limits, now time.Time) (retention.Report, error) {
+	notified, joined, found, err := s.Notified(ctx)
 	if err != nil {
-		return deleted, s.explain("delete old alerts from", err)
+		return retention.Report{}, err
 	}
-	for _, t := range []struct {
-		table  string
-		before time.Time
-	}{{"repeats", alertsBefore}, {"incidents", alertsBefore}, {"decisions", decisionsBefore}} {
-		query := fmt.Sprintf("DELETE FROM %s WHERE seq IN (SELECT seq FROM %[1]s WHERE time < ? ORDER BY time LIMIT %d)", t.table, pruneBatch)
-		n, err := s.deleteInSteps(ctx, query, t.before)
-		if deleted += n; err != nil {
-			return deleted, s.explain("delete old "+t.table+" from", err)
-		}
+	l.Told = maps.Clone(l.Told)
+	if l.Told == nil {
+		l.Told = map[string]int64{}
 	}
-	if _, err := s.inSteps(ctx, func(tx *sql.Tx) (int64, error) { return history.Prune(ctx, tx, alertsBefore, pruneBatch) }); err != nil {
-		return deleted, s.explain("delete old findings from", err)
+	if l.Told["incidents"] = joined; found {
+		l.Told["messages"] = notified
 	}
-	if err := s.pruneBlocks(ctx, alertsBefore); err != nil {
-		return deleted, s.explain("delete old words from", err)
+	db := retention.Database{Read: s.readers, Write: s.write, Postgres: s.postgres}
+	db.WriteWords = func(ctx context.Context, f func(*sql.Tx) error) error { return s.writeUnder(ctx, lockSearch, f) }
+	report, err := retention.Run(ctx, db, l, now)
+	if err == nil {
+		err = s.forgetFindings(ctx, now.Add(-l.Alerts))
 	}
-	return deleted, s.explain("delete old entities from", s.pruneEntities(ctx, alertsBefore, decisionsBefore))
+	return report, s.explain("remove old records from", err)
 }
 
-// deleteInSteps runs a query that deletes pruneBatch rows until it finds fewer.
-func (s *Store) deleteInSteps(ctx context.Context, query string, before time.Time) (deleted int, err error) {
-	return s.inSteps(ctx, func(tx *sql.Tx) (int64, error) {
-		result, err := tx.ExecContext(ctx, query, nanoseconds(before))
-		if err != nil {
-			return 0, err
-		}
-		return result.RowsAffected()
-	})
-}
-
-// inSteps runs a step that deletes pruneBatch rows until it finds fewer.
-func (s *Store) inSteps(ctx context.Context, step func(*sql.Tx) (int64, error)) (deleted int, err error) {
-	for last := int64(pruneBatch); last == pruneBatch; deleted += int(last) {
+// forgetFindings forgets in steps, between which others write, what became of
+// findings before a time.
+func (s *Store) forgetFindings(ctx context.Context, before time.Time) error {
+	const step = 2000
+	for last := int64(step); last == step; {
 		err := s.write(ctx, func(tx *sql.Tx) (err error) {
-			last, err = step(tx)
+			last, err = history.Prune(ctx, tx, before, step)
 			return err
 		})
 		if err != nil {
-			return deleted, err
+			return err
 		}
 	}
-	return deleted, nil
+	return nil
 }
 
-// Beyond returns the times before which alerts and decisions are not among the
-// newest n; zero when there are no more than that.
-func (s *Store) Beyond(ctx context.Context, n int) (alerts, decisions time.Time, err error) {
-	for table, before := range map[string]*time.Time{"alerts": &alerts, "decisions": &decisions} {
-		var at sql.NullInt64
-		// Numbers are cheap to compare and have gaps: only with enough of them it
-		// is worth counting.
-		err := s.readers.QueryRowContext(ctx, fmt.Sprintf(`SELECT CASE WHEN (SELECT max(seq) FROM %s) - (SELECT min(seq) FROM %[1]s) >= ?1 - 1
-			THEN (SELECT time FROM %[1]s ORDER BY time DESC, seq DESC LIMIT 1 OFFSET ?1 - 1) END`, table), n).Scan(&at)
-		if err != nil {
-			return alerts, decisions, s.explain("count records in", err)
-		}
-		if at.Valid {
-			*before = time.Unix(0, at.Int64).UTC()
-		}
-	}
-	return alerts, decisions, nil
+// Size returns how many bytes the database takes, without what later records use
+// again.
+func (s *Store) Size(ctx context.Context) (int64, error) {
+	n, err := retention.Bytes(ctx, s.readers, s.postgres)
+	return n, s.explain("measure", err)
 }
 
 // nanoseconds returns t as it is stored. Times that do not fit, which only

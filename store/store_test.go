@@ -330,57 +330,6 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-func TestPrune(t *testing.T) {
-	s := open(t)
-	ctx := t.Context()
-	must[[]alert.Alert](t)(s.AddAlerts(ctx, testAlerts(0, 2*pruneBatch+10)))
-	if err := s.AddDecisions(ctx, testDecisions(100)); err != nil {
-		t.Fatal(err)
-	}
-	deleted := must[int](t)(s.Prune(ctx, start.Add((2*pruneBatch+5)*time.Second), start.Add(40*time.Second)))
-	if want := 2*pruneBatch + 5 + 40; deleted != want {
-		t.Errorf("%d records were deleted, want %d", deleted, want)
-	}
-	if c := must[Counts](t)(s.Counts(ctx)); c.Alerts != 5 || c.Decisions != 60 {
-		t.Errorf("left: %+v", c)
-	}
-	if deleted := must[int](t)(s.Prune(ctx, time.Time{}, time.Time{})); deleted != 0 {
-		t.Errorf("a second time: %d", deleted)
-	}
-	// A sequence number is never used twice, or a reader would miss an alert.
-	must[int](t)(s.Prune(ctx, start.Add(24*time.Hour), time.Time{}))
-	must[[]alert.Alert](t)(s.AddAlerts(ctx, testAlerts(0, 1)))
-	if last := must[int64](t)(s.LastAlert(ctx)); last <= 2*pruneBatch+10 {
-		t.Errorf("the next alert has seq %d", last)
-	}
-}
-
-// TestBeyond: of more records than are to be kept, the newest are.
-func TestBeyond(t *testing.T) {
-	s := open(t)
-	ctx := t.Context()
-	if alerts, decisions, err := s.Beyond(ctx, 10); err != nil || !alerts.IsZero() || !decisions.IsZero() {
-		t.Errorf("of none: %v, %v, %v", alerts, decisions, err)
-	}
-	must[[]alert.Alert](t)(s.AddAlerts(ctx, testAlerts(0, 100)))
-	if err := s.AddDecisions(ctx, testDecisions(20)); err != nil {
-		t.Fatal(err)
-	}
-	alerts, decisions, err := s.Beyond(ctx, 30)
-	if err != nil || !alerts.Equal(testAlert(70).Time) || !decisions.IsZero() {
-		t.Errorf("have %v, %v, %v", alerts, decisions, err)
-	}
-	if n := must[int](t)(s.Prune(ctx, alerts, decisions)); n != 70 {
-		t.Errorf("%d records were deleted, want 70", n)
-	}
-	if left := readAll(t, s, alert.Query{Limit: 100}); len(left) != 30 || left[29].ID != testAlert(70).ID {
-		t.Errorf("%d alerts are left", len(left))
-	}
-	if alerts, _, err := s.Beyond(ctx, 30); err != nil || !alerts.IsZero() && alerts.After(testAlert(70).Time) {
-		t.Errorf("once more: %v, %v", alerts, err)
-	}
-}
-
 // TestJoinedOnce: of two that join the same alerts one does, and neither undoes
 // what a person did meanwhile.
 func TestJoinedOnce(t *testing.T) {

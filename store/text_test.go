@@ -127,7 +127,9 @@ func TestSearchReadsFewBlocks(t *testing.T) {
 func TestIndexOfOldAlerts(t *testing.T) {
 	s := open(t)
 	all := testAlerts(0, 2*blockSize)
-	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), all))
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), all[:blockSize+10]))
+	retain(t, s, unlimited, start)
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), all[blockSize+10:]))
 	indexAll(t, s)
 	blocks := func() (n, words int) {
 		t.Helper()
@@ -140,7 +142,7 @@ func TestIndexOfOldAlerts(t *testing.T) {
 	if n, words := blocks(); n != 2 || words != 2 {
 		t.Fatalf("%d blocks with words of %d, want 2", n, words)
 	}
-	must[int](t)(s.Prune(t.Context(), all[blockSize+10].Time, time.Time{}))
+	removeOld(t, s, start.Add(time.Second))
 	if n, words := blocks(); n != 1 || words != 1 {
 		t.Errorf("%d blocks with words of %d, want 1", n, words)
 	}

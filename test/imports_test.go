@@ -111,9 +111,10 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/retention", "store/words"},
 
 	"store/postgrestest": {},
+	"store/retention":    {},
 	"store/words":        {},
 	"store/history":      {"finding"},
 	"store/dialect":      {},
@@ -142,7 +143,7 @@ var arrows = map[string][]string{
 		"correlate", "bus/verdict", "server/agents", "server/listener", "action/deed", "action/journal", "admission/watch",
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
-		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "notify", "notify/*", "notify/post", "respond", "respond/*",
+		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "store/retention", "notify", "notify/*", "notify/post", "respond", "respond/*",
 		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 

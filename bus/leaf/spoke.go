@@ -275,15 +275,9 @@ func (l *link) run(ctx context.Context) (err error) {
 // begin returns where to go on. A cluster that has just joined tells of the last
 // hour.
 func (l *link) begin(ctx context.Context) (seq int64, err error) {
-	body, found, err := l.Alerts.Checkpoint(ctx, checkpoint)
-	if err != nil {
-		return 0, err
-	}
-	if found {
-		if _, err := fmt.Sscan(string(body), &seq); err != nil {
-			return 0, fmt.Errorf("read up to where alerts were sent: %q: %w", body, err)
-		}
-		return seq, nil
+	seq, found, err := Sent(ctx, l.Alerts)
+	if err != nil || found {
+		return seq, err
 	}
 	older, _, err := l.Alerts.Alerts(ctx, alert.Query{Until: time.Now().Add(-firstWindow), Limit: 1})
 	if err != nil {
@@ -293,6 +287,21 @@ func (l *link) begin(ctx context.Context) (seq int64, err error) {
 		seq = older[0].Seq
 	}
 	return seq, l.save(ctx, seq)
+}
+
+// Sent returns up to which alert the hub has all that a store has, which found says
+// is known.
+func Sent(ctx context.Context, s interface {
+	Checkpoint(context.Context, string) ([]byte, bool, error)
+}) (seq int64, found bool, err error) {
+	body, found, err := s.Checkpoint(ctx, checkpoint)
+	if err != nil || !found {
+		return 0, false, err
+	}
+	if _, err := fmt.Sscan(string(body), &seq); err != nil {
+		return 0, false, fmt.Errorf("read up to where alerts were sent: %q: %w", body, err)
+	}
+	return seq, true, nil
 }
 
 func (l *link) save(ctx context.Context, seq int64) error {

@@ -157,6 +157,16 @@ func (c *Clusters) Run(ctx context.Context) error {
 	}
 }
 
+// Sent returns up to which alert the hub has all; reports is false where there is
+// no hub. Before anything was sent it is 0.
+func (c *Clusters) Sent(ctx context.Context) (seq int64, reports bool, err error) {
+	if c == nil || c.spoke == nil {
+		return 0, false, nil
+	}
+	seq, _, err = leaf.Sent(ctx, c.o.Store)
+	return seq, true, err
+}
+
 // Report reports to the hub until ctx ends. One of several replicas does.
 func (c *Clusters) Report(ctx context.Context) error {
 	if c == nil || c.spoke == nil {

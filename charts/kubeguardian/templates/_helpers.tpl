@@ -103,6 +103,7 @@ caFile: /etc/kubeguardian/bus/ca.crt
   "dataDir" "/var/lib/kubeguardian"
   "web" $web
   "webhook" $webhook
+  "retention" (dict "alerts" .Values.retention.alerts "decisions" .Values.retention.decisions "maxMiB" (int .Values.retention.maxMiB))
 -}}
 {{- with $bus }}{{ $_ := set $config "bus" . }}{{ end -}}
 {{- if .Values.database.urlSecret }}{{ $_ := set $config "database" (dict "urlFile" "/etc/kubeguardian/database/url") }}{{ end -}}

@@ -1,0 +1,334 @@
+package retention
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// cameBefore returns the number of the last alert that is known to have come
+// before a time.
+func (r *run) cameBefore(ctx context.Context, at time.Time) (seq int64, err error) {
+	err = r.Read.QueryRowContext(ctx, "SELECT coalesce((SELECT seq FROM arrivals WHERE time < ? ORDER BY time DESC, seq DESC LIMIT 1), 0)", at.UnixNano()).Scan(&seq)
+	return seq, err
+}
+
+// An old record is one that may be removed.
+type old struct {
+	seq int64
+	id  string
+}
+
+// oldAlerts returns alerts that may go, the first n of those after a number and up
+// to one, and up to where they are all. Between them may be some that are kept.
+func (r *run) oldAlerts(ctx context.Context, upTo int64, n int) (list []old, last int64, err error) {
+	kept, err := r.keeps(ctx)
+	if err != nil {
+		return nil, r.after, err
+	}
+	rows, err := r.Read.QueryContext(ctx, "SELECT seq, id FROM alerts WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", r.after, upTo, n)
+	if err != nil {
+		return nil, r.after, err
+	}
+	defer rows.Close()
+	for last = r.after; rows.Next(); {
+		var one old
+		if err := rows.Scan(&one.seq, &one.id); err != nil {
+			return nil, r.after, err
+		}
+		if last = one.seq; !kept.alerts[one.id] {
+			list = append(list, one)
+		}
+	}
+	return list, last, rows.Err()
+}
+
+// oldestAlert returns when the oldest alert came, by the first time by which it is
+// known to have come.
+func (r *run) oldestAlert(ctx context.Context) (at time.Time, err error) {
+	for {
+		list, last, err := r.oldAlerts(ctx, r.told, 1)
+		if err != nil || last == r.after {
+			return at, err
+		}
+		if len(list) > 0 {
+			return r.timeOf(ctx, "SELECT time FROM arrivals WHERE seq >= ? ORDER BY seq LIMIT 1", list[0].seq)
+		}
+		r.after = last
+	}
+}
+
+func (r *run) removeAlerts(ctx context.Context, before time.Time, n int) (removed int, err error) {
+	upTo, err := r.cameBefore(ctx, before)
+	if err != nil {
+		return 0, err
+	}
+	for removed == 0 {
+		list, last, err := r.oldAlerts(ctx, min(upTo, r.told), n)
+		if err != nil || last == r.after {
+			return 0, err
+		}
+		if len(list) > 0 {
+			err = r.Write(ctx, func(tx *sql.Tx) (err error) {
+				removed, err = deleteAlerts(ctx, tx, list)
+				return err
+			})
+		}
+		if err != nil {
+			return 0, err
+		}
+		r.after = last
+	}
+	return removed, nil
+}
+
+// deleteAlerts deletes alerts with what they involve, and takes them from the
+// counts of their rules.
+func deleteAlerts(ctx context.Context, tx *sql.Tx, list []old) (deleted int, err error) {
+	rules := map[string]int{}
+	for from := 0; from < len(list); from += someOf {
+		part := list[from:min(from+someOf, len(list))]
+		in, args := numbers(part)
+		if err := uninvolve(ctx, tx, "alert", in, args); err != nil {
+			return 0, err
+		}
+		if err := deletedRules(ctx, tx, rules, in, args); err != nil {
+			return 0, err
+		}
+	}
+	for rule, n := range rules {
+		if _, err := tx.ExecContext(ctx, "UPDATE rules SET alerts = alerts - ? WHERE rule = ?", n, rule); err != nil {
+			return 0, err
+		}
+		deleted += n
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM rules WHERE alerts <= 0")
+	return deleted, err
+}
+
+// deletedRules deletes alerts and counts them by rule.
+func deletedRules(ctx context.Context, tx *sql.Tx, rules map[string]int, in string, args []any) error {
+	rows, err := tx.QueryContext(ctx, "DELETE FROM alerts WHERE seq IN "+in+" RETURNING rule", args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var rule string
+		if err := rows.Scan(&rule); err != nil {
+			return err
+		}
+		rules[rule]++
+	}
+	return rows.Err()
+}
+
+// uninvolve forgets what records of a table involve.
+func uninvolve(ctx context.Context, tx *sql.Tx, record, in string, args []any) error {
+	_, err := tx.ExecContext(ctx, fmt.Sprintf(`DELETE FROM %[1]s_entities WHERE (entity, happened, %[1]s) IN (SELECT e.entity, e.happened, e.%[1]s
+		FROM %[1]ss AS gone JOIN %[1]s_entities AS e ON e.happened = gone.time AND e.%[1]s = gone.seq WHERE gone.seq IN %[2]s)`, record, in), args...)
+	return err
+}
+
+// someOf is how many records one statement has.
+const someOf = 250
+
+// someList is the list of them.
+var someList = "(?" + strings.Repeat(", ?", someOf-1) + ")"
+
+// numbers returns the list of the numbers of records, and what stands in it. All
+// lists are as long, so that there is one statement of each kind.
+func numbers(part []old) (in string, args []any) {
+	args = make([]any, someOf)
+	for i := range args {
+		args[i] = part[min(i, len(part)-1)].seq
+	}
+	return someList, args
+}
+
+func (r *run) removeDecisions(ctx context.Context, before time.Time, n int) (removed int, err error) {
+	list, err := r.oldIn(ctx, "SELECT seq, '' FROM decisions WHERE time < ? ORDER BY time, seq LIMIT ?", before.UnixNano(), n)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return r.removeIn(ctx, "decisions", list, func(tx *sql.Tx, in string, args []any) error {
+		return uninvolve(ctx, tx, "decision", in, args)
+	})
+}
+
+func (r *run) oldIn(ctx context.Context, query string, args ...any) (list []old, err error) {
+	rows, err := r.Read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var one old
+		if err := rows.Scan(&one.seq, &one.id); err != nil {
+			return nil, err
+		}
+		list = append(list, one)
+	}
+	return list, rows.Err()
+}
+
+// removeIn deletes records of a table, each some after a function that may be nil.
+func (r *run) removeIn(ctx context.Context, table string, list []old, first func(tx *sql.Tx, in string, args []any) error) (removed int, err error) {
+	err = r.Write(ctx, func(tx *sql.Tx) error {
+		removed = 0
+		for from := 0; from < len(list); from += someOf {
+			in, args := numbers(list[from:min(from+someOf, len(list))])
+			if first != nil {
+				if err := first(tx, in, args); err != nil {
+					return err
+				}
+			}
+			result, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE seq IN "+in, args...)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			removed += int(n)
+		}
+		return nil
+	})
+	return removed, err
+}
+
+// removeMessages removes messages that were done with. Those that wait stay.
+func (r *run) removeMessages(ctx context.Context, before time.Time, n int) (removed int, err error) {
+	list, err := r.oldIn(ctx, "SELECT seq, '' FROM deliveries WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", before.UnixNano(), n)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return r.removeIn(ctx, "deliveries", list, nil)
+}
+
+// oldestIncident returns when something happened last in the oldest incident that
+// may go.
+func (r *run) oldestIncident(ctx context.Context) (time.Time, error) {
+	list, err := r.oldIncidents(ctx, r.anyTime(), 1)
+	if err != nil || len(list) == 0 {
+		return time.Time{}, err
+	}
+	return r.timeOf(ctx, "SELECT time FROM incidents WHERE seq = ?", list[0].seq)
+}
+
+func (r *run) removeIncidents(ctx context.Context, before time.Time, n int) (removed int, err error) {
+	list, err := r.oldIncidents(ctx, before, n)
+	if err != nil || len(list) == 0 {
+		return 0, err
+	}
+	return r.removeIn(ctx, "incidents", list, nil)
+}
+
+// oldIncidents returns incidents in which nothing happened since a time, and that
+// nobody closed since then, the oldest n at most: none that is kept or has an alert,
+// and none whose end has still to be told.
+func (r *run) oldIncidents(ctx context.Context, before time.Time, n int) (list []old, err error) {
+	kept, err := r.keeps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := r.Read.QueryContext(ctx, `SELECT seq, id, body FROM incidents WHERE time < ? AND NOT EXISTS (SELECT 1 FROM announced
+		WHERE announced.whole = incidents.id AND announced.state <> incidents.state AND announced.state <> 'closed') ORDER BY time, seq`, before.UnixNano())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for len(list) < n && rows.Next() {
+		var one old
+		var body string
+		if err := rows.Scan(&one.seq, &one.id, &body); err != nil {
+			return nil, err
+		}
+		var i incident
+		if err := json.Unmarshal([]byte(body), &i); err != nil {
+			return nil, fmt.Errorf("read incident %s: %w", one.id, err)
+		}
+		if kept.incidents[one.id] || !i.Since.Before(before) {
+			continue
+		}
+		if some, err := r.hasAlert(ctx, &i); err != nil {
+			return nil, err
+		} else if !some {
+			list = append(list, one)
+		}
+	}
+	return list, rows.Err()
+}
+
+// An incident is what retention reads of one.
+type incident struct {
+	Since   time.Time // when it came into its state
+	Signals []struct{ Alert string }
+}
+
+// hasAlert reports whether one of the alerts of an incident is left.
+func (r *run) hasAlert(ctx context.Context, i *incident) (bool, error) {
+	for from := 0; from < len(i.Signals); from += someOf {
+		args := make([]any, someOf)
+		for n := range args {
+			args[n] = i.Signals[min(from+n, len(i.Signals)-1)].Alert
+		}
+		var n int
+		err := r.Read.QueryRowContext(ctx, "SELECT count(*) FROM alerts WHERE id IN "+someList, args...).Scan(&n)
+		if err != nil || n > 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// What is kept, whatever the limits, are incidents that somebody has to look at or
+// looks at, with their alerts.
+type kept struct{ incidents, alerts map[string]bool }
+
+// maxKept bounds the incidents that are kept: the newest ones are.
+const maxKept = 1000
+
+// keeps returns what is kept, as it was when it was asked for the first time.
+func (r *run) keeps(ctx context.Context) (*kept, error) {
+	if r.kept != nil {
+		return r.kept, nil
+	}
+	k := &kept{map[string]bool{}, map[string]bool{}}
+	for _, state := range []string{"new", "acknowledged", "contained"} {
+		if err := r.keep(ctx, k, state); err != nil {
+			return nil, err
+		}
+	}
+	r.kept = k
+	return k, nil
+}
+
+// keep adds the incidents of a state, of those that nobody has looked at yet the
+// ones that paged.
+func (r *run) keep(ctx context.Context, k *kept, state string) error {
+	rows, err := r.Read.QueryContext(ctx, "SELECT id, body FROM incidents WHERE state = ? AND (paged = 1 OR state <> 'new') ORDER BY time DESC, seq DESC LIMIT ?", state, maxKept)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id, body string
+		if err := rows.Scan(&id, &body); err != nil {
+			return err
+		}
+		var i incident
+		if err := json.Unmarshal([]byte(body), &i); err != nil {
+			return fmt.Errorf("read incident %s: %w", id, err)
+		}
+		k.incidents[id] = true
+		for _, s := range i.Signals {
+			k.alerts[s.Alert] = true
+		}
+	}
+	return rows.Err()
+}
