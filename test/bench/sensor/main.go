@@ -68,6 +68,9 @@ func measureAll(ctx context.Context, out io.Writer, pairs int, only string, bott
 		return floor(ctx, out, pairs, only, program)
 	}
 	const format = "%-10s %9s %9s %9s %9s %9s %9s %8s  %-16s %9s %9s %9s\n"
+	if only == "memory" {
+		return measureAgent(ctx, out, program, quiet)
+	}
 	fmt.Fprintf(out, format, "workload", "nothing", "agent", "clock", "CPU", "tracing", "above it", "target", "", "agent CPU", "events", "dropped")
 	for _, w := range workloads {
 		if only != "" && only != w.name {
@@ -81,10 +84,10 @@ func measureAll(ctx context.Context, out io.Writer, pairs int, only string, bott
 		fmt.Fprintf(out, format, w.name, r.without.Round(time.Millisecond), r.with.Round(time.Millisecond), percent(r.clock), percent(r.cpu), r.tracing(),
 			r.above(), target, verdict, fmt.Sprintf("%.1f %%", 100*r.agent), fmt.Sprint(r.events), fmt.Sprint(r.dropped))
 	}
-	if only == "" || only == "memory" {
-		return measureAgent(ctx, out, program, quiet)
+	if only != "" {
+		return nil
 	}
-	return nil
+	return measureAgent(ctx, out, program, quiet)
 }
 
 func percent(ratio float64) string { return fmt.Sprintf("%+.1f %%", 100*(ratio-1)) }
