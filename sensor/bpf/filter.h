@@ -106,6 +106,7 @@ static __always_inline int first_watched(void *d, void *mnt)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct fs_struct *fs = task->fs;
 	void *root = fs->root.dentry, *root_mnt = fs->root.mnt, *below = 0, *parent;
+	void *mnt_root = READ(struct vfsmount, mnt, mnt_root);
 
 	for (int i = 0; i < WATCHED_DEPTH; i++) {
 		if (d == root && mnt == root_mnt) {
@@ -120,12 +121,13 @@ static __always_inline int first_watched(void *d, void *mnt)
 				return DROP;
 			return bpf_map_lookup_elem(&watched_firsts, &key) ? CHECK_PREFIXES : DROP;
 		}
-		if (d == READ(struct vfsmount, mnt, mnt_root)) {
+		if (d == mnt_root) {
 			void *m = mount_of(mnt), *above = READ(struct mount, m, mnt_parent);
 			if (m == above)
 				return PASS;
 			d = READ(struct mount, m, mnt_mountpoint);
 			mnt = mount_vfs(above);
+			mnt_root = READ(struct vfsmount, mnt, mnt_root);
 			continue;
 		}
 		parent = READ(struct dentry, d, d_parent);
