@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -163,7 +164,21 @@ func measure(nodes, alerts, kills int, every time.Duration) (err error) {
 		}
 	}
 	fmt.Printf("sent    %d alerts by %d agents, %.0f each second\n", alerts/nodes*nodes, nodes, float64(alerts/nodes*nodes)/time.Since(begin).Seconds())
-	return compare(dir, sent, begin)
+	err = compare(dir, sent, begin)
+	s.kill()
+	fmt.Printf("processor  %.3f ms for each alert: %.3f of bus, consumer and store, the rest of agents and this program\n",
+		perAlert(alerts, syscall.RUSAGE_SELF)+perAlert(alerts, syscall.RUSAGE_CHILDREN), perAlert(alerts, syscall.RUSAGE_CHILDREN))
+	return err
+}
+
+// perAlert returns the milliseconds of processor time of this program, or of what it
+// has started and seen end.
+func perAlert(alerts, who int) float64 {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(who, &used); err != nil {
+		return 0
+	}
+	return float64(used.Utime.Nano()+used.Stime.Nano()) / 1e6 / float64(alerts)
 }
 
 // send sends alerts of a node, and returns their ids as they are in the store.

@@ -147,6 +147,9 @@ func (w *watcher) gap(from, to time.Time, of func(sample) uint64) time.Duration 
 			}
 		}
 	}
+	if longest == 0 { // nothing at all
+		longest = to.Sub(from)
+	}
 	return longest.Round(sampleEvery)
 }
 
