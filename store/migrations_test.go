@@ -1,0 +1,118 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
+	"github.com/kubeguardian/kubeguardian/store/retention"
+)
+
+// older makes a database as a version before had it, which knew the first n
+// migrations, with ten alerts, three decisions and, once there are any, an incident.
+func older(t *testing.T, address string, n int) {
+	t.Helper()
+	driver, source, translate := "sqlite", "file:"+address, func(m string) string { return m }
+	if IsPostgres(address) {
+		driver, source, translate = "pgx", address, dialect.Schema(blockWords, blockWordsPostgres).Replace
+	}
+	db := must[*sql.DB](t)(sql.Open(driver, source))
+	defer db.Close()
+	run := func(statement string) {
+		t.Helper()
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	for _, m := range migrations[:n] {
+		run(translate(m))
+	}
+	if IsPostgres(address) {
+		run(fmt.Sprintf("CREATE TABLE kubeguardian_schema (version BIGINT NOT NULL); INSERT INTO kubeguardian_schema VALUES (%d)", n))
+	} else {
+		run(fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d", applicationID, n))
+	}
+	body := func(v any) string { return string(must[[]byte](t)(json.Marshal(v))) }
+	for _, a := range involving(10) {
+		run(fmt.Sprintf("INSERT INTO alerts (id, time, priority, rule, namespace, search, body) VALUES ('%s', %d, %d, '%s', '%s', '', '%s')",
+			a.ID, a.Time.UnixNano(), a.Priority, a.Rule, a.Subject.Namespace, body(a)))
+	}
+	for _, d := range testDecisions(3) {
+		run(fmt.Sprintf("INSERT INTO decisions (id, time, outcome, namespace, search, body) VALUES ('%s', %d, '%s', '%s', '', '%s')",
+			d.ID, d.Time.UnixNano(), d.Outcome(), d.Subject.Namespace, body(d)))
+	}
+	if slices.Contains(migrations[:n], incidentTable) {
+		i := incident.Incident{ID: "one", State: incident.New, Last: start}
+		run(fmt.Sprintf("INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES ('one', %d, 'new', 0, 0, '', '%s')", start.UnixNano(), body(i)))
+	}
+	if slices.Contains(migrations[:n], listIndices) { // which has counts of rules
+		run("INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule")
+	}
+	if slices.Contains(migrations[:n], blockTables) {
+		run(fmt.Sprintf("INSERT INTO blocks (id, low, high, first, last) VALUES (1, 1, 5, %d, %d)", start.UnixNano(), start.Add(4*time.Second).UnixNano()))
+	}
+}
+
+// TestOlderVersions: a database of each version before is brought up to date with
+// all that is in it.
+func TestOlderVersions(t *testing.T) {
+	for n := 1; n < len(migrations); n++ {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			path := address(t)
+			older(t, path, n)
+			s := must[*Store](t)(Open(t.Context(), path))
+			defer s.Close()
+			checkOlder(t, s, n)
+		})
+	}
+}
+
+func checkOlder(t *testing.T, s *Store, n int) {
+	t.Helper()
+	ctx := t.Context()
+	all := involving(10)
+	if have := readAll(t, s, alert.Query{Limit: 100}); len(have) != 10 || have[9].ID != all[0].ID || have[9].Output != all[0].Output {
+		t.Errorf("%d alerts are left", len(have))
+	}
+	if have := readAll(t, s, alert.Query{Entity: pod("web-0"), Limit: 100}); len(have) != 10 {
+		t.Errorf("%d alerts involve the pod", len(have))
+	}
+	counted := 0
+	for _, m := range must[map[string]alert.Matches](t)(s.RuleCounts(ctx)) {
+		counted += m.Count
+	}
+	if counted != 10 {
+		t.Errorf("rules have %d alerts", counted)
+	}
+	if have := must2(s.Decisions(ctx, finding.DecisionQuery{}))(t); len(have) != 3 {
+		t.Errorf("%d decisions are left", len(have))
+	}
+	if _, found, err := s.Incident(ctx, "one"); err != nil || found != slices.Contains(migrations[:n], incidentTable) {
+		t.Errorf("the incident is there: %v, %v", found, err)
+	}
+	if added := must[[]alert.Alert](t)(s.AddAlerts(ctx, involving(12))); len(added) != 2 {
+		t.Errorf("%d alerts were new, want 2", len(added))
+	}
+	told(t, s, must[int64](t)(s.LastAlert(ctx)))
+	// Of those in a block it is known when they came; of the others that they are there.
+	want := 0
+	if slices.Contains(migrations[:n], blockTables) {
+		want = 5
+	}
+	l := unlimited
+	l.Alerts = time.Since(start) - time.Hour
+	r, err := s.Retain(context.WithoutCancel(ctx), l, time.Now())
+	if have := r.Removed[retention.Cause{Kind: retention.Alerts, Limit: retention.Age}]; err != nil || have != want {
+		t.Errorf("%d alerts were removed for their age, %v; want %d", have, err, want)
+	}
+}
