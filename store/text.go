@@ -112,7 +112,7 @@ func (t *textSearch) blocks(end int64, below block, newest int64, terms []words.
 	}
 	defer tx.Rollback()
 	if t.postgres { // which does not count what it costs to unpack the words of all
-		if _, err := tx.ExecContext(t.ctx, "SET LOCAL enable_seqscan = off"); err != nil {
+		if _, err := tx.ExecContext(t.ctx, "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"); err != nil {
 			return nil, err
 		}
 	}
