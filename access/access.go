@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // An Identity is somebody who asks, as the API server describes users.
@@ -43,11 +44,37 @@ func (e *Denied) Error() string {
 	return fmt.Sprintf("%s may not %s: this takes the role %s", e.User, e.Permission, e.Permission.Role())
 }
 
+// ErrStale is what a credential is that says no more before it was renewed: it is
+// a [Renewer].
+var ErrStale = errors.New("this login has to be renewed")
+
 // A Credential is what somebody has logged in with.
 type Credential interface {
 	// Identity returns whose it is. The error is [ErrInvalid] once it is no longer
-	// valid, and any other when that cannot be told now.
+	// valid, [ErrStale], and any other when that cannot be told now.
 	Identity(context.Context) (Identity, error)
+	// Keep returns what [Gate.Restore] makes the same credential of.
+	Keep() Kept
+}
+
+// A Renewer is a credential for which its issuer is asked again now and then.
+type Renewer interface {
+	Credential
+	// Renew returns the credential to go on with. The error is [ErrInvalid], or that
+	// the issuer cannot be asked now. An issuer may take a refresh token only once:
+	// no two may renew the same credential.
+	Renew(context.Context) (Credential, error)
+}
+
+// Kept is a credential as replicas of a server hand it on. It holds secrets, and
+// what it takes to ask anew who somebody is, not the answer: who can change it
+// becomes nobody else by that.
+type Kept struct {
+	Login   []byte    `json:"login,omitempty"`   // digest of a login token
+	Token   string    `json:"token,omitempty"`   // of an issuer
+	Subject string    `json:"subject,omitempty"` // of a login at an OpenID Connect issuer, whose ID token the token is
+	Refresh string    `json:"refresh,omitempty"` // its refresh token
+	Checked time.Time `json:"checked,omitzero"`  // when the issuer was asked last
 }
 
 // A Token is the login token of somebody who is known to nobody else. Its value
@@ -109,8 +136,9 @@ func New(o Options) (*Gate, error) {
 // Token returns who holds a token, as a credential whose Identity asks again.
 // The error is [ErrInvalid], or that this cannot be told now.
 func (g *Gate) Token(ctx context.Context, token string) (Credential, error) {
-	if id, ok := g.known(token); ok {
-		return fixed(id), nil
+	digest := sha256.Sum256([]byte(token))
+	if known, ok := g.known(digest[:]); ok {
+		return known, nil
 	}
 	answer := ErrInvalid
 	for _, issuer := range g.issuers {
@@ -125,23 +153,60 @@ func (g *Gate) Token(ctx context.Context, token string) (Credential, error) {
 	return nil, answer
 }
 
-// known compares with all login tokens in constant time.
-func (g *Gate) known(token string) (id Identity, ok bool) {
-	digest := sha256.Sum256([]byte(token))
-	for _, t := range g.tokens {
-		if subtle.ConstantTimeCompare(digest[:], t.digest[:]) == 1 {
-			id, ok = t.identity, true
+// Restore returns a credential that was kept. Whether it is still valid, its
+// Identity says.
+func (g *Gate) Restore(k Kept) (Credential, error) {
+	switch {
+	case k.Login != nil:
+		if known, ok := g.known(k.Login); ok {
+			return known, nil
 		}
+	case k.Subject != "":
+		for _, issuer := range g.issuers {
+			if o, ok := issuer.(*OIDC); ok && o.issued(k.Token) {
+				return &oidcSession{o, k}, nil
+			}
+		}
+	case k.Token != "":
+		return bearer{g, k.Token}, nil
 	}
-	return id, ok
+	return nil, ErrInvalid
 }
 
-// fixed is the credential of a login token: it is valid for as long as the
-// server runs.
-type fixed Identity
+// known compares with the digests of all login tokens in constant time.
+func (g *Gate) known(digest []byte) (known hashed, ok bool) {
+	for _, t := range g.tokens {
+		if subtle.ConstantTimeCompare(digest, t.digest[:]) == 1 {
+			known, ok = t, true
+		}
+	}
+	return known, ok
+}
 
-// Identity returns whose token it is.
-func (f fixed) Identity(context.Context) (Identity, error) { return Identity(f), nil }
+// Identity returns whose login token it is. It is valid for as long as the server
+// has it.
+func (h hashed) Identity(context.Context) (Identity, error) { return h.identity, nil }
+
+// Keep is of [Credential].
+func (h hashed) Keep() Kept { return Kept{Login: h.digest[:]} }
+
+// bearer is a token of an issuer that has to be found.
+type bearer struct {
+	gate  *Gate
+	token string
+}
+
+// Identity asks the issuers whose it is.
+func (b bearer) Identity(ctx context.Context) (Identity, error) {
+	c, err := b.gate.Token(ctx, b.token)
+	if err != nil {
+		return Identity{}, err
+	}
+	return c.Identity(ctx)
+}
+
+// Keep is of [Credential].
+func (b bearer) Keep() Kept { return Kept{Token: b.token} }
 
 // Allow returns nil when somebody may do something, a [Denied] error when they
 // may not, and any other error when that cannot be told now.

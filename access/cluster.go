@@ -97,6 +97,9 @@ func (t clusterToken) Identity(ctx context.Context) (Identity, error) {
 	return *id, nil
 }
 
+// Keep is of [Credential].
+func (t clusterToken) Keep() Kept { return Kept{Token: t.value} }
+
 func lifetime(good bool, d time.Duration) time.Duration {
 	if good {
 		return d

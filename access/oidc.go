@@ -186,11 +186,23 @@ func (o *OIDC) Finish(ctx context.Context, f Flow, state, code string) (Credenti
 	if err != nil {
 		return nil, refusal("exchange the code", err)
 	}
-	s := &oidcSession{oidc: o}
-	if err := s.take(ctx, p, tokens, f.Nonce); err != nil {
+	return o.session(ctx, p, tokens, func(t *oidc.IDToken) bool {
+		return subtle.ConstantTimeCompare([]byte(t.Nonce), []byte(f.Nonce)) == 1
+	})
+}
+
+// session checks what the issuer has answered. Which login an ID token is of, ours
+// tells.
+func (o *OIDC) session(ctx context.Context, p *oidc.Provider, tokens *oauth2.Token, ours func(*oidc.IDToken) bool) (Credential, error) {
+	raw, _ := tokens.Extra("id_token").(string)
+	token, _, err := o.verify(ctx, p, raw)
+	if err != nil {
 		return nil, err
 	}
-	return s, nil
+	if !ours(token) {
+		return nil, fmt.Errorf("%w: the issuer's ID token is of another login", ErrInvalid)
+	}
+	return &oidcSession{o, Kept{Token: raw, Subject: token.Subject, Refresh: tokens.RefreshToken, Checked: time.Now()}}, nil
 }
 
 // refusal tells the issuer's no from its not answering. Its words may hold tokens,
@@ -206,66 +218,45 @@ func refusal(doing string, err error) error {
 	return fmt.Errorf("%w: the issuer does not %s: %q", ErrInvalid, doing, answer.ErrorCode)
 }
 
-// An oidcSession is what a browser logged in with. It asks the issuer again by its
-// refresh token, if there is one.
+// An oidcSession is what a browser logged in with. Its ID token says who it is; the
+// issuer is asked again by the refresh token, if there is one.
 type oidcSession struct {
 	oidc *OIDC
-
-	mu       sync.Mutex
-	subject  string
-	identity Identity
-	until    time.Time
-	refresh  string
+	kept Kept
 }
 
-// take checks what the issuer answered and keeps it.
-func (s *oidcSession) take(ctx context.Context, p *oidc.Provider, tokens *oauth2.Token, nonce string) error {
-	raw, _ := tokens.Extra("id_token").(string)
-	token, id, err := s.oidc.verify(ctx, p, raw)
-	if err != nil {
-		return err
-	}
-	// Only the first ID token must have the nonce.
-	if first := s.subject == ""; first && subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(nonce)) != 1 || !first && token.Subject != s.subject {
-		return fmt.Errorf("%w: the issuer's ID token is of another login", ErrInvalid)
-	}
-	s.subject, s.identity, s.refresh = token.Subject, id, tokens.RefreshToken
-	s.until = token.Expiry.Add(clockSkew)
-	if soon := time.Now().Add(recheckAfter); s.refresh != "" && soon.Before(s.until) {
-		s.until = soon
-	}
-	return nil
-}
+// Keep is of [Credential].
+func (s *oidcSession) Keep() Kept { return s.kept }
 
 // Identity returns who logged in.
-func (s *oidcSession) Identity(ctx context.Context) (Identity, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if time.Now().Before(s.until) {
-		return s.identity, nil
+func (s *oidcSession) Identity(ctx context.Context) (id Identity, err error) {
+	renewable := s.kept.Refresh != ""
+	if renewable && time.Since(s.kept.Checked) >= recheckAfter {
+		return id, ErrStale
 	}
-	if s.refresh == "" {
-		return Identity{}, ErrInvalid
+	p, err := s.oidc.provider(ctx)
+	if err != nil {
+		return id, err
 	}
+	if _, id, err = s.oidc.verify(ctx, p, s.kept.Token); renewable && errors.Is(err, ErrInvalid) {
+		err = ErrStale
+	}
+	return id, err
+}
+
+// Renew is of [Renewer].
+func (s *oidcSession) Renew(ctx context.Context) (Credential, error) {
 	ctx, cancel := context.WithTimeout(ctx, issuerWait)
 	defer cancel()
 	p, err := s.oidc.provider(ctx)
 	if err != nil {
-		return Identity{}, err
+		return nil, err
 	}
-	tokens, err := s.oidc.oauth(p).TokenSource(oidc.ClientContext(ctx, s.oidc.client), &oauth2.Token{RefreshToken: s.refresh}).Token()
+	tokens, err := s.oidc.oauth(p).TokenSource(oidc.ClientContext(ctx, s.oidc.client), &oauth2.Token{RefreshToken: s.kept.Refresh}).Token()
 	if err != nil {
-		err = refusal("refresh the login", err)
-	} else {
-		err = s.take(ctx, p, tokens, "")
+		return nil, refusal("refresh the login", err)
 	}
-	if errors.Is(err, ErrInvalid) {
-		s.refresh = ""
-	}
-	if err != nil {
-		return Identity{}, err
-	}
-	return s.identity, nil
+	return s.oidc.session(ctx, p, tokens, func(t *oidc.IDToken) bool { return t.Subject == s.kept.Subject })
 }
 
 // Token returns whose ID token it is, if it is one of the issuer for our client.
@@ -306,6 +297,9 @@ func (t idToken) Identity(ctx context.Context) (Identity, error) {
 	_, id, err := t.oidc.verify(ctx, p, t.value)
 	return id, err
 }
+
+// Keep is of [Credential].
+func (t idToken) Keep() Kept { return Kept{Token: t.value} }
 
 // verify checks an ID token: signature, issuer, audience and time.
 func (o *OIDC) verify(ctx context.Context, p *oidc.Provider, raw string) (*oidc.IDToken, Identity, error) {

@@ -202,53 +202,139 @@ func TestClaims(t *testing.T) {
 }
 
 // TestOIDCSessions: a login lives as long as its ID token, or as the issuer says
-// when it is asked again.
+// when it is asked again, also where it was handed on to another replica.
 func TestOIDCSessions(t *testing.T) {
 	i := issuertest.New(t)
-	o := newOIDC(t, i, nil)
-	expire := func(c Credential) *oidcSession {
-		s := c.(*oidcSession)
-		s.until = time.Now().Add(-time.Second)
-		return s
+	o, replica := newOIDC(t, i, nil), newOIDC(t, i, nil)
+	gate, err := New(Options{Issuers: []Issuer{replica}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// later returns the credential at another replica, when the issuer was asked some
+	// time ago.
+	later := func(c Credential, by time.Duration) Credential {
+		t.Helper()
+		kept := c.Keep()
+		kept.Checked = kept.Checked.Add(-by)
+		c, err := gate.Restore(kept)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	renew := func(c Credential) (Credential, error) {
+		t.Helper()
+		if _, err := c.Identity(t.Context()); !errors.Is(err, ErrStale) {
+			t.Fatalf("a login that is to be renewed: %v", err)
+		}
+		return c.(Renewer).Renew(t.Context())
 	}
 	i.Tokens(time.Hour, false)
 	s := login(t, o)
-	if left := time.Until(s.(*oidcSession).until); left < 50*time.Minute || left > time.Hour+clockSkew {
-		t.Errorf("without a refresh token it lives %s", left)
+	if id, err := later(s, time.Hour).Identity(t.Context()); err != nil || id.User != i.URL+"#user-1" {
+		t.Errorf("without a refresh token: %+v, %v", id, err)
 	}
-	if _, err := expire(s).Identity(t.Context()); !errors.Is(err, ErrInvalid) {
+	expired := s.Keep()
+	expired.Token = i.Sign(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})
+	if c, err := gate.Restore(expired); err != nil {
+		t.Error(err)
+	} else if _, err := c.Identity(t.Context()); !errors.Is(err, ErrInvalid) {
 		t.Errorf("after the ID token has expired: %v", err)
 	}
 
 	i.Tokens(time.Hour, true)
 	s = login(t, o)
-	if left := time.Until(s.(*oidcSession).until); left > recheckAfter {
-		t.Errorf("with a refresh token nobody is asked for %s", left)
+	if id, err := later(s, recheckAfter/2).Identity(t.Context()); err != nil || id.User != i.URL+"#user-1" {
+		t.Errorf("with a refresh token: %+v, %v", id, err)
+	}
+	expired = s.Keep()
+	expired.Token = i.Sign(map[string]any{"exp": time.Now().Add(-time.Hour).Unix()})
+	if c, err := gate.Restore(expired); err != nil {
+		t.Error(err)
+	} else if s, err = renew(c); err != nil {
+		t.Errorf("an ID token that has expired is not renewed: %v", err)
 	}
 	i.User(map[string]any{"sub": "user-1", "groups": []string{"new"}})
 	for range 3 { // refresh tokens are used once
-		if id, err := expire(s).Identity(t.Context()); err != nil || !slices.Equal(id.Groups, []string{"new"}) {
+		if s, err = renew(later(s, recheckAfter)); err != nil {
+			t.Fatal(err)
+		}
+		if id, err := s.Identity(t.Context()); err != nil || !slices.Equal(id.Groups, []string{"new"}) {
 			t.Errorf("after a refresh: %+v, %v", id, err)
 		}
 	}
 	i.Down(true)
-	if _, err := expire(s).Identity(t.Context()); err == nil || errors.Is(err, ErrInvalid) {
+	if _, err := renew(later(s, recheckAfter)); err == nil || errors.Is(err, ErrInvalid) {
 		t.Errorf("while the issuer is down: %v", err)
 	}
 	i.Down(false)
-	if _, err := s.Identity(t.Context()); err != nil {
-		t.Errorf("after it came back: %v", err)
-	}
 	i.Revoke()
-	for range 2 {
-		if _, err := expire(s).Identity(t.Context()); !errors.Is(err, ErrInvalid) {
-			t.Errorf("after the issuer took the login back: %v", err)
-		}
+	if _, err := renew(later(s, recheckAfter)); !errors.Is(err, ErrInvalid) {
+		t.Errorf("after the issuer took the login back: %v", err)
 	}
 	s = login(t, o)
 	i.User(map[string]any{"sub": "user-2"})
-	if _, err := expire(s).Identity(t.Context()); !errors.Is(err, ErrInvalid) {
+	if _, err := renew(later(s, recheckAfter)); !errors.Is(err, ErrInvalid) {
 		t.Errorf("a refresh that gives another user: %v", err)
+	}
+}
+
+// TestRestore: what was kept is the proof, and nobody's whom the replica does not
+// know.
+func TestRestore(t *testing.T) {
+	i, other := issuertest.New(t), issuertest.New(t)
+	i.Tokens(time.Hour, true)
+	o := newOIDC(t, i, nil)
+	gate := func(tokens []Token, issuers ...Issuer) *Gate {
+		g, err := New(Options{Tokens: tokens, Issuers: issuers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	first := gate([]Token{{User: "ada", Role: Admin, Value: "secret"}}, o)
+	ada, err := first.Token(t.Context(), "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bearer, err := first.Token(t.Context(), i.Sign(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sso := login(t, o)
+	forged := sso.Keep()
+	forged.Token = other.Sign(map[string]any{"iss": i.URL, "sub": "eve"})
+	for name, c := range map[string]struct {
+		kept Kept
+		gate *Gate
+		user string // "": not valid
+	}{
+		"a login token":                     {ada.Keep(), gate([]Token{{User: "ada", Role: Admin, Value: "secret"}}), "ada"},
+		"a login token that was changed":    {ada.Keep(), gate([]Token{{User: "ada", Role: Admin, Value: "another"}}), ""},
+		"an ID token":                       {bearer.Keep(), gate(nil, o), i.URL + "#user-1"},
+		"an ID token of another issuer":     {bearer.Keep(), gate(nil, newOIDC(t, other, nil)), ""},
+		"a login at the issuer":             {sso.Keep(), gate(nil, o), i.URL + "#user-1"},
+		"a login at an issuer of before":    {sso.Keep(), gate(nil, newOIDC(t, other, nil)), ""},
+		"a login at an issuer, without one": {sso.Keep(), gate(nil), ""},
+		"nothing":                           {Kept{}, first, ""},
+		"an empty digest":                   {Kept{Login: []byte{}}, first, ""},
+	} {
+		id, err := Identity{}, error(nil)
+		restored, err := c.gate.Restore(c.kept)
+		if err == nil {
+			id, err = restored.Identity(t.Context())
+		}
+		if (c.user == "") != errors.Is(err, ErrInvalid) || id.User != c.user {
+			t.Errorf("%s: %+v, %v", name, id, err)
+		}
+	}
+	// Who can write where it is kept cannot say who somebody is.
+	c, err := first.Restore(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := c.Identity(t.Context()); err == nil {
+		t.Errorf("a forged ID token is of %+v", id)
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 	}
 	s.deeds = deed.NewRecorder(s.journal, s.log)
 	s.page, err = web.New(web.Options{
-		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Actions: s.journal,
+		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Sessions: s.store.Sessions(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Deliveries: deliveries{s.notifier, s.store},
 		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(s.ruleFiles), Agents: s.listedAgents, Clusters: func() []roster.Cluster { return s.clusters.List() },

@@ -10,6 +10,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/store/retention"
+	"github.com/kubeguardian/kubeguardian/web/session"
 )
 
 // A trouble is an error that stays until something succeeds.
@@ -144,7 +145,8 @@ func (s *Server) retainOnce(ctx context.Context, now time.Time) (retention.Repor
 	}
 	report, err := s.store.Retain(ctx, limits, now)
 	s.removed(report, err == nil)
-	return report, errors.Join(err, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
+	_, sessionErr := s.store.Sessions().Prune(ctx, now.Add(-session.MaxAge), now.Add(-session.MaxIdle))
+	return report, errors.Join(err, sessionErr, s.store.PruneReadiness(ctx, now.Add(-r.Readiness)))
 }
 
 // removed notes what was removed. What else a report has is true of one that is

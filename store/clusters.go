@@ -11,17 +11,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/bus/roster"
 )
 
-const clusterTables = `
-ALTER TABLE alerts ADD COLUMN cluster TEXT;      -- that has reported it; NULL: the server's own
-CREATE INDEX alerts_cluster ON alerts (cluster, time, seq) WHERE cluster IS NOT NULL;
-ALTER TABLE incidents ADD COLUMN cluster TEXT;   -- that it is in; NULL: written before, by a server that had one
-CREATE TABLE clusters (                          -- that report
-	name TEXT PRIMARY KEY,
-	seen INTEGER NOT NULL,                       -- when it said last how it is, nanoseconds since 1970
-	body TEXT NOT NULL
-);
-`
-
 // AddReported is AddAlerts for alerts that another cluster has reported. All have
 // its name.
 func (s *Store) AddReported(ctx context.Context, cluster string, alerts []alert.Alert) (added []alert.Alert, err error) {

@@ -9,19 +9,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
 )
 
-// followColumns let messages follow others, and say of what was announced which
-// state of it was told of, and which incident it is part of by now. What people
-// did before it was there is not told of.
-const followColumns = `
-ALTER TABLE deliveries ADD COLUMN follows TEXT NOT NULL DEFAULT ''; -- key of another message to the destination
-CREATE INDEX deliveries_follows ON deliveries (destination, follows) WHERE follows <> '';
-ALTER TABLE announced ADD COLUMN state TEXT NOT NULL DEFAULT 'closed';
-ALTER TABLE announced ADD COLUMN whole TEXT NOT NULL DEFAULT '';
-UPDATE announced SET whole = incident, state = COALESCE((SELECT incidents.state FROM incidents WHERE incidents.id = announced.incident), 'closed');
-CREATE INDEX announced_state ON announced (state);
-CREATE INDEX announced_whole ON announced (whole);
-`
-
 // Changed returns incidents that were made into messages and are in another state
 // by now than the one that was told of, by the ids that they were told of by:
 // several may be one by now. Nothing follows what was told to be closed.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/store/history"
 	"github.com/kubeguardian/kubeguardian/store/retention"
+	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
 
 // migrations lead from one version of the schema to the next, the first one
@@ -20,7 +21,7 @@ import (
 // The body of a record is its JSON; the columns before it are what queries
 // select by, with "search" as the text that users search in; that of alerts is
 // empty, see blocks.go.
-var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns, retention.Tables}
+var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns, retention.Tables, sessions.Schema}
 
 var (
 	//go:embed schema/records.sql
@@ -33,16 +34,20 @@ var (
 	repeatTables string
 	//go:embed schema/incidents.sql
 	incidentTable string
+	//go:embed schema/entities.sql
+	entityTables string
+	//go:embed schema/actions.sql
+	actionsTable string
 	//go:embed schema/lists.sql
 	listIndices string
 	//go:embed schema/deliveries.sql
 	deliveryTables string
 	//go:embed schema/escalation.sql
 	escalationColumns string
-	//go:embed schema/entities.sql
-	entityTables string
-	//go:embed schema/actions.sql
-	actionsTable string
+	//go:embed schema/clusters.sql
+	clusterTables string
+	//go:embed schema/follow.sql
+	followColumns string
 	//go:embed schema/notify_from_begin.sql
 	notifyFromBegin string
 )

@@ -19,6 +19,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/store/history"
 	"github.com/kubeguardian/kubeguardian/store/retention"
+	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
 
 // A Store is an open database.
@@ -68,6 +69,7 @@ const (
 	lockFindings
 	lockActions
 	lockSearch
+	lockSessions
 )
 
 // write runs f in a transaction, and leaves no trace of it when f fails. Writers
@@ -125,6 +127,12 @@ func (s *Store) explain(doing string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("%s database %s: %w%s", doing, s.name, err, s.hint(err))
+}
+
+// Sessions returns what keeps the sessions of browsers.
+func (s *Store) Sessions() *sessions.Sessions {
+	write := func(ctx context.Context, f func(*sql.Tx) error) error { return s.writeUnder(ctx, lockSessions, f) }
+	return &sessions.Sessions{Readers: s.readers, Write: write, Explain: s.explain}
 }
 
 // Counts are the numbers of records in the store.

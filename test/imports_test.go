@@ -111,11 +111,12 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/retention", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/retention", "store/sessions", "store/words"},
 
 	"store/postgrestest": {},
 	"store/retention":    {},
 	"store/words":        {},
+	"store/sessions":     {"access/sealed"},
 	"store/history":      {"finding"},
 	"store/dialect":      {},
 
@@ -126,7 +127,7 @@ var arrows = map[string][]string{
 	"chart":     {"control"},
 	"report":    {"finding", "control", "exception", "chart", "tool"},
 	"web":       {"health", "web/export", "web/rest", "web/session", "web/query", "web/live", "access", "bus/fleet", "bus/roster", "action", "notify/delivery", "event", "alert", "incident", "finding", "audit", "control", "chart", "report", "tool", "incident/lineage", "incident/timeline", "playground", "config"},
-	"health":    {}, "web/export": {}, "access/attempt": {}, "web/rest": {"access"}, "web/session": {"access", "access/attempt", "action", "web/rest"},
+	"health":    {}, "web/export": {}, "access/attempt": {}, "access/sealed": {}, "web/rest": {"access"}, "web/session": {"access", "access/attempt", "access/sealed", "action", "web/rest"},
 	"web/query": {"alert", "audit", "finding", "incident", "notify/delivery", "web/rest"}, "web/live": {"alert", "web/query", "web/rest"},
 	"incident/lineage": {"alert"}, "incident/timeline": {"alert", "finding", "incident", "notify/delivery"},
 	"playground": {"alert", "engine", "enrichment", "event", "finding", "k8saudit", "policy", "rule", "sensor/syscall"},
@@ -144,7 +145,7 @@ var arrows = map[string][]string{
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "store/retention", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "health", "access", "action", "playground", "web", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
+		"report", "chart", "health", "access", "action", "playground", "web", "web/session", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 
 	"server/agents":   {"alert", "bus", "bus/fleet", "bus/hub", "bus/identity", "bus/verdict", "config", "event", "finding", "rule", "server/listener"},

@@ -66,7 +66,9 @@ func (s *Server) loginRefused(w http.ResponseWriter, r *http.Request, next strin
 }
 
 func (s *Server) logout(w http.ResponseWriter, r *http.Request) error {
-	s.sessions.LogOut(w, r)
+	if err := s.sessions.LogOut(w, r); err != nil {
+		return err
+	}
 	http.Redirect(w, r, "/login", http.StatusSeeOther)
 	return nil
 }

@@ -242,8 +242,16 @@ func TestBrokenStore(t *testing.T) {
 	if err := s.store.Close(); err != nil {
 		t.Fatal(err)
 	}
+	if code, body := v.get("/"); code != http.StatusServiceUnavailable || !strings.Contains(body, "log says why") || strings.Contains(body, "database") {
+		t.Errorf("who has a session, which is there too: %d %s", code, body)
+	}
 	for _, path := range []string{"/", "/alerts", "/alerts/x", "/decisions", "/findings", "/findings?control=x"} {
-		code, body := v.get(path)
+		req, err := http.NewRequest("GET", s.url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+testToken)
+		code, body, _ := v.read(http.DefaultClient.Do(req))
 		if code != http.StatusInternalServerError || !strings.Contains(body, "its log says why") || strings.Contains(body, "database") {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
@@ -253,7 +261,7 @@ func TestBrokenStore(t *testing.T) {
 			t.Errorf("%s: %d %v", path, code, answer)
 		}
 	}
-	if n := strings.Count(s.log.String(), "level=ERROR"); n != 12 {
+	if n := strings.Count(s.log.String(), "level=ERROR"); n != 13 {
 		t.Errorf("the log has %d errors: %s", n, s.log)
 	}
 }

@@ -113,7 +113,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		t.Fatal(err)
 	}
 	s.Server, err = New(Options{
-		Cluster: "test-cluster", Version: "v0", Access: gate, Login: Login{Token: true, Audience: "kubeguardian"}, Actions: db,
+		Cluster: "test-cluster", Version: "v0", Access: gate, Login: Login{Token: true, Audience: "kubeguardian"}, Sessions: db.Sessions(), Actions: db,
 		Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
 		Deliveries: deliveries{nobody, db},
 		Rules:      func() []Rule { return s.rules },

@@ -128,6 +128,7 @@ type Options struct {
 	Version   string
 	Access    *access.Gate
 	Login     Login
+	Sessions  session.Sessions
 	Actions   Actions
 	Alerts    Alerts
 	Incidents Incidents
@@ -180,13 +181,10 @@ var files embed.FS
 
 // New returns a server that is ready to handle requests.
 func New(opts Options) (*Server, error) {
-	s := &Server{
-		Options: opts}
-	var err error
-	if s.sessions, err = session.New(session.Options{Access: opts.Access, OIDC: opts.Login.OIDC, Actions: opts.Actions, Log: opts.Log}); err != nil {
-		return nil, err
-	}
+	s := &Server{Options: opts}
+	s.sessions = session.New(session.Options{Access: opts.Access, OIDC: opts.Login.OIDC, Sessions: opts.Sessions, Actions: opts.Actions, Log: opts.Log})
 	s.live = live.New(opts.Alerts, s.sessions.StillAllowed, opts.Log)
+	var err error
 	if s.templates, err = parseTemplates(); err != nil {
 		return nil, fmt.Errorf("parse page templates: %w", err)
 	}

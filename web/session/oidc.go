@@ -2,9 +2,6 @@ package session
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -21,23 +18,14 @@ import (
 // flowAge is how long a login at the issuer may take.
 const flowAge = 10 * time.Minute
 
-// A pendingLogin is what a browser keeps while it is at the issuer, sealed: nobody
-// can read it, or make one.
+// A pendingLogin is what a browser keeps while it is at the issuer. The server keeps
+// nothing of it: anybody may begin a login, and may end it at another replica. It is
+// of use to nobody but who gets the code for it from the issuer, which is the same
+// browser.
 type pendingLogin struct {
 	access.Flow
 	Next  string
 	Until time.Time
-}
-
-// newSeal returns a cipher with a key that is forgotten when the server ends.
-func newSeal() (cipher.AEAD, error) {
-	key := make([]byte, 32)
-	rand.Read(key)
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, err
-	}
-	return cipher.NewGCMWithRandomNonce(block)
 }
 
 func flowCookie(r *http.Request) string { return cookieName(r) + "-login" }
@@ -65,22 +53,18 @@ func (g *Guard) SignOn(w http.ResponseWriter, r *http.Request, next string) (add
 	if err != nil {
 		return "", fmt.Errorf("keep the login: %w", err)
 	}
-	setFlowCookie(w, r, base64.RawURLEncoding.EncodeToString(g.seal.Seal(nil, nil, text, nil)), int(flowAge.Seconds()))
+	setFlowCookie(w, r, base64.RawURLEncoding.EncodeToString(text), int(flowAge.Seconds()))
 	return address, nil
 }
 
 // pending returns the login that the browser has begun; one without a state if
 // there is none.
-func (g *Guard) pending(r *http.Request) (p pendingLogin) {
+func pending(r *http.Request) (p pendingLogin) {
 	c, err := r.Cookie(flowCookie(r))
 	if err != nil {
 		return p
 	}
-	sealed, err := base64.RawURLEncoding.DecodeString(c.Value)
-	if err != nil {
-		return p
-	}
-	text, err := g.seal.Open(nil, nil, sealed, nil)
+	text, err := base64.RawURLEncoding.DecodeString(c.Value)
 	if err != nil || json.Unmarshal(text, &p) != nil || time.Now().After(p.Until) {
 		return pendingLogin{}
 	}
@@ -98,14 +82,14 @@ func (g *Guard) SignedOn(w http.ResponseWriter, r *http.Request) (next string, e
 	if g.OIDC == nil {
 		return "", rest.ErrNotFound
 	}
-	pending := g.pending(r)
-	next = LocalPath(pending.Next)
+	begun := pending(r)
+	next = LocalPath(begun.Next)
 	setFlowCookie(w, r, "", -1)
 	from := sender(r)
 	if !g.limiter.Begin(from, time.Now()) {
 		return next, errLimited
 	}
-	credential, id, err := g.finish(r.Context(), pending, r)
+	credential, id, err := g.finish(r.Context(), begun, r)
 	invalid := errors.Is(err, access.ErrInvalid)
 	g.limiter.End(from, invalid)
 	if invalid {

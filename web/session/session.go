@@ -7,11 +7,9 @@ package session
 
 import (
 	"context"
-	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -36,35 +34,28 @@ type Actions interface {
 
 // Options are whom to ask. All but OIDC are needed.
 type Options struct {
-	Access  *access.Gate
-	OIDC    *access.OIDC // nil: no issuer
-	Actions Actions
-	Log     *slog.Logger
+	Access   *access.Gate
+	OIDC     *access.OIDC // nil: no issuer
+	Sessions Sessions
+	Actions  Actions
+	Log      *slog.Logger
 }
 
 // A Guard knows who has logged in. It is safe for concurrent use.
 type Guard struct {
 	Options
-	sessions *sessions
 	limiter  *attempt.Limiter
-	seal     cipher.AEAD
 	refusals *rate.Limiter // that the log of actions keeps
 	unkept   atomic.Int64  // refusals since the last that was kept
 }
 
-// New returns a guard without a session.
-func New(opts Options) (*Guard, error) {
-	seal, err := newSeal()
-	if err != nil {
-		return nil, fmt.Errorf("make a key for logins: %w", err)
-	}
+// New returns a guard.
+func New(opts Options) *Guard {
 	return &Guard{
 		Options:  opts,
-		sessions: newSessions(),
 		limiter:  attempt.NewLimiter(),
-		seal:     seal,
 		refusals: rate.NewLimiter(rate.Every(time.Minute/refusalsKept), refusalsKept),
-	}, nil
+	}
 }
 
 var (
@@ -128,13 +119,8 @@ func (g *Guard) identify(r *http.Request, using bool) (access.Identity, error) {
 		_, id, err := g.check(r, strings.TrimSpace(token))
 		return id, err
 	}
-	credential := g.sessions.get(cookie(r), time.Now(), using)
-	if credential == nil {
-		return access.Identity{}, ErrLoggedOut
-	}
-	id, err := credential.Identity(r.Context())
-	if errors.Is(err, access.ErrInvalid) {
-		g.sessions.end(cookie(r))
+	id, err := g.session(r.Context(), cookie(r), time.Now(), using)
+	if errors.Is(err, ErrLoggedOut) {
 		return id, ErrLoggedOut
 	}
 	return id, g.unknown(r, err)
@@ -252,19 +238,29 @@ func (g *Guard) begin(w http.ResponseWriter, r *http.Request, c access.Credentia
 	if err := g.note(r, action.Entry{User: id.User, Action: logIn, Result: action.Done}); err != nil {
 		return err
 	}
-	g.sessions.end(cookie(r))
-	setCookie(w, r, g.sessions.start(c, time.Now()), int(sessionAge.Seconds()))
+	if err := g.end(r.Context(), cookie(r)); err != nil {
+		return g.unknown(r, err)
+	}
+	secret, err := g.start(r.Context(), c, time.Now())
+	if err != nil {
+		return g.unknown(r, err)
+	}
+	setCookie(w, r, secret, int(MaxAge.Seconds()))
 	g.Log.Info("logged in", "user", id.User, "from", r.RemoteAddr)
 	return nil
 }
 
-// LogOut ends the session of a browser.
-func (g *Guard) LogOut(w http.ResponseWriter, r *http.Request) {
+// LogOut ends the session of a browser, at all replicas. After an error it may go
+// on, and the browser has its cookie still, to try again.
+func (g *Guard) LogOut(w http.ResponseWriter, r *http.Request) error {
 	if id, err := g.identify(r, false); err == nil {
 		g.note(r, action.Entry{User: id.User, Action: logOut, Result: action.Done}) //nolint:errcheck // it ends all the same
 	}
-	g.sessions.end(cookie(r))
+	if err := g.end(r.Context(), cookie(r)); err != nil {
+		return g.unknown(r, err)
+	}
 	setCookie(w, r, "", -1)
+	return nil
 }
 
 // Key tells those who ask apart, by session or token, without saying which it is.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -32,11 +33,7 @@ func newGuard(t *testing.T) (*Guard, *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := New(Options{Access: gate, Actions: db, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return g, db
+	return New(Options{Access: gate, Sessions: db.Sessions(), Actions: db, Log: slog.New(slog.DiscardHandler)}), db
 }
 
 const viewerToken = "test-token-0123456789"
@@ -123,37 +120,44 @@ func TestLimitByAddress(t *testing.T) {
 }
 
 func TestSessionsEnd(t *testing.T) {
-	g, _ := newGuard(t)
-	ada, err := g.Access.Token(t.Context(), viewerToken)
+	g, db := newGuard(t)
+	ctx := t.Context()
+	ada, err := g.Access.Token(ctx, viewerToken)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSessions()
 	now := time.Now()
-	valid := func(cookie string, at time.Time) bool { return s.get(cookie, at, false) != nil }
-	first := s.start(ada, now)
-	if !valid(first, now.Add(sessionIdle-time.Second)) || valid("", now) {
+	start := func(at time.Time) string {
+		cookie, err := g.start(ctx, ada, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cookie
+	}
+	valid := func(cookie string, at time.Time, using bool) bool {
+		id, err := g.session(ctx, cookie, at, using)
+		if err != nil && !errors.Is(err, ErrLoggedOut) || err == nil && id.User != "ada" {
+			t.Fatalf("%+v, %v", id, err)
+		}
+		return err == nil
+	}
+	first := start(now)
+	if !valid(first, now.Add(MaxIdle-time.Second), false) || valid("", now, false) || valid(strings.ToLower(first), now, false) {
 		t.Error("a session is over too soon, or one is found that there is not")
 	}
-	if valid(first, now.Add(sessionIdle)) || valid(first, now) {
+	if valid(first, now.Add(MaxIdle), false) {
 		t.Error("an idle session goes on")
 	}
-	first = s.start(ada, now)
-	for at := now; at.Before(now.Add(sessionAge)); at = at.Add(sessionIdle / 2) {
-		if s.get(first, at, true) == nil {
+	for at := now; at.Before(now.Add(MaxAge)); at = at.Add(MaxIdle / 2) {
+		if !valid(first, at, true) {
 			t.Fatalf("a session that is used is over after %s", at.Sub(now))
 		}
 	}
-	if s.get(first, now.Add(sessionAge), true) != nil {
+	if valid(first, now.Add(MaxAge), true) {
 		t.Error("a session that is used goes on for ever")
 	}
-	first = s.start(ada, now)
-	var last string
-	for i := range maxSessions {
-		last = s.start(ada, now.Add(time.Duration(i+1)*time.Millisecond))
-	}
-	if len(s.byID) > maxSessions || valid(first, now) || !valid(last, now) {
-		t.Errorf("%d sessions are kept; the idlest makes room", len(s.byID))
+	if n, err := db.Sessions().Prune(ctx, now.Add(time.Second), now); n != 1 || err != nil {
+		t.Errorf("%d old sessions are forgotten, %v", n, err)
 	}
 }
 

@@ -102,7 +102,7 @@ func newSite(db *store.Store) (*web.Server, error) {
 		return nil, err
 	}
 	return web.New(web.Options{
-		Cluster: "load", Version: "load", Access: gate, Actions: db, Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
+		Cluster: "load", Version: "load", Access: gate, Sessions: db.Sessions(), Actions: db, Alerts: db, Incidents: db, Decisions: db, Findings: db, Entities: db,
 		Posture: func() (control.Score, []control.Fix, time.Time) {
 			var s control.Score
 			for _, l := range finding.Levels() {
