@@ -61,6 +61,9 @@ func older(t *testing.T, address string, n int) {
 	if slices.Contains(migrations[:n], blockTables) {
 		run(fmt.Sprintf("INSERT INTO blocks (id, low, high, first, last) VALUES (1, 1, 5, %d, %d)", start.UnixNano(), start.Add(4*time.Second).UnixNano()))
 	}
+	if slices.Contains(migrations[:n], retention.Tables) {
+		run(fmt.Sprintf("INSERT INTO arrivals (seq, time) VALUES (5, %d)", start.Add(4*time.Second).UnixNano()))
+	}
 }
 
 // TestOlderVersions: a database of each version before is brought up to date with

@@ -111,8 +111,8 @@ func (t *textSearch) blocks(end int64, below block, newest int64, terms []words.
 		return nil, err
 	}
 	defer tx.Rollback()
-	if t.postgres { // which does not count what it costs to unpack the words of all, and compiles what it takes for dear
-		if _, err := tx.ExecContext(t.ctx, "SELECT set_config('enable_seqscan', 'off', true), set_config('jit', 'off', true)"); err != nil {
+	if t.postgres { // which does not count what it costs to unpack the words of all
+		if _, err := tx.ExecContext(t.ctx, "SET LOCAL enable_seqscan = off"); err != nil {
 			return nil, err
 		}
 	}
