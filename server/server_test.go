@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -43,15 +44,20 @@ func silent(t *testing.T) *rest.Config {
 	return &rest.Config{Host: "http://" + ln.Addr().String()}
 }
 
-// free returns a loopback address that nothing listens on.
+// free returns a loopback address that nothing listens on, and that the kernel
+// gives to no connection meanwhile: its port is below those.
 func free(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var last error
+	for range 100 {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 15000+rand.IntN(15000)))
+		if last = err; err == nil {
+			defer ln.Close()
+			return ln.Addr().String()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Fatal(last)
+	return ""
 }
 
 func options(t *testing.T, dir, extra string) Options {
