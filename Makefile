@@ -9,7 +9,7 @@
 # make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
 # make ha      the chart with replicas, PostgreSQL and NATS on the lab's node
-# make chaos   server, bus and database killed while 5,000 alerts come each second
+# make chaos   server, bus and database killed while 5,000 alerts come each second; and the default, one server
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
@@ -22,9 +22,9 @@ LAB_DIR     ?=
 # long as the test itself stays the same.
 FAST = $(shell go list ./... | grep -v /test/e2e)
 
-# Run data through much code in one thread each: the race detector takes long
-# there and has nothing to see.
-DATA := %/cmd/kubeguardian %/content %/fix %/test %/test/charts
+# Run data through much code in one thread each, or run processes: the race detector
+# takes long there and has nothing to see.
+DATA := %/cmd/kubeguardian %/content %/fix %/test %/test/charts %/test/bench/chaos
 
 # Share state between goroutines, and link neither Helm, Kustomize, gitleaks nor
 # SQLite, which take minutes under the race detector: the webhook's handlers and
@@ -110,6 +110,7 @@ failover: postgres
 chaos: build postgres
 	bin/lab up --dir bin/chaos >/dev/null
 	trap 'bin/lab down --dir bin/chaos' EXIT; go run ./test/bench/chaos -kubeconfig bin/chaos/admin.kubeconfig $(CHAOS)
+	go run ./test/bench/chaos -single
 
 images:
 	cd examples/internship-matcher && go run ./cmd/images -o ../../bin/images $(IMAGES)

@@ -1,18 +1,26 @@
-// Command chaos kills, with SIGKILL and one after the other, the server that leads,
-// the storage process of the bus and PostgreSQL's primary, while node agents raise
+// Command chaos kills parts of the product, with SIGKILL, while node agents raise
 // alerts at a steady rate. Afterwards it holds what is stored against what was
 // raised, and what a receiver of webhooks was told against both:
 //
 //	go run ./test/bench/chaos -kubeconfig FILE -server bin/kubeguardian
 //
-// Of the two servers the one that is left takes over the Lease before the other is
-// started again. All parts are processes: two replicas of the server, a NATS server that keeps its
-// streams in files, PostgreSQL with a standby that each commit waits for, which
-// repmgr promotes, and Pgpool-II before both. The agents are the part of one that
-// has the spool. The cluster of the kubeconfig is asked for a Lease; any will do.
+// kills, one after the other, the server that leads, the storage process of the bus
+// and PostgreSQL's primary. Of the two servers the one that is left takes over the
+// Lease before the other is started again. All parts are processes: two replicas of
+// the server, a NATS server that keeps its streams in files, PostgreSQL with a
+// standby that each commit waits for, which repmgr promotes, and Pgpool-II before
+// both. The cluster of the kubeconfig is asked for a Lease; any will do.
 //
-// Exit code 1 says that an alert was lost, is stored twice, or that the receiver
-// was not told of it exactly once.
+//	go run ./test/bench/chaos -single -server bin/kubeguardian
+//
+// has what is there by default: one server with SQLite and its embedded bus, which
+// is killed -kills times: while it starts, while it catches up and removes old
+// records just after that, and later. It needs no cluster.
+//
+// In both the agents are the part of one that has the spool.
+//
+// Exit code 1 says that an alert was lost, is stored twice or in two incidents, or
+// that the receiver was not told of it exactly once.
 package main
 
 import (
@@ -20,10 +28,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/alert"
 )
 
 // settings are what the command line says.
@@ -33,6 +45,17 @@ type settings struct {
 	every                   time.Duration // between two kills, and before the first and after the last
 	away                    time.Duration // until what was killed is started again
 	pool, kill              bool
+	single                  bool
+	times, before           int
+	seed                    uint64
+}
+
+// priority is that of alerts.
+func (s *settings) priority() alert.Priority {
+	if s.single { // no incident pages, and keeps its alerts from being removed
+		return alert.Notice
+	}
+	return alert.Warning
 }
 
 func main() {
@@ -47,6 +70,10 @@ func main() {
 	flag.DurationVar(&s.away, "away", 2*time.Second, "time until the bus is started again")
 	flag.BoolVar(&s.pool, "pool", true, "reach PostgreSQL through Pgpool-II; else both servers are named in the URL")
 	flag.BoolVar(&s.kill, "kill", true, "kill parts; else see what the machine does without")
+	flag.BoolVar(&s.single, "single", false, "one server with SQLite and its embedded bus, as it is by default, in place of all the rest")
+	flag.IntVar(&s.times, "kills", 12, "with -single: `times` that it is killed")
+	flag.IntVar(&s.before, "before", 30_000, "with -single: `alerts` that are in the database before, and so many are kept: for each that comes one of them goes; more than come in 30 s")
+	flag.Uint64Var(&s.seed, "seed", rand.Uint64(), "with -single: `number` by which the moments of the kills are chosen")
 	bus := flag.String("bus", "", "be the bus, with streams in this `folder`")
 	listen := flag.String("listen", "", "with -bus: its address")
 	flag.Parse()
@@ -84,8 +111,11 @@ func run(ctx context.Context, s settings) (err error) {
 	}
 	w.follow(agents)
 	began := time.Now()
-	agents.raise(s, 4*s.every)
-	faults, err := p.kills(ctx, began)
+	agents.raise(s)
+	faults, err := p.kills(ctx)
+	if err == nil {
+		err = wait(ctx, s.every)
+	}
 	if err != nil {
 		return err
 	}
@@ -94,7 +124,8 @@ func run(ctx context.Context, s settings) (err error) {
 		return err
 	}
 	fmt.Printf("offered    %d alerts by %d agents in %s, %.0f each second\n", len(raised), s.agents, took.Round(time.Millisecond), float64(len(raised))/took.Seconds())
-	if err := p.settle(ctx, w, len(raised)); err != nil {
+	maps.Copy(raised, p.before)
+	if err := p.settle(ctx, raised); err != nil {
 		return err
 	}
 	w.report(faults, len(raised))

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,7 +17,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/store"
 	"github.com/kubeguardian/kubeguardian/store/postgrestest"
 )
@@ -33,18 +33,21 @@ type parts struct {
 	client            kubernetes.Interface
 	busAddr           string
 	bus               *process
-	servers           []*server
+	servers           []*replica
 	primary, follower *postgrestest.Server
 	manager           *postgrestest.Manager
 	pooler            *postgrestest.Pool
 	url               string // of the database
-	db                *store.Store
 	receiver          *receiver
+	before            map[string]string // groups of alerts that are stored before the others, by their ids
 	stops             []func() error
+
+	mu sync.Mutex // of what follows
+	db *store.Store
 }
 
-// A server is a replica of KubeGuardian's.
-type server struct {
+// A replica is a server of KubeGuardian's.
+type replica struct {
 	process
 	dir, web string
 }
@@ -53,7 +56,11 @@ type server struct {
 // returns is to be stopped after an error, too.
 func start(ctx context.Context, s settings) (*parts, error) {
 	p := &parts{settings: s}
-	for _, step := range []func(context.Context) error{p.reachCluster, p.startDatabase, p.startBus, p.startReceiver, p.startServers} {
+	steps := []func(context.Context) error{p.reachCluster, p.startDatabase, p.startBus, p.startReceiver, p.startServers}
+	if s.single {
+		steps = []func(context.Context) error{p.startReceiver, p.startSingle}
+	}
+	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return p, err
 		}
@@ -113,11 +120,36 @@ func (p *parts) startDatabase(ctx context.Context) (err error) {
 		p.onStop(p.pooler.Stop)
 		p.url = p.pooler.URL("kubeguardian")
 	}
-	if p.db, err = store.Open(ctx, p.url); err != nil {
-		return err
+	p.onStop(p.closeDatabase)
+	return p.openDatabase(ctx)
+}
+
+// openDatabase connects this program to the database.
+func (p *parts) openDatabase(ctx context.Context) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.db, err = store.Open(ctx, p.url)
+	return err
+}
+
+func (p *parts) closeDatabase() (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.db != nil {
+		err = p.db.Close()
+		p.db = nil
 	}
-	p.onStop(p.db.Close)
-	return nil
+	return err
+}
+
+// lastAlert returns the number of the last alert that is stored.
+func (p *parts) lastAlert(ctx context.Context) (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.db == nil {
+		return 0, errors.New("the database is not open")
+	}
+	return p.db.LastAlert(ctx)
 }
 
 func (p *parts) startBus(context.Context) (err error) {
@@ -144,8 +176,12 @@ func (p *parts) startReceiver(context.Context) (err error) {
 }
 
 func (p *parts) startServers(ctx context.Context) error {
+	url := filepath.Join(p.dir, "database-url")
+	if err := os.WriteFile(url, []byte(p.url), 0o600); err != nil {
+		return err
+	}
 	for i := range 2 {
-		s, err := p.newServer(i)
+		s, err := p.newServer(fmt.Sprint("server ", i), fmt.Sprintf("database: {urlFile: %q}\nbus: {maxMiB: 1024, external: {url: %q}}\n", url, p.busURL()))
 		if err != nil {
 			return err
 		}
@@ -171,8 +207,9 @@ func (p *parts) startServers(ctx context.Context) error {
 	return nil
 }
 
-func (p *parts) newServer(i int) (*server, error) {
-	s := &server{dir: filepath.Join(p.dir, fmt.Sprint("server-", i))}
+// newServer returns a server that is not started, with more configuration.
+func (p *parts) newServer(name, more string) (*replica, error) {
+	s := &replica{dir: filepath.Join(p.dir, strings.ReplaceAll(name, " ", "-"))}
 	var webhook string
 	var err error
 	if s.web, err = freePort(); err == nil {
@@ -181,7 +218,6 @@ func (p *parts) newServer(i int) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	url, config := filepath.Join(p.dir, "database-url"), s.dir+".yaml"
 	text := fmt.Sprintf(`cluster: chaos
 dataDir: %q
 kubeconfig: %q
@@ -189,24 +225,26 @@ web: {listen: %q}
 webhook: {listen: %q}
 admission: {enabled: false}
 detection: {heartbeat: 0s, cooldown: [{within: 0s}]}
-database: {urlFile: %q}
-bus: {maxMiB: 1024, external: {url: %q}}
 notify:
   destinations:
   - {name: hook, type: webhook, minBackoff: 100ms, maxBackoff: 1s, config: {url: %q, http: {allowAddresses: [127.0.0.1]}}}
   routes:
   - {to: [hook], of: alerts, groupBy: [case], groupWait: 1s, groupWindow: 5s}
   - {to: [hook]}
-`, s.dir, p.kubeconfig, s.web, webhook, url, p.busURL(), p.receiver.url)
-	if err := errors.Join(os.WriteFile(url, []byte(p.url), 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
+`, s.dir, p.kubeconfig, s.web, webhook, p.receiver.url)
+	config := s.dir + ".yaml"
+	if err := os.WriteFile(config, []byte(text+more), 0o600); err != nil {
 		return nil, err
 	}
-	s.name, s.args, s.log = fmt.Sprint("server ", i), []string{p.server, "serve", "--config", config}, s.dir+".log"
+	s.name, s.args, s.log = name, []string{p.server, "serve", "--config", config}, s.dir+".log"
 	return s, nil
 }
 
-func (s *server) ready() bool {
-	resp, err := http.Get("http://" + s.web + "/readyz")
+func (s *replica) ready() bool { return s.answers("/readyz") }
+
+// answers reports whether the server says yes.
+func (s *replica) answers(path string) bool {
+	resp, err := http.Get("http://" + s.web + path)
 	if err != nil {
 		return false
 	}
@@ -215,7 +253,7 @@ func (s *server) ready() bool {
 }
 
 // leader returns the replica that holds the Lease.
-func (p *parts) leader(ctx context.Context) (*server, error) {
+func (p *parts) leader(ctx context.Context) (*replica, error) {
 	l, err := p.client.CoordinationV1().Leases(namespace).Get(ctx, lease, metav1.GetOptions{})
 	if err != nil {
 		return nil, err
@@ -234,15 +272,17 @@ func (p *parts) leader(ctx context.Context) (*server, error) {
 
 // kills kills one part after the other, and starts again what nothing else takes
 // the place of.
-func (p *parts) kills(ctx context.Context, began time.Time) (faults []fault, err error) {
-	if !p.kill {
-		return nil, nil
+func (p *parts) kills(ctx context.Context) (faults []fault, err error) {
+	if p.single {
+		return nil, p.killSingle(ctx)
 	}
-	for i, kill := range []func(context.Context) (fault, error){p.killLeader, p.killBus, p.killPrimary} {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(time.Until(began.Add(time.Duration(i+1) * p.every))):
+	began, list := time.Now(), []func(context.Context) (fault, error){p.killLeader, p.killBus, p.killPrimary}
+	if !p.kill {
+		return nil, wait(ctx, time.Duration(len(list))*p.every)
+	}
+	for i, kill := range list {
+		if err := wait(ctx, time.Until(began.Add(time.Duration(i+1)*p.every))); err != nil {
+			return nil, err
 		}
 		f, err := kill(ctx)
 		if err != nil {
@@ -280,84 +320,14 @@ func (p *parts) replace(ctx context.Context, one *process) error {
 	if err := one.kill(); err != nil {
 		return err
 	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(p.away):
-		return one.start()
+	if err := wait(ctx, p.away); err != nil {
+		return err
 	}
+	return one.start()
 }
 
 func (p *parts) killPrimary(context.Context) (fault, error) {
 	return fault{name: "PostgreSQL's primary", at: time.Now()}, p.primary.Kill()
-}
-
-// settle waits until all that was raised is stored, joined and told of.
-func (p *parts) settle(ctx context.Context, w *watcher, raised int) error {
-	err := progress(ctx, "no more alerts are stored", func() (bool, uint64, error) {
-		c, err := p.db.Counts(ctx)
-		return err == nil && c.Alerts >= raised, uint64(c.Alerts), err
-	})
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, p.servers[0].tail())
-	}
-	w.mu.Lock()
-	behind := time.Now()
-	w.mu.Unlock()
-	err = progress(ctx, "no more messages are made", func() (bool, uint64, error) {
-		last, err := p.db.LastAlert(ctx)
-		if err != nil {
-			return false, 0, err
-		}
-		notified, _, _, err := p.db.Notified(ctx)
-		return err == nil && notified == last, uint64(notified), err
-	})
-	if err != nil {
-		return err
-	}
-	fmt.Printf("messages   were made of all %s after the last alert was stored\n", time.Since(behind).Round(100*time.Millisecond))
-	return progress(ctx, "no more messages are delivered", func() (bool, uint64, error) {
-		standings, err := p.db.Standings(ctx)
-		return err == nil && standings["hook"].Waiting == 0, p.receiver.taken(), err
-	})
-}
-
-// compare holds what is stored, and what was told, against what was raised in some
-// time, and stored until it ended.
-func (p *parts) compare(ctx context.Context, raised map[string]string, began, ended time.Time, took time.Duration) error {
-	stored := map[string]int{}
-	for seq := int64(0); ; {
-		records, last, err := p.db.AlertsAfter(ctx, seq, alert.Query{Limit: 1000})
-		if err != nil {
-			return err
-		}
-		if len(records) == 0 {
-			break
-		}
-		for _, r := range records {
-			stored[r.ID]++
-		}
-		seq = last
-	}
-	lost, twice, foreign := 0, 0, 0
-	for id, n := range stored {
-		if _, ours := raised[id]; !ours {
-			foreign++
-		}
-		twice += n - 1
-	}
-	for id := range raised {
-		if stored[id] == 0 {
-			lost++
-		}
-	}
-	fmt.Printf("stored     %d alerts, %.0f each second; the last %s after it was raised\n", len(stored), float64(len(stored))/ended.Sub(began).Seconds(), max(0, ended.Sub(began)-took).Round(100*time.Millisecond))
-	fmt.Printf("lost       %d; stored twice %d, that nobody raised %d\n", lost, twice, foreign)
-	err := p.receiver.compare(raised)
-	if lost+twice+foreign > 0 {
-		err = errors.Join(fmt.Errorf("%d alerts were raised and %d are stored", len(raised), len(stored)), err)
-	}
-	return err
 }
 
 // A consumer of processor time is a process of a part.
@@ -369,11 +339,21 @@ type consumer struct {
 
 // consumers returns all processes that run.
 func (p *parts) consumers() []consumer {
-	out := []consumer{{part: "agents and receiver", pid: os.Getpid()}, {"primary", p.primary.PID(), true}, {"standby", p.follower.PID(), true}}
+	out := []consumer{{part: "agents and receiver", pid: os.Getpid()}}
+	if p.primary != nil {
+		out = append(out, consumer{"primary", p.primary.PID(), true}, consumer{"standby", p.follower.PID(), true})
+	}
 	if p.pooler != nil {
 		out = append(out, consumer{"Pgpool-II", p.pooler.PID(), true})
 	}
-	for _, one := range []*process{p.bus, &p.servers[0].process, &p.servers[1].process} {
+	list := []*process{}
+	if p.bus != nil {
+		list = append(list, p.bus)
+	}
+	for _, s := range p.servers {
+		list = append(list, &s.process)
+	}
+	for _, one := range list {
 		if pid := one.pid(); pid != 0 {
 			out = append(out, consumer{part: one.name, pid: pid})
 		}

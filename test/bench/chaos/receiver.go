@@ -79,6 +79,18 @@ func (r *receiver) taken() uint64 {
 	return r.requests
 }
 
+// alerts returns of how many alerts it was told.
+func (r *receiver) alerts() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.told {
+		if !t.incident {
+			n += t.count
+		}
+	}
+	return n
+}
+
 // compare holds what was told against the groups of what was raised.
 func (r *receiver) compare(raised map[string]string) error {
 	r.mu.Lock()

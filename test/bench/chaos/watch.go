@@ -71,7 +71,7 @@ func (w *watcher) follow(a *agents) {
 // look asks for the number of the last alert that is stored, which may take as
 // long as nobody answers.
 func (w *watcher) look(ctx context.Context) {
-	last, err := w.parts.db.LastAlert(ctx)
+	last, err := w.parts.lastAlert(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
