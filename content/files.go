@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Builtin is the path that stands for the built-in files, so that others can come
@@ -15,7 +16,9 @@ const Builtin = "builtin"
 // Read reads the YAML files that paths name, folders included, or those of
 // builtin when there are no paths, and where one of them is [Builtin]: in the
 // order of the paths, and of the names in a folder. A path that cannot be read or
-// has no YAML file is an error. F is policy.File or rule.File.
+// has no YAML file is an error. Folders whose name begins with ".." are left out:
+// a mounted ConfigMap has each file a second time there. F is policy.File or
+// rule.File.
 func Read[F ~struct {
 	Name string
 	Data []byte
@@ -60,6 +63,9 @@ func readFolder[F ~struct {
 }](folder fs.FS, prefix string) ([]F, error) {
 	var files []F
 	err := fs.WalkDir(folder, ".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && strings.HasPrefix(d.Name(), "..") {
+			return fs.SkipDir
+		}
 		if err != nil || d.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
 			return err
 		}
