@@ -33,8 +33,8 @@ import (
 // Options are what a [Watcher] needs. Base, Load and KeepFile may be missing.
 type Options struct {
 	Config *rest.Config
-	// Base are policies of files, which are in force beside those of the cluster.
-	// They load without a mistake.
+	// Base are policies of files, which are in force beside those of the cluster,
+	// until [Watcher.Rebase] has others. They load without a mistake.
 	Base []policy.File
 	// Load loads policies, time and again; nil is that of an [engine.Loader].
 	Load func(files ...policy.File) (*engine.Set, error)
@@ -56,6 +56,8 @@ type State struct {
 	// Enforced are the policies of files and of the cluster, but for native ones,
 	// which the API server enforces itself.
 	Enforced *engine.Set
+	// Base are the files among them.
+	Base []policy.File
 	// Native are the native ones. They only judge what is there already.
 	Native *engine.Set
 	// Objects are the policies of the cluster, by kind and name.

@@ -46,6 +46,11 @@ func (l *ledger) load(objects []*unstructured.Unstructured, before map[string]ke
 	if !l.update(objects, before) && l.set != nil {
 		return false, nil
 	}
+	return true, l.reload()
+}
+
+// reload loads the current version of each object, or its last good one.
+func (l *ledger) reload() error {
 	for _, e := range l.entries {
 		e.chosen, e.Problems = e.current, nil
 		if e.current == nil {
@@ -56,12 +61,28 @@ func (l *ledger) load(objects []*unstructured.Unstructured, before map[string]ke
 		set, err := l.loads(l.files()...)
 		if err == nil {
 			l.accept(set)
-			return true, nil
+			return nil
 		}
 		if !l.blame(err) {
-			return true, fmt.Errorf("load policies of the cluster: %w", err)
+			return fmt.Errorf("load policies of the cluster: %w", err)
 		}
 	}
+}
+
+// rebase replaces what is loaded beside the objects, and by what. On an error
+// nothing has changed. Before the first load nothing is tried.
+func (l *ledger) rebase(base []policy.File, loads func(files ...policy.File) (*engine.Set, error)) error {
+	next := ledger{loads: loads, base: base, entries: make(map[string]*entry, len(l.entries))}
+	for id, e := range l.entries {
+		next.entries[id] = new(*e)
+	}
+	if l.set != nil {
+		if err := next.reload(); err != nil {
+			return err
+		}
+	}
+	*l = next
+	return nil
 }
 
 // update takes over what there is now, and reports whether that is news.

@@ -123,6 +123,49 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// TestRebase: other policies of files come into force beside those of the cluster,
+// or nothing changes.
+func TestRebase(t *testing.T) {
+	file := func(generation int64, kind, body string) policy.File {
+		document, err := yaml.Marshal(template(t, generation, kind, text1, body).Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return policy.File{Name: "own.yaml", Data: document}
+	}
+	loads := new(engine.Loader).Load
+	l := newLedger(file(1, "Before", "input.review"))
+	if err := l.rebase([]policy.File{file(1, "First", "input.review")}, loads); err != nil {
+		t.Fatal(err) // nothing was loaded yet
+	}
+	objects := []*unstructured.Unstructured{constraint(t, 1, "First", "all", "{}"), constraint(t, 1, "Second", "all", "{}")}
+	steps := []struct {
+		base  policy.File
+		fails bool
+		want  []string
+	}{
+		{file(1, "First", "input.review"), false, []string{`First "all" in force`, `Second "all" out [kind: no ConstraintTemplate defines the kind "Second"]`}},
+		{file(2, "Second", "input.review )"), true, []string{`First "all" in force`, `Second "all" out [kind: no ConstraintTemplate defines the kind "Second"]`}},
+		{file(3, "Second", "input.review"), false, []string{`First "all" out [kind: no ConstraintTemplate defines the kind "First"]`, `Second "all" in force`}},
+	}
+	if _, err := l.load(objects, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range steps {
+		before := l.set
+		err := l.rebase([]policy.File{step.base}, loads)
+		if (err != nil) != step.fails || (l.set == before) != step.fails {
+			t.Errorf("%d: %v, and the set is the one before: %v", i, err, l.set == before)
+		}
+		if got := says(l); !slices.Equal(got, step.want) {
+			t.Errorf("%d: %s, want %s", i, got, step.want)
+		}
+		if changed, err := l.load(objects, nil); changed || err != nil {
+			t.Errorf("%d: objects that are the same: %v, %v", i, changed, err)
+		}
+	}
+}
+
 // TestManyMistakes has more mistakes than one load tells: all are found, and what
 // is good is in force.
 func TestManyMistakes(t *testing.T) {

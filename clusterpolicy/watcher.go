@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/kubeguardian/kubeguardian/engine"
+	"github.com/kubeguardian/kubeguardian/policy"
 )
 
 const (
@@ -34,8 +35,10 @@ type Watcher struct {
 	natives   ledger
 	kept      map[string]kept
 	writer    *writer
+	rebases   chan rebase
 
 	published bool
+	rebased   bool // since it was published
 	last      State
 	told      map[string]bool // warnings that still hold
 	failed    error           // of the last load, to log what is news
@@ -57,7 +60,7 @@ func New(opts Options) (*Watcher, error) {
 		Options: opts, discovery: kinds,
 		feeds:    feeds{client: client, changed: make(chan struct{}, 1), open: map[resource]*feed{}},
 		enforced: ledger{base: opts.Base, loads: opts.Load}, natives: ledger{loads: new(engine.Loader).Load},
-		writer: newWriter(client, opts),
+		writer: newWriter(client, opts), rebases: make(chan rebase),
 	}
 	if opts.Load == nil {
 		w.enforced.loads = new(engine.Loader).Load
@@ -82,6 +85,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case r := <-w.rebases:
+			err := w.enforced.rebase(r.base, r.load)
+			r.done <- err
+			if err != nil {
+				continue
+			}
+			w.rebased = true
 		case <-w.feeds.changed:
 			select {
 			case <-ctx.Done():
@@ -92,6 +102,25 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if err := w.follow(ctx); err != nil && ctx.Err() == nil {
 			w.report(err)
 		}
+	}
+}
+
+// A rebase is an order to replace the policies of files.
+type rebase struct {
+	base []policy.File
+	load func(files ...policy.File) (*engine.Set, error)
+	done chan error // takes one
+}
+
+// Rebase replaces Base and Load of the options, and waits until that is decided: on
+// an error all stays as it was. [Watcher.Run] must be running.
+func (w *Watcher) Rebase(ctx context.Context, base []policy.File, load func(files ...policy.File) (*engine.Set, error)) error {
+	r := rebase{base, load, make(chan error, 1)}
+	select {
+	case w.rebases <- r:
+		return <-r.done
+	case <-ctx.Done():
+		return fmt.Errorf("replace the policies of files: %w", ctx.Err())
 	}
 }
 
@@ -154,11 +183,11 @@ func (w *Watcher) take() error {
 		return err
 	}
 	state := State{
-		Enforced: w.enforced.set, Native: w.natives.set, Unread: unread, Foreign: cmp.Or(foreign(w.feeds.open[definitions].objects()), w.writer.foreign()),
+		Enforced: w.enforced.set, Base: w.enforced.base, Native: w.natives.set, Unread: unread, Foreign: cmp.Or(foreign(w.feeds.open[definitions].objects()), w.writer.foreign()),
 		Objects: slices.Concat(w.enforced.objects(), w.natives.objects(), objectsOf(loose), objectsOf(misplaced, w.misplacement())),
 	}
-	if changed || nativeChanged || !w.published || !slices.EqualFunc(unread, w.last.Unread, sameError) || state.Foreign != w.last.Foreign || len(state.Objects) != len(w.last.Objects) {
-		w.published, w.last = true, state
+	if changed || nativeChanged || !w.published || w.rebased || !slices.EqualFunc(unread, w.last.Unread, sameError) || state.Foreign != w.last.Foreign || len(state.Objects) != len(w.last.Objects) {
+		w.published, w.rebased, w.last = true, false, state
 		w.tell(state)
 		w.Publish(state)
 		err = errors.Join(err, writeKept(w.KeepFile, w.enforced.stale()))

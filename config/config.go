@@ -170,7 +170,8 @@ type Admission struct {
 	// kube-node-lease and our own namespace, which never are.
 	ExemptNamespaces []string `yaml:"exemptNamespaces"`
 	// Policies are files, folders or OCI artifacts by digest
-	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack.
+	// (oci://HOST/REPOSITORY@sha256:…); none means the built-in pack. They are loaded
+	// again when they change.
 	Policies []string `yaml:"policies"`
 	// BuiltIn is whether the built-in pack is in force where Policies are none.
 	BuiltIn bool `yaml:"builtIn"`
@@ -178,8 +179,8 @@ type Admission struct {
 	// constraints and mutators, and ImagePolicies.
 	FromCluster bool `yaml:"fromCluster"`
 	// Settings is a file of kind PolicySettings: how far policies are enforced,
-	// whom they spare and what their parameters are. Without one that is as the
-	// policies say.
+	// whom they spare and what their parameters are, loaded again when it changes.
+	// Without one that is as the policies say.
 	Settings string `yaml:"settings"`
 	// Defaults adds the built-in mutating policies: they set what pods leave
 	// unsaid, in namespaces labelled kubeguardian.dev/defaults=true.

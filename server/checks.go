@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/health"
@@ -32,8 +33,8 @@ func (s *Server) checks() []health.Check {
 		health.Of("Cluster", "The API server answers.", "check that the server reaches the API server, and its credentials",
 			health.If(time.Since(st.contact) >= contactLimit, "The API server answered last at %s.", health.Moment(st.contact))...),
 		health.Of("Database", st.retained.detail(s.cfg.Retention), "see that the database answers and has space, and what the retention is", append(st.storing.problem(), st.retained.problems(s.cfg.Retention)...)...),
-		health.Of("Detection rules", fmt.Sprintf("%d are loaded, %d of them silent.", len(rules), silent), "look at detection.rules, detection.select and detection.priority", health.If(len(rules) == silent, "No rule raises alerts.")...),
-		health.Of("Policies", fmt.Sprintf("%d are loaded.", len(listed.Items)), "the page Policies names each mistake and its place", append(health.If(mistaken > 0, "%d have mistakes.", mistaken), s.force.Load().problems()...)...),
+		health.Of("Detection rules", fmt.Sprintf("%d are loaded, %d of them silent.", len(rules), silent), "look at detection.rules, detection.select and detection.priority", append(health.If(len(rules) == silent, "No rule raises alerts."), s.reloads.rules.problem()...)...),
+		health.Of("Policies", fmt.Sprintf("%d are loaded.", len(listed.Items)), "the page Policies names each mistake and its place; of files, the log", slices.Concat(health.If(mistaken > 0, "%d have mistakes.", mistaken), s.force.Load().problems(), s.reloads.policies.problem())...),
 	}
 	if err := s.joiner.Problem(); err != nil {
 		out = append(out, health.Of("Incidents", "", "look at the server's log", fmt.Sprintf("Alerts are not joined into incidents: %v.", err)))

@@ -54,24 +54,29 @@ func (s *Server) followPolicies(context.Context) error {
 		return fmt.Errorf("connect to cluster: %w", err)
 	}
 	s.cluster, err = clusterpolicy.New(clusterpolicy.Options{
-		Config: s.rest, Base: s.files, Load: s.load, KeepFile: filepath.Join(s.cfg.DataDir, "policies.json"),
-		Replica: replica, Namespace: ownNamespace(s.cfg), Log: s.log, Publish: s.enforce,
+		Config: s.rest, Base: s.files, Load: loading(&s.beside, s.settings), KeepFile: filepath.Join(s.cfg.DataDir, "policies.json"),
+		Replica: replica, Namespace: ownNamespace(s.cfg), Log: s.log,
+		Publish: func(now clusterpolicy.State) {
+			if err := s.enforce(now); err != nil { // what was in force stays
+				s.log.Error("the policies of the cluster do not come into force", "error", err)
+			}
+		},
 	})
 	s.summaries = summaries{s.cluster, client, s.log, map[[2]string]string{}}
 	return err
 }
 
 // enforce makes other policies those in force. A request is judged by the old ones
-// or the new ones, never by some of both.
-func (s *Server) enforce(now clusterpolicy.State) {
+// or the new ones, never by some of both. The error is of the certificate for
+// providers; then nothing has changed.
+func (s *Server) enforce(now clusterpolicy.State) error {
 	s.changed.mu.Lock()
 	defer s.changed.mu.Unlock()
 	set, err := s.askingProviders(now.Enforced.Served())
-	if err != nil { // the certificate for providers; what was in force stays
-		s.log.Error("the policies of the cluster do not come into force", "error", err)
-		return
+	if err != nil {
+		return err
 	}
-	next := newInForce(set, now, s.named)
+	next := newInForce(set, now, namedIn(now.Base))
 	s.inform(next)
 	s.force.Store(next)
 	s.metrics.policies(next.listed)
@@ -81,6 +86,7 @@ func (s *Server) enforce(now clusterpolicy.State) {
 		default:
 		}
 	}
+	return nil
 }
 
 // inform lets policies see what is in the cluster, once it was read.

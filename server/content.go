@@ -9,7 +9,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/engine"
 	"github.com/kubeguardian/kubeguardian/enrichment"
 	"github.com/kubeguardian/kubeguardian/policy"
-	"github.com/kubeguardian/kubeguardian/policy/setting"
 )
 
 // loadContent compiles the policies, rules and controls, built in or the
@@ -42,38 +41,23 @@ func (s *Server) loadContent(ctx context.Context) (err error) {
 // enforcing returns the policies that admission enforces.
 func (s *Server) enforcing(ctx context.Context) (*engine.Set, error) {
 	cfg := s.cfg.Admission
-	var err error
-	if len(cfg.Policies) > 0 || cfg.BuiltIn {
-		s.files, err = s.artifacts.Read(ctx, content.Policies(), cfg.Policies...)
-	}
-	if err == nil && cfg.Defaults {
-		var defaults []policy.File
-		defaults, err = content.Read[policy.File](content.Defaults())
-		s.files = append(s.files, defaults...)
-	}
-	if err != nil {
-		return nil, err
-	}
 	if len(cfg.Policies) == 0 && cfg.BuiltIn && !cfg.Defaults && !cfg.FromCluster && cfg.Settings == "" {
-		return engine.New(s.defining), nil
+		var err error
+		s.files, err = content.Read[policy.File](content.Policies())
+		return engine.New(s.defining), err
 	}
-	if cfg.Settings != "" {
-		if s.settings, err = setting.Load(cfg.Settings); err != nil {
-			return nil, err
-		}
-	}
-	s.loader.Images = s.images
-	set, err := s.load(s.files...)
+	s.loader.Images, s.beside.Images = s.images, s.images
+	found, err := s.policySources(ctx)
+	s.reloads.policies.seen = found.fingerprint(err)
 	if err != nil {
 		return nil, err
 	}
+	set, settings, err := s.compilePolicies(found)
+	if err != nil {
+		return nil, err
+	}
+	s.files, s.settings = found.files, settings
 	return set.Served(), nil
-}
-
-// load loads policies of files, and of the cluster beside them, as the settings
-// change them.
-func (s *Server) load(files ...policy.File) (*engine.Set, error) {
-	return setting.With(s.settings, files, func(files []policy.File) (*engine.Set, error) { return s.loader.Load(files...) })
 }
 
 // loadPolicies loads the built-in policies.

@@ -48,9 +48,6 @@ type metrics struct {
 
 	unjudged *prometheus.CounterVec
 
-	reloads     *prometheus.CounterVec
-	rulesFailed prometheus.Gauge
-
 	inForce      *prometheus.GaugeVec
 	policyErrors *prometheus.GaugeVec
 
@@ -104,11 +101,6 @@ func newMetrics(version string, authorityEnds func() time.Time, runaways func() 
 	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
-	m.reloads = counter("rules_reloads_total", "Times that changed rule files were loaded, by result.", "result")
-	m.reloads.WithLabelValues("loaded")
-	m.reloads.WithLabelValues("refused")
-	m.rulesFailed = gauge("rules_refused", "1 while rule files are refused and the rules before them are in force.").WithLabelValues()
-	m.registry.MustRegister(m.reloads, m.rulesFailed)
 	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")
 	build := gauge("build_info", "Always 1; the version is the label.", "version")
 	build.WithLabelValues(version).Set(1)

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/kubeguardian/kubeguardian/health"
 	"github.com/kubeguardian/kubeguardian/web"
 )
 
@@ -176,6 +177,71 @@ func TestSettings(t *testing.T) {
 	file := write(t, head+"parameters: {none: 1}")
 	if _, err := New(t.Context(), options(t, t.TempDir(), fmt.Sprintf("admission: {settings: %q}\n", file))); err == nil || !strings.Contains(err.Error(), file+`:3: parameters: no policy has a parameter "none"`) {
 		t.Errorf("New = %v", err)
+	}
+}
+
+// TestPoliciesAreReloaded: changed files of policies and of their settings, here
+// those of a mounted ConfigMap, take effect. Those with a mistake do not, and what
+// was in force stays so.
+func TestPoliciesAreReloaded(t *testing.T) {
+	const head = "apiVersion: kubeguardian.dev/v1alpha1\nkind: PolicySettings\n"
+	dir, versions := t.TempDir(), 0
+	mount := func(settings, policies string) {
+		t.Helper()
+		versions++
+		data := filepath.Join(dir, fmt.Sprintf("..%d", versions))
+		if err := os.Mkdir(data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"settings.yaml": head + settings, "policies.yaml": policies} {
+			if err := os.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_ = os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)) // it is there from the second time on
+		}
+		if err := os.Symlink(data, filepath.Join(dir, "..new")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..new"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rule := func(name, value string) string {
+		return native("Validating", name, fmt.Sprintf("validations: [{expression: \"object.metadata.labels.team == '%s'\", message: want %s}]", value, value), "validationActions: [Deny]")
+	}
+	mount("enforcement: {default: deny}", rule("team", "red"))
+	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {policies: [%q], settings: %q}\n", filepath.Join(dir, "policies.yaml"), filepath.Join(dir, "settings.yaml")))
+	opts.Cluster = small(t)
+	r := start(t, opts)
+	steps := []struct{ name, settings, policies, verdict, not, mistake string }{
+		{"at the start", "", "", "[team] want red", "", ""},
+		{"policies", "enforcement: {default: deny}", rule("team", "blue") + rule("other", "green"), "[other] want green", "want red", ""},
+		{"settings", "enforcement: {default: dryrun}", rule("team", "blue"), `"allowed":true`, "[other]", ""},
+		{"settings with a mistake", "enforcement: {default: maybe}", rule("team", "blue"), `"allowed":true`, "", `unknown stage "maybe"`},
+		{"settings of a policy that is not there", "enforcement: {policies: {team: deny, other: deny}}", rule("team", "blue"), `"allowed":true`, "", `no policy that judges is called "other"`},
+		{"policies with a mistake", "enforcement: {default: deny}", rule("team", "blue'"), `"allowed":true`, "", "Syntax error"},
+		{"all is well", "enforcement: {default: deny}", rule("team", "black"), "[team] want black", "", ""},
+	}
+	for _, step := range steps {
+		if step.settings != "" {
+			mount(step.settings, step.policies)
+		}
+		eventually(t, step.name, func() (bool, string) {
+			_, body := r.webhook("/admit", podReview("alice", `"labels":{"team":"none"}`, "nginx"))
+			if !strings.Contains(body, step.verdict) || step.not != "" && strings.Contains(body, step.not) {
+				return false, body
+			}
+			check, refused := r.checked()["Policies"], 0
+			if step.mistake != "" {
+				refused = 1
+			}
+			_, metrics := r.page("/metrics")
+			said := (check.State == health.Bad) == (refused == 1) && strings.Contains(check.Detail, step.mistake)
+			return said && strings.Contains(metrics, fmt.Sprintf("kubeguardian_policies_refused %d\n", refused)), check.Detail
+		})
+	}
+	if _, body := r.page("/api/v1/policies"); !strings.Contains(body, `"name":"team"`) || strings.Contains(body, `"name":"other"`) {
+		t.Errorf("listed: %s", body)
 	}
 }
 

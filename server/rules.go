@@ -4,18 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
-
-// rulesInterval is how often the rule files are looked at. A mounted ConfigMap
-// changes by a switch of links, which the contents show and notifications may
-// not.
-const rulesInterval = 2 * time.Second
 
 // builtinSyscallRules is the file of built-in rules that are for the node agent.
 const builtinSyscallRules = "syscall.yaml"
@@ -26,7 +20,7 @@ func (s *Server) loadRules() error {
 	if err != nil {
 		return fmt.Errorf("load rules: %w", err)
 	}
-	s.rulesSeen = fingerprint(files, nil)
+	s.reloads.rules.seen = fingerprint(files, nil)
 	set, err := s.compileRules(files)
 	if err != nil {
 		return fmt.Errorf("load rules: %w", err)
@@ -95,49 +89,18 @@ func (s *Server) watchRules(ctx context.Context) error {
 	if len(s.cfg.Detection.Rules) == 0 {
 		return nil
 	}
-	last := s.rulesSeen
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(rulesInterval):
-		}
+	return s.reloads.rules.follow(ctx, s, func() ([sha256.Size]byte, func(context.Context) error) {
 		files, err := s.ruleFiles()
-		now := fingerprint(files, err)
-		if now == last {
-			continue
+		return fingerprint(files, err), func(context.Context) error {
+			if err != nil {
+				return err
+			}
+			set, err := s.compileRules(files)
+			if err != nil {
+				return err
+			}
+			s.useRules(set, files)
+			return nil
 		}
-		last = now
-		s.reloadRules(files, err)
-	}
-}
-
-// fingerprint identifies the names and contents of files, or why they cannot be
-// read.
-func fingerprint(files []rule.File, err error) [sha256.Size]byte {
-	h := sha256.New()
-	fmt.Fprintf(h, "%v\n", err)
-	for _, f := range files {
-		fmt.Fprintf(h, "%q %d\n", f.Name, len(f.Data))
-		h.Write(f.Data)
-	}
-	return [sha256.Size]byte(h.Sum(nil))
-}
-
-// reloadRules puts changed rule files in force, or refuses them and says why.
-func (s *Server) reloadRules(files []rule.File, err error) {
-	var set *rule.Set
-	if err == nil {
-		set, err = s.compileRules(files)
-	}
-	if err != nil {
-		s.metrics.reloads.WithLabelValues("refused").Inc()
-		s.metrics.rulesFailed.Set(1)
-		s.log.Error("changed rule files are refused: the rules before them stay in force", "error", err)
-		return
-	}
-	s.useRules(set, files)
-	s.metrics.reloads.WithLabelValues("loaded").Inc()
-	s.metrics.rulesFailed.Set(0)
-	s.log.Info("rules loaded again", "rules", len(set.Rules()))
+	})
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kubeguardian/kubeguardian/health"
 )
 
 const watchedRule = `- rule: Watched
@@ -35,16 +37,7 @@ func TestRulesAreReloaded(t *testing.T) {
 	}
 	write(strings.Replace(watchedRule, "ka.verb in", "ka.user.name in", 1) + quietRule)
 	r := start(t, options(t, dir, "detection: {rules: ["+file+"], priority: notice, match: all}"))
-	metric := func(want string) {
-		t.Helper()
-		for range 1200 {
-			if _, metrics := r.page("/metrics"); strings.Contains(metrics, want+"\n") {
-				return
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-		t.Fatalf("metrics never have %s", want)
-	}
+	metric := r.metric
 	send := func() int {
 		t.Helper()
 		if code, body := r.webhook("/audit", eventList(t)); code != http.StatusOK {
@@ -66,6 +59,7 @@ func TestRulesAreReloaded(t *testing.T) {
 	if got := send(); got != raised {
 		t.Errorf("%d alerts, want %d: the refused file has another rule", got, raised)
 	}
+	expect(t, r.checked(), "Detection rules", health.Bad, "Changed files are refused, and the rules before them are in force: "+file)
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
@@ -75,6 +69,15 @@ func TestRulesAreReloaded(t *testing.T) {
 	if got := send(); got != 2*raised {
 		t.Errorf("%d alerts, want %d of two rules", got, 2*raised)
 	}
+}
+
+// metric waits for a line of the metrics.
+func (r *running) metric(want string) {
+	r.t.Helper()
+	eventually(r.t, "metrics have "+want, func() (bool, string) {
+		_, metrics := r.page("/metrics")
+		return strings.Contains(metrics, want+"\n"), ""
+	})
 }
 
 // Files that build on the built-in rules do so too when they change.

@@ -80,13 +80,15 @@ type Server struct {
 
 	artifacts *artifact.Client // where policies may come from
 	images    *image.Verifier
-	files     []policy.File           // policies that the configuration names
-	settings  *setting.Settings       // of those, and of the cluster's beside them; may be nil
-	loader    engine.Loader           // of both
-	named     []web.Policy            // what is in files
-	policies  *engine.Set             // those of files, loaded
-	force     atomic.Pointer[inForce] // what admission enforces now; nil: not known yet
-	cluster   *clusterpolicy.Watcher  // nil: policies come from files alone
+	files     []policy.File            // policies that the configuration names, at the start
+	pulled    map[string][]policy.File // those of artifacts among them, which stay what they are
+	settings  *setting.Settings        // of policies, at the start; may be nil
+	loader    engine.Loader            // of files, and those of the cluster without them
+	beside    engine.Loader            // of those of the cluster, with files
+	named     []web.Policy             // what is in files
+	policies  *engine.Set              // those of files, loaded
+	force     atomic.Pointer[inForce]  // what admission enforces now; nil: not known yet
+	cluster   *clusterpolicy.Watcher   // nil: policies come from files alone
 	changed   policiesChanged
 	sources   sources              // what policies ask for besides the object
 	providers *externaldata.Client // of the policies in force
@@ -96,9 +98,9 @@ type Server struct {
 	defining  *policy.Set                 // the built-in policies, which define controls
 	rules     atomic.Pointer[rule.Set]    // replaced when its files change
 	ruleTexts atomic.Pointer[[]rule.File] // those that rules was made of
-	rulesSeen [32]byte                    // what its files were when New loaded them
-	enrich    *enrichment.Enricher        // of audit events, for the rules
-	cooldown  cooldown.Policy             // of the alerts that they raise
+	reloads   reloads
+	enrich    *enrichment.Enricher // of audit events, for the rules
+	cooldown  cooldown.Policy      // of the alerts that they raise
 	catalogue *control.Catalogue
 
 	store        *store.Store
@@ -152,6 +154,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version, commands: opts.commands,
 		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
+		reloads: reloads{newReload("rules"), newReload("policies")}, pulled: map[string][]policy.File{},
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
@@ -246,6 +249,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group.Go(func() error { return s.follow(parts) })
 	group.Go(func() error { return s.watchStore(parts) })
 	group.Go(func() error { return s.watchRules(parts) })
+	group.Go(func() error { return s.watchPolicies(parts) })
 	group.Go(func() error { s.auditWatch.Run(parts); return nil })
 	group.Go(func() error { return s.serveBus(parts) })
 	group.Go(func() error { return s.clusters.Run(parts) })

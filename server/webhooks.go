@@ -72,6 +72,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 	}
 	s.metrics = newMetrics(s.version, s.authority.NotAfter, s.runaways)
 	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector())
+	s.metrics.registry.MustRegister(s.reloads.collectors()...)
 	s.metrics.registry.MustRegister(slices.Concat(s.auditWatch.Collectors(), s.watchman.Collectors())...)
 	opts := admission.RegistrationOptions{
 		Client: s.client,

@@ -19,6 +19,7 @@ package setting
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -81,18 +82,28 @@ func Stage(stage string) (*Settings, error) {
 
 // Load reads a file.
 func Load(file string) (*Settings, error) {
-	info, err := os.Stat(file)
+	data, err := Read(file)
 	if err != nil {
-		return nil, fmt.Errorf("read settings of policies: %w", err)
-	}
-	if info.Size() > maxBytes {
-		return nil, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", file, info.Size(), maxBytes)
-	}
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read settings of policies: %w", err)
+		return nil, err
 	}
 	return Parse(file, data)
+}
+
+// Read returns the text of a file, for [Parse].
+func Read(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read settings of policies: %w", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("read settings of policies: %w", err)
+	}
+	if len(data) > maxBytes {
+		return nil, fmt.Errorf("%s: file has more than the limit of %d bytes", file, maxBytes)
+	}
+	return data, nil
 }
 
 // Parse reads the text of a file. All errors are returned together, with file and

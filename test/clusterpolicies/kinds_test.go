@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -80,10 +82,13 @@ func TestKinds(t *testing.T) {
 	for _, text := range [][]byte{content.RBAC(), content.CRDs(), content.Gatekeeper()} {
 		w.apply(string(text))
 	}
-	g := w.serve(t.TempDir(), "")
+	files := t.TempDir()
+	writeFile(t, files, "settings.yaml", policySettings)
+	g := w.serve(t.TempDir(), fmt.Sprintf("settings: %q", filepath.Join(files, "settings.yaml")))
 	w.apply(template("Labelled", ""))
 	w.apply(constraint("Labelled", "team", "owner"))
 	w.verdict("[Labelled] the label owner is missing")
+	t.Run("files", func(t *testing.T) { g.testFiles(t, files) })
 	t.Run("mutators", g.testMutators)
 	t.Run("image policies", g.testImages)
 	t.Run("native policies", g.testNative)
@@ -91,6 +96,37 @@ func TestKinds(t *testing.T) {
 	t.Run("inventory", g.testInventory)
 	t.Run("replicas", g.testReplicas)
 	t.Run("metrics", g.testMetrics)
+}
+
+const policySettings = "apiVersion: kubeguardian.dev/v1alpha1\nkind: PolicySettings\n"
+
+func writeFile(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name+".new"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, name+".new"), filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testFiles changes the settings of policies, which are in a file, while the
+// policies are in the cluster.
+func (g *guard) testFiles(t *testing.T, dir string) {
+	w := g.world.in(t)
+	writeFile(t, dir, "settings.yaml", policySettings+"exemptNamespaces: [default]\n")
+	w.verdict("")
+	writeFile(t, dir, "settings.yaml", policySettings+"parameters: {none: 1}\n")
+	w.eventually("settings are refused", func() error {
+		metrics, err := g.read("/metrics")
+		if err == nil && !strings.Contains(string(metrics), "kubeguardian_policies_refused 1\n") {
+			err = errors.New("they are not")
+		}
+		return err
+	})
+	w.verdict("")
+	writeFile(t, dir, "settings.yaml", policySettings)
+	w.verdict("[Labelled] the label owner is missing")
 }
 
 func (g *guard) testMutators(t *testing.T) {
