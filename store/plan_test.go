@@ -17,6 +17,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store/outbox"
 )
 
 // A recorder notes the queries of a database.
@@ -79,6 +80,7 @@ func record(t *testing.T, s *Store) *recorder {
 		t.Fatal(err)
 	}
 	s.readers = sql.OpenDB(r)
+	s.Queue = outbox.New(s.readers, s.write, s.explain)
 	return r
 }
 

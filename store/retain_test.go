@@ -9,6 +9,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/store/outbox"
 	"github.com/kubeguardian/kubeguardian/store/retention"
 )
 
@@ -24,7 +25,7 @@ func retain(t testing.TB, s *Store, l retention.Limits, now time.Time) retention
 // told lets all have been told of the alerts up to one.
 func told(t testing.TB, s *Store, seq int64) {
 	t.Helper()
-	for name, body := range map[string]string{correlated: fmt.Sprint(seq, 0), announced: fmt.Sprint(seq)} {
+	for name, body := range map[string]string{correlated: fmt.Sprint(seq, 0), outbox.Progress: fmt.Sprint(seq)} {
 		if err := s.SaveCheckpoint(t.Context(), name, []byte(body)); err != nil {
 			t.Fatal(err)
 		}

@@ -13,17 +13,20 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"sync"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/history"
+	"github.com/kubeguardian/kubeguardian/store/outbox"
 	"github.com/kubeguardian/kubeguardian/store/retention"
 	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
 
 // A Store is an open database.
 type Store struct {
+	*outbox.Queue
+
 	// Own is the name of the server's own cluster, by which alerts and incidents are
 	// asked for that no other has reported. It is set before the store is used.
 	Own string
@@ -50,6 +53,7 @@ func Open(ctx context.Context, address string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.Queue = outbox.New(s.readers, s.write, s.explain)
 	if err := s.fillEntities(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -192,14 +196,5 @@ func (s *Store) Size(ctx context.Context) (int64, error) {
 	return n, s.explain("measure", err)
 }
 
-// nanoseconds returns t as it is stored. Times that do not fit, which only
-// a broken or hostile source has, become the nearest that does.
-func nanoseconds(t time.Time) int64 {
-	switch year := t.Year(); {
-	case year < 1678:
-		return math.MinInt64
-	case year > 2261:
-		return math.MaxInt64
-	}
-	return t.UnixNano()
-}
+// nanoseconds returns t as it is stored.
+func nanoseconds(t time.Time) int64 { return dialect.Nanoseconds(t) }

@@ -111,9 +111,10 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/retention", "store/sessions", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/outbox", "store/retention", "store/sessions", "store/words"},
 
 	"store/postgrestest": {},
+	"store/outbox":       {"notify/delivery", "store/dialect"},
 	"store/retention":    {},
 	"store/words":        {},
 	"store/sessions":     {"access/sealed"},

@@ -5,8 +5,10 @@ package dialect
 import (
 	"database/sql/driver"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -45,6 +47,18 @@ func Normal(v any) (driver.Value, error) {
 		return Storable(value), err
 	}
 	return converted, err
+}
+
+// Nanoseconds returns t as it is stored. Times that do not fit, which only
+// a broken or hostile source has, become the nearest that does.
+func Nanoseconds(t time.Time) int64 {
+	switch year := t.Year(); {
+	case year < 1678:
+		return math.MinInt64
+	case year > 2261:
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 // Storable returns a text without the bytes that PostgreSQL does not take.

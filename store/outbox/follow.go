@@ -1,50 +1,13 @@
-package store
+package outbox
 
 import (
 	"context"
 	"database/sql"
 	"time"
 
-	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
-
-// Changed returns incidents that were made into messages and are in another state
-// by now than the one that was told of, by the ids that they were told of by:
-// several may be one by now. Nothing follows what was told to be closed.
-func (s *Store) Changed(ctx context.Context, n int) (map[string]*incident.Incident, error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT announced.incident, incidents.body FROM announced JOIN incidents ON incidents.id = announced.whole
-		WHERE announced.state IN (?, ?, ?) AND incidents.state <> announced.state LIMIT ?`,
-		string(incident.New), string(incident.Acknowledged), string(incident.Contained), n)
-	if err != nil {
-		return nil, s.explain("read incidents from", err)
-	}
-	defer rows.Close()
-	out := map[string]*incident.Incident{}
-	for rows.Next() {
-		var told, body string
-		i := &incident.Incident{}
-		err := rows.Scan(&told, &body)
-		if err == nil {
-			err = decode(body, i)
-		}
-		if err != nil {
-			return nil, s.explain("read incidents from", err)
-		}
-		out[told] = i
-	}
-	return out, s.explain("read incidents from", rows.Err())
-}
-
-// Delivery returns the message to a destination that has a key, and whether there
-// is one.
-func (s *Store) Delivery(ctx context.Context, destination, key string) (m delivery.Message, found bool, err error) {
-	list, err := scanDeliveries(ctx, s.readers, " WHERE destination = ? AND key = ?", destination, key)
-	if err != nil || len(list) == 0 {
-		return m, false, s.explain("read messages from", err)
-	}
-	return list[0], true, nil
-}
 
 // follow adds a message that follows another one: after that and all that follow
 // it, whatever clocks say. Where that is gone, or told of by a summary, there is
@@ -84,18 +47,18 @@ func abandon(ctx context.Context, tx *sql.Tx, r delivery.Result, done int64) err
 // Revive queues dead letters of a destination again: one, or with seq 0 all, each
 // with what follows it, also where that was delivered. It returns how many. They
 // keep their order among themselves and their keys.
-func (s *Store) Revive(ctx context.Context, destination string, seq int64, now time.Time) (n int, err error) {
+func (q *Queue) Revive(ctx context.Context, destination string, seq int64, now time.Time) (n int, err error) {
 	dead, which := "state = ?", []any{string(delivery.Dead)}
 	if seq != 0 {
 		dead, which = dead+" AND seq = ?", append(which, seq)
 	}
-	at := nanoseconds(now)
+	at := dialect.Nanoseconds(now)
 	args := append([]any{string(delivery.Waiting), at, at, at, destination}, which...)
 	args = append(append(args, string(delivery.Waiting), destination), which...)
-	err = s.write(ctx, func(tx *sql.Tx) error {
+	err = q.write(ctx, func(tx *sql.Tx) error {
 		n, err = affected(tx.ExecContext(ctx, `UPDATE deliveries SET state = ?, reason = '', attempts = 0, done = 0, created = ?, due = ?, next = ?
 			WHERE destination = ? AND (`+dead+` OR state <> ? AND follows <> '' AND follows IN (SELECT key FROM deliveries WHERE destination = ? AND `+dead+`))`, args...))
 		return err
 	})
-	return n, s.explain("queue dead letters again in", err)
+	return n, q.explain("queue dead letters again in", err)
 }

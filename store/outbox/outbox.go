@@ -1,4 +1,7 @@
-package store
+// Package outbox keeps the messages to destinations in the database: what waits is a
+// queue, from which a message goes when it is delivered, in a summary or a dead
+// letter.
+package outbox
 
 import (
 	"context"
@@ -8,35 +11,34 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
+	"github.com/kubeguardian/kubeguardian/store/dialect"
 )
 
-// announced is the name of the checkpoint of the alerts that are messages.
-const announced = "notify"
+// Progress is the name of the checkpoint of the alerts that are messages.
+const Progress = "notify"
 
-const deliveryColumns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows, incident"
+// The number of messages that a call reads: when it names none, and at most.
+const (
+	defaultLimit = 50
+	maxLimit     = 1000
+)
 
-// Notified returns the seq of the last alert that was made into messages, and of
-// the last that was joined into incidents. In the database of a version that did
-// not notify found is false.
-func (s *Store) Notified(ctx context.Context) (notified, joined int64, found bool, err error) {
-	body, found, err := s.Checkpoint(ctx, announced)
-	if err == nil && found {
-		_, err = fmt.Sscan(string(body), &notified)
-	}
-	if err != nil {
-		return 0, 0, false, fmt.Errorf("read up to where there are messages: %w", err)
-	}
-	body, some, err := s.Checkpoint(ctx, correlated)
-	if err == nil && some {
-		_, err = fmt.Sscan(string(body), &joined)
-	}
-	if err != nil {
-		return 0, 0, false, fmt.Errorf("read up to where alerts were joined: %w", err)
-	}
-	return notified, joined, found, nil
+// A Queue is that of a database.
+type Queue struct {
+	readers *sql.DB
+	write   func(context.Context, func(*sql.Tx) error) error
+	explain func(doing string, err error) error
 }
+
+// New returns the queue of a database that is read by readers. The function writes
+// in a transaction, perhaps twice, and no two at a time that write incidents or
+// messages; explain names the database in an error.
+func New(readers *sql.DB, write func(context.Context, func(*sql.Tx) error) error, explain func(doing string, err error) error) *Queue {
+	return &Queue{readers, write, explain}
+}
+
+const columns = "seq, destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows, incident"
 
 // Enqueue takes messages into the queue and remembers up to where what happened
 // is in it: all of it, or nothing. A message whose group has one that was not
@@ -44,8 +46,8 @@ func (s *Store) Notified(ctx context.Context) (notified, joined int64, found boo
 // is due when that ends. A message that is there already, by its key, is left
 // out. It returns which have been added, and how many alerts have no message of
 // their own.
-func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) (added []delivery.Message, counted int, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+func (q *Queue) Enqueue(ctx context.Context, messages []delivery.Message, p delivery.Progress, now time.Time) (added []delivery.Message, counted int, err error) {
+	err = q.write(ctx, func(tx *sql.Tx) error {
 		added, counted = nil, 0
 		for _, m := range messages {
 			alerts := m.Count
@@ -60,7 +62,7 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 			}
 		}
 		for _, told := range p.Incidents {
-			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time, state, whole, level) VALUES (?, ?, ?, ?, ?) ON CONFLICT (incident) DO NOTHING", told.As, nanoseconds(now), told.State, told.Incident, told.Level); err != nil {
+			if _, err := tx.ExecContext(ctx, "INSERT INTO announced (incident, time, state, whole, level) VALUES (?, ?, ?, ?, ?) ON CONFLICT (incident) DO NOTHING", told.As, dialect.Nanoseconds(now), told.State, told.Incident, told.Level); err != nil {
 				return err
 			}
 		}
@@ -69,10 +71,10 @@ func (s *Store) Enqueue(ctx context.Context, messages []delivery.Message, p deli
 				return err
 			}
 		}
-		_, err := tx.ExecContext(ctx, saveCheckpoint, announced, fmt.Sprint(p.Alert))
+		_, err := tx.ExecContext(ctx, "INSERT INTO checkpoints (name, body) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body", Progress, fmt.Sprint(p.Alert))
 		return err
 	})
-	return added, counted, s.explain("queue messages in", err)
+	return added, counted, q.explain("queue messages in", err)
 }
 
 // enqueue adds one message, or counts it in another one of its group. A message
@@ -89,7 +91,7 @@ func enqueue(ctx context.Context, tx *sql.Tx, m *delivery.Message, now time.Time
 			return false, err
 		case found && before.State == delivery.Waiting && before.Attempts == 0:
 			_, err := tx.ExecContext(ctx, "UPDATE deliveries SET count = ?, first = ?, last = ? WHERE seq = ?", before.Count+m.Count,
-				min(nanoseconds(before.First), nanoseconds(m.First)), max(nanoseconds(before.Last), nanoseconds(m.Last)), before.Seq)
+				min(dialect.Nanoseconds(before.First), dialect.Nanoseconds(m.First)), max(dialect.Nanoseconds(before.Last), dialect.Nanoseconds(m.Last)), before.Seq)
 			return true, err
 		case found && now.Before(before.Until):
 			m.Due, m.Next, m.Until = before.Until, before.Until, before.Until.Add(window)
@@ -101,8 +103,8 @@ func enqueue(ctx context.Context, tx *sql.Tx, m *delivery.Message, now time.Time
 func insertDelivery(ctx context.Context, tx *sql.Tx, m *delivery.Message) error {
 	err := tx.QueryRowContext(ctx, `INSERT INTO deliveries (destination, key, grp, state, title, created, due, until, next, done, attempts, count, first, last, reason, body, follows, incident)
 		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?, ?, '', ?, ?, ?) ON CONFLICT (destination, key) DO NOTHING RETURNING seq`,
-		m.Destination, m.Key, m.Group, string(delivery.Waiting), m.Title, nanoseconds(m.Created), nanoseconds(m.Due), nanoseconds(m.Until), nanoseconds(m.Next),
-		m.Count, nanoseconds(m.First), nanoseconds(m.Last), string(m.Body), m.Follows, m.Incident).Scan(&m.Seq)
+		m.Destination, m.Key, m.Group, string(delivery.Waiting), m.Title, dialect.Nanoseconds(m.Created), dialect.Nanoseconds(m.Due), dialect.Nanoseconds(m.Until), dialect.Nanoseconds(m.Next),
+		m.Count, dialect.Nanoseconds(m.First), dialect.Nanoseconds(m.Last), string(m.Body), m.Follows, m.Incident).Scan(&m.Seq)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
@@ -126,7 +128,7 @@ func scanDelivery(row rowScanner) (m delivery.Message, err error) {
 }
 
 func oneDelivery(ctx context.Context, tx *sql.Tx, where string, args ...any) (m delivery.Message, found bool, err error) {
-	m, err = scanDelivery(tx.QueryRowContext(ctx, "SELECT "+deliveryColumns+" FROM deliveries WHERE "+where, args...))
+	m, err = scanDelivery(tx.QueryRowContext(ctx, "SELECT "+columns+" FROM deliveries WHERE "+where, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		return m, false, nil
 	}
@@ -138,7 +140,7 @@ type queryer interface {
 }
 
 func scanDeliveries(ctx context.Context, db queryer, where string, args ...any) (list []delivery.Message, err error) {
-	rows, err := db.QueryContext(ctx, "SELECT "+deliveryColumns+" FROM deliveries"+where, args...)
+	rows, err := db.QueryContext(ctx, "SELECT "+columns+" FROM deliveries"+where, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -157,8 +159,8 @@ func scanDeliveries(ctx context.Context, db queryer, where string, args ...any) 
 // their order, and counts an attempt of each. Nothing overtakes the first: while
 // its next attempt is not due, there are none. Without any it returns when there
 // may be some, zero if none waits.
-func (s *Store) Claim(ctx context.Context, destination string, n int, now time.Time) (batch []delivery.Message, next time.Time, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+func (q *Queue) Claim(ctx context.Context, destination string, n int, now time.Time) (batch []delivery.Message, next time.Time, err error) {
+	err = q.write(ctx, func(tx *sql.Tx) error {
 		batch, next = nil, time.Time{}
 		list, err := scanDeliveries(ctx, tx, " WHERE destination = ? AND state = ? ORDER BY due, seq LIMIT ?", destination, string(delivery.Waiting), n)
 		if err != nil {
@@ -179,7 +181,7 @@ func (s *Store) Claim(ctx context.Context, destination string, n int, now time.T
 		}
 		return nil
 	})
-	return batch, next, s.explain("read messages from", err)
+	return batch, next, q.explain("read messages from", err)
 }
 
 func latest(a, b time.Time) time.Time {
@@ -190,8 +192,8 @@ func latest(a, b time.Time) time.Time {
 }
 
 // Finish keeps what attempts led to.
-func (s *Store) Finish(ctx context.Context, results []delivery.Result, now time.Time) error {
-	err := s.write(ctx, func(tx *sql.Tx) error {
+func (q *Queue) Finish(ctx context.Context, results []delivery.Result, now time.Time) error {
+	err := q.write(ctx, func(tx *sql.Tx) error {
 		for _, r := range results {
 			if err := finish(ctx, tx, r, now); err != nil {
 				return err
@@ -199,16 +201,16 @@ func (s *Store) Finish(ctx context.Context, results []delivery.Result, now time.
 		}
 		return nil
 	})
-	return s.explain("keep deliveries in", err)
+	return q.explain("keep deliveries in", err)
 }
 
 func finish(ctx context.Context, tx *sql.Tx, r delivery.Result, now time.Time) error {
-	done := nanoseconds(now)
+	done := dialect.Nanoseconds(now)
 	if r.State == delivery.Waiting {
 		done = 0
 	}
 	_, err := tx.ExecContext(ctx, "UPDATE deliveries SET state = ?, reason = ?, next = ?, done = ? WHERE seq = ? AND state = ?",
-		string(r.State), r.Reason, nanoseconds(r.Next), done, r.Seq, string(delivery.Waiting))
+		string(r.State), r.Reason, dialect.Nanoseconds(r.Next), done, r.Seq, string(delivery.Waiting))
 	if err != nil || r.State != delivery.Dead && r.State != delivery.Summarised {
 		return err
 	}
@@ -218,11 +220,11 @@ func finish(ctx context.Context, tx *sql.Tx, r delivery.Result, now time.Time) e
 // Summarise queues one message in place of those of a destination that are due,
 // were never tried and follow no other, if there are at least two, and returns how many there
 // were. The function makes it of them; at most 1,000 go into one.
-func (s *Store) Summarise(ctx context.Context, destination string, now time.Time, of func([]delivery.Message) (delivery.Message, error)) (n int, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+func (q *Queue) Summarise(ctx context.Context, destination string, now time.Time, of func([]delivery.Message) (delivery.Message, error)) (n int, err error) {
+	err = q.write(ctx, func(tx *sql.Tx) error {
 		n = 0
 		in, err := scanDeliveries(ctx, tx, " WHERE destination = ? AND state = ? AND due <= ? AND attempts = 0 AND follows = '' ORDER BY due, seq LIMIT ?",
-			destination, string(delivery.Waiting), nanoseconds(now), maxLimit)
+			destination, string(delivery.Waiting), dialect.Nanoseconds(now), maxLimit)
 		if err != nil || len(in) < 2 {
 			return err
 		}
@@ -241,17 +243,17 @@ func (s *Store) Summarise(ctx context.Context, destination string, now time.Time
 		n = len(in)
 		return nil
 	})
-	return n, s.explain("summarise messages in", err)
+	return n, q.explain("summarise messages in", err)
 }
 
 // Overdue moves messages that wait to the dead letters: those that came into the
 // queue before a time, and of the rest the oldest beyond a number. It returns
 // which they are, at most 1,000, so that a call may have to be repeated.
-func (s *Store) Overdue(ctx context.Context, destination string, before time.Time, most int, now time.Time) (dead []delivery.Message, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
+func (q *Queue) Overdue(ctx context.Context, destination string, before time.Time, most int, now time.Time) (dead []delivery.Message, err error) {
+	err = q.write(ctx, func(tx *sql.Tx) error {
 		dead = nil
 		old, err := scanDeliveries(ctx, tx, " WHERE destination = ? AND state = ? AND created < ? ORDER BY due, seq LIMIT ?",
-			destination, string(delivery.Waiting), nanoseconds(before), maxLimit)
+			destination, string(delivery.Waiting), dialect.Nanoseconds(before), maxLimit)
 		if err != nil {
 			return err
 		}
@@ -281,7 +283,7 @@ func (s *Store) Overdue(ctx context.Context, destination string, before time.Tim
 		}
 		return nil
 	})
-	return dead, s.explain("limit the queue in", err)
+	return dead, q.explain("limit the queue in", err)
 }
 
 // bury makes a message a dead letter that keeps why its last attempt failed.
@@ -295,9 +297,9 @@ func bury(ctx context.Context, tx *sql.Tx, m *delivery.Message, reason string, n
 
 // Orphans moves the messages that wait for destinations other than these to the
 // dead letters, and returns how many they are.
-func (s *Store) Orphans(ctx context.Context, known []string, now time.Time) (n int, err error) {
-	err = s.write(ctx, func(tx *sql.Tx) error {
-		args := []any{string(delivery.Dead), "no destination of this name is configured any more", nanoseconds(now), string(delivery.Waiting)}
+func (q *Queue) Orphans(ctx context.Context, known []string, now time.Time) (n int, err error) {
+	err = q.write(ctx, func(tx *sql.Tx) error {
+		args := []any{string(delivery.Dead), "no destination of this name is configured any more", dialect.Nanoseconds(now), string(delivery.Waiting)}
 		query := "UPDATE deliveries SET state = ?, reason = ?, done = ? WHERE state = ?"
 		if len(known) > 0 {
 			query += " AND destination NOT IN (?" + strings.Repeat(", ?", len(known)-1) + ")"
@@ -308,7 +310,7 @@ func (s *Store) Orphans(ctx context.Context, known []string, now time.Time) (n i
 		n, err = affected(tx.ExecContext(ctx, query, args...))
 		return err
 	})
-	return n, s.explain("limit the queue in", err)
+	return n, q.explain("limit the queue in", err)
 }
 
 func affected(result sql.Result, err error) (int, error) {
@@ -317,122 +319,4 @@ func affected(result sql.Result, err error) (int, error) {
 	}
 	n, err := result.RowsAffected()
 	return int(n), err
-}
-
-// Deliveries returns a page of messages, and the seq before which the next one
-// begins, 0 after the last.
-func (s *Store) Deliveries(ctx context.Context, q delivery.Query) (page []delivery.Message, next int64, err error) {
-	w, n := &where{}, limit(q.Limit)
-	w.add(q.Destination != "", "destination = ?", q.Destination)
-	w.add(q.State != "", "state = ?", string(q.State))
-	w.add(q.Incident != "", "incident <> '' AND incident IN (SELECT incident FROM announced WHERE whole = ?)", q.Incident)
-	w.add(q.Before != 0, "seq < ?", q.Before)
-	page, err = scanDeliveries(ctx, s.readers, w.String()+" ORDER BY seq DESC LIMIT ?", append(w.args, n+1)...)
-	if len(page) > n {
-		page, next = page[:n], page[n-1].Seq
-	}
-	return page, next, s.explain("read messages from", err)
-}
-
-// Standings returns how each destination is doing that has messages.
-func (s *Store) Standings(ctx context.Context) (map[string]delivery.Standing, error) {
-	out, err := s.standings(ctx)
-	return out, s.explain("read messages from", err)
-}
-
-func (s *Store) standings(ctx context.Context) (map[string]delivery.Standing, error) {
-	rows, err := s.readers.QueryContext(ctx, "SELECT destination, state, count(*) FROM deliveries GROUP BY destination, state")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	out := map[string]delivery.Standing{}
-	for rows.Next() {
-		var destination, state string
-		var n int
-		if err := rows.Scan(&destination, &state, &n); err != nil {
-			return nil, err
-		}
-		standing := out[destination]
-		switch delivery.State(state) {
-		case delivery.Waiting:
-			standing.Waiting = n
-		case delivery.Dead:
-			standing.Dead = n
-		case delivery.Delivered:
-			standing.Delivered = n
-		case delivery.Summarised:
-			standing.Summarised = n
-		}
-		out[destination] = standing
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	for name, standing := range out {
-		head, err := scanDeliveries(ctx, s.readers, " WHERE destination = ? AND state = ? ORDER BY due, seq LIMIT 1", name, string(delivery.Waiting))
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range head {
-			standing.Oldest, standing.Attempts, standing.Reason = m.Due, m.Attempts, m.Reason
-		}
-		out[name] = standing
-	}
-	return out, nil
-}
-
-// Unannounced returns paged incidents that nobody looks at and that are no
-// messages yet, by the order in which they began, after a place in it, and the
-// place to go on at.
-func (s *Store) Unannounced(ctx context.Context, after int64, n int) (list []*incident.Incident, last int64, err error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT seq, body FROM incidents WHERE state = ? AND paged = 1 AND seq > ?
-		AND NOT EXISTS (SELECT 1 FROM announced WHERE announced.incident = incidents.id) ORDER BY seq LIMIT ?`, string(incident.New), after, n)
-	if err != nil {
-		return nil, after, s.explain("read incidents from", err)
-	}
-	list, last, err = scanIncidents(rows, after)
-	return list, last, s.explain("read incidents from", err)
-}
-
-// scanIncidents reads rows of seq and body, and the last seq.
-func scanIncidents(rows *sql.Rows, after int64) (list []*incident.Incident, last int64, err error) {
-	defer rows.Close()
-	for last = after; rows.Next(); {
-		var body string
-		i := &incident.Incident{}
-		if err := scanBody(rows, &body, i, &last); err != nil {
-			return nil, after, err
-		}
-		list = append(list, i)
-	}
-	return list, last, rows.Err()
-}
-
-// PagedAlerts returns which of these alerts are signals of incidents that paged,
-// the earliest of them being of a time.
-func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) (paged map[string]bool, err error) {
-	rows, err := s.readers.QueryContext(ctx, "SELECT body FROM incidents WHERE paged = 1 AND time >= ? ORDER BY time", nanoseconds(since))
-	if err != nil {
-		return nil, s.explain("read incidents from", err)
-	}
-	defer rows.Close()
-	asked := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		asked[id] = true
-	}
-	paged = map[string]bool{}
-	for rows.Next() {
-		var body string
-		var i incident.Incident
-		if err := scanBody(rows, &body, &i); err != nil {
-			return nil, s.explain("read incidents from", err)
-		}
-		for _, signal := range i.Signals {
-			if asked[signal.Alert] {
-				paged[signal.Alert] = true
-			}
-		}
-	}
-	return paged, s.explain("read incidents from", rows.Err())
 }
