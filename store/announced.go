@@ -85,6 +85,7 @@ func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) 
 	}
 	return paged, s.explain("read incidents from", rows.Err())
 }
+
 // Changed returns incidents that were made into messages and are in another state
 // by now than the one that was told of, by the ids that they were told of by:
 // several may be one by now. Nothing follows what was told to be closed.

@@ -1,6 +1,6 @@
 // Command web measures how long the server takes for each page and each list of
-// the API, with many alerts, decisions and findings in the store: it prints the
-// 95th percentile of each, the slowest first.
+// the API, with many alerts, incidents, decisions and findings in the store: it
+// prints the 95th percentile of each, the slowest first.
 package main
 
 import (
@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"time"
 
@@ -41,32 +43,48 @@ import (
 const token = "load-token-0123456789"
 
 func main() {
-	alerts := flag.Int("alerts", 100_000, "alerts in the store")
-	rounds := flag.Int("rounds", 20, "requests for each address")
+	var n size
+	flag.IntVar(&n.alerts, "alerts", 100_000, "alerts in the store")
+	flag.IntVar(&n.incidents, "incidents", 100_000, "closed incidents, besides those of the alerts")
+	flag.IntVar(&n.decisions, "decisions", 100_000, "decisions in the store")
+	flag.IntVar(&n.findings, "findings", 100_000, "findings in the store")
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 20, "requests for each address")
+	flag.StringVar(&o.database, "database", "", "`file` or URL of a database that is filled if it has no alerts, and stays; default: a file for this run")
+	flag.StringVar(&o.profile, "profile", "", "`file` for a profile of the CPU while pages are asked for")
 	flag.Parse()
-	if err := run(context.Background(), *alerts, *rounds); err != nil {
+	if err := run(context.Background(), n, o); err != nil {
 		fmt.Fprintln(os.Stderr, "web: error:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, alerts, rounds int) error {
-	dir, err := os.MkdirTemp("", "kubeguardian-web-")
-	if err != nil {
-		return err
+// A size is how many records of each kind there are.
+type size struct{ alerts, incidents, decisions, findings int }
+
+type options struct {
+	rounds            int
+	database, profile string
+}
+
+func run(ctx context.Context, n size, o options) error {
+	if o.database == "" {
+		dir, err := os.MkdirTemp("", "kubeguardian-web-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		o.database = filepath.Join(dir, "kubeguardian.db")
 	}
-	defer os.RemoveAll(dir)
-	db, err := store.Open(ctx, filepath.Join(dir, "kubeguardian.db"))
+	db, err := store.Open(ctx, o.database)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	start := time.Now()
-	one, err := fill(ctx, db, alerts)
+	largest, err := prepare(ctx, db, n)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d alerts stored and joined in %s\n", alerts, time.Since(start).Round(time.Second))
 	site, err := newSite(db)
 	if err != nil {
 		return err
@@ -74,7 +92,50 @@ func run(ctx context.Context, alerts, rounds int) error {
 	defer site.Close()
 	server := httptest.NewServer(site)
 	defer server.Close()
-	return measure(server.URL, one, rounds)
+	if o.profile != "" {
+		f, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	return measure(server.URL, largest, o.rounds)
+}
+
+// prepare fills a database, unless it has been filled, and returns the id of the
+// incident with the most alerts.
+func prepare(ctx context.Context, db *store.Store, n size) (largest string, err error) {
+	start := time.Now()
+	counts, err := db.Counts(ctx)
+	if err != nil {
+		return "", err
+	}
+	if counts.Alerts == 0 {
+		if err := fill(ctx, db, n); err != nil {
+			return "", err
+		}
+		fmt.Printf("%d alerts, %d closed incidents, %d decisions and %d findings stored in %s\n", n.alerts, n.incidents, n.decisions, n.findings, time.Since(start).Round(time.Second))
+	}
+	open, most := 0, 0
+	for q := (incident.Query{State: incident.Open, Limit: 1000}); ; {
+		page, next, err := db.Incidents(ctx, q)
+		if err != nil {
+			return "", err
+		}
+		for _, i := range page {
+			if open++; len(i.Signals) > most {
+				most, largest = len(i.Signals), i.ID
+			}
+		}
+		if q.Before = next; next == (finding.Cursor{}) {
+			fmt.Printf("%d open incidents, the largest with %d alerts\n", open, most)
+			return largest, nil
+		}
+	}
 }
 
 // deliveries are those of a notifier on a store, as the server has them.
@@ -117,7 +178,7 @@ func newSite(db *store.Store) (*web.Server, error) {
 		},
 		Policies: func() web.Policies { return web.Policies{} }, Rules: func() []web.Rule { return rules },
 		Checks: func() []health.Check { return nil }, Settings: func() []config.Setting { return nil }, Agents: func() []fleet.Agent { return nil },
-		Clusters:   func() []roster.Cluster { return nil },
+		Clusters:   clusters,
 		Deliveries: deliveries{notifier, db}, Playground: playground.New(ruleFiles),
 		Health: func() web.Health { return web.Health{LastAuditEvent: time.Now(), Admission: true} }, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
@@ -140,9 +201,31 @@ func listRules() (out []web.Rule, err error) {
 	return out, nil
 }
 
-// fill stores what a cluster of some size leaves behind in 30 days, and returns
-// the id of an incident.
-func fill(ctx context.Context, db *store.Store, n int) (string, error) {
+// fill stores what a cluster of some size leaves behind in 30 days, and indexes it.
+func fill(ctx context.Context, db *store.Store, size size) error {
+	if err := addAlerts(ctx, db, size.alerts); err != nil {
+		return err
+	}
+	if err := addIncidents(ctx, db, size.incidents, size.alerts); err != nil {
+		return err
+	}
+	if err := addDecisions(ctx, db, size.decisions); err != nil {
+		return err
+	}
+	if err := db.ReplaceFindings(ctx, findings(size.findings)); err != nil {
+		return err
+	}
+	for more := true; more; { // what the server does meanwhile
+		var err error
+		if more, err = db.Index(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addAlerts stores alerts of 30 days and the incidents that they make.
+func addAlerts(ctx context.Context, db *store.Store, n int) error {
 	c := incident.NewCorrelator(nil)
 	known := map[string]*incident.Incident{}
 	step := 30 * 24 * time.Hour / time.Duration(n)
@@ -152,7 +235,7 @@ func fill(ctx context.Context, db *store.Store, n int) (string, error) {
 			batch = append(batch, testAlert(i, time.Now().Add(-step*time.Duration(n-i))))
 		}
 		if _, err := db.AddAlerts(ctx, batch); err != nil {
-			return "", err
+			return err
 		}
 		for k := range batch {
 			out := c.Add("load", incident.FromAlert(&batch[k]))
@@ -164,21 +247,32 @@ func fill(ctx context.Context, db *store.Store, n int) (string, error) {
 			}
 		}
 	}
-	all := make([]*incident.Incident, 0, len(known))
-	id := ""
-	for _, i := range known {
-		if all = append(all, i); id == "" || len(i.Signals) > len(known[id].Signals) {
-			id = i.ID
+	return db.SaveIncidents(ctx, slices.Collect(maps.Values(known)), nil, store.Joined{}, int64(n))
+}
+
+// clusters are those of a hub that report to it.
+func clusters() (out []roster.Cluster) {
+	for i := range 20 {
+		out = append(out, roster.Cluster{Name: fmt.Sprintf("cluster-%d", i), Status: roster.OK, LastSeen: time.Now()})
+	}
+	return out
+}
+
+// addIncidents stores incidents of one alert each, which are closed.
+func addIncidents(ctx context.Context, db *store.Store, n, alerts int) error {
+	var batch []*incident.Incident
+	for i := range n {
+		a := testAlert(i, time.Now().Add(-time.Duration(i)*time.Minute))
+		c := incident.NewCorrelator(nil).Add("load", incident.FromAlert(&a)).Incident
+		c.ID, c.State, c.Reason = fmt.Sprintf("closed-%d", i), incident.Closed, "expected"
+		if batch = append(batch, c); len(batch) == 1000 || i == n-1 {
+			if err := db.SaveIncidents(ctx, batch, nil, store.Joined{Alert: int64(alerts)}, int64(alerts)); err != nil {
+				return err
+			}
+			batch = nil
 		}
 	}
-	if err := db.SaveIncidents(ctx, all, nil, store.Joined{}, int64(n)); err != nil {
-		return "", err
-	}
-	fmt.Printf("%d incidents, the largest with %d alerts\n", len(all), len(known[id].Signals))
-	if err := addDecisions(ctx, db, n/4); err != nil {
-		return "", err
-	}
-	return id, db.ReplaceFindings(ctx, findings(n/10))
+	return nil
 }
 
 func testAlert(i int, at time.Time) alert.Alert {
@@ -241,13 +335,13 @@ func findings(n int) (out []finding.Finding) {
 func addresses(incident string) []string {
 	one := alert.NewID("k8s_audit", "77", "x")
 	out := []string{
-		"/", "/alerts", "/alerts?priority=critical", "/alerts?rule=Rule+number+7", "/alerts?namespace=team-7", "/alerts?text=offer-service-00077", "/alerts?text=nothing-like-it",
-		"/alerts?entity=user:developer-7%40example.com", "/alerts?since=24h", "/alerts/" + one, "/incidents", "/incidents?state=all&text=developer-7", "/incidents/" + incident,
-		"/decisions", "/decisions?outcome=denied", "/decisions?text=nothing-like-it", "/audit", "/readiness", "/findings", "/findings?control=CON-SEC-03", "/findings?text=nothing-like-it",
-		"/actions", "/search?q=offer-service-00077", "/search?q=developer-7", "/search?q=nothing-like-it",
+		"/", "/alerts", "/alerts?priority=critical", "/alerts?rule=Rule+number+7", "/alerts?namespace=team-7", "/alerts?text=offer-service-00077", "/alerts?text=nothing-like-it", "/alerts?text=command", "/alerts?text=command&priority=critical", "/alerts?text=command&cluster=cluster-7",
+		"/alerts?entity=user:developer-7%40example.com", "/alerts?since=24h", "/alerts/" + one, "/incidents", "/incidents?state=all&text=developer-7", "/incidents?state=all&text=nothing-like-it", "/incidents?state=all&cluster=cluster-7", "/incidents/" + incident,
+		"/decisions", "/decisions?outcome=denied", "/decisions?text=nothing-like-it", "/decisions?text=privileged", "/audit", "/readiness", "/findings", "/findings?control=CON-SEC-03", "/findings?text=nothing-like-it", "/findings?text=privileged",
+		"/actions", "/search?q=offer-service-00077", "/search?q=developer-7", "/search?q=nothing-like-it", "/search?q=e",
 		"/entity/pod/team-0/offer-service-00040", "/entity/user/developer-7@example.com", "/entity/node/node-7", "/entity/image/registry.example.com/shop/service:7", "/entity/address/10.7.7.7",
 		"/entity/workload/Deployment/team-7/offer-service-7", "/rules", "/rules?text=secret", "/policies", "/playground", "/health", "/settings", "/deliveries",
-		"/api/v1/alerts", "/api/v1/alerts?limit=1000", "/api/v1/incidents", "/api/v1/incidents/" + incident + "/timeline", "/api/v1/export/timeline?incident=" + incident, "/api/v1/decisions", "/api/v1/findings", "/api/v1/posture", "/api/v1/health", "/api/v1/health/checks", "/api/v1/rules", "/api/v1/policies",
+		"/api/v1/alerts", "/api/v1/alerts?limit=1000", "/api/v1/incidents", "/api/v1/incidents/" + incident, "/api/v1/incidents/" + incident + "/timeline", "/api/v1/export/timeline?incident=" + incident, "/api/v1/decisions", "/api/v1/findings", "/api/v1/posture", "/api/v1/health", "/api/v1/health/checks", "/api/v1/rules", "/api/v1/policies",
 		"/api/v1/search?q=developer-7", "/api/v1/entity/node/node-7", "/api/v1/admission/readiness", "/api/v1/audit", "/api/v1/settings",
 	}
 	return out
