@@ -16,6 +16,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/retention"
+	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
 
 // older makes a database as a version before had it, which knew the first n
@@ -64,6 +65,12 @@ func older(t *testing.T, address string, n int) {
 	if slices.Contains(migrations[:n], retention.Tables) {
 		run(fmt.Sprintf("INSERT INTO arrivals (seq, time) VALUES (5, %d)", start.Add(4*time.Second).UnixNano()))
 	}
+	if slices.Contains(migrations[:n], sessions.Schema) {
+		run("INSERT INTO sessions (id, began, used, renewing, body) VALUES ('one', 1, 1, 0, 'x')")
+	}
+	if slices.Contains(migrations[:n], sessions.FailureSchema) {
+		run("INSERT INTO login_failures (network, count, until) VALUES ('192.0.2.1/32', 3, 2)")
+	}
 }
 
 // TestOlderVersions: a database of each version before is brought up to date with
@@ -103,12 +110,22 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	if _, found, err := s.Incident(ctx, "one"); err != nil || found != slices.Contains(migrations[:n], incidentTable) {
 		t.Errorf("the incident is there: %v, %v", found, err)
 	}
+	if _, found, err := s.Sessions().Session(ctx, "one"); err != nil || found != slices.Contains(migrations[:n], sessions.Schema) {
+		t.Errorf("the session is there: %v, %v", found, err)
+	}
+	want := 0
+	if slices.Contains(migrations[:n], sessions.FailureSchema) {
+		want = 3
+	}
+	if have, err := s.Sessions().Failures(ctx, "192.0.2.1/32", time.Unix(0, 1)); err != nil || have != want {
+		t.Errorf("%d failed logins are left, %v; want %d", have, err, want)
+	}
 	if added := must[[]alert.Alert](t)(s.AddAlerts(ctx, involving(12))); len(added) != 2 {
 		t.Errorf("%d alerts were new, want 2", len(added))
 	}
 	told(t, s, must[int64](t)(s.LastAlert(ctx)))
 	// Of those in a block it is known when they came; of the others that they are there.
-	want := 0
+	want = 0
 	if slices.Contains(migrations[:n], blockTables) {
 		want = 5
 	}

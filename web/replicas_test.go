@@ -7,12 +7,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/access"
+	"github.com/kubeguardian/kubeguardian/access/attempt"
 	"github.com/kubeguardian/kubeguardian/access/issuertest"
 	"github.com/kubeguardian/kubeguardian/access/sealed"
 	"github.com/kubeguardian/kubeguardian/store"
@@ -225,6 +227,48 @@ func TestSignOnAtReplicas(t *testing.T) {
 		i.Revoke()
 		if a, b := ask(a), ask(b); a != http.StatusUnauthorized || b != http.StatusUnauthorized {
 			t.Errorf("after the issuer took the login back: %d and %d", a, b)
+		}
+	})
+}
+
+// TestFailedLoginsOfReplicas: failed logins of an address count at all replicas
+// together, and a replica that does not reach the database counts by itself.
+func TestFailedLoginsOfReplicas(t *testing.T) {
+	onDatabases(t, func(t *testing.T, address string) {
+		a, b := replica(t, address), replica(t, address)
+		both := []*site{a, b}
+		try := func(s *site, token string) int {
+			code, _ := s.bearer(t, "/api/v1/alerts", token)
+			return code
+		}
+		// A window that ends while this is slow begins another: it is tried again.
+		for {
+			began := time.Now()
+			codes := map[int]int{}
+			for n := range attempt.MaxFailures {
+				codes[try(both[n%2], "wrong")]++
+			}
+			after := []int{try(a, "wrong"), try(b, testToken), try(replica(t, address), testToken)}
+			if took := time.Since(began); took > attempt.Window/2 {
+				t.Logf("%d requests took %s: once more", attempt.MaxFailures+3, took)
+				time.Sleep(attempt.Window)
+				continue
+			}
+			if codes[http.StatusUnauthorized] != attempt.MaxFailures || slices.Max(after) != slices.Min(after) || after[0] != http.StatusTooManyRequests {
+				t.Errorf("%v, then %d, want %d times 401, then 429 at each replica", codes, after, attempt.MaxFailures)
+			}
+			break
+		}
+		gone, err := store.Open(t.Context(), address)
+		if err != nil || gone.Close() != nil {
+			t.Fatal(err)
+		}
+		alone := replica(t, address, func(s *site) { s.sessions.Sessions = gone.Sessions() })
+		if code := try(alone, testToken); code != http.StatusOK {
+			t.Errorf("where the others' count is not known: %d", code)
+		}
+		if !strings.Contains(alone.log.String(), "do not count") {
+			t.Errorf("the log:\n%s", alone.log)
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Package sessions keeps the sessions of browsers in the database, where all
-// replicas of a server find them.
+// Package sessions keeps the sessions of browsers, and who has failed to log in, in
+// the database, where all replicas of a server find them.
 package sessions
 
 import (

@@ -155,3 +155,41 @@ func TestOneClaims(t *testing.T) {
 		}
 	})
 }
+
+// TestFailures: failed logins count by network within a window, at once from many
+// replicas, and are forgotten after it.
+func TestFailures(t *testing.T) {
+	onDatabases(t, func(t *testing.T, s *sessions.Sessions) {
+		now := time.Now()
+		fail := func(network string, now time.Time) {
+			if err := s.Fail(t.Context(), network, now, now.Add(time.Minute)); err != nil {
+				t.Error(err)
+			}
+		}
+		want := func(network string, now time.Time, want int) {
+			t.Helper()
+			if have, err := s.Failures(t.Context(), network, now); err != nil || have != want {
+				t.Errorf("%s has failed %d times, %v; want %d", network, have, err, want)
+			}
+		}
+		want("192.0.2.1/32", now, 0)
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() { fail("192.0.2.1/32", now) })
+		}
+		wg.Wait()
+		fail("2001:db8::/64", now.Add(30*time.Second))
+		want("192.0.2.1/32", now.Add(59*time.Second), 16)
+		want("192.0.2.1/32", now.Add(time.Minute), 0)
+		want("2001:db8::/64", now.Add(time.Minute), 1)
+		fail("192.0.2.1/32", now.Add(time.Minute)) // a window of its own, and that of the other goes on
+		want("192.0.2.1/32", now.Add(time.Minute), 1)
+		want("2001:db8::/64", now.Add(time.Minute), 1)
+		fail("192.0.2.1/32", now.Add(90*time.Second))
+		want("192.0.2.1/32", now.Add(90*time.Second), 2)
+		var rows int
+		if err := s.Readers.QueryRowContext(t.Context(), "SELECT count(*) FROM login_failures").Scan(&rows); err != nil || rows != 1 {
+			t.Errorf("%d networks are kept, %v", rows, err)
+		}
+	})
+}

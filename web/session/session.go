@@ -12,7 +12,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -45,6 +44,7 @@ type Options struct {
 type Guard struct {
 	Options
 	limiter  *attempt.Limiter
+	failures *rate.Limiter // of logins, that all replicas are told of
 	refusals *rate.Limiter // that the log of actions keeps
 	unkept   atomic.Int64  // refusals since the last that was kept
 }
@@ -54,6 +54,7 @@ func New(opts Options) *Guard {
 	return &Guard{
 		Options:  opts,
 		limiter:  attempt.NewLimiter(),
+		failures: rate.NewLimiter(failuresShared, failuresShared),
 		refusals: rate.NewLimiter(rate.Every(time.Minute/refusalsKept), refusalsKept),
 	}
 }
@@ -129,37 +130,19 @@ func (g *Guard) identify(r *http.Request, using bool) (access.Identity, error) {
 // check returns whose a token is, and counts failures.
 func (g *Guard) check(r *http.Request, token string) (c access.Credential, id access.Identity, err error) {
 	from := sender(r)
-	if !g.limiter.Begin(from, time.Now()) {
+	if !g.mayTry(r, from) {
 		return nil, id, errLimited
 	}
 	if c, err = g.Access.Token(r.Context(), token); err == nil {
 		id, err = c.Identity(r.Context())
 	}
 	invalid := errors.Is(err, access.ErrInvalid)
-	g.limiter.End(from, invalid)
+	g.tried(r, from, invalid)
 	if invalid {
 		g.refused(r, action.Entry{Action: logIn, Result: action.Failed + ": " + err.Error()})
 		return nil, id, errInvalidToken
 	}
 	return c, id, g.unknown(r, err)
-}
-
-// sender is the network that counts as one client: an IPv4 address or an IPv6
-// /64, which one machine can use as a whole.
-func sender(r *http.Request) netip.Prefix {
-	addr, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := addr.Addr().Unmap(), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	prefix, err := ip.WithZone("").Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix
 }
 
 // allow returns nil, that somebody may not do something, or that this is not

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -171,5 +172,31 @@ func TestRedirectsStayHere(t *testing.T) {
 		if have := LocalPath(next); have != want {
 			t.Errorf("LocalPath(%q) = %q, want %q", next, have, want)
 		}
+	}
+}
+
+// TestSharedFailuresAreBounded: who fails from many addresses makes no more rows in
+// the database than its rate allows.
+func TestSharedFailuresAreBounded(t *testing.T) {
+	g, _ := newGuard(t)
+	g.failures.SetLimit(0)
+	for i := range 3 * failuresShared {
+		r := httptest.NewRequest("GET", "/api/v1/alerts", nil)
+		r.RemoteAddr = fmt.Sprintf("192.0.2.%d:1", i+1)
+		r.Header.Set("Authorization", "Bearer wrong")
+		if _, _, err := g.check(r, "wrong"); !errors.Is(err, errInvalidToken) {
+			t.Fatal(err)
+		}
+	}
+	shared := 0
+	for i := range 3 * failuresShared {
+		n, err := g.Sessions.Failures(t.Context(), fmt.Sprintf("192.0.2.%d/32", i+1), time.Now().Add(-time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared += n
+	}
+	if shared != failuresShared {
+		t.Errorf("%d failures are in the database, want %d", shared, failuresShared)
 	}
 }

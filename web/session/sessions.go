@@ -30,8 +30,10 @@ const (
 	lookEvery   = 50 * time.Millisecond
 )
 
-// Sessions keeps the sessions of all replicas of the server, a bounded number.
+// Sessions keeps the sessions of all replicas of the server, a bounded number, and
+// who has failed to log in at any of them.
 type Sessions interface {
+	Failures
 	// Add keeps a new session, and makes room for it. It forgets those that are over:
 	// that began or were used last before the times.
 	Add(ctx context.Context, s sealed.Session, began, used time.Time) error
