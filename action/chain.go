@@ -64,16 +64,18 @@ const MaxExport = 1 << 30
 // ReadExport reads entries as the API gives them, and returns them in the order of
 // their numbers: an array, as all of the log is exported, pages of it, or one entry
 // after the other. Fields that entries do not have are an error: nobody could tell
-// whether they were changed.
+// whether they were changed. So is a text with no value at all, which no export is.
 func ReadExport(r io.Reader) ([]Entry, error) {
 	limited := &io.LimitedReader{R: r, N: MaxExport + 1}
 	d := json.NewDecoder(bufio.NewReader(limited))
 	d.DisallowUnknownFields()
 	var all []Entry
-	for {
+	for empty := true; ; empty = false {
 		values, err := readValue(d)
 		all = append(all, values...)
 		switch {
+		case empty && errors.Is(err, io.EOF):
+			return nil, errors.New("read entries of the log of actions: nothing is there: the export of a log without entries is []")
 		case limited.N == 0:
 			return nil, fmt.Errorf("read entries of the log of actions: more than %d bytes", int64(MaxExport))
 		case errors.Is(err, io.EOF):

@@ -88,8 +88,15 @@ func TestReadExport(t *testing.T) {
 			t.Errorf("%.40s: %v, want %s", input, err, want)
 		}
 	}
-	if have, err := ReadExport(strings.NewReader(" \n")); err != nil || len(have) > 0 {
-		t.Errorf("nothing: %v, %v", have, err)
+	for _, nothing := range []string{"", " \n"} { // what a download leaves that was refused is no empty log
+		if have, err := ReadExport(strings.NewReader(nothing)); err == nil || !strings.Contains(err.Error(), "nothing is there") {
+			t.Errorf("nothing: %v, %v", have, err)
+		}
+	}
+	for _, empty := range []string{"[]", `{"items":[]}`} {
+		if have, err := ReadExport(strings.NewReader(empty)); err != nil || len(have) > 0 {
+			t.Errorf("%s: %v, %v", empty, have, err)
+		}
 	}
 }
 

@@ -127,11 +127,13 @@ type loader struct {
 func (l *loader) fail(err error) { l.errs = append(l.errs, err) }
 
 func (l *loader) path(ctx context.Context, root string) {
+	before, looked := l.files, false
 	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case d.IsDir() && repository.Is(name):
+			looked = true
 			return l.repository(ctx, name)
 		case ctx.Err() != nil:
 			return fs.SkipAll
@@ -149,6 +151,8 @@ func (l *loader) path(ctx context.Context, root string) {
 	}
 	if err != nil {
 		l.fail(fmt.Errorf("%s: %w", root, err))
+	} else if l.files == before && !looked && ctx.Err() == nil {
+		l.set.Skipped = append(l.set.Skipped, Skip{Origin{Source: root}, 0, "no *.json, *.sarif, *.yaml or *.yml is in it"})
 	}
 }
 

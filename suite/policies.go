@@ -119,7 +119,7 @@ func (r Runner) suites(ctx context.Context, root string) ([]Result, error) {
 		if err == nil && d.IsDir() && path != root && strings.HasPrefix(d.Name(), ".") {
 			return fs.SkipDir
 		}
-		if err != nil || d.IsDir() || !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
+		if err != nil || d.IsDir() || path != root && !slices.Contains([]string{".yaml", ".yml"}, filepath.Ext(path)) {
 			return err
 		}
 		ran, err := r.suite(ctx, path, path == root)

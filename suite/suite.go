@@ -86,7 +86,7 @@ type Result struct {
 
 // Run runs all suites and then all examples in the folders under root, in the
 // order of their paths. A path may end in /... as gator has it. The error is for
-// what cannot be read or run, and for a folder without anything to run; the
+// what cannot be read or run, and for a path without anything to run; the
 // results of all else come with it.
 func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 	root = strings.TrimSuffix(root, "/...")
@@ -96,6 +96,9 @@ func (r Runner) Run(ctx context.Context, root string) ([]Result, error) {
 	}
 	results, err := r.suites(ctx, root)
 	if !info.IsDir() {
+		if err == nil && len(results) == 0 {
+			err = fmt.Errorf("%s: nothing to test: it has no tests", root)
+		}
 		return results, err
 	}
 	examples, failed := r.examples(ctx, root)

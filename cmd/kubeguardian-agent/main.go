@@ -18,8 +18,21 @@ import (
 	"github.com/kubeguardian/kubeguardian/agent"
 )
 
-// version is set by the linker.
-var version = "unknown"
+// version is set by the linker; see [built].
+var version string
+
+// built returns the version: what the linker was told, or else what Go noted of
+// the commit that the program was built from.
+func built() string {
+	info, ok := debug.ReadBuildInfo()
+	switch {
+	case version != "":
+		return version
+	case ok && info.Main.Version != "" && info.Main.Version != "(devel)":
+		return info.Main.Version
+	}
+	return "unknown"
+}
 
 const usage = `Usage: kubeguardian-agent --config FILE [FLAGS]
        kubeguardian-agent --standalone [FLAGS]
@@ -152,12 +165,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case err != nil:
 		return err
 	case c.version:
-		_, err := fmt.Fprintf(stdout, "kubeguardian-agent %s (%s %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		_, err := fmt.Fprintf(stdout, "kubeguardian-agent %s (%s %s/%s)\n", built(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return err
 	case !c.standalone && c.config.Server.URL == "":
 		return wrongUsage(errors.New("there is no server to report to: give --standalone, or --config with server.url"))
 	}
-	opts := agent.Options{Config: c.config, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor, Version: version}
+	opts := agent.Options{Config: c.config, Log: slog.New(slog.NewTextHandler(stderr, nil)), Open: agent.OpenSensor, Version: built()}
 	if c.standalone {
 		opts.Out = stdout
 	}

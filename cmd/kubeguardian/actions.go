@@ -56,7 +56,7 @@ func actions(ctx context.Context, args []string, std streams) error {
 	} else {
 		var cfg *config.Config
 		if cfg, err = config.Load(*file); err != nil {
-			return err
+			return badConfig(err)
 		}
 		head, err = server.VerifyActions(ctx, cfg, anchors...)
 	}

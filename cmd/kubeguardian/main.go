@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,8 +21,21 @@ import (
 	"github.com/kubeguardian/kubeguardian/report"
 )
 
-// version is set by the linker.
-var version = "unknown"
+// version is set by the linker; see [built].
+var version string
+
+// built returns the version: what the linker was told, or else what Go noted of
+// the commit that the program was built from.
+func built() string {
+	info, ok := debug.ReadBuildInfo()
+	switch {
+	case version != "":
+		return version
+	case ok && info.Main.Version != "" && info.Main.Version != "(devel)":
+		return info.Main.Version
+	}
+	return "unknown"
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -90,8 +104,13 @@ func dispatch(ctx context.Context, args []string, std streams) error {
 	if len(args) == 0 {
 		return wrongUsage("", errors.New("no command given"))
 	}
-	if slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]) {
+	switch {
+	case args[0] == "help" && len(args) > 1 && args[1] != "help":
+		return dispatch(ctx, append(slices.Clone(args[1:]), "--help"), std)
+	case slices.Contains([]string{"help", "-h", "-help", "--help"}, args[0]):
 		return usage(std.out)
+	case args[0] == "-version" || args[0] == "--version":
+		return printVersion(ctx, args[1:], std)
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
@@ -112,16 +131,25 @@ func usage(w io.Writer) error {
 	return err
 }
 
+const versionUsage = `Usage: kubeguardian version
+
+Prints the version of the program, of its controls and of Go, and the platform.
+`
+
 func printVersion(_ context.Context, args []string, std streams) error {
-	if len(args) > 0 {
-		return wrongUsage("", fmt.Errorf("version takes no arguments, not %q", args[0]))
+	rest, err := parse(newFlags("version"), args, versionUsage, std.out)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return wrongUsage("version", fmt.Errorf("version takes no arguments, not %q", rest[0]))
 	}
 	catalogue, err := control.LoadCatalogue(content.Controls())
 	if err != nil {
 		return fmt.Errorf("load built-in controls: %w", err)
 	}
 	_, err = fmt.Fprintf(std.out, "kubeguardian %s (controls %s, %s %s/%s)\n",
-		version, catalogue.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		built(), catalogue.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 
 // scanNode writes what this node shows, as evidence for a scan of its cluster.
 func (o *scanOptions) scanNode(ctx context.Context, std streams) error {
-	record, err := node.Collect(ctx, node.Options{Tool: "kubeguardian " + version})
+	record, err := node.Collect(ctx, node.Options{Tool: "kubeguardian " + built()})
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -46,13 +47,21 @@ func writeFile(name string, write func(io.Writer) error) error {
 	draft := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text())
 	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
-		return err
+		return named(err, draft, name)
 	}
 	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(draft))
+		return errors.Join(named(err, draft, name), os.Remove(draft))
 	}
 	if err := os.Rename(draft, name); err != nil {
 		return errors.Join(err, os.Remove(draft))
 	}
 	return nil
+}
+
+// named lets an error about a draft speak of the file that the user knows.
+func named(err error, draft, name string) error {
+	if about := (*fs.PathError)(nil); errors.As(err, &about) && about.Path == draft {
+		about.Path = name
+	}
+	return err
 }

@@ -194,7 +194,9 @@ func scanFlags(args []string, out io.Writer) (*scanOptions, error) {
 	})
 	flags.Func("fail-on", "", func(s string) (err error) {
 		if o.failOn = ""; s != "none" {
-			o.failOn, err = finding.ParseSeverity(s)
+			if o.failOn, err = finding.ParseSeverity(s); err != nil {
+				err = fmt.Errorf("%w, or none", err)
+			}
 		}
 		return err
 	})

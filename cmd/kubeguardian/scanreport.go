@@ -74,7 +74,7 @@ func (o *scanOptions) formatOf(catalogue *control.Catalogue, history []*report.R
 	case "json":
 		return report.JSON{}
 	case "sarif":
-		return report.SARIF{Version: version}
+		return report.SARIF{Version: built()}
 	case "junit":
 		return report.JUnit{}
 	case "html":

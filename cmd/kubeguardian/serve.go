@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -69,6 +70,14 @@ then their Leases are removed as well.
 
 const defaultConfig = "/etc/kubeguardian/config.yaml"
 
+// badConfig says where a configuration that cannot be used comes from.
+func badConfig(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return hinted{err, "name a file by --config; an empty one takes the defaults that docs/configuration.md describes"}
+	}
+	return hinted{err, "the keys are described in docs/configuration.md"}
+}
+
 // configured parses --config and returns the file it names, read.
 func configured(command, text string, args []string, out io.Writer) (*config.Config, []string, error) {
 	flags := newFlags(command)
@@ -79,14 +88,14 @@ func configured(command, text string, args []string, out io.Writer) (*config.Con
 	}
 	cfg, err := config.Load(*file)
 	if err != nil {
-		return nil, nil, hinted{err, "the keys are described in docs/configuration.md"}
+		return nil, nil, badConfig(err)
 	}
 	return cfg, rest, nil
 }
 
 // serverOptions reads what serve and uninstall need.
 func serverOptions(command, text string, args []string, std streams) (server.Options, error) {
-	opts := server.Options{Version: version}
+	opts := server.Options{Version: built()}
 	var rest []string
 	var err error
 	if opts.Config, rest, err = configured(command, text, args, std.out); err != nil {
