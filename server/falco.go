@@ -83,7 +83,7 @@ func (s *Server) foreign(ctx context.Context, alerts []alert.Alert) error {
 func (s *Server) serveFalco(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: s.falco, TLSConfig: s.falcoTLS, ErrorLog: s.httpLog("falco"),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: 5 * time.Minute,
 	}
 	serve := func() error { return srv.Serve(s.falcoListener) }
 	if s.falcoTLS != nil {

@@ -139,7 +139,8 @@ func (s *Server) serveWeb(ctx context.Context) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: s.httpLog("page")}
+	srv := listener.NewServer(mux, listener.Limits{Body: time.Minute, Answer: 2 * time.Minute})
+	srv.ErrorLog = s.httpLog("page")
 	srv.RegisterOnShutdown(s.page.Close)
 	if s.cfg.Web.OwnAuthority {
 		srv.TLSConfig = s.webTLS()

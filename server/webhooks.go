@@ -140,7 +140,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	}
 	srv := &http.Server{
 		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"), HTTP2: admission.HTTP2(),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, IdleTimeout: 5 * time.Minute,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 5 * time.Minute,
 	}
 	err := listener.Serve(s.drained(ctx), srv, max(s.cfg.Admission.Timeout, webhookGrace), func() error { return srv.ServeTLS(s.webhookListener, "", "") })
 	s.closing.Lock()

@@ -62,3 +62,34 @@ func Serve(ctx context.Context, srv *http.Server, grace time.Duration, serve fun
 	}
 	return nil
 }
+
+// Limits bound what a client that is slow, or means to be, can hold on to.
+type Limits struct {
+	Body   time.Duration // for the body of a request to come
+	Answer time.Duration // for an answer to be taken, since the request; those that flush are for the handler to bound
+}
+
+// NewServer returns a server for whoever reaches the port, logged in or not. A
+// request without a body may take as long as it needs, as streams do.
+func NewServer(handler http.Handler, limits Limits) *http.Server {
+	return &http.Server{
+		Handler:           bounded(handler, limits.Body),
+		ReadHeaderTimeout: 10 * time.Second,
+		WriteTimeout:      limits.Answer,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+	}
+}
+
+// bounded gives the bodies of requests a time to come, also those that the handler
+// does not read and the server does. It is not [http.Server.ReadTimeout], which ends
+// the context of any request that takes longer, streams included.
+func bounded(handler http.Handler, body time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			// It fails for no connection of ours, and then the body has no time limit.
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(body)) //nolint:errcheck
+		}
+		handler.ServeHTTP(w, r)
+	})
+}
