@@ -45,7 +45,7 @@ type Options struct {
 	// Registries reaches them.
 	Registries *registry.Access
 	// Cache is a folder that keeps what was read, by digest, so that it can be
-	// read again without its registry. "" keeps nothing.
+	// read again without its registry, until [Client.Prune]. "" keeps nothing.
 	Cache string
 	// Timeout is for one artifact; 0 is 30 seconds.
 	Timeout time.Duration
@@ -54,13 +54,13 @@ type Options struct {
 // A Client reads and writes artifacts. It is safe for concurrent use.
 type Client struct {
 	registries *registry.Access
-	cache      cache
+	cache      *cache
 	timeout    time.Duration
 }
 
 // New returns a client.
 func New(o Options) *Client {
-	return &Client{registries: o.Registries, cache: cache(o.Cache), timeout: cmp.Or(o.Timeout, 30*time.Second)}
+	return &Client{registries: o.Registries, cache: &cache{dir: o.Cache, used: map[string]bool{}}, timeout: cmp.Or(o.Timeout, 30*time.Second)}
 }
 
 // Read is [content.Read] of policies, for paths that may be references too.
@@ -104,6 +104,11 @@ func (c *Client) Pull(ctx context.Context, reference string) ([]policy.File, err
 	}
 	return files, nil
 }
+
+// Prune removes from the cache what this client has not read: what nobody has for 30
+// days, and the oldest of the others while all is more than 256 MiB. It returns the
+// number of files. Whoever calls it has read all that he still needs.
+func (c *Client) Prune() (removed int, err error) { return c.cache.prune(time.Now()) }
 
 // shown returns a reference with a digest that is short enough for each line of
 // an error, and long enough to be found.

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	ociregistry "github.com/google/go-containerregistry/pkg/registry"
@@ -380,6 +381,67 @@ func TestCache(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(dir, "blobs", "sha256", ".new-*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestPrune removes what is old or too much, and nothing that was read.
+func TestPrune(t *testing.T) {
+	h, dir := newHub(t), t.TempDir()
+	used, old := h.push(t, file("a.yaml", "a")), h.push(t, file("b.yaml", "b"))
+	if _, err := client(t, dir).Read(t.Context(), nil, used, old); err != nil {
+		t.Fatal(err)
+	}
+	blobs, now := filepath.Join(dir, "blobs", "sha256"), time.Now()
+	age := func(name string, by time.Duration) {
+		t.Helper()
+		if err := os.Chtimes(filepath.Join(blobs, name), now.Add(-by), now.Add(-by)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := func() (out []string) {
+		t.Helper()
+		entries, err := os.ReadDir(blobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			out = append(out, e.Name())
+		}
+		return out
+	}
+	before := names()
+	for _, name := range before {
+		age(name, maxUnused+time.Hour)
+	}
+	h.Close()
+	c := client(t, dir)
+	if _, err := c.Read(t.Context(), nil, used); err != nil {
+		t.Fatal(err)
+	}
+	for name, by := range map[string]time.Duration{"large-1": 3 * time.Hour, "large-2": 2 * time.Hour, "large-3": time.Hour, unwrittenPrefix + "old": maxUnwritten + time.Minute, unwrittenPrefix + "new": 0} {
+		if err := os.WriteFile(filepath.Join(blobs, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(name, "large") {
+			if err := os.Truncate(filepath.Join(blobs, name), maxCached/2-1000); err != nil { // without its bytes on the disk
+				t.Fatal(err)
+			}
+		}
+		age(name, by)
+	}
+	removed, err := c.Prune()
+	if left := names(); err != nil || removed != len(before)-2+2 || len(left) != 2+3 ||
+		!slices.Contains(left, "large-2") || !slices.Contains(left, "large-3") || !slices.Contains(left, unwrittenPrefix+"new") {
+		t.Errorf("%d removed, %v; left %q of %q", removed, err, left, before)
+	}
+	if files, err := client(t, dir).Read(t.Context(), nil, used); err != nil || len(files) != 1 {
+		t.Errorf("what is used: %v, %v", files, err)
+	}
+	if removed, err := c.Prune(); removed != 0 || err != nil {
+		t.Errorf("again: %d removed, %v", removed, err)
+	}
+	if removed, err := client(t, t.TempDir()).Prune(); removed != 0 || err != nil {
+		t.Errorf("an empty cache: %d removed, %v", removed, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -23,6 +24,19 @@ func (s *Server) openRegistries() error {
 		return fmt.Errorf("open registries: %w", err)
 	}
 	s.artifacts = artifact.New(artifact.Options{Registries: access, Cache: filepath.Join(s.cfg.DataDir, "artifacts")})
+	return nil
+}
+
+// pruneArtifacts removes from the data directory what earlier configurations named.
+// What this one names has been read.
+func (s *Server) pruneArtifacts(context.Context) error {
+	removed, err := s.artifacts.Prune()
+	if err != nil { // the disk fills, some day
+		s.log.Warn("artifacts that are not used stay on the disk", "error", err)
+	}
+	if removed > 0 {
+		s.log.Info("artifacts that are not used are removed from the disk", "files", removed)
+	}
 	return nil
 }
 

@@ -164,7 +164,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.openClusters, s.listenFalco,
+		s.loadContent, s.openData, s.pruneArtifacts, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.openClusters, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
