@@ -40,19 +40,25 @@ func (e *InputError) Unwrap() error { return e.err }
 
 func wrong(format string, args ...any) error { return &InputError{fmt.Errorf(format, args...)} }
 
+// Options are what [New] needs.
+type Options struct {
+	// Rules returns files whose lists and macros rules may use, for each trial.
+	Rules func() ([]rule.File, error)
+	// Program is a program that is [Process] when its argument is [ProcessName];
+	// policies are tried in it. Empty: in this process, whose memory they can
+	// exhaust.
+	Program string
+}
+
 // A Playground runs trials. It may be used concurrently.
 type Playground struct {
-	rules func() ([]rule.File, error)
-
+	Options
 	mu   sync.Mutex
 	busy map[string]bool // by session
 }
 
-// New returns a playground whose rules may use the lists and macros of some
-// files, which are read for each trial.
-func New(rules func() ([]rule.File, error)) *Playground {
-	return &Playground{rules: rules, busy: map[string]bool{}}
-}
+// New returns a playground.
+func New(opts Options) *Playground { return &Playground{Options: opts, busy: map[string]bool{}} }
 
 // run runs a trial of a session, and no longer than the limit.
 func run[T any](ctx context.Context, p *Playground, session string, trial func(context.Context) (T, error)) (T, error) {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"reflect"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,8 +24,30 @@ const loaded = `
   condition: ka.verb in (readers)
 `
 
+// TestMain makes the test a program in which policies are tried, as the product is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == playground.ProcessName {
+		if err := playground.Process(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// apart returns a playground that tries policies in a process.
+func apart(t *testing.T) *playground.Playground {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return playground.New(playground.Options{Program: program})
+}
+
 func bench() *playground.Playground {
-	return playground.New(func() ([]rule.File, error) { return []rule.File{{Name: "loaded.yaml", Data: []byte(loaded)}}, nil })
+	return playground.New(playground.Options{Rules: func() ([]rule.File, error) { return []rule.File{{Name: "loaded.yaml", Data: []byte(loaded)}}, nil }})
 }
 
 const secretsListed = `{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a-1","stage":"ResponseComplete","requestURI":"/api/v1/namespaces/shop/secrets",
@@ -128,9 +153,13 @@ func TestPolicy(t *testing.T) {
 			"---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {name: b}\nspec: {policyName: unprivileged, validationActions: [Deny], paramRef: {name: x, namespace: shop, parameterNotFoundAction: Deny}}\n", pod, "unjudged"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			have, err := bench().Policy(t.Context(), "one", playground.PolicyTrial{Policy: tt.policy, Object: tt.object})
+			trial := playground.PolicyTrial{Policy: tt.policy, Object: tt.object}
+			have, err := bench().Policy(t.Context(), "one", trial)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if other, err := apart(t).Policy(t.Context(), "one", trial); err != nil || !reflect.DeepEqual(other, have) {
+				t.Errorf("in a process: %+v, %v, want %+v", other, err, have)
 			}
 			switch tt.want {
 			case "allowed":
@@ -154,9 +183,45 @@ func TestPolicy(t *testing.T) {
 		{"apiVersion: kubeguardian.dev/v1alpha1\nkind: ImagePolicy\nmetadata: {name: x}\n", pod, "cannot be tried here"},
 	} {
 		_, err := bench().Policy(t.Context(), "one", playground.PolicyTrial{Policy: tt.policy, Object: tt.object})
+		_, other := apart(t).Policy(t.Context(), "one", playground.PolicyTrial{Policy: tt.policy, Object: tt.object})
 		var wrong *playground.InputError
-		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%.60q: %v, want %q", tt.policy, err, tt.want)
+		if !errors.As(err, &wrong) || !strings.Contains(err.Error(), tt.want) || !errors.As(other, &wrong) || other.Error() != err.Error() {
+			t.Errorf("%.60q: %v, in a process %v, want %q", tt.policy, err, other, tt.want)
+		}
+	}
+}
+
+// TestExhaustion: what one step of a policy takes, which nothing can stop, is taken
+// from a process of its own.
+func TestExhaustion(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("memory is bounded on Linux alone")
+	}
+	for name, body := range map[string]string{
+		"a number":   `x := bits.lsh(1, 100000000000); m := sprintf("%v", [x])`,
+		"a text":     `a := sprintf("%1000000d", [1]); m := replace(a, " ", a)`,
+		"texts":      `a := sprintf("%1000000d", [1]); m := concat("", [a | numbers.range(1, 100000)[_]])`,
+		"for ever":   `m := sprintf("%v", [count(net.cidr_expand("10.0.0.0/4"))])`,
+		"everything": `a := numbers.range(1, 100000); m := sprintf("%v", [count([x | a[_]; a[_]; x := 1])])`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			policy := strings.Replace(template, `violation[{"msg": "no pods"}] { input.review.kind.kind == "Pod" }`, `violation[{"msg": m}] { `+body+" }", 1)
+			have, err := apart(t).Policy(t.Context(), "one", playground.PolicyTrial{Policy: policy, Object: pod})
+			if !errors.Is(err, playground.ErrMemory) && !errors.Is(err, playground.ErrTooLong) {
+				t.Errorf("%.200v, %v", have, err)
+			}
+		})
+	}
+}
+
+// TestNoProgram: a program that is not there, or is another one, is an error that
+// says so.
+func TestNoProgram(t *testing.T) {
+	for program, want := range map[string]string{"/none": "no such file", "/bin/false": "exit status 1", "/bin/true": "read what came of the trial"} {
+		_, err := playground.New(playground.Options{Program: program}).Policy(t.Context(), "one", playground.PolicyTrial{Policy: native, Object: pod})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", program, err, want)
 		}
 	}
 }
@@ -165,13 +230,13 @@ func TestPolicy(t *testing.T) {
 func TestOneAtATime(t *testing.T) {
 	started, finish := make(chan struct{}), make(chan struct{})
 	var calls atomic.Int32
-	p := playground.New(func() ([]rule.File, error) {
+	p := playground.New(playground.Options{Rules: func() ([]rule.File, error) {
 		if calls.Add(1) == 1 {
 			close(started)
 			<-finish
 		}
 		return nil, nil
-	})
+	}})
 	trial := playground.RuleTrial{Rule: "ka.verb = list", Event: secretsListed}
 	first := make(chan error, 1)
 	go func() {
@@ -198,7 +263,7 @@ func TestOneAtATime(t *testing.T) {
 
 // TestOneAfterAnother: whoever has a result may try the next at once.
 func TestOneAfterAnother(t *testing.T) {
-	p := playground.New(func() ([]rule.File, error) { return nil, nil })
+	p := playground.New(playground.Options{Rules: func() ([]rule.File, error) { return nil, nil }})
 	for range 1000 {
 		if _, err := p.Rule(t.Context(), "one", playground.RuleTrial{Rule: "ka.verb = list", Event: secretsListed}); err != nil {
 			t.Fatal(err)

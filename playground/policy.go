@@ -29,13 +29,20 @@ type PolicyResult struct {
 var refused = []string{"ImagePolicy", "Provider"}
 
 // Policy tries policies. Those without a binding, and templates without a
-// constraint, get one that denies. The error is an [*InputError], [ErrBusy] or
-// [ErrTooLong].
+// constraint, get one that denies. The error is an [*InputError], [ErrBusy],
+// [ErrTooLong], [ErrMemory] or that there can be no process.
 func (p *Playground) Policy(ctx context.Context, session string, t PolicyTrial) (PolicyResult, error) {
 	if len(t.Policy) > MaxText || len(t.Object) > MaxText {
 		return PolicyResult{}, wrong("the policy and the object may each have %d bytes", MaxText)
 	}
-	return run(ctx, p, session, func(ctx context.Context) (PolicyResult, error) { return tryPolicy(ctx, t) })
+	if p.Program == "" {
+		return run(ctx, p, session, func(ctx context.Context) (PolicyResult, error) { return tryPolicy(ctx, t) })
+	}
+	if !p.begin(session) {
+		return PolicyResult{}, ErrBusy
+	}
+	defer p.end(session)
+	return p.apart(ctx, t)
 }
 
 func tryPolicy(ctx context.Context, t PolicyTrial) (PolicyResult, error) {

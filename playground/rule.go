@@ -60,7 +60,7 @@ func (p *Playground) tryRule(t RuleTrial) (out RuleResult, err error) {
 	if strings.TrimSpace(t.Rule) == "" {
 		return out, wrong("the rule is empty")
 	}
-	files, err := p.rules()
+	files, err := p.Rules()
 	if err != nil {
 		return out, fmt.Errorf("read the loaded rules: %w", err)
 	}

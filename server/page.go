@@ -43,7 +43,7 @@ func (s *Server) buildPage(ctx context.Context) error {
 		Cluster: s.cfg.Cluster, Version: s.version, Access: gate, Login: s.loginPage(), Sessions: s.store.Sessions(), Actions: s.journal,
 		Alerts: s.store, Incidents: s.joiner, Decisions: s.store, Findings: s.store, Entities: s.store, Rules: s.listedRules,
 		Deliveries: deliveries{s.notifier, s.store},
-		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(s.ruleFiles), Agents: s.listedAgents, Clusters: func() []roster.Cluster { return s.clusters.List() },
+		Checks:     s.checks, Settings: s.cfg.Settings, Playground: playground.New(playground.Options{Rules: s.ruleFiles, Program: s.trials}), Agents: s.listedAgents, Clusters: func() []roster.Cluster { return s.clusters.List() },
 		Posture: s.posture, Audit: s.lastAudit, Readiness: s.readiness, Policies: s.listed, Health: s.health, Log: s.log,
 	})
 	return err

@@ -64,6 +64,9 @@ type Options struct {
 	Cluster *rest.Config // credentials for the cluster
 	Log     *slog.Logger
 	Version string
+	// Program is this program, in which people's policies are tried, see
+	// [playground.Options].
+	Program string
 
 	commands correlate.Options // how commands in containers are joined with requests; tests wait less
 }
@@ -74,6 +77,7 @@ type Server struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version string
+	trials  string // the program for them
 
 	rest   *rest.Config
 	client kubernetes.Interface
@@ -151,7 +155,7 @@ type Server struct {
 // speak to the cluster yet. On an error nothing stays open.
 func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	s := &Server{
-		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version, commands: opts.commands,
+		cfg: opts.Config, cooldown: cooldownPolicy(opts.Config.Detection.Cooldown), rest: opts.Cluster, log: opts.Log, version: opts.Version, trials: opts.Program, commands: opts.commands,
 		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		reloads: reloads{newReload("rules"), newReload("policies")}, pulled: map[string][]policy.File{},

@@ -152,7 +152,7 @@ var arrows = map[string][]string{
 	"server/agents":   {"alert", "bus", "bus/fleet", "bus/hub", "bus/identity", "bus/verdict", "config", "event", "finding", "rule", "server/listener"},
 	"server/listener": {},
 
-	"cmd/kubeguardian":       {"bus/leaf", "server", "action", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "sensor/syscall", "enrichment", "finding", "tuning"},
+	"cmd/kubeguardian":       {"bus/leaf", "server", "action", "alert", "artifact", "registry", "policy/externaldata", "policy/image", "policy/setting", "tool", "suite", "review", "vap", "engine", "inventory", "evidence", "exception", "node", "policy", "rule", "control", "report", "content", "config", "event", "fix", "k8saudit", "playground", "sensor/syscall", "enrichment", "finding", "tuning"},
 	"cmd/kubeguardian-agent": {"agent"},
 
 	"charts/dashboard": {},

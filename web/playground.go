@@ -126,7 +126,7 @@ func tried(err error) error {
 		return &rest.Error{Code: http.StatusUnprocessableEntity, Text: err.Error()}
 	case errors.Is(err, playground.ErrBusy):
 		return &rest.Error{Code: http.StatusTooManyRequests, Text: err.Error()}
-	case errors.Is(err, playground.ErrTooLong):
+	case errors.Is(err, playground.ErrTooLong), errors.Is(err, playground.ErrMemory):
 		return &rest.Error{Code: http.StatusUnprocessableEntity, Text: err.Error()}
 	}
 	return err

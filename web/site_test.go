@@ -121,7 +121,7 @@ func newSite(t *testing.T, configure ...func(*site)) *site {
 		Settings: func() []config.Setting {
 			return []config.Setting{{Name: "retention.alerts", Value: "720h0m0s"}, {Name: "web.tokenFile", Value: "/var/lib/kubeguardian/token"}}
 		},
-		Playground: playground.New(func() ([]rule.File, error) { return nil, nil }),
+		Playground: playground.New(playground.Options{Rules: func() ([]rule.File, error) { return nil, nil }}),
 		Posture:    func() (control.Score, []control.Fix, time.Time) { return s.score, s.fixes, s.seen },
 		Audit:      func() (audit.Result, time.Time) { return s.audited, s.seen },
 		Policies:   func() Policies { return s.policies },

@@ -18,6 +18,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/control"
+	"github.com/kubeguardian/kubeguardian/playground"
 	"github.com/kubeguardian/kubeguardian/report"
 )
 
@@ -111,6 +112,8 @@ func dispatch(ctx context.Context, args []string, std streams) error {
 		return usage(std.out)
 	case args[0] == "-version" || args[0] == "--version":
 		return printVersion(ctx, args[1:], std)
+	case args[0] == playground.ProcessName: // the server's, not for people
+		return playground.Process(ctx, std.in, std.out)
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {

@@ -95,9 +95,12 @@ func configured(command, text string, args []string, out io.Writer) (*config.Con
 
 // serverOptions reads what serve and uninstall need.
 func serverOptions(command, text string, args []string, std streams) (server.Options, error) {
-	opts := server.Options{Version: built()}
+	program, err := os.Executable()
+	if err != nil {
+		return server.Options{}, fmt.Errorf("find this program: %w", err)
+	}
+	opts := server.Options{Version: built(), Program: program}
 	var rest []string
-	var err error
 	if opts.Config, rest, err = configured(command, text, args, std.out); err != nil {
 		return opts, err
 	}

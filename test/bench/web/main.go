@@ -179,7 +179,7 @@ func newSite(db *store.Store) (*web.Server, error) {
 		Policies: func() web.Policies { return web.Policies{} }, Rules: func() []web.Rule { return rules },
 		Checks: func() []health.Check { return nil }, Settings: func() []config.Setting { return nil }, Agents: func() []fleet.Agent { return nil },
 		Clusters:   clusters,
-		Deliveries: deliveries{notifier, db}, Playground: playground.New(ruleFiles),
+		Deliveries: deliveries{notifier, db}, Playground: playground.New(playground.Options{Rules: ruleFiles}),
 		Health: func() web.Health { return web.Health{LastAuditEvent: time.Now(), Admission: true} }, Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }
