@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -48,17 +49,28 @@ func (e *Writer) Add(record any, cells ...string) error {
 	return e.flush()
 }
 
-// line writes a row of CSV. A cell that a spreadsheet would take for a formula
-// begins with an apostrophe, which makes it a text.
+// line writes a row of CSV. A cell that a spreadsheet would take for a formula,
+// some of them after spaces too, begins with an apostrophe, which makes it a text.
 func (e *Writer) line(cells []string) {
 	for i, cell := range cells {
-		if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
+		if formula(cell) {
 			cells[i] = "'" + cell
 		}
 	}
 	w := csv.NewWriter(&e.buffer)
 	w.Write(cells) // a buffer has no errors
 	w.Flush()
+}
+
+// formula reports whether some spreadsheet may take a cell for one.
+func formula(cell string) bool {
+	unseen := func(c rune) bool { return unicode.IsSpace(c) || unicode.IsControl(c) || unicode.Is(unicode.Cf, c) }
+	if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("\t\r\n", first) {
+		return true
+	}
+	text := strings.TrimLeftFunc(cell, unseen)
+	first, _ := utf8.DecodeRuneInString(text)
+	return text != "" && strings.ContainsRune("=+-@＝＋－＠", first)
 }
 
 func (e *Writer) begin() {
