@@ -97,7 +97,8 @@ func (s *Sensor) SetFilters(f Filters) error {
 		}
 	}
 	return s.variables(map[string]any{
-		"name_lengths": lengths(f.Opens.Names), "name_letters": letters(f.Opens.Names, 0), "first_letters": letters(f.Opens.Prefixes, 1), "watch_any_first": number(anyFirst),
+		"name_lengths": lengths(f.Opens.Names), "name_letters": letters(f.Opens.Names, 0), "name_ends": ends(f.Opens.Names, 1), "name_ends_before": ends(f.Opens.Names, 2),
+		"first_letters": letters(f.Opens.Prefixes, 1), "watch_any_first": number(anyFirst),
 		"connect_families": families, "open_reads": uint32(f.Opens.Reads),
 	})
 }
@@ -109,7 +110,7 @@ func number(b bool) uint32 {
 	return 0
 }
 
-// lengths and letters are what the kernel side looks at before it looks into a
+// lengths, letters and ends are what the kernel side looks at before it looks into a
 // map.
 func lengths(names []string) (bits uint64) {
 	for _, n := range names {
@@ -123,6 +124,18 @@ func letters(texts []string, at int) (bits uint64) {
 		if len(text) > at {
 			bits |= 1 << (text[at] & 63)
 		}
+	}
+	return bits
+}
+
+// ends is about the bytes at a distance from the end of each name; where a name is
+// shorter, any byte may be there.
+func ends(names []string, distance int) (bits uint64) {
+	for _, name := range names {
+		if len(name) < distance {
+			return math.MaxUint64
+		}
+		bits |= 1 << (name[len(name)-distance] & 63)
 	}
 	return bits
 }

@@ -66,6 +66,11 @@ func TestOpenFilter(t *testing.T) {
 		{".x/.y./.../plain", true}, // in doubt, as "..." begins like ".."
 		{".x/.y./z../plain", false},
 		{"/etc/.", true},
+		{"other/.", true},
+		{"other/", false},
+		{"//etc/hostname", true}, // in doubt
+		{"/.hidden/../etc/hostname", true},
+		{"other/a_rsa", false}, // ends like a watched name
 		{"/etc/..", true},
 		{"./" + "other/plain", true},
 		{"/proc/../etc/hostname", true},

@@ -154,6 +154,8 @@ const (
 	kernelVarFirstLetters     = "first_letters"
 	kernelVarJudgedOpen       = "judged_open"
 	kernelVarJudgedOpenat     = "judged_openat"
+	kernelVarNameEnds         = "name_ends"
+	kernelVarNameEndsBefore   = "name_ends_before"
 	kernelVarNameLengths      = "name_lengths"
 	kernelVarNameLetters      = "name_letters"
 	kernelVarNodeMounts       = "node_mounts"
@@ -263,6 +265,8 @@ type kernelVariableSpecs struct {
 	FirstLetters     *ebpf.VariableSpec `ebpf:"first_letters"`
 	JudgedOpen       *ebpf.VariableSpec `ebpf:"judged_open"`
 	JudgedOpenat     *ebpf.VariableSpec `ebpf:"judged_openat"`
+	NameEnds         *ebpf.VariableSpec `ebpf:"name_ends"`
+	NameEndsBefore   *ebpf.VariableSpec `ebpf:"name_ends_before"`
 	NameLengths      *ebpf.VariableSpec `ebpf:"name_lengths"`
 	NameLetters      *ebpf.VariableSpec `ebpf:"name_letters"`
 	NodeMounts       *ebpf.VariableSpec `ebpf:"node_mounts"`
@@ -342,6 +346,8 @@ type kernelVariables struct {
 	FirstLetters     *ebpf.Variable `ebpf:"first_letters"`
 	JudgedOpen       *ebpf.Variable `ebpf:"judged_open"`
 	JudgedOpenat     *ebpf.Variable `ebpf:"judged_openat"`
+	NameEnds         *ebpf.Variable `ebpf:"name_ends"`
+	NameEndsBefore   *ebpf.Variable `ebpf:"name_ends_before"`
 	NameLengths      *ebpf.Variable `ebpf:"name_lengths"`
 	NameLetters      *ebpf.Variable `ebpf:"name_letters"`
 	NodeMounts       *ebpf.Variable `ebpf:"node_mounts"`

@@ -115,8 +115,7 @@ static __always_inline bool is_unwanted_open(struct task_struct *task, struct pt
 		return false;
 	if (open_reads == READS_NONE)
 		return true;
-	struct scratch *s = scratch_of_cpu();
-	return s && look_at_open(s, result >= 0 ? file_of(task, result) : 0, name, dirfd) == DROP;
+	return is_surely_unwanted(task, result >= 0 ? file_of(task, result) : 0, name, dirfd);
 }
 
 // call_exit runs for every call of the machine. Most are not wanted: it says so
@@ -363,11 +362,8 @@ int BPF_PROG(call_open, struct pt_regs *regs, long result)
 		int verdict = DROP;
 		if (!s)
 			return 0;
-		if (open_reads == READS_WATCHED) {
+		if (open_reads == READS_WATCHED)
 			verdict = judge_open(s, untyped(s, f), o.name, o.dirfd);
-			if (verdict == CHECK_PREFIXES)
-				verdict = judge_prefixes(s, untyped(s, f), o.name, o.dirfd);
-		}
 		if (verdict == DROP) {
 			struct counters *counters = count();
 			if (counters)

@@ -56,15 +56,24 @@ struct {
 
 // What is not in these cannot be in the maps: bit n of the first is a component
 // that begins with byte n (of its six lowest bits), of the second a name of n
-// bytes, of the third a name that begins with byte n.
+// bytes, of the third a name that begins with byte n, of the last two one that
+// ends with byte n and has byte n before that.
 volatile __u64 first_letters = 0;
 volatile __u64 name_lengths = 0;
 volatile __u64 name_letters = 0;
+volatile __u64 name_ends = 0;
+volatile __u64 name_ends_before = 0;
 
-enum verdict { DROP, CHECK_PREFIXES, PASS };
+static __always_inline bool has(__u64 bits, __u8 byte)
+{
+	return bits & 1ULL << (byte & 63);
+}
+
+enum verdict { DROP, PASS };
 
 #define EACH 0x0101010101010101ULL
 #define LOW7 (0x7f * EACH)
+#define HIGH (0x80 * EACH)
 
 // bytes_of marks the bytes of a word that are c, by their highest bits.
 static __always_inline __u64 bytes_of(__u64 word, __u8 c)
@@ -79,11 +88,19 @@ static __always_inline __u64 keep(__u64 word, __u64 marks)
 	return word & (((marks & -marks) >> 7) - 1);
 }
 
+// first_word returns the first bytes of a text of the kernel, which is aligned. It
+// has to be read as something that the kernel has a type of: this one begins with
+// a number of as many bytes.
+static __always_inline __u64 first_word(const void *text)
+{
+	return READ(struct timespec64, text, tv_sec);
+}
+
 // is_first_watched takes a path without its slash, as two words.
 static __always_inline bool is_first_watched(__u64 a, __u64 b)
 {
 	struct first key = {};
-	if (!(first_letters & 1ULL << (a & 63)))
+	if (!has(first_letters, a))
 		return false;
 	__u64 end = bytes_of(a, '/') | bytes_of(a, 0);
 	if (end) {
@@ -99,44 +116,47 @@ static __always_inline bool is_first_watched(__u64 a, __u64 b)
 // Entries that are deeper than this are passed, in doubt.
 #define WATCHED_DEPTH 40
 
-// first_watched says whether the first component of an entry's path is watched:
-// DROP if not, CHECK_PREFIXES if so, PASS in doubt.
-static __always_inline int first_watched(void *d, void *mnt)
+// is_component_watched says whether an entry below the root is a watched first
+// component.
+static __always_inline bool is_component_watched(void *d)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct first key = {};
+	const void *name = READ(struct dentry, d, d_name.name);
+	if (!has(first_letters, first_word(name)))
+		return false;
+	__u32 len = READ(struct dentry, d, d_name.len);
+	if (len > FIRST_MAX)
+		return false;
+	bpf_probe_read_kernel(&key, len & 31, name);
+	return bpf_map_lookup_elem(&watched_firsts, &key);
+}
+
+// is_below_watched says whether the first component of an entry's path is watched,
+// or may be.
+static __always_inline bool is_below_watched(struct task_struct *task, void *d, void *mnt)
+{
 	struct fs_struct *fs = task->fs;
-	void *root = fs->root.dentry, *root_mnt = fs->root.mnt, *below = 0, *parent;
+	void *root = fs->root.dentry, *root_mnt = fs->root.mnt, *below = 0;
 	void *mnt_root = READ(struct vfsmount, mnt, mnt_root);
 
 	for (int i = 0; i < WATCHED_DEPTH; i++) {
-		if (d == root && mnt == root_mnt) {
-			struct first key = {};
-			if (!below)
-				return CHECK_PREFIXES;
-			__u32 len = READ(struct dentry, below, d_name.len);
-			if (len > FIRST_MAX)
-				return DROP;
-			bpf_probe_read_kernel(&key, len & 31, READ(struct dentry, below, d_name.name));
-			if (!(first_letters & 1ULL << (key.words[0] & 63)))
-				return DROP;
-			return bpf_map_lookup_elem(&watched_firsts, &key) ? CHECK_PREFIXES : DROP;
+		if (d == root || d == mnt_root) {
+			if (d == root && mnt == root_mnt)
+				return !below || is_component_watched(below);
+			if (d == mnt_root) {
+				void *m = mount_of(mnt), *above = READ(struct mount, m, mnt_parent);
+				if (m == above)
+					return true;
+				d = READ(struct mount, m, mnt_mountpoint);
+				mnt = mount_vfs(above);
+				mnt_root = READ(struct vfsmount, mnt, mnt_root);
+				continue;
+			}
 		}
-		if (d == mnt_root) {
-			void *m = mount_of(mnt), *above = READ(struct mount, m, mnt_parent);
-			if (m == above)
-				return PASS;
-			d = READ(struct mount, m, mnt_mountpoint);
-			mnt = mount_vfs(above);
-			mnt_root = READ(struct vfsmount, mnt, mnt_root);
-			continue;
-		}
-		parent = READ(struct dentry, d, d_parent);
-		if (parent == d)
-			return PASS;
 		below = d;
-		d = parent;
+		d = READ(struct dentry, d, d_parent);
 	}
-	return PASS;
+	return true;
 }
 
 // last_of returns the number of the last marked byte of a word.
@@ -190,71 +210,70 @@ static __always_inline __u32 last_component(struct scratch *s)
 	return slashes ? s->last_word * 8 + last_of(slashes) + 1 : 0;
 }
 
+static __always_inline bool has_length(__u32 len)
+{
+	return len < NAME_MAX && name_lengths & 1ULL << len;
+}
+
 static __always_inline bool is_name_watched(const void *address, __u32 len)
 {
 	struct name key = {};
-	if (len >= NAME_MAX || !(name_lengths & 1ULL << len))
+	if (!has_length(len))
 		return false;
 	barrier_var(len); // the verifier needs the mask that the compiler would leave out
 	bpf_probe_read_kernel(&key, len & (NAME_MAX - 1), address);
-	if (!(name_letters & 1ULL << (key.words[0] & 63)))
+	if (!has(name_letters, key.words[0]))
 		return false;
 	return bpf_map_lookup_elem(&watched_names, &key);
 }
 
-// look_at_open decides from what is quick to see. f is 0 if the open failed. The
-// dispatcher has it in one piece: what makes tail calls may have no functions of
-// its own on some architectures.
-static __always_inline int look_at_open(struct scratch *s, struct file *f, __u64 name, __s32 dirfd)
+// is_surely_unwanted says whether neither path can be watched, by what is quick to
+// see. f is 0 if the open failed. It reads the path that was given into its own
+// stack: the kernel takes longer to copy what is of a process to anywhere else.
+static __always_inline bool is_surely_unwanted(struct task_struct *task, struct file *f, __u64 name, __s32 dirfd)
 {
-	void *d = 0, *mnt = 0;
-	__u64 *words = (void *)s->path;
-	enum verdict verdict = DROP;
+	union {
+		__u64 words[GIVEN_MAX / 8];
+		__u8 bytes[GIVEN_MAX];
+	} given;
+	long n = bpf_probe_read_user_str(&given, GIVEN_MAX, (void *)name);
+	void *d, *mnt;
 
-	// A text at the end of a page cannot be read with what follows it.
-	if (bpf_probe_read_user(s->path, GIVEN_MAX, (void *)name) && bpf_probe_read_user_str(s->path, GIVEN_MAX, (void *)name) <= 0)
-		return PASS;
-	bool relative = s->path[0] != '/';
-	if (f)
-		d = READ(struct file, f, f_path.dentry);
-	__u32 n = plain_length(s, relative);
-	if (!n)
-		return PASS;
-	if (name_lengths) {
-		__u32 last = last_component(s);
-		if (is_name_watched(&s->path[last & (GIVEN_MAX - 1)], n - last))
-			return PASS;
-		if (d && is_name_watched(READ(struct dentry, d, d_name.name), READ(struct dentry, d, d_name.len)))
-			return PASS;
+	if (n <= 2 || n >= GIVEN_MAX)
+		return false;
+	__u64 dot_before = 0;
+	for (int i = 0; i < GIVEN_MAX / 8 && i * 8 < n; i++) {
+		__u64 w = given.words[i] ^ '.' * EACH, dots = (w - EACH) & ~w & HIGH;
+		if (dots & (dots << 8 | dot_before))
+			return false; // ".." leads elsewhere
+		dot_before = dots >> 56;
 	}
-	if (watch_any_first)
-		return CHECK_PREFIXES;
+	__u8 last = given.bytes[n - 2], before = given.bytes[n - 3];
+	if ((has(name_ends, last) && has(name_ends_before, before)) || (last == '.' && before == '/'))
+		return false;
 	if (f) {
-		verdict = first_watched(d, READ(struct file, f, f_path.mnt));
-		if (verdict != DROP)
-			return verdict;
+		d = READ(struct file, f, f_path.dentry);
+		if (has(name_letters, first_word(READ(struct dentry, d, d_name.name))) && has_length(READ(struct dentry, d, d_name.len)))
+			return false;
 	}
-	if (!relative)
-		return is_first_watched(words[0] >> 8 | words[1] << 56, words[1] >> 8 | words[2] << 56) ? CHECK_PREFIXES : DROP;
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct fs_struct *fs = task->fs;
+	if (watch_any_first || (f && is_below_watched(task, d, READ(struct file, f, f_path.mnt))))
+		return false;
+	if (given.bytes[0] == '/') {
+		if (given.bytes[1] == '/' || given.bytes[1] == '.')
+			return false;
+		return !is_first_watched(given.words[0] >> 8 | given.words[1] << 56, given.words[1] >> 8 | given.words[2] << 56);
+	}
 	if (dirfd == AT_FDCWD) {
-		d = fs->pwd.dentry;
-		mnt = fs->pwd.mnt;
+		d = task->fs->pwd.dentry;
+		mnt = task->fs->pwd.mnt;
 	} else {
 		struct file *base = file_of(task, dirfd);
 		if (!base)
-			return PASS;
+			return false;
 		d = READ(struct file, base, f_path.dentry);
 		mnt = READ(struct file, base, f_path.mnt);
 	}
-	return first_watched(d, mnt);
-}
-
-// judge_open is the same for programs that are too long to hold it.
-__noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd)
-{
-	return s ? look_at_open(s, (struct file *)file, name, dirfd) : PASS;
+	return !is_below_watched(task, d, mnt);
 }
 
 // is_prefix_watched looks for a watched prefix of n bytes of a path.
@@ -271,15 +290,24 @@ static __always_inline bool is_prefix_watched(const char *path, __u32 n)
 	return bpf_map_lookup_elem(&watched_prefixes, &key);
 }
 
-// judge_prefixes compares both paths in full. It uses the memory of the record,
-// which begins anew afterwards.
-__noinline int judge_prefixes(struct scratch *s, __u64 file, __u64 name, __s32 dirfd)
+// judge_open compares both paths in full. It uses the memory of the record, which
+// begins anew afterwards.
+__noinline int judge_open(struct scratch *s, __u64 file, __u64 name, __s32 dirfd)
 {
 	if (!s)
+		return PASS;
+	long size = bpf_probe_read_user_str(s->path, GIVEN_MAX, (void *)name);
+	if (size <= 0 || size >= GIVEN_MAX)
+		return PASS;
+	__u32 length = plain_length(s, s->path[0] != '/'), last = last_component(s);
+	if (!length || is_name_watched(&s->path[last & (GIVEN_MAX - 1)], length - last))
 		return PASS;
 	char *path = s->rest + VALUE_HEAD;
 	s->size = s->cut = 0;
 	if (file) {
+		void *d = READ(struct file, (void *)file, f_path.dentry);
+		if (is_name_watched(READ(struct dentry, d, d_name.name), READ(struct dentry, d, d_name.len)))
+			return PASS;
 		put_file_path(s, tag_path, (struct file *)file);
 		__u32 n = s->size;
 		if (s->cut || n <= VALUE_HEAD || is_prefix_watched(path, n - VALUE_HEAD))
