@@ -294,6 +294,9 @@ func (i *Incident) actor() string {
 			return best
 		}
 	}
+	if subject := i.worst().Subject.String(); subject != "" {
+		return subject
+	}
 	return "somebody"
 }
 

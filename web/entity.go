@@ -190,6 +190,7 @@ func (s *Server) entityPage(w http.ResponseWriter, r *http.Request) error {
 	}
 	for i := range e.Decisions {
 		data.Timeline = append(data.Timeline, timeline.OfDecision(&e.Decisions[i]))
+		data.Timeline[len(data.Timeline)-1].Cluster = s.Cluster
 	}
 	slices.SortStableFunc(data.Timeline, func(a, b timeline.Entry) int { return b.Time.Compare(a.Time) })
 	return s.show(w, r, "entity", string(e.Kind)+" "+e.Name, data)

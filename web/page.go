@@ -29,6 +29,7 @@ import (
 type layout struct {
 	Title, Section   string
 	Cluster, Version string
+	Hub              bool    // other clusters report here
 	Health           *Health // nil: without a login
 	User             string  // who has logged in
 	Refresh          string  // the page to go on to at once; "": none
@@ -165,7 +166,7 @@ func valueText(v any) string {
 
 // render writes a page, whole or not at all.
 func (s *Server) render(w http.ResponseWriter, code int, name string, l layout) error {
-	l.Cluster, l.Version = s.Cluster, s.Version
+	l.Cluster, l.Version, l.Hub = s.Cluster, s.Version, len(s.Clusters()) > 0
 	var b bytes.Buffer
 	if err := s.templates[name].ExecuteTemplate(&b, "layout.html", l); err != nil {
 		return fmt.Errorf("render page %s: %w", name, err)
@@ -329,6 +330,7 @@ func (s *Server) alertPage(w http.ResponseWriter, r *http.Request) error {
 }
 
 type overviewData struct {
+	Clusters   []clusterRow        // of a hub, its own first
 	Incidents  []incident.Incident // new ones that need a person
 	Score      control.Score
 	Fixes      []control.Fix
@@ -383,6 +385,7 @@ func (s *Server) overview(w http.ResponseWriter, r *http.Request) error {
 	data.Failing = counts[finding.Fail]
 	data.Score, data.Fixes, data.ObservedAt = s.Posture()
 	data.Fixes = data.Fixes[:min(len(data.Fixes), 5)]
+	data.Clusters = s.clusterRows(&data.Score, data.ObservedAt)
 	return s.show(w, r, "overview", "Overview", data)
 }
 

@@ -43,6 +43,8 @@ type Entry struct {
 	Grade  string    `json:"grade,omitempty"` // priority of an alert, severity of a finding, else the outcome
 	Title  string    `json:"title"`
 	Text   string    `json:"text,omitempty"`
+	// Cluster is where it was, in what is put together from several clusters.
+	Cluster string `json:"-"`
 	// ID is that of the alert or decision, the control of a finding, the number of a
 	// message; empty for what a person did.
 	ID    string          `json:"id,omitempty"`
@@ -196,7 +198,11 @@ func ofSignal(s *incident.Signal) []Entry {
 // OfAlert returns an alert, and what was done because of it.
 func OfAlert(a *alert.Alert) []Entry {
 	s := incident.FromAlert(a)
-	return ofSignal(&s)
+	entries := ofSignal(&s)
+	for i := range entries {
+		entries[i].Cluster = a.Cluster
+	}
+	return entries
 }
 
 // OfDecision returns a decision of admission as an entry.

@@ -38,7 +38,7 @@ function describe(a) {
   const sub = first(f, "ka.target.subresource");
   if (resource) action += " " + resource + (sub ? "/" + sub : "");
   return {
-    priority: a.priority, rule: a.rule, output: a.output, action, cluster: a.cluster || "",
+    priority: a.priority, rule: a.rule, output: a.output, action, cluster: a.cluster || "", of: a.cluster || "",
     user: first(f, "ka.user.name", "user.name"),
     object: [s.kind, s.namespace, s.name].filter(Boolean).join("/") || first(f, "ka.target.name"),
     from: first(f, "ka.sourceips"),
