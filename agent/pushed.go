@@ -124,7 +124,7 @@ func (a *Agent) keepRules(r *bus.Rules) error {
 	}
 	name := a.o.Config.keptRules()
 	if err := os.WriteFile(name+".new", data, 0o600); err != nil {
-		return fmt.Errorf("keep rules of the server: %w", err)
+		return fmt.Errorf("keep rules of the server: %w", errors.Join(err, os.Remove(name+".new")))
 	}
 	if err := os.Rename(name+".new", name); err != nil {
 		return fmt.Errorf("keep rules of the server: %w", err)
@@ -175,7 +175,10 @@ func (a *Agent) replaceRules(rules *bus.Rules) error {
 	}
 	a.o.Log.Info("rules of the server are in force", "rules", next.count, "hash", c.hash)
 	debug.FreeOSMemory() // of those before
-	return a.keepRules(rules)
+	if err := a.keepRules(rules); err != nil {
+		a.o.Log.Error("the rules of the server are in force, and a start without the server goes on with those before", "error", err)
+	}
+	return nil
 }
 
 // unopened lists the types that the source was not opened for.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/bus"
@@ -104,6 +105,7 @@ type reporter struct {
 	conn      *nats.Conn
 	kernel    string
 	lost      uint64 // alerts, that were told of
+	say       rate.Sometimes
 	rules     atomic.Pointer[pushed]
 	changed   chan struct{} // sent to when the server should hear of something at once
 }
@@ -112,7 +114,7 @@ type reporter struct {
 // away.
 func (a *Agent) newReporter() (*reporter, error) {
 	c := &a.o.Config.Server
-	r := &reporter{agent: a, kernel: kernelRelease(), changed: make(chan struct{}, 1)}
+	r := &reporter{agent: a, say: rate.Sometimes{Interval: 10 * time.Second}, kernel: kernelRelease(), changed: make(chan struct{}, 1)}
 	if a.kept != nil {
 		r.rules.Store(&pushed{hash: a.kept.hash})
 	}
@@ -144,8 +146,8 @@ func kernelRelease() string {
 // deliver puts an alert into the spool. One that does not fit is lost, and told
 // of: the agent goes on.
 func (r *reporter) deliver(a *alert.Alert) {
-	if err := r.publisher.Publish(a); err != nil {
-		r.agent.o.Log.Error("an alert is lost", "rule", a.Rule, "error", err)
+	if err := r.publisher.Publish(a); err != nil { // the log may be on the disk that is full
+		r.say.Do(func() { r.agent.o.Log.Error("an alert is lost", "rule", a.Rule, "error", err) })
 	}
 }
 
@@ -194,7 +196,7 @@ func (r *reporter) beat(ctx context.Context, stopped bool) {
 	s := r.state()
 	s.Stopped = stopped
 	if s.LostAlerts > r.lost {
-		r.agent.o.Log.Error("alerts are lost: the spool is full or damaged", "alerts", s.LostAlerts-r.lost)
+		r.agent.o.Log.Error("alerts are lost: the spool or its disk is full, or it is damaged", "alerts", s.LostAlerts-r.lost)
 		r.lost = s.LostAlerts
 	}
 	if err := bus.SendState(ctx, r.conn, s); err != nil {
@@ -202,7 +204,9 @@ func (r *reporter) beat(ctx context.Context, stopped bool) {
 	}
 }
 
-func lostAlerts(s bus.PublishStats) uint64 { return s.Refused + s.Spool.Dropped + s.Spool.Damaged }
+func lostAlerts(s bus.PublishStats) uint64 {
+	return s.Refused + s.Spool.Dropped + s.Spool.Refused + s.Spool.Damaged
+}
 
 // state is what the agent says of itself.
 func (r *reporter) state() *fleet.State {
@@ -248,7 +252,7 @@ func (r *reporter) problems() []string {
 		out = append(out, fmt.Sprintf("%d alerts wait for the server: %v", stats.Spool.Waiting, stats.Err))
 	}
 	if n := lostAlerts(stats); n > 0 {
-		out = append(out, fmt.Sprintf("%d alerts were lost: the spool was full or damaged", n))
+		out = append(out, fmt.Sprintf("%d alerts were lost: the spool or its disk was full, or it was damaged", n))
 	}
 	return out
 }
@@ -262,7 +266,7 @@ func (r *reporter) write(w io.Writer) {
 	}
 	gauge(w, "connected", "1 if there is a connection to the server", connected)
 	counter(w, "alerts_sent_total", "alerts that the server has", float64(stats.Sent))
-	counter(w, "alerts_lost_total", "alerts that the spool had no room for, or that were damaged in it", float64(lostAlerts(stats)))
+	counter(w, "alerts_lost_total", "alerts that the spool or its disk had no room for, or that were damaged in it", float64(lostAlerts(stats)))
 	counter(w, "sends_failed_total", "times that sending was begun again", float64(stats.Failed))
 	gauge(w, "alerts_waiting", "alerts in the spool", float64(stats.Spool.Waiting))
 	gauge(w, "spool_bytes", "size of the spool on disk", float64(stats.Spool.Bytes))

@@ -57,17 +57,13 @@ func (p *Publisher) Publish(a *alert.Alert) error {
 		p.refused.Add(1)
 		return fmt.Errorf("alert of rule %q has %d bytes, at most %d: %w", a.Rule, record.Len(), MaxMessage-4096, spool.ErrTooLarge)
 	}
-	if err := p.spool.Append(bytes.TrimSuffix(record.Bytes(), []byte("\n"))); err != nil {
-		p.refused.Add(1)
-		return err
-	}
-	return nil
+	return p.spool.Append(bytes.TrimSuffix(record.Bytes(), []byte("\n")))
 }
 
 // PublishStats are what became of alerts.
 type PublishStats struct {
 	Sent    uint64 // that the bus has
-	Refused uint64 // that could not be put into the spool
+	Refused uint64 // that are too large for the bus
 	Failed  uint64 // attempts that were repeated
 	Err     error  // why alerts are not sent now; nil if they are
 	Spool   spool.Stats

@@ -120,7 +120,7 @@ func (k *known) compare(before, now State) {
 		note(DropsEvents, hour, "The agent of node %s dropped %d events of the kernel, %d since it started: what rules would have said of them is not known", now.Node, now.Dropped-before.Dropped, now.Dropped)
 	}
 	if now.LostAlerts > before.LostAlerts {
-		note(LosesAlerts, hour, "The agent of node %s lost %d alerts, as its spool was full or damaged", now.Node, now.LostAlerts-before.LostAlerts)
+		note(LosesAlerts, hour, "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", now.Node, now.LostAlerts-before.LostAlerts)
 	}
 	if now.RulesError != "" && now.RulesError != before.RulesError {
 		note(RefusesRules, now.RulesError, "The agent of node %s goes on with the rules it had, as those of the server cannot be used: %s", now.Node, now.RulesError)

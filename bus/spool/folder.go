@@ -1,10 +1,11 @@
 package spool
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -46,17 +47,27 @@ func (s *Spool) load() error {
 	return nil
 }
 
-// loadState reads the state. One that cannot be read is as none: records are
-// delivered again rather than not at all.
-func (s *Spool) loadState() error {
-	data, err := os.ReadFile(filepath.Join(s.dir, stateFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// stateSize is that of the state file. A write of it is whole, and takes no space
+// that it has not taken already: what is lost while the disk is full is counted.
+const stateSize = 256
+
+// loadState reads the state, and opens its file. One that cannot be read is as none:
+// records are delivered again rather than not at all.
+func (s *Spool) loadState() (err error) {
+	if s.stateFile, err = os.OpenFile(filepath.Join(s.dir, stateFile), os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	if json.Unmarshal(data, &s.state) != nil || s.state.Delivered > maxNumber {
+	data := make([]byte, stateSize)
+	n, err := s.stateFile.ReadAt(data, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if json.Unmarshal(data[:n], &s.state) != nil || s.state.Delivered > maxNumber {
 		s.state = state{}
 	}
-	s.saved = s.state
+	if s.saved = s.state; n < stateSize { // new, or of a version before: takes its space
+		s.err = s.save(s.state)
+	}
 	return nil
 }
 
@@ -157,17 +168,14 @@ func (s *Spool) remove(g *segment) {
 	}
 }
 
-// save writes the state so that it is whole or as before.
+// save writes the state over the one before.
 func (s *Spool) save(st state) error {
 	data, err := json.Marshal(st)
 	if err != nil {
 		return err
 	}
-	name := filepath.Join(s.dir, stateFile)
-	if err := os.WriteFile(name+".new", data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	_, err = s.stateFile.WriteAt(append(bytes.Repeat([]byte{' '}, stateSize-len(data)), data...), 0)
+	return err
 }
 
 func (s *Spool) syncFolder() error {

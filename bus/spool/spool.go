@@ -1,6 +1,7 @@
 // Package spool keeps records on disk, in order, until they have been delivered.
 //
-// It is bounded: when it is full the oldest records are dropped, and counted.
+// It is bounded: when it is full the oldest records are dropped, and counted. When
+// its disk is full, new ones are refused, and counted, too.
 // A record is in the kernel's hands when [Spool.Append] returns, so that it
 // survives the end of the process, however that comes; it is on the disk within
 // [SyncInterval], so that a power cut costs no more than that. What was delivered
@@ -55,6 +56,7 @@ type Stats struct {
 	Waiting uint64 // that are not delivered yet
 	Bytes   int64  // on disk
 	Dropped uint64 // as the spool was full
+	Refused uint64 // as the disk did not take them
 	Damaged uint64 // whose content was not what was written, and those behind them in a segment
 	Torn    uint64 // bytes that were cut off when the spool was opened
 }
@@ -62,9 +64,10 @@ type Stats struct {
 // A Spool is an open folder. It is safe for concurrent use; records are read by
 // one goroutine.
 type Spool struct {
-	dir  string
-	max  int64
-	lock *os.File
+	dir       string
+	max       int64
+	lock      *os.File
+	stateFile *os.File
 
 	mu       sync.Mutex
 	segments []*segment // the oldest first; records are added to the last one
@@ -81,7 +84,7 @@ type Spool struct {
 }
 
 // state is what outlasts the process besides the records.
-type state struct{ Delivered, Dropped, Damaged uint64 }
+type state struct{ Delivered, Dropped, Refused, Damaged uint64 }
 
 // A position is where the next record is read.
 type position struct {
@@ -130,31 +133,39 @@ func Open(dir string, maxBytes int64) (_ *Spool, err error) {
 }
 
 // Append adds a record. The error is [ErrTooLarge] or of the disk; then the
-// record is not in the spool.
+// record is not in the spool, and, when it is of the disk, counted.
 func (s *Spool) Append(data []byte) error {
 	if len(data) > MaxRecord {
 		return fmt.Errorf("spool a record of %d bytes, at most %d: %w", len(data), MaxRecord, ErrTooLarge)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.append(data); err != nil {
+		s.state.Refused++
+		return fmt.Errorf("spool a record: %w", err)
+	}
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (s *Spool) append(data []byte) error {
 	g, err := s.room(int64(headerSize + len(data)))
 	if err != nil {
-		return fmt.Errorf("spool a record: %w", err)
+		return err
 	}
 	buf := make([]byte, headerSize, headerSize+len(data))
 	binary.LittleEndian.PutUint32(buf, uint32(len(data)))
 	binary.LittleEndian.PutUint32(buf[4:], checksum(s.next, data))
 	if _, err := g.file.WriteAt(append(buf, data...), g.size); err != nil {
-		return fmt.Errorf("spool a record: %w", errors.Join(err, g.file.Truncate(g.size)))
+		return errors.Join(err, g.file.Truncate(g.size))
 	}
 	g.size += int64(headerSize + len(data))
 	g.count++
 	s.next++
 	s.dirty = true
-	select {
-	case s.ready <- struct{}{}:
-	default:
-	}
 	return nil
 }
 
@@ -300,7 +311,7 @@ func (s *Spool) Ready() <-chan struct{} { return s.ready }
 func (s *Spool) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := Stats{Bytes: s.bytes(), Dropped: s.state.Dropped, Damaged: s.state.Damaged, Torn: s.torn}
+	st := Stats{Bytes: s.bytes(), Dropped: s.state.Dropped, Refused: s.state.Refused, Damaged: s.state.Damaged, Torn: s.torn}
 	for _, g := range s.segments {
 		if end := g.end() - 1; end > s.state.Delivered {
 			st.Waiting += end - max(s.state.Delivered, g.first-1)
@@ -378,8 +389,10 @@ func (s *Spool) release() error {
 		errs = append(errs, g.file.Close())
 	}
 	s.segments = nil
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
+	for _, f := range []*os.File{s.stateFile, s.lock} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -166,8 +166,9 @@ func (all *agents) finish(ctx context.Context) (raised map[string]string, took t
 	})
 	var failed []string
 	for _, a := range all.list {
-		if stats := a.sender.Stats(); stats.Refused > 0 || stats.Spool.Dropped > 0 {
-			failed = append(failed, fmt.Sprintf("%s could not keep %d alerts", a.node, stats.Refused+stats.Spool.Dropped))
+		stats := a.sender.Stats()
+		if n := stats.Refused + stats.Spool.Dropped + stats.Spool.Refused; n > 0 {
+			failed = append(failed, fmt.Sprintf("%s could not keep %d alerts", a.node, n))
 		}
 	}
 	if len(failed) > 0 {
