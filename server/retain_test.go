@@ -190,51 +190,71 @@ func (r *running) recovers() {
 	})
 }
 
-// TestDatabaseAway: while PostgreSQL is away the same holds.
+// TestDatabaseAway: while PostgreSQL is away the same holds, whether it has ended or
+// answers no more.
 func TestDatabaseAway(t *testing.T) {
-	t.Parallel() // it waits for long
-	server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	runs := true
-	defer func() {
-		if runs {
-			server.Kill()
-		}
-	}()
-	url, err := server.Create(t.Context(), "kubeguardian")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := start(t, options(t, t.TempDir(), "detection: {heartbeat: 0s, cooldown: [{within: 0s}]}\ndatabase: {urlFile: "+write(t, url)+"}\n"))
-	if code, body := r.webhook("/audit", manyEvents(t, 0)); code != http.StatusOK {
-		t.Fatalf("audit: %d %s", code, body)
-	}
-	before := r.count()
-	if runs = false; server.Kill() != nil {
-		t.Fatal("PostgreSQL does not end")
-	}
-	if code, body := r.webhook("/audit", manyEvents(t, 1)); code != http.StatusServiceUnavailable {
-		t.Errorf("audit without a database: %d %s, want 503", code, body)
-	}
-	year := time.Now().UTC().Format("2006-")
-	expect(t, r.checked(), "Database", health.Bad, "Nothing can be stored since "+year)
-	if _, metrics := r.page("/metrics"); strings.Contains(metrics, "kubeguardian_store_failures_total 0\n") {
-		t.Error("no metric says so")
-	}
-	if err := server.Run(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
-	runs = true
-	r.recovers()
-	if n := r.count(); n != before {
-		t.Errorf("%d alerts are stored, %d were acknowledged", n, before)
-	}
-	if code, body := r.webhook("/audit", manyEvents(t, 1)); code != http.StatusOK || r.count() != 2*before {
-		t.Errorf("with the database again: %d %s, %d alerts, want %d", code, body, r.count(), 2*before)
+	for name, away := range map[string]struct {
+		begin, end func(*postgrestest.Server, context.Context) error
+	}{
+		"ended": {
+			func(s *postgrestest.Server, _ context.Context) error { return s.Kill() },
+			(*postgrestest.Server).Run,
+		},
+		"hangs": {
+			func(s *postgrestest.Server, _ context.Context) error { return s.Freeze() },
+			func(s *postgrestest.Server, _ context.Context) error { return s.Thaw() },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "hangs" && testing.Short() {
+				t.Skip("an answer is waited for, for 20 s")
+			}
+			t.Parallel() // it waits for long
+			server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
+			if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
+				t.Skip(err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended := false
+			defer func() {
+				if !ended {
+					server.Kill()
+				}
+			}()
+			url, err := server.Create(t.Context(), "kubeguardian")
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := start(t, options(t, t.TempDir(), "detection: {heartbeat: 0s, cooldown: [{within: 0s}]}\ndatabase: {urlFile: "+write(t, url)+"}\n"))
+			if code, body := r.webhook("/audit", manyEvents(t, 0)); code != http.StatusOK {
+				t.Fatalf("audit: %d %s", code, body)
+			}
+			before := r.count()
+			if err := away.begin(server, t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			ended = name == "ended"
+			if code, body := r.webhook("/audit", manyEvents(t, 1)); code != http.StatusServiceUnavailable {
+				t.Errorf("audit without a database: %d %s, want 503", code, body)
+			}
+			year := time.Now().UTC().Format("2006-")
+			expect(t, r.checked(), "Database", health.Bad, "Nothing can be stored since "+year)
+			if _, metrics := r.page("/metrics"); strings.Contains(metrics, "kubeguardian_store_failures_total 0\n") {
+				t.Error("no metric says so")
+			}
+			if err := away.end(server, context.WithoutCancel(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			ended = false
+			r.recovers()
+			if n := r.count(); n != before {
+				t.Errorf("%d alerts are stored, %d were acknowledged", n, before)
+			}
+			if code, body := r.webhook("/audit", manyEvents(t, 1)); code != http.StatusOK || r.count() != 2*before {
+				t.Errorf("with the database again: %d %s, %d alerts, want %d", code, body, r.count(), 2*before)
+			}
+		})
 	}
 }

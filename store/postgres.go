@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/kubeguardian/kubeguardian/store/dialect"
+	"github.com/kubeguardian/kubeguardian/store/dialer"
 )
 
 // How long a call waits for a server that takes writes, such as a standby that
@@ -26,8 +27,10 @@ import (
 const (
 	writePatience = 20 * time.Second
 	readPatience  = 5 * time.Second
-	minRetryDelay = 50 * time.Millisecond
-	maxRetryDelay = time.Second
+
+	answerPatience = 20 * time.Second // for any sign of an answer to one statement
+	minRetryDelay  = 50 * time.Millisecond
+	maxRetryDelay  = time.Second
 )
 
 // IsPostgres reports whether an address is that of a database in PostgreSQL.
@@ -40,6 +43,8 @@ func openPostgres(ctx context.Context, address string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
+	var dial dialer.Dialer
+	config.DialFunc = dial.Dial
 	s := &Store{name: databaseName(config), postgres: true, hint: postgresHint}
 	s.writer = sql.OpenDB(connector{stdlib.GetConnector(*config), writePatience})
 	s.writer.SetMaxOpenConns(8)
@@ -50,6 +55,7 @@ func openPostgres(ctx context.Context, address string) (*Store, error) {
 	if err := s.prepareSchema(ctx); err != nil {
 		return nil, errors.Join(s.explain("open", err), s.Close())
 	}
+	dial.Limit(answerPatience)
 	return s, nil
 }
 

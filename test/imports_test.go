@@ -111,7 +111,7 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/history", "store/outbox", "store/retention", "store/sessions", "store/words"},
+	"store":  {"bus/roster", "action", "event", "alert", "incident", "finding", "notify/delivery", "store/dialect", "store/dialer", "store/history", "store/outbox", "store/retention", "store/sessions", "store/words"},
 
 	"store/postgrestest": {},
 	"store/outbox":       {"notify/delivery", "store/dialect"},
@@ -120,6 +120,7 @@ var arrows = map[string][]string{
 	"store/sessions":     {"access/sealed"},
 	"store/history":      {"finding"},
 	"store/dialect":      {},
+	"store/dialer":       {},
 
 	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},

@@ -220,18 +220,35 @@ func (s *Server) Promote(ctx context.Context) error {
 // Kill ends the server and its sessions in an instant, as a machine does that
 // loses its power.
 func (s *Server) Kill() error {
-	pid := s.cmd.Process.Pid
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // so that it starts nothing more
-		return err
-	}
-	sessions, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
-	for child := range strings.FieldsSeq(string(sessions)) {
-		n, _ := strconv.Atoi(child)          // numbers, says the kernel
-		_ = syscall.Kill(n, syscall.SIGKILL) // may have ended
-	}
-	err = errors.Join(err, syscall.Kill(pid, syscall.SIGKILL))
+	err := s.Freeze() // so that it starts nothing more
+	err = errors.Join(err, s.signal(syscall.SIGKILL))
 	_ = s.cmd.Wait() // it was killed
 	return err
+}
+
+// Freeze stops the server and its sessions: connections stay, are made and are never
+// answered, until [Server.Thaw].
+func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
+
+// Thaw lets a server that was stopped go on.
+func (s *Server) Thaw() error { return s.signal(syscall.SIGCONT) }
+
+// signal sends a signal to the server, before its sessions if it is to start no
+// more, and to these.
+func (s *Server) signal(signal syscall.Signal) (err error) {
+	pid := s.cmd.Process.Pid
+	if signal == syscall.SIGSTOP {
+		err = syscall.Kill(pid, signal)
+	}
+	sessions, readErr := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	for child := range strings.FieldsSeq(string(sessions)) {
+		n, _ := strconv.Atoi(child) // numbers, says the kernel
+		_ = syscall.Kill(n, signal) // may have ended
+	}
+	if signal != syscall.SIGSTOP {
+		err = syscall.Kill(pid, signal)
+	}
+	return errors.Join(readErr, err)
 }
 
 // Stop ends the server without waiting for clients.
