@@ -87,7 +87,8 @@ type Query struct {
 	Severity  Severity // this one or worse
 	Status    Status
 	Namespace string
-	Text      string // in control, title, subject, message or fix, whatever the case
+	Subject   string // as [Subject.String] says it
+	Text      string // in control, title, subject, message or fix, from the beginning of a word on
 	After     string // what the page before returned; "" is the start
 	Limit     int    // 0 means a default
 }
@@ -104,5 +105,6 @@ func ParseStatus(s string) (Status, error) {
 // A Group is the findings of one control that a query selected.
 type Group struct {
 	Count    int       // how many there are
+	More     bool      // or more: a search that finds many does not count all
 	Findings []Finding // the first few; at least one
 }

@@ -1,6 +1,9 @@
 package incident
 
-import "github.com/kubeguardian/kubeguardian/finding"
+import (
+	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/finding"
+)
 
 // Open stands for all states but [Closed] in a [Query].
 const Open State = "open"
@@ -10,8 +13,9 @@ const Open State = "open"
 type Query struct {
 	State   State // or Open
 	Cluster string
-	Paged   bool   // only those that page
-	Text    string // in story, entities and rules, whatever the case
+	Paged   bool         // only those that page
+	Entity  alert.Entity // that they involve
+	Text    string       // in story, owners, entities and rules, from the beginning of a word on
 	Before  finding.Cursor
 	Limit   int // 0 means a default
 }

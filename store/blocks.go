@@ -5,11 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
@@ -18,7 +15,7 @@ import (
 
 // blockTables index the words of alerts by blocks: an index of single alerts would
 // have many times the entries.
-const blockTables = `
+var blockTables = `
 CREATE TABLE blocks (                            -- of alerts with consecutive numbers
 	id    INTEGER PRIMARY KEY,
 	low   INTEGER NOT NULL,                      -- the first number
@@ -27,14 +24,7 @@ CREATE TABLE blocks (                            -- of alerts with consecutive n
 	last  INTEGER NOT NULL                       -- and of the newest
 );
 CREATE INDEX blocks_last ON blocks (last, id);
-` + blockWords
-
-// The terms of each block, by its id. One of PostgreSQL is stored as a tsvector
-// that none of its parsers has seen.
-const (
-	blockWords         = `CREATE VIRTUAL TABLE block_words USING fts5(words, content = '', contentless_delete = 1, detail = none, tokenize = "ascii tokenchars '-_.'");`
-	blockWordsPostgres = `CREATE TABLE block_words (rowid BIGINT PRIMARY KEY, words TSVECTOR NOT NULL); CREATE INDEX block_words_words ON block_words USING gin (words);`
-)
+` + wordTable("block_words")
 
 const (
 	blockSize    = 1024
@@ -49,12 +39,25 @@ type block struct {
 	terms         map[string]bool
 }
 
-// Index makes the words of some of the alerts known to searches that it does not
-// know yet, in the order of their numbers, and reports whether it may be called
+// Index makes the words of some of the records known to searches that it does not
+// know yet, in the order in which they came, and reports whether it may be called
 // again at once. Searches look through the newest alerts, of which there are too
 // few, one by one. Several programs may call it on one database.
 func (s *Store) Index(ctx context.Context) (more bool, err error) {
-	after, err := s.indexed(ctx)
+	more, err = s.indexAlerts(ctx)
+	for _, x := range []lexicon{incidentLexicon(), entityLexicon(), findingLexicon()} {
+		if err != nil {
+			return more, err
+		}
+		var again bool
+		again, err = s.index(ctx, x)
+		more = more || again
+	}
+	return more, err
+}
+
+func (s *Store) indexAlerts(ctx context.Context) (more bool, err error) {
+	after, err := s.reached(ctx, indexed)
 	if err != nil {
 		return false, err
 	}
@@ -79,18 +82,6 @@ func (s *Store) Index(ctx context.Context) (more bool, err error) {
 		return b.exec(saveCheckpoint, indexed, fmt.Sprint(blocks[len(blocks)-1].high))
 	})
 	return len(blocks) == blocksAtOnce, s.explain("index words in", err)
-}
-
-// indexed returns the number of the last alert in a block.
-func (s *Store) indexed(ctx context.Context) (seq int64, err error) {
-	body, found, err := s.Checkpoint(ctx, indexed)
-	if err != nil || !found {
-		return 0, err
-	}
-	if seq, err = strconv.ParseInt(string(body), 10, 64); err != nil {
-		return 0, s.explain("read up to where words are indexed in", err)
-	}
-	return seq, nil
 }
 
 // nextBlocks makes full blocks of the alerts after a number.
@@ -137,33 +128,10 @@ func alertTexts(a *alert.Alert) []string {
 }
 
 func (s *Store) addBlock(b *batch, k *block) error {
-	terms := slices.Sorted(maps.Keys(k.terms))
-	insert, list := "INSERT INTO block_words (rowid, words) VALUES (?, ?)", strings.Join(terms, " ")
-	if s.postgres {
-		insert, list = "INSERT INTO block_words (rowid, words) VALUES (?, CAST(CAST(? AS TEXT) AS tsvector))", "'"+strings.Join(terms, "' '")+"'"
-	}
-	if err := b.exec(insert, k.id, list); err != nil {
+	if err := s.putTerms(b, "block_words", k.id, k.terms); err != nil {
 		return err
 	}
 	return b.exec("INSERT INTO blocks (id, low, high, first, last) VALUES (?, ?, ?, ?, ?)", k.id, k.low, k.high, k.first, k.last)
-}
-
-// matching returns the term and its argument by which the blocks are selected
-// that have all of some words.
-func (s *Store) matching(terms []words.Term) (term, arg string) {
-	parts := make([]string, len(terms))
-	and, quote, prefix := " AND ", `"`, " *"
-	term = "+id IN (SELECT rowid FROM block_words WHERE block_words MATCH ?)"
-	if s.postgres {
-		and, quote, prefix = " & ", "'", ":*"
-		term = "+id IN (SELECT rowid FROM block_words WHERE words @@ CAST(CAST(? AS TEXT) AS tsquery))"
-	}
-	for i, t := range terms {
-		if parts[i] = quote + t.Text + quote; t.Prefix {
-			parts[i] += prefix
-		}
-	}
-	return term, strings.Join(parts, and)
 }
 
 // indexEvery is how long what is new waits for its index.

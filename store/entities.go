@@ -4,11 +4,13 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/store/dialect"
+	"github.com/kubeguardian/kubeguardian/store/words"
 )
 
 // An involvement is an entity of a record.
@@ -190,27 +192,78 @@ func fillSome(ctx context.Context, tx *sql.Tx, table string, after int64, involv
 	return after, len(records) == fillBatch, b.noteInvolved()
 }
 
-// Entities returns the entities whose names hold a text, whatever the case, those
-// first that a record has involved last, give or take what [settled] says.
+// Entities returns the entities in whose names a text is found, those first that a
+// record has involved last, give or take what [settled] says: up to n, of those that
+// a search has time to look at.
 func (s *Store) Entities(ctx context.Context, text string, n int) (found []alert.Seen, err error) {
-	rows, err := s.readers.QueryContext(ctx, `SELECT kind, name, last, (SELECT max(happened) FROM alert_entities WHERE entity = id), (SELECT max(happened) FROM decision_entities WHERE entity = id)
-		FROM (SELECT id, kind, name, last FROM entities WHERE name LIKE ? ESCAPE '\' ORDER BY last DESC LIMIT ?) AS newest ORDER BY last DESC`,
-		"%"+likeEscape.Replace(text)+"%", limit(n))
+	found, err = s.searchEntities(ctx, words.Parse(text), limit(n))
+	for i := range found {
+		if err == nil {
+			err = s.seenLast(ctx, &found[i])
+		}
+	}
+	slices.SortStableFunc(found, func(a, b alert.Seen) int { return b.Last.Compare(a.Last) })
+	return found, s.explain("read entities from", err)
+}
+
+func (s *Store) searchEntities(ctx context.Context, text words.Query, n int) (found []alert.Seen, err error) {
+	seqs, few, err := s.few(ctx, entityLexicon(), text.Terms())
 	if err != nil {
-		return nil, s.explain("read entities from", err)
+		return nil, err
+	}
+	w := &where{}
+	if few {
+		w.in("id", seqs)
+		_, err = s.someEntities(ctx, w, " ORDER BY +last DESC, +id DESC LIMIT ?", len(seqs), text, n, &found)
+		return found, err
+	}
+	window := firstWindow
+	for began := time.Now(); ; window = min(2*window, searchWindow) {
+		last, err := s.someEntities(ctx, w, " ORDER BY last DESC, id DESC LIMIT ?", window, text, n, &found)
+		if err != nil || last == nil || len(found) == n || time.Since(began) > searchTime {
+			return found, err
+		}
+		w = &where{}
+		w.add(true, "(last, id) < (?, ?)", last...)
+	}
+}
+
+// someEntities adds to what was found, up to n, those of some entities that have a
+// text, and returns the place of the last of them, nil when they are not as many as
+// asked for.
+func (s *Store) someEntities(ctx context.Context, w *where, order string, some int, text words.Query, n int, found *[]alert.Seen) (last []any, err error) {
+	rows, err := s.readers.QueryContext(ctx, "SELECT id, last, kind, name FROM entities"+w.String()+order, append(w.args, some)...)
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
-	for rows.Next() {
+	read := 0
+	for ; len(*found) < n && rows.Next(); read++ {
 		var e alert.Seen
-		var last int64
-		var alerted, decided sql.NullInt64
-		if err := rows.Scan(&e.Kind, &e.Name, &last, &alerted, &decided); err != nil {
-			return nil, s.explain("read entities from", err)
+		var id, at int64
+		if err := rows.Scan(&id, &at, &e.Kind, &e.Name); err != nil {
+			return nil, err
 		}
-		e.Last = time.Unix(0, max(last, alerted.Int64, decided.Int64)).UTC()
-		found = append(found, e)
+		if last = []any{at, id}; text.In(e.Name) {
+			e.Last = time.Unix(0, at).UTC()
+			*found = append(*found, e)
+		}
 	}
-	return found, s.explain("read entities from", rows.Err())
+	if read < some {
+		last = nil
+	}
+	return last, rows.Err()
+}
+
+// seenLast looks up when a record involved an entity last.
+func (s *Store) seenLast(ctx context.Context, e *alert.Seen) error {
+	var alerted, decided sql.NullInt64
+	err := s.readers.QueryRowContext(ctx, "SELECT (SELECT max(happened) FROM alert_entities WHERE entity = "+entityOf+"), (SELECT max(happened) FROM decision_entities WHERE entity = "+entityOf+")",
+		string(e.Kind), e.Name, string(e.Kind), e.Name).Scan(&alerted, &decided)
+	if last := time.Unix(0, max(alerted.Int64, decided.Int64)).UTC(); last.After(e.Last) {
+		e.Last = last
+	}
+	return err
 }
 
 // entityOf is the number of an entity by its kind and name.

@@ -1,17 +1,21 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/store/history"
+	"github.com/kubeguardian/kubeguardian/store/words"
 )
 
 // refreshAfter is how old the stored observation of a state that stays the same
@@ -34,7 +38,7 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 	if err != nil {
 		return s.explain("replace findings in", err)
 	}
-	var gone []string
+	var gone []any             // places
 	seen := map[string]int64{} // when, of what is as it was
 	err = s.eachState(ctx, func(place string, observed int64, body string) {
 		state, ok := changed[place]
@@ -54,7 +58,7 @@ func (s *Store) ReplaceFindings(ctx context.Context, findings []finding.Finding)
 	if err == nil && len(changed)+len(gone)+len(seen)+known.Len() > 0 {
 		now := time.Now()
 		err = s.writeUnder(ctx, lockFindings, func(tx *sql.Tx) error {
-			if err := writeStates(ctx, tx, changed, gone, seen); err != nil {
+			if err := writeStates(s.newBatch(ctx, tx), changed, gone, seen); err != nil {
 				return err
 			}
 			return known.Save(ctx, tx, now)
@@ -140,36 +144,44 @@ func (s *Store) eachState(ctx context.Context, f func(place string, observed int
 	return rows.Err()
 }
 
-func writeStates(ctx context.Context, tx *sql.Tx, changed map[string]state, gone []string, seen map[string]int64) error {
-	for _, place := range gone {
-		if _, err := tx.ExecContext(ctx, "DELETE FROM findings WHERE place = ?", place); err != nil {
-			return err
-		}
+// writeStates writes what changed anew: the words of a state are known by its number.
+func writeStates(b *batch, changed map[string]state, gone []any, seen map[string]int64) error {
+	places := slices.Sorted(maps.Keys(changed)) // neighbours are listed together
+	rows := make([][]any, len(places))
+	for n, place := range places {
+		f := changed[place]
+		rows[n] = []any{place, f.Control, string(f.Level), f.Severity.Weight(), string(f.Status), f.Subject.Namespace, f.observed,
+			searchText(f.Message, findingTexts(f.Finding)[1:]...), f.body}
+		gone = append(gone, place)
 	}
-	update, err := tx.PrepareContext(ctx, "UPDATE findings SET observed = ? WHERE place = ?")
-	if err != nil {
+	if err := deleteStates(b, gone); err != nil {
 		return err
 	}
 	for place, observed := range seen {
-		if _, err := update.ExecContext(ctx, observed, place); err != nil {
+		if err := b.exec("UPDATE findings SET observed = ? WHERE place = ?", observed, place); err != nil {
 			return err
 		}
 	}
-	insert, err := tx.PrepareContext(ctx, `INSERT INTO findings (place, control, level, weight, status, namespace, observed, search, body)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (place) DO UPDATE SET control = excluded.control, level = excluded.level,
-		weight = excluded.weight, status = excluded.status, namespace = excluded.namespace, observed = excluded.observed,
-		search = excluded.search, body = excluded.body`)
+	return b.insert("INSERT INTO findings (place, control, level, weight, status, namespace, observed, search, body) VALUES %s", rows, nil)
+}
+
+func deleteStates(b *batch, places []any) error {
+	var seqs []any
+	err := b.eachOf("DELETE FROM findings WHERE place IN (%s) RETURNING seq", "?", places, nil, func(rows *sql.Rows) error {
+		var seq int64
+		err := rows.Scan(&seq)
+		seqs = append(seqs, seq)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	for place, f := range changed {
-		search := searchText(f.Message, f.Title, f.Control, f.Subject.String(), f.Subject.Container, f.Subject.Source, f.Reason, f.Fix)
-		if _, err := insert.ExecContext(ctx, place, f.Control, string(f.Level), f.Severity.Weight(), string(f.Status),
-			f.Subject.Namespace, f.observed, search, f.body); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.eachOf("DELETE FROM finding_words WHERE rowid IN (%s)", "?", seqs, nil, func(*sql.Rows) error { return nil })
+}
+
+// findingTexts returns what findings are searched by.
+func findingTexts(f *finding.Finding) []string {
+	return []string{f.Message, f.Title, f.Control, f.Subject.String(), f.Subject.Container, f.Subject.Source, f.Reason, f.Fix}
 }
 
 // Findings returns all states, worst first.
@@ -185,82 +197,236 @@ func (s *Store) FindingPage(ctx context.Context, q finding.Query) (page []findin
 }
 
 func (s *Store) findings(ctx context.Context, q finding.Query, n int) (page []finding.Finding, next string, err error) {
-	w := findingFilter(q)
-	w.add(q.After != "", "place > ?", q.After)
-	rows, err := s.readers.QueryContext(ctx, "SELECT place, observed, body FROM findings"+w.String()+
-		" ORDER BY place LIMIT ?", append(w.args, n+1)...)
-	if err != nil {
-		return nil, "", s.explain("read findings from", err)
-	}
-	defer rows.Close()
 	last := ""
-	for rows.Next() {
-		var f finding.Finding
-		var place string
-		if err := scanFinding(rows, &f, &place); err != nil {
-			return nil, "", s.explain("read findings from", err)
-		}
+	place, whole, err := s.eachFinding(ctx, q, n+1, func(r *findingRow) (more bool, err error) {
 		if len(page) == n {
 			next = last
-			break
+			return false, nil
 		}
-		page, last = append(page, f), place
+		f, err := r.finding()
+		page, last = append(page, f), r.place
+		return true, err
+	})
+	if next == "" && !whole {
+		next = place
 	}
-	return page, next, s.explain("read findings from", rows.Err())
+	return page, next, s.explain("read findings from", err)
 }
 
 // FindingGroups returns the findings that q selects by control, worst severity
 // first, then the most findings, with the first few of each. It ignores q.After
-// and q.Limit: there are as many groups as controls.
+// and q.Limit: there are as many groups as controls. A search that finds too many
+// to look at all of them counts only some.
 func (s *Store) FindingGroups(ctx context.Context, q finding.Query) ([]finding.Group, error) {
-	const few = 5
-	w := findingFilter(q)
-	rows, err := s.readers.QueryContext(ctx, `SELECT count, observed, body FROM (
-		SELECT control, place, weight, observed, body, row_number() OVER (PARTITION BY control ORDER BY place) AS n,
-			count(*) OVER (PARTITION BY control) AS count,
-			max(weight) OVER (PARTITION BY control) AS worst
-		FROM findings`+w.String()+`) AS numbered WHERE n <= ? ORDER BY worst DESC, count DESC, control, n`, append(w.args, few)...)
+	groups, err := []finding.Group(nil), error(nil)
+	if q.After = ""; q.Text == "" && q.Subject == "" {
+		groups, err = s.countedGroups(ctx, q)
+	} else {
+		groups, err = s.searchedGroups(ctx, q)
+	}
+	slices.SortFunc(groups, func(a, b finding.Group) int {
+		x, y := a.Findings[0], b.Findings[0]
+		return cmp.Or(cmp.Compare(y.Severity.Weight(), x.Severity.Weight()), cmp.Compare(b.Count, a.Count), cmp.Compare(x.Control, y.Control))
+	})
+	return groups, s.explain("read findings from", err)
+}
+
+// fewOfGroup is how many findings of a group are returned with it.
+const fewOfGroup = 5
+
+// countedGroups counts by an index, and then reads the first few of each.
+func (s *Store) countedGroups(ctx context.Context, q finding.Query) (groups []finding.Group, err error) {
+	w := findingFilter(q, " || ''") // in the order of the controls, whatever other indices there are
+	rows, err := s.readers.QueryContext(ctx, "SELECT control, count(*) FROM findings"+w.String()+" GROUP BY control", w.args...)
 	if err != nil {
-		return nil, s.explain("read findings from", err)
+		return nil, err
 	}
 	defer rows.Close()
-	var groups []finding.Group
+	counts := map[string]int{}
 	for rows.Next() {
-		var f finding.Finding
-		var g finding.Group
-		if err := scanFinding(rows, &f, &g.Count); err != nil {
-			return nil, s.explain("read findings from", err)
+		var control string
+		var n int
+		if err := rows.Scan(&control, &n); err != nil {
+			return nil, err
 		}
-		if len(groups) == 0 || groups[len(groups)-1].Findings[0].Control != f.Control {
+		counts[control] = n
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	const atOnce = 64
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(counts)), atOnce) {
+		part, err := s.firstOf(ctx, q, some)
+		if err != nil {
+			return nil, err
+		}
+		for _, g := range part {
+			g.Count = counts[g.Findings[0].Control]
 			groups = append(groups, g)
 		}
-		last := &groups[len(groups)-1]
-		last.Findings = append(last.Findings, f)
 	}
-	return groups, s.explain("read findings from", rows.Err())
+	return groups, nil
 }
 
-// scanFinding reads a row that ends with observed and body.
-func scanFinding(rows *sql.Rows, f *finding.Finding, columns ...any) error {
-	var observed int64
-	var body string
-	if err := scanBody(rows, &body, f, append(columns, &observed)...); err != nil {
-		return err
+// firstOf returns the first few findings of some controls.
+func (s *Store) firstOf(ctx context.Context, q finding.Query, controls []string) (groups []finding.Group, err error) {
+	var parts []string
+	var args []any
+	for _, control := range controls {
+		q.Control = control
+		w := findingFilter(q, "")
+		parts = append(parts, "SELECT * FROM (SELECT place, observed, body FROM findings"+w.String()+" ORDER BY place LIMIT ?) AS part")
+		args = append(append(args, w.args...), fewOfGroup)
 	}
-	if observed != math.MinInt64 {
-		f.Amend(func(d *finding.Detail) { d.ObservedAt = time.Unix(0, observed).UTC() })
+	rows, err := s.readers.QueryContext(ctx, strings.Join(parts, " UNION ALL "), args...)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	defer rows.Close()
+	for rows.Next() {
+		var r findingRow
+		if err := rows.Scan(&r.place, &r.observed, &r.body); err != nil {
+			return nil, err
+		}
+		f, err := r.finding()
+		if err != nil {
+			return nil, err
+		}
+		if last := len(groups) - 1; last >= 0 && groups[last].Findings[0].Control == f.Control {
+			groups[last].Findings = append(groups[last].Findings, f)
+		} else {
+			groups = append(groups, finding.Group{Findings: []finding.Finding{f}})
+		}
+	}
+	return groups, rows.Err()
 }
 
-func findingFilter(q finding.Query) *where {
+// searchedGroups counts what a search finds, for as long as it may take.
+func (s *Store) searchedGroups(ctx context.Context, q finding.Query) (groups []finding.Group, err error) {
+	at := map[string]int{} // the place of the group of a control
+	_, whole, err := s.eachFinding(ctx, q, math.MaxInt32, func(r *findingRow) (bool, error) {
+		n, known := at[r.control]
+		if !known {
+			n, at[r.control] = len(groups), len(groups)
+			groups = append(groups, finding.Group{})
+		}
+		g := &groups[n]
+		if g.Count++; g.Count > fewOfGroup {
+			return true, nil
+		}
+		f, err := r.finding()
+		g.Findings = append(g.Findings, f)
+		return true, err
+	})
+	for i := range groups {
+		groups[i].More = !whole
+	}
+	return groups, err
+}
+
+// A findingRow is a row of findings.
+type findingRow struct {
+	place, control string
+	observed       int64
+	search, body   string
+}
+
+func (r *findingRow) finding() (f finding.Finding, err error) {
+	if err := decode(r.body, &f); err != nil {
+		return f, err
+	}
+	if r.observed != math.MinInt64 {
+		f.Amend(func(d *finding.Detail) { d.ObservedAt = time.Unix(0, r.observed).UTC() })
+	}
+	return f, nil
+}
+
+// is reports whether it is what a query searches for.
+func (r *findingRow) is(q finding.Query, text words.Query) (bool, error) {
+	if q.Text != "" && !text.In(r.search) {
+		return false, nil
+	}
+	if q.Subject == "" {
+		return true, nil
+	}
+	f, err := r.finding()
+	return err == nil && f.Subject.String() == q.Subject, err
+}
+
+// eachFinding calls f for the findings that q selects, worst first, until it wants
+// no more; the caller means to read about n. A search ends when its time is over,
+// too: it is not whole then, and has looked at all up to a place.
+func (s *Store) eachFinding(ctx context.Context, q finding.Query, n int, f func(*findingRow) (more bool, err error)) (last string, whole bool, err error) {
+	if q.Text == "" && q.Subject == "" {
+		last, _, err = s.someFindings(ctx, q, findingFilter(q, ""), n, f)
+		return last, true, err
+	}
+	terms := words.Parse(q.Text).Terms()
+	if q.Subject != "" {
+		terms = append(terms, subjectTerm(q.Subject))
+	}
+	seqs, few, err := s.few(ctx, findingLexicon(), terms)
+	if err != nil {
+		return "", false, err
+	}
+	if few {
+		w := &where{}
+		w.in("seq", seqs)
+		last, _, err = s.someFindings(ctx, q, w.and(findingFilter(q, "")), len(seqs), f)
+		return last, true, err
+	}
+	window := firstWindow
+	for began := time.Now(); ; window = min(2*window, searchWindow) {
+		read := 0
+		last, read, err = s.someFindings(ctx, q, findingFilter(q, ""), window, f)
+		if err != nil || read < window {
+			return last, true, err
+		}
+		if q.After = last; time.Since(began) > searchTime {
+			return last, false, nil
+		}
+	}
+}
+
+// someFindings reads some findings, of which f is given those with the text and the
+// subject of q. What was read is less when f wants no more.
+func (s *Store) someFindings(ctx context.Context, q finding.Query, w *where, n int, f func(*findingRow) (bool, error)) (last string, read int, err error) {
+	w = w.and(&where{})
+	w.add(q.After != "", "place > ?", q.After)
+	rows, err := s.readers.QueryContext(ctx, "SELECT place, control, observed, search, body FROM findings"+w.String()+" ORDER BY place LIMIT ?", append(w.args, n)...)
+	if err != nil {
+		return "", 0, err
+	}
+	defer rows.Close()
+	text := words.Parse(q.Text)
+	for rows.Next() {
+		var r findingRow
+		if err := rows.Scan(&r.place, &r.control, &r.observed, &r.search, &r.body); err != nil {
+			return "", 0, err
+		}
+		last = r.place
+		more := true
+		is, err := r.is(q, text)
+		if is {
+			more, err = f(&r)
+		}
+		if err != nil || !more {
+			return last, read, err
+		}
+		read++
+	}
+	return last, read, rows.Err()
+}
+
+// findingFilter selects what q does, but for its text and its subject. What is put
+// after the other columns than the control keeps planners from using their indices.
+func findingFilter(q finding.Query, after string) *where {
 	w := &where{}
 	w.add(q.Control != "", "control = ?", q.Control)
-	w.add(q.Level != "", "level = ?", string(q.Level))
+	w.add(q.Level != "", "level"+after+" = ?", string(q.Level))
 	w.add(q.Severity != "", "weight >= ?", q.Severity.Weight())
-	w.add(q.Status != "", "status = ?", string(q.Status))
-	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
-	w.text(q.Text)
+	w.add(q.Status != "", "status"+after+" = ?", string(q.Status))
+	w.add(q.Namespace != "", "namespace"+after+" = ?", q.Namespace)
 	return w
 }
 

@@ -99,7 +99,7 @@ func TestReplaceFindingsWritesOnlyChanges(t *testing.T) {
 		{"first scan", testFindings(40), 40 + 2*34, 40},
 		{"same again", testFindings(40), 0, 40},
 		{"same, a minute later", later(testFindings(40), time.Minute), 0, 40},
-		{"one fixed", fixed, 1 + 1, 40},
+		{"one fixed", fixed, 2 + 1, 40}, // the state is written anew, under a new number
 		{"two gone", fixed[:38], 2 + 2, 38},
 		{"same, an hour later", later(fixed[:38], time.Hour), 38, 38},
 		{"nothing left", nil, 38 + 31, 0},

@@ -8,10 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
+	"github.com/kubeguardian/kubeguardian/store/words"
 )
 
 // correlated is the name of the checkpoint of what has been joined.
@@ -31,6 +34,9 @@ type Merge struct{ Part, Whole string } // by id
 
 // save forgets the part, and lets what was told of it follow the whole.
 func (m Merge) save(ctx context.Context, tx *sql.Tx) error {
+	if _, err := tx.ExecContext(ctx, "DELETE FROM incident_words WHERE rowid IN (SELECT seq FROM incidents WHERE id = ?)", m.Part); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", m.Part); err != nil {
 		return err
 	}
@@ -81,33 +87,44 @@ func (j Joined) save(ctx context.Context, tx *sql.Tx) error {
 
 // saveIncidents writes incidents, each of which is there once.
 func saveIncidents(b *batch, list ...*incident.Incident) error {
+	var last int64
+	if _, err := b.row("SELECT coalesce(max(changed), 0) FROM incidents", nil, []any{&last}); err != nil {
+		return err
+	}
 	rows := make([][]any, len(list))
 	for n, i := range list {
 		var err error
-		if rows[n], err = incidentRow(i); err != nil {
+		if rows[n], err = incidentRow(i, last+1+int64(n)); err != nil {
 			return err
 		}
 	}
-	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster, level) VALUES %s
+	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster, level, changed) VALUES %s
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
-		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level`, rows, nil)
+		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level,
+		changed = CASE WHEN excluded.search = incidents.search THEN incidents.changed ELSE excluded.changed END`, rows, nil)
 }
 
-func incidentRow(i *incident.Incident) ([]any, error) {
+func incidentRow(i *incident.Incident, change int64) ([]any, error) {
 	body, err := json.Marshal(i)
 	if err != nil {
 		return nil, fmt.Errorf("encode incident %s: %w", i.ID, err)
 	}
-	words := append([]string{}, i.Owners...)
+	search := strings.Join(incidentTexts(i), "\n")
+	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, search, string(body), i.Cluster, i.Level(), change}, nil
+}
+
+// incidentTexts returns what incidents are searched by.
+func incidentTexts(i *incident.Incident) []string {
+	texts := append([]string{i.Story}, i.Owners...)
 	for _, e := range i.Entities {
-		words = append(words, e.Name)
+		texts = append(texts, e.Name)
 	}
-	for _, signal := range i.Signals {
-		if !slices.Contains(words, signal.Rule) {
-			words = append(words, signal.Rule)
+	for n := range i.Signals {
+		if rule := i.Signals[n].Rule; !slices.Contains(texts, rule) {
+			texts = append(texts, rule)
 		}
 	}
-	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, searchText(i.Story, words...), string(body), i.Cluster, i.Level()}, nil
+	return texts
 }
 
 // ChangeIncident applies what a person does to an incident, to those that it takes
@@ -215,27 +232,105 @@ func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*i
 // something happened last first, and the cursor of the next page, which is zero
 // after the last.
 func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []incident.Incident, next finding.Cursor, err error) {
-	w, n := &where{}, limit(q.Limit)
-	switch q.State {
-	case "":
-	case incident.Open:
-		w.add(true, "state <> ?", string(incident.Closed))
-	default:
-		w.add(true, "state = ?", string(q.State))
+	n, text := limit(q.Limit), words.Parse(q.Text)
+	record := func(_ int64, body string) (i incident.Incident, selected bool, err error) {
+		if err := decode(body, &i); err != nil {
+			return i, false, err
+		}
+		wanted := q.Entity == alert.Entity{} || slices.Contains(i.Entities, q.Entity)
+		return i, wanted && (q.Text == "" || text.In(incidentTexts(&i)...)), nil
 	}
-	w.add(q.Cluster != "" && q.Cluster != s.Own, "cluster = ?", q.Cluster)
-	w.add(q.Cluster != "" && q.Cluster == s.Own, "(cluster = ? OR cluster IS NULL)", q.Cluster)
-	w.add(q.Paged, "paged = 1")
-	w.text(q.Text)
-	w.before(q.Before)
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM incidents"+w.String()+
-		" ORDER BY time DESC, seq DESC LIMIT ?", append(w.args, n+1)...)
-	if err == nil {
-		page, next, err = scanPage(rows, n, func(_ int64, body string) (i incident.Incident, selected bool, err error) {
-			return i, true, decode(body, &i)
-		})
+	if q.Text == "" && q.Entity == (alert.Entity{}) {
+		page, next, err = s.newestIncidents(ctx, q, n, record)
+	} else {
+		page, next, err = s.searchIncidents(ctx, q, n, record)
 	}
 	return page, next, s.explain("read incidents from", err)
+}
+
+// statesOf returns the states that a query selects.
+func statesOf(q incident.Query) []incident.State {
+	switch q.State {
+	case "":
+		return incident.States()
+	case incident.Open:
+		return slices.DeleteFunc(incident.States(), func(s incident.State) bool { return s == incident.Closed })
+	}
+	return []incident.State{q.State}
+}
+
+// newestIncidents merges the newest ones of each state, and of the server's own
+// cluster also those that do not name it: each part is in the order of an index.
+func (s *Store) newestIncidents(ctx context.Context, q incident.Query, n int, record func(int64, string) (incident.Incident, bool, error)) ([]incident.Incident, finding.Cursor, error) {
+	var parts []string
+	var args []any
+	for _, state := range statesOf(q) {
+		for _, cluster := range s.clusterTerms(q) {
+			w := &where{}
+			w.add(true, "state = ?", string(state))
+			w.add(q.Paged, "paged = 1")
+			w = w.and(cluster)
+			w.before(q.Before)
+			parts = append(parts, "SELECT * FROM (SELECT seq, time FROM incidents"+w.String()+" ORDER BY time DESC, seq DESC LIMIT ?) AS part")
+			args = append(append(args, w.args...), n+1)
+		}
+	}
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM incidents WHERE seq IN (SELECT seq FROM (SELECT seq FROM ("+
+		strings.Join(parts, " UNION ALL ")+") AS parts ORDER BY time DESC, seq DESC LIMIT ?) AS newest) ORDER BY +time DESC, +seq DESC", append(args, n+1)...)
+	if err != nil {
+		return nil, finding.Cursor{}, err
+	}
+	return scanPage(rows, n, record)
+}
+
+// clusterTerms returns what selects the incidents of a cluster, in parts. Few page,
+// so that those have an index without it.
+func (s *Store) clusterTerms(q incident.Query) []*where {
+	all, unnamed, one := &where{}, &where{}, &where{}
+	unnamed.add(true, "cluster IS NULL")
+	one.add(true, "cluster = ?", q.Cluster)
+	switch {
+	case q.Cluster == "":
+		return []*where{all}
+	case q.Paged && q.Cluster == s.Own:
+		all.add(true, "coalesce(cluster, ?) = ?", s.Own, s.Own)
+		return []*where{all}
+	case q.Paged:
+		all.add(true, "coalesce(cluster, '') = ?", q.Cluster)
+		return []*where{all}
+	case q.Cluster == s.Own:
+		return []*where{unnamed, one}
+	}
+	return []*where{one}
+}
+
+// searchIncidents looks for a text or an entity: at those that the index of words
+// has when these are few, else at all, for as long as a search may take.
+func (s *Store) searchIncidents(ctx context.Context, q incident.Query, n int, record func(int64, string) (incident.Incident, bool, error)) ([]incident.Incident, finding.Cursor, error) {
+	l := listing{from: "incidents", time: "time", seq: "seq", index: &where{}, rest: &where{}, picks: true}
+	states := statesOf(q)
+	args := make([]any, len(states))
+	for i, state := range states {
+		args[i] = string(state)
+	}
+	l.rest.add(q.State != "", "state || '' IN (?"+strings.Repeat(", ?", len(states)-1)+")", args...)
+	l.rest.add(q.Paged, "+paged = 1")
+	l.rest.add(q.Cluster != "" && q.Cluster != s.Own, "coalesce(cluster, '') = ?", q.Cluster)
+	l.rest.add(q.Cluster != "" && q.Cluster == s.Own, "coalesce(cluster, ?) = ?", q.Cluster, q.Cluster)
+	l.rest.text(q.Text)
+	l.rest.text(q.Entity.Name)
+	terms := words.Parse(q.Text).Terms()
+	if q.Entity != (alert.Entity{}) {
+		terms = append(terms, entityTerm(q.Entity))
+	}
+	seqs, few, err := s.few(ctx, incidentLexicon(), terms)
+	if err != nil {
+		return nil, finding.Cursor{}, err
+	}
+	if few {
+		return pageOfFew(ctx, s.readers, l, seqs, q.Before, n, record)
+	}
+	return pageOf(ctx, s.readers, l, q.Before, n, record)
 }
 
 // Incident returns one incident, and whether there is one.

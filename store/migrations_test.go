@@ -14,18 +14,17 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
-	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/retention"
 	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
 
 // older makes a database as a version before had it, which knew the first n
-// migrations, with ten alerts, three decisions and, once there are any, an incident.
+// migrations, with ten alerts, three decisions, three findings and, once there are any, an incident.
 func older(t *testing.T, address string, n int) {
 	t.Helper()
 	driver, source, translate := "sqlite", "file:"+address, func(m string) string { return m }
 	if IsPostgres(address) {
-		driver, source, translate = "pgx", address, dialect.Schema(blockWords, blockWordsPostgres).Replace
+		driver, source, translate = "pgx", address, inPostgres().Replace
 	}
 	db := must[*sql.DB](t)(sql.Open(driver, source))
 	defer db.Close()
@@ -52,9 +51,13 @@ func older(t *testing.T, address string, n int) {
 		run(fmt.Sprintf("INSERT INTO decisions (id, time, outcome, namespace, search, body) VALUES ('%s', %d, '%s', '%s', '', '%s')",
 			d.ID, d.Time.UnixNano(), d.Outcome(), d.Subject.Namespace, body(d)))
 	}
+	for _, f := range testFindings(3) {
+		run(fmt.Sprintf("INSERT INTO findings (place, control, level, weight, status, namespace, observed, search, body) VALUES ('%s', '%s', '%s', %d, '%s', '%s', %d, '%s', '%s')",
+			placeOf(&f), f.Control, f.Level, f.Severity.Weight(), f.Status, f.Subject.Namespace, start.UnixNano(), f.Message+"\n"+f.Subject.String(), body(f)))
+	}
 	if slices.Contains(migrations[:n], incidentTable) {
-		i := incident.Incident{ID: "one", State: incident.New, Last: start}
-		run(fmt.Sprintf("INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES ('one', %d, 'new', 0, 0, '', '%s')", start.UnixNano(), body(i)))
+		i := incident.Incident{ID: "one", State: incident.New, Last: start, Entities: []alert.Entity{pod("web-0")}}
+		run(fmt.Sprintf("INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES ('one', %d, 'new', 0, 0, 'shop/web-0', '%s')", start.UnixNano(), body(i)))
 	}
 	if slices.Contains(migrations[:n], listIndices) { // which has counts of rules
 		run("INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule")
@@ -120,6 +123,10 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	if have, err := s.Sessions().Failures(ctx, "192.0.2.1/32", time.Unix(0, 1)); err != nil || have != want {
 		t.Errorf("%d failed logins are left, %v; want %d", have, err, want)
 	}
+	for range 2 { // without an index of their words, and with one
+		checkOlderWords(t, s, n)
+		indexAll(t, s)
+	}
 	if added := must[[]alert.Alert](t)(s.AddAlerts(ctx, involving(12))); len(added) != 2 {
 		t.Errorf("%d alerts were new, want 2", len(added))
 	}
@@ -134,5 +141,26 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	r, err := s.Retain(context.WithoutCancel(ctx), l, time.Now())
 	if have := r.Removed[retention.Cause{Kind: retention.Alerts, Limit: retention.Age}]; err != nil || have != want {
 		t.Errorf("%d alerts were removed for their age, %v; want %d", have, err, want)
+	}
+}
+
+func checkOlderWords(t *testing.T, s *Store, n int) {
+	t.Helper()
+	for _, q := range []finding.Query{{Text: "web-1 is privileged"}, {Subject: "Deployment/team-1/web-001"}} {
+		if have := must2(s.FindingPage(t.Context(), q))(t); len(have) != 1 || have[0].Subject.Name != "web-001" {
+			t.Errorf("%+v: found %+v", q, have)
+		}
+	}
+	want := 0
+	if slices.Contains(migrations[:n], incidentTable) {
+		want = 1
+	}
+	for _, q := range []incident.Query{{Text: "web-0"}, {Entity: pod("web-0")}} {
+		if have := must2(s.Incidents(t.Context(), q))(t); len(have) != want {
+			t.Errorf("%+v: %d incidents, want %d", q, len(have), want)
+		}
+	}
+	if have := must[[]alert.Seen](t)(s.Entities(t.Context(), "shop/web-", 10)); len(have) != 1 {
+		t.Errorf("found %+v", have)
 	}
 }

@@ -125,7 +125,7 @@ func (s *Store) prepareSchema(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := migrate(ctx, tx, version, dialect.Schema(blockWords, blockWordsPostgres).Replace); err != nil {
+		if err := migrate(ctx, tx, version, inPostgres().Replace); err != nil {
 			return err
 		}
 		if version == len(migrations) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,6 +62,63 @@ func pageOf[T any](ctx context.Context, db *sql.DB, l listing, before finding.Cu
 			return page, floor, nil
 		}
 	}
+}
+
+// pageOfFew is pageOf for records of which the numbers are known, which are few: they
+// are put in order, and read until there is a page of them.
+func pageOfFew[T any](ctx context.Context, db *sql.DB, l listing, seqs []int64, before finding.Cursor, n int, record func(seq int64, body string) (T, bool, error)) (page []T, next finding.Cursor, err error) {
+	places, err := l.places(ctx, db, seqs, before)
+	if err != nil {
+		return nil, next, err
+	}
+	for some := range slices.Chunk(places, n+1) {
+		w := &where{}
+		w.in("seq", seqsOf(some))
+		rows, err := db.QueryContext(ctx, "SELECT seq, time, body FROM "+l.from+w.String()+" ORDER BY +time DESC, +seq DESC", w.args...)
+		if err != nil {
+			return nil, next, err
+		}
+		part, next, err := scanPage(rows, n-len(page), record)
+		if err != nil || next != (finding.Cursor{}) {
+			return append(page, part...), next, err
+		}
+		page = append(page, part...)
+		if last := some[len(some)-1]; len(page) == n && last != places[len(places)-1] {
+			return page, last, nil
+		}
+	}
+	return page, next, nil
+}
+
+// places returns where those of some numbers are that a listing selects, in its
+// order.
+func (l listing) places(ctx context.Context, db *sql.DB, seqs []int64, before finding.Cursor) (out []finding.Cursor, err error) {
+	w := &where{}
+	w.in("seq", seqs)
+	w = w.and(l.index).and(l.rest).and(l.before(before))
+	rows, err := db.QueryContext(ctx, "SELECT time, seq FROM "+l.from+w.String()+" ORDER BY +time DESC, +seq DESC", w.args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var at int64
+		var c finding.Cursor
+		if err := rows.Scan(&at, &c.Seq); err != nil {
+			return nil, err
+		}
+		c.Time = time.Unix(0, at).UTC()
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
+func seqsOf(places []finding.Cursor) []int64 {
+	seqs := make([]int64, len(places))
+	for i, p := range places {
+		seqs[i] = p.Seq
+	}
+	return seqs
 }
 
 // floor returns the last record of the window before a cursor; zero when the

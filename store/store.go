@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/store/actionlog"
 	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/history"
 	"github.com/kubeguardian/kubeguardian/store/outbox"
@@ -26,6 +27,7 @@ import (
 // A Store is an open database.
 type Store struct {
 	*outbox.Queue
+	*actionlog.Chain
 
 	// Own is the name of the server's own cluster, by which alerts and incidents are
 	// asked for that no other has reported. It is set before the store is used.
@@ -54,6 +56,7 @@ func Open(ctx context.Context, address string) (*Store, error) {
 		return nil, err
 	}
 	s.Queue = outbox.New(s.readers, s.write, s.explain)
+	s.Chain = actionlog.New(s.readers, s.writingUnder(lockActions), s.explain)
 	if err := s.fillEntities(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -91,6 +94,10 @@ func (s *Store) writeUnder(ctx context.Context, lock int64, f func(*sql.Tx) erro
 		return again(ctx, func() error { return s.transact(ctx, lock, f) })
 	}
 	return s.transact(ctx, lock, f)
+}
+
+func (s *Store) writingUnder(lock int64) func(context.Context, func(*sql.Tx) error) error {
+	return func(ctx context.Context, f func(*sql.Tx) error) error { return s.writeUnder(ctx, lock, f) }
 }
 
 func (s *Store) transact(ctx context.Context, lock int64, f func(*sql.Tx) error) error {
@@ -135,8 +142,7 @@ func (s *Store) explain(doing string, err error) error {
 
 // Sessions returns what keeps the sessions of browsers.
 func (s *Store) Sessions() *sessions.Sessions {
-	write := func(ctx context.Context, f func(*sql.Tx) error) error { return s.writeUnder(ctx, lockSessions, f) }
-	return &sessions.Sessions{Readers: s.readers, Write: write, Explain: s.explain}
+	return &sessions.Sessions{Readers: s.readers, Write: s.writingUnder(lockSessions), Explain: s.explain}
 }
 
 // Counts are the numbers of records in the store.
@@ -165,7 +171,7 @@ func (s *Store) Retain(ctx context.Context, l retention.Limits, now time.Time) (
 		l.Told["messages"] = notified
 	}
 	db := retention.Database{Read: s.readers, Write: s.write, Postgres: s.postgres}
-	db.WriteWords = func(ctx context.Context, f func(*sql.Tx) error) error { return s.writeUnder(ctx, lockSearch, f) }
+	db.WriteWords = s.writingUnder(lockSearch)
 	report, err := retention.Run(ctx, db, l, now)
 	if err == nil {
 		err = s.forgetFindings(ctx, now.Add(-l.Alerts))

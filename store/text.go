@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"math"
 	"slices"
 	"time"
@@ -49,7 +50,7 @@ func searchable(q alert.Query) (terms []words.Term, ok bool) {
 // alertsByText returns a page of alerts with a text. It is not done, and has
 // nothing, when too many alerts have no index yet.
 func (s *Store) alertsByText(ctx context.Context, q alert.Query, terms []words.Term) (page []alert.Record, next finding.Cursor, done bool, err error) {
-	end, err := s.indexed(ctx)
+	end, err := s.reached(ctx, indexed)
 	if err != nil {
 		return nil, next, false, err
 	}
@@ -104,31 +105,16 @@ func (t *textSearch) blocks(end int64, below block, newest int64, terms []words.
 	w.add(true, "(last, id) < (?, ?) AND high <= ? AND first <= ?", below.last, below.id, end, newest)
 	w.add(!t.query.Since.IsZero(), "last >= ?", nanoseconds(t.query.Since))
 	w.add(!t.query.Until.IsZero(), "first < ?", nanoseconds(t.query.Until))
-	term, arg := t.matching(terms)
-	w.add(true, term, arg)
-	tx, err := t.readers.BeginTx(t.ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer tx.Rollback()
-	if t.postgres { // which does not count what it costs to unpack the words of all
-		if _, err := tx.ExecContext(t.ctx, "SET LOCAL enable_seqscan = off"); err != nil {
-			return nil, err
-		}
-	}
-	rows, err := tx.QueryContext(t.ctx, "SELECT id, low, high, first, last FROM blocks"+w.String()+" ORDER BY last DESC, id DESC LIMIT ?", append(w.args, someBlocks)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
+	having, arg := t.having("block_words", terms)
+	w.add(true, "+id IN ("+having+")", arg)
+	query := "SELECT id, low, high, first, last FROM blocks" + w.String() + " ORDER BY last DESC, id DESC LIMIT ?"
+	err = t.matched(t.ctx, query, append(w.args, someBlocks), func(rows *sql.Rows) error {
 		var b block
-		if err := rows.Scan(&b.id, &b.low, &b.high, &b.first, &b.last); err != nil {
-			return nil, err
-		}
+		err := rows.Scan(&b.id, &b.low, &b.high, &b.first, &b.last)
 		blocks = append(blocks, b)
-	}
-	return blocks, rows.Err()
+		return err
+	})
+	return blocks, err
 }
 
 // look adds to what was found what a block has, as much as a page takes.

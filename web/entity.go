@@ -67,12 +67,8 @@ func (s *Server) entity(r *http.Request) (e entity, err error) {
 		if !mayIncidents {
 			return nil
 		}
-		incidents, _, err := s.Incidents.Incidents(ctx, incident.Query{Text: e.Name, Limit: entityRecords})
-		for _, i := range incidents { // the text finds longer names, too
-			if slices.Contains(i.Entities, e.Entity) {
-				e.Incidents = append(e.Incidents, i)
-			}
-		}
+		incidents, _, err := s.Incidents.Incidents(ctx, incident.Query{Entity: e.Entity, Limit: entityRecords})
+		e.Incidents = append(e.Incidents, incidents...)
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -117,17 +113,19 @@ func companions(of alert.Entity, alerts []alert.Record) (out []companion) {
 func (s *Server) failing(r *http.Request, entities []alert.Entity, n int) ([]finding.Finding, error) {
 	out := []finding.Finding{}
 	for _, e := range entities {
-		text, is := findingsOf(e)
-		if text == "" {
+		q := findingsOf(e)
+		if q.Subject == "" && q.Text == "" {
 			continue
 		}
-		page, _, err := s.Findings.FindingPage(r.Context(), finding.Query{Text: text, Status: finding.Fail, Limit: n})
+		q.Status, q.Limit = finding.Fail, n
+		page, _, err := s.Findings.FindingPage(r.Context(), q)
 		if err != nil {
 			return out, err
 		}
 		for _, f := range page {
 			known := func(o finding.Finding) bool { return o.Control == f.Control && *o.Subject == *f.Subject }
-			if is(f) && !slices.ContainsFunc(out, known) {
+			other := e.Kind == alert.Object && !strings.HasSuffix(f.Subject.String(), q.Text) // whose name begins so
+			if !other && !slices.ContainsFunc(out, known) {
 				out = append(out, f)
 			}
 		}
@@ -136,33 +134,29 @@ func (s *Server) failing(r *http.Request, entities []alert.Entity, n int) ([]fin
 	return out, nil
 }
 
-// findingsOf returns the text by which findings of an entity are found, "" if
-// there are none of its kind, and which of those are its own.
-func findingsOf(e alert.Entity) (text string, is func(finding.Finding) bool) {
-	subject := func(name string) (string, func(finding.Finding) bool) {
-		return name, func(f finding.Finding) bool { return f.Subject.String() == name }
-	}
+// findingsOf returns the query for the findings of an entity; the zero value if there
+// are none of its kind.
+func findingsOf(e alert.Entity) (q finding.Query) {
 	switch e.Kind {
 	case alert.Pod:
-		return subject("Pod/" + e.Name)
+		q.Subject = "Pod/" + e.Name
 	case alert.Node:
-		return subject("Node/" + e.Name)
+		q.Subject = "Node/" + e.Name
 	case alert.Workload:
-		return subject(e.Name)
+		q.Subject = e.Name
 	case alert.Object:
 		if _, name, ok := strings.Cut(e.Name, "/"); ok {
-			return "/" + name, func(f finding.Finding) bool { return strings.HasSuffix(f.Subject.String(), "/"+name) }
+			q.Text = "/" + name
 		}
 	case alert.User:
-		name := e.Name
-		if account, ok := strings.CutPrefix(name, "system:serviceaccount:"); ok {
-			name = "ServiceAccount/" + strings.Replace(account, ":", "/", 1)
+		q.Text = e.Name
+		if account, ok := strings.CutPrefix(e.Name, "system:serviceaccount:"); ok {
+			q.Text = "ServiceAccount/" + strings.Replace(account, ":", "/", 1)
 		}
-		return name, func(finding.Finding) bool { return true }
 	case alert.Image:
-		return e.Name, func(finding.Finding) bool { return true }
+		q.Text = e.Name
 	}
-	return "", nil
+	return q
 }
 
 func (s *Server) getEntity(w http.ResponseWriter, r *http.Request) error {

@@ -225,7 +225,10 @@ func (r *run) removeIncidents(ctx context.Context, before time.Time, n int) (rem
 	if err != nil || len(list) == 0 {
 		return 0, err
 	}
-	return r.removeIn(ctx, "incidents", list, nil)
+	return r.removeIn(ctx, "incidents", list, func(tx *sql.Tx, in string, args []any) error {
+		_, err := tx.ExecContext(ctx, "DELETE FROM incident_words WHERE rowid IN "+in, args...)
+		return err
+	})
 }
 
 // oldIncidents returns incidents in which nothing happened since a time, and that

@@ -9,7 +9,10 @@
 package words
 
 import (
+	"hash/fnv"
+	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -83,6 +86,17 @@ func Add(terms map[string]bool, text string) {
 type Term struct {
 	Text   string // letters, digits, '-', '_' and '.'
 	Prefix bool   // or a longer term that begins so
+}
+
+// Key returns a term for something that is looked for as a whole, such as an object
+// by its kind and name. Two may have the same term, though hardly any do.
+func Key(parts ...string) Term {
+	h := fnv.New64a()
+	for _, part := range parts {
+		io.WriteString(h, part)
+		h.Write([]byte{0})
+	}
+	return Term{Text: "_" + strconv.FormatUint(h.Sum64(), 36)} // no word begins so
 }
 
 // A Query is a text to be found.

@@ -120,6 +120,11 @@ func prepare(ctx context.Context, db *store.Store, n size) (largest string, err 
 		}
 		fmt.Printf("%d alerts, %d closed incidents, %d decisions and %d findings stored in %s\n", n.alerts, n.incidents, n.decisions, n.findings, time.Since(start).Round(time.Second))
 	}
+	for more := true; more; { // what the server does meanwhile
+		if more, err = db.Index(ctx); err != nil {
+			return "", err
+		}
+	}
 	open, most := 0, 0
 	for q := (incident.Query{State: incident.Open, Limit: 1000}); ; {
 		page, next, err := db.Incidents(ctx, q)
@@ -201,7 +206,7 @@ func listRules() (out []web.Rule, err error) {
 	return out, nil
 }
 
-// fill stores what a cluster of some size leaves behind in 30 days, and indexes it.
+// fill stores what a cluster of some size leaves behind in 30 days.
 func fill(ctx context.Context, db *store.Store, size size) error {
 	if err := addAlerts(ctx, db, size.alerts); err != nil {
 		return err
@@ -212,16 +217,7 @@ func fill(ctx context.Context, db *store.Store, size size) error {
 	if err := addDecisions(ctx, db, size.decisions); err != nil {
 		return err
 	}
-	if err := db.ReplaceFindings(ctx, findings(size.findings)); err != nil {
-		return err
-	}
-	for more := true; more; { // what the server does meanwhile
-		var err error
-		if more, err = db.Index(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
+	return db.ReplaceFindings(ctx, findings(size.findings))
 }
 
 // addAlerts stores alerts of 30 days and the incidents that they make.
