@@ -467,10 +467,13 @@ func (a *Authority) Verified(r *http.Request) bool {
 }
 
 // RequireClient refuses requests that are not [Authority.Verified] with HTTP
-// 401.
-func (a *Authority) RequireClient(next http.Handler) http.Handler {
+// 401, and calls refused for each, unless that is nil.
+func (a *Authority) RequireClient(next http.Handler, refused func()) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !a.Verified(r) {
+			if refused != nil {
+				refused()
+			}
 			http.Error(w, "a client certificate of the KubeGuardian webhook authority, or of the configured one, is required", http.StatusUnauthorized)
 			return
 		}

@@ -37,7 +37,7 @@ func serve(t *testing.T, a *Authority, handler http.Handler) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: a.RequireClient(handler)}
+	srv := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: a.RequireClient(handler, nil)}
 	go srv.Serve(ln)
 	t.Cleanup(func() { srv.Close() })
 	return "https://" + ln.Addr().String()

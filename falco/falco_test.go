@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/falco"
@@ -293,6 +296,29 @@ func TestReceiver(t *testing.T) {
 	if got, want := r.Counters(), (falco.Counters{Accepted: 3, Rejected: 7}); got != want {
 		t.Errorf("counters %+v, want %+v", got, want)
 	}
+	want := map[string]float64{"unauthorized": 2, "not_found": 1, "invalid": 2, "media_type": 1, "too_large": 1, "method": 0, "incomplete": 0, "abandoned": 0, "failed": 0}
+	if got := refused(t, r); !maps.Equal(got, want) {
+		t.Errorf("refused by cause %v, want %v", got, want)
+	}
+}
+
+// refused returns how many requests were refused, by cause.
+func refused(t *testing.T, r *falco.Receiver) map[string]float64 {
+	t.Helper()
+	registry, out := prometheus.NewPedanticRegistry(), map[string]float64{}
+	registry.MustRegister(r.Collector())
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "kubeguardian_falco_requests_refused_total" {
+			for _, m := range f.GetMetric() {
+				out[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	return out
 }
 
 func TestReceiverSaysThatItIsThere(t *testing.T) {
@@ -325,7 +351,7 @@ func TestAnswersAfterStoring(t *testing.T) {
 	if code != http.StatusServiceUnavailable || strings.Contains(text, "disk") {
 		t.Errorf("%d %q", code, text)
 	}
-	if got, want := r.Counters(), (falco.Counters{Failed: 1}); got != want {
+	if got, want := r.Counters(), (falco.Counters{Failed: 1}); got != want || refused(t, r)["failed"] != 1 {
 		t.Errorf("counters %+v, want %+v", got, want)
 	}
 }

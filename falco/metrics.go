@@ -2,7 +2,8 @@ package falco
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Collector exports the counters, by the name that they have in Falcosidekick.
+// Collector exports the counters, by the name that they have in Falcosidekick, and
+// why requests were refused.
 func (r *Receiver) Collector() prometheus.Collector { return collector{r} }
 
 type collector struct{ receiver *Receiver }
@@ -17,5 +18,9 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	n := c.receiver.Counters()
 	for status, value := range map[string]uint64{"accepted": n.Accepted, "rejected": n.Rejected, "failed": n.Failed} {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), "requests", status)
+	}
+	refused := prometheus.NewDesc("kubeguardian_falco_requests_refused_total", "Requests with alerts of Falco that were not taken, by cause.", []string{"cause"}, nil)
+	for why := range causes {
+		ch <- prometheus.MustNewConstMetric(refused, prometheus.CounterValue, float64(c.receiver.refused[why].Load()), why.String())
 	}
 }

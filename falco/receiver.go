@@ -47,6 +47,28 @@ type Receiver struct {
 	mux    *http.ServeMux
 
 	accepted, rejected, failed atomic.Uint64
+	refused                    [causes]atomic.Uint64
+}
+
+// A cause is why the alerts of a request were not taken.
+type cause int
+
+const (
+	notFound cause = iota
+	unauthorized
+	method
+	mediaType
+	tooLarge
+	invalid
+	incomplete
+	abandoned // the sender did not wait for its turn
+	failed    // alerts could not be stored
+	causes
+)
+
+// String returns the name that metrics have the cause by.
+func (c cause) String() string {
+	return [causes]string{"not_found", "unauthorized", "method", "media_type", "too_large", "invalid", "incomplete", "abandoned", "failed"}[c]
 }
 
 // NewReceiver returns a receiver.
@@ -81,8 +103,9 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.mux.S
 
 // A refusal is an answer other than 200.
 type refusal struct {
-	code int
-	text string
+	cause cause
+	code  int
+	text  string
 }
 
 func (e *refusal) Error() string { return e.text }
@@ -95,32 +118,39 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) {
 		r.accepted.Add(1)
 	case errors.As(err, &no):
 		r.rejected.Add(1)
+		r.refused[no.cause].Add(1)
 		http.Error(w, no.text, no.code)
+	case errors.Is(err, errAbandoned):
+		r.failed.Add(1)
+		r.refused[abandoned].Add(1)
 	default:
 		// The cause is for the log of the handler, not for the sender.
 		r.failed.Add(1)
+		r.refused[failed].Add(1)
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "alerts could not be stored", http.StatusServiceUnavailable)
 	}
 }
 
+var errAbandoned = errors.New("the sender left before its turn")
+
 // take handles the alerts of one request: all of them, or none.
 func (r *Receiver) take(w http.ResponseWriter, req *http.Request) error {
 	if req.URL.Path != "/" {
-		return &refusal{http.StatusNotFound, "alerts are taken at /"}
+		return &refusal{notFound, http.StatusNotFound, "alerts are taken at /"}
 	}
 	if !r.knows(req) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="kubeguardian"`)
-		return &refusal{http.StatusUnauthorized, "want the token: as Authorization: Bearer TOKEN, or as the password in the URL"}
+		return &refusal{unauthorized, http.StatusUnauthorized, "want the token: as Authorization: Bearer TOKEN, or as the password in the URL"}
 	}
 	if req.Method != http.MethodPost {
-		return &refusal{http.StatusBadRequest, "alerts must be sent with POST"}
+		return &refusal{method, http.StatusBadRequest, "alerts must be sent with POST"}
 	}
 	select {
 	case r.slots <- struct{}{}:
 		defer func() { <-r.slots }()
 	case <-req.Context().Done(): // neither Falco nor Falcosidekick would try again, so they wait
-		return req.Context().Err()
+		return errAbandoned
 	}
 	body, err := readBody(w, req)
 	if err != nil {
@@ -128,7 +158,7 @@ func (r *Receiver) take(w http.ResponseWriter, req *http.Request) error {
 	}
 	alerts, err := Parse(body)
 	if err != nil {
-		return &refusal{http.StatusBadRequest, err.Error()}
+		return &refusal{invalid, http.StatusBadRequest, err.Error()}
 	}
 	return r.handle(req.Context(), alerts)
 }
@@ -156,19 +186,19 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, error) {
 	case "gzip":
 		unzip, err := gzip.NewReader(body)
 		if err != nil {
-			return nil, &refusal{http.StatusBadRequest, "body is not gzip"}
+			return nil, &refusal{invalid, http.StatusBadRequest, "body is not gzip"}
 		}
 		body = unzip
 	default:
-		return nil, &refusal{http.StatusUnsupportedMediaType, "Content-Encoding must be gzip or absent"}
+		return nil, &refusal{mediaType, http.StatusUnsupportedMediaType, "Content-Encoding must be gzip or absent"}
 	}
 	data, err := io.ReadAll(io.LimitReader(body, maxBody+1))
 	var large *http.MaxBytesError
 	switch {
 	case len(data) > maxBody || errors.As(err, &large):
-		return nil, &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("body is larger than %d bytes", maxBody)}
+		return nil, &refusal{tooLarge, http.StatusRequestEntityTooLarge, fmt.Sprintf("body is larger than %d bytes", maxBody)}
 	case err != nil:
-		return nil, &refusal{http.StatusBadRequest, "body ended early"}
+		return nil, &refusal{incomplete, http.StatusBadRequest, "body ended early"}
 	}
 	return data, nil
 }

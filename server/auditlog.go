@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/finding"
@@ -18,6 +19,7 @@ func (s *Server) openAuditLog() error {
 		return fmt.Errorf("read audit log: %w", err)
 	}
 	s.auditLog.Receiver = k8saudit.NewReceiver(k8saudit.ReceiverOptions{Handle: s.detect, Compat: compat, Batches: auditBatches, Bytes: auditBytes})
+	s.auditLog.Unauthorized = new(atomic.Uint64)
 	for _, file := range s.cfg.Detection.AuditFiles {
 		s.auditLog.Tails = append(s.auditLog.Tails, k8saudit.NewTail(k8saudit.TailOptions{
 			Path: file, Handle: s.detect, Compat: compat, Positions: intake.Positions{Checkpoints: s.store, Replica: s.replica}, Log: s.log,

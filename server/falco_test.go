@@ -76,6 +76,11 @@ func TestFalcoReportsHere(t *testing.T) {
 			t.Errorf("metrics do not have %s", want)
 		}
 	}
+	for cause, n := range map[string]int{"unauthorized": 1, "invalid": 1, "too_large": 0} {
+		if want := fmt.Sprintf("kubeguardian_falco_requests_refused_total{cause=%q} %d\n", cause, n); !strings.Contains(metrics, want) {
+			t.Errorf("metrics do not have %s", want)
+		}
+	}
 	if err := r.store.Close(); err != nil {
 		t.Fatal(err)
 	}

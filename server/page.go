@@ -85,7 +85,7 @@ func (s *Server) health() web.Health {
 	if err := s.joiner.Problem(); err != nil {
 		h.Problems = append(h.Problems, fmt.Sprintf("Alerts are not joined into incidents: %v.", err))
 	}
-	h.Problems = slices.Concat(h.Problems, s.force.Load().problems(), s.reloads.policies.problem(), s.reloads.rules.problem())
+	h.Problems = append(h.Problems, slices.Concat(s.force.Load().problems(), s.reloads.policies.problem(), s.reloads.rules.problem())...)
 	switch contact := s.state.contact; {
 	case s.state.inventory == nil:
 		h.Problems = append(h.Problems, "The cluster has not been read yet.")

@@ -280,6 +280,9 @@ func TestOnlyTheAPIServerMaySendEvents(t *testing.T) {
 	if n := r.alerts(); n != 0 {
 		t.Errorf("%d alerts from a forged batch", n)
 	}
+	if _, metrics := r.page("/metrics"); !strings.Contains(metrics, "kubeguardian_audit_batches_rejected_total{cause=\"unauthorized\"} 1\n") {
+		t.Error("the forged batch is not counted")
+	}
 }
 
 func review(kind, resource, object string) string {

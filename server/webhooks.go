@@ -130,11 +130,11 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 		Unjudged:      func(cause admission.Cause) { s.metrics.unjudged.WithLabelValues(string(cause)).Inc() },
 	})
 	if s.cfg.Admission.RequireClientCertificate {
-		admit = s.authority.RequireClient(admit)
+		admit = s.authority.RequireClient(admit, nil)
 	}
 	admit = s.tracer.Reviews(admit)
 	mux := http.NewServeMux()
-	mux.Handle(auditPath, s.authority.RequireClient(s.auditLog.Receiver))
+	mux.Handle(auditPath, s.authority.RequireClient(s.auditLog.Receiver, func() { s.auditLog.Unauthorized.Add(1) }))
 	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {
 		mux.Handle(path, admit)
 	}

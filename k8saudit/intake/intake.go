@@ -5,6 +5,7 @@ package intake
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,6 +17,9 @@ type Sources struct {
 	Receiver *k8saudit.Receiver
 	Tails    []*k8saudit.Tail
 	Files    []string // of the tails
+	// Unauthorized counts senders who may not send, whoever keeps them from the
+	// receiver.
+	Unauthorized *atomic.Uint64
 }
 
 // Events returns how many audit events have been handled, and what was not taken as
@@ -80,6 +84,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for cause, value := range map[string]uint64{
 		"method": n.Rejected.Method, "media_type": n.Rejected.MediaType, "too_large": n.Rejected.TooLarge,
 		"invalid": n.Rejected.Invalid, "incomplete": n.Rejected.Incomplete, "busy": n.Rejected.Busy, "failed": n.Rejected.Failed,
+		"unauthorized": c.Unauthorized.Load(),
 	} {
 		ch <- prometheus.MustNewConstMetric(rejected, prometheus.CounterValue, float64(value), cause)
 	}
