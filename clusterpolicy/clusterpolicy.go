@@ -85,6 +85,8 @@ type Object struct {
 
 // A Problem is a mistake in an object.
 type Problem struct {
+	// Code is one of [policy.Codes].
+	Code    string
 	Message string
 	// Location is the field, and for text of several lines the line in it, such as
 	// spec.targets[0].rego:3.

@@ -54,7 +54,7 @@ func (l *ledger) reload() error {
 	for _, e := range l.entries {
 		e.chosen, e.Problems = e.current, nil
 		if e.current == nil {
-			e.chosen, e.Problems = e.good, []Problem{{Message: "the object cannot be written as a document"}}
+			e.chosen, e.Problems = e.good, []Problem{{Code: policy.CodeUnwritable, Message: "the object cannot be written as a document"}}
 		}
 	}
 	for {
@@ -199,7 +199,7 @@ func flatten(err error) (out []error) {
 // problem turns an error in a document into one that its author can use.
 func problem(err error, id string, document []byte) Problem {
 	message := strings.TrimPrefix(err.Error(), id+":")
-	p := Problem{Message: strings.TrimSpace(message)}
+	p := Problem{Code: policy.CodeOf(err), Message: strings.TrimSpace(message)}
 	if number, rest, ok := strings.Cut(message, ":"); ok {
 		if line, err := strconv.Atoi(number); err == nil {
 			p.Message = strings.TrimSpace(rest)

@@ -123,6 +123,42 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// TestCodes: programs are told of which kind a mistake is.
+func TestCodes(t *testing.T) {
+	mutator := func(name, location string) *unstructured.Unstructured {
+		return object(t, 1, fmt.Sprintf("apiVersion: mutations.gatekeeper.sh/v1\nkind: Assign\nmetadata: {name: %s}\nspec: {applyTo: [{groups: [''], versions: [v1], kinds: [Pod]}], location: '%s', parameters: {assign: {value: a}}}\n", name, location))
+	}
+	document, err := yaml.Marshal(template(t, 1, "Filed", text1, "input.review").Object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := template(t, 1, "Good", text1, "input.review")
+	for want, objects := range map[string][]*unstructured.Unstructured{
+		"rego_parse_error":      {template(t, 1, "Bad", text1, "input.review )")},
+		"rego_type_error":       {template(t, 1, "Bad", text1, `count(1, "a", 2) > 0`)},
+		"rego_unsafe_var_error": {template(t, 1, "Bad", text1, "x > y")},
+		policy.CodeUndefined:    {constraint(t, 1, "Nothing", "all", "{}")},
+		policy.CodeDefined:      {template(t, 1, "Filed", text1, "input.review")},
+		policy.CodeConflict:     {mutator("one", "spec.x.y"), mutator("other", "spec.x[name: a].y")},
+		policy.CodeTooLarge:     {template(t, 1, "Bad", text1, "true # "+strings.Repeat("x", 3<<20))},
+		policy.CodeIngest:       {good, constraint(t, 1, "Good", "all", "{parameters: {none: x}}")},
+	} {
+		l := newLedger(policy.File{Name: "own.yaml", Data: document})
+		if _, err := l.load(objects, nil); err != nil {
+			t.Errorf("%s: %v", want, err)
+			continue
+		}
+		for _, o := range l.objects() {
+			if o.Name == "good" {
+				continue
+			}
+			if len(o.Problems) == 0 || o.Problems[0].Code != want || !slices.Contains(policy.Codes(), want) {
+				t.Errorf("%s: %s has %+v", want, o.String(), o.Problems)
+			}
+		}
+	}
+}
+
 // TestRebase: other policies of files come into force beside those of the cluster,
 // or nothing changes.
 func TestRebase(t *testing.T) {

@@ -73,9 +73,6 @@ func at(client dynamic.Interface, o judged) dynamic.ResourceInterface {
 	return client.Resource(o.GroupVersionResource)
 }
 
-// ingestError is what Gatekeeper calls a mistake in an object.
-const ingestError = "ingest_error"
-
 // entryOf returns what a replica says of an object.
 func entryOf(o judged, replica string) map[string]any {
 	entry := map[string]any{
@@ -96,9 +93,9 @@ func entryOf(o judged, replica string) map[string]any {
 		}
 		switch o.kind {
 		case "ExpansionTemplate", "Config", "Assign", "AssignMetadata", "AssignImage", "ModifySet":
-			e["type"] = ingestError
+			e["type"] = p.Code
 		default:
-			e["code"] = ingestError
+			e["code"] = p.Code
 			if p.Location != "" {
 				e["location"] = p.Location
 			}

@@ -267,7 +267,7 @@ func (w *Watcher) placed(objects []*unstructured.Unstructured) (placed, misplace
 const gatekeeperNamespace = "gatekeeper-system"
 
 func (w *Watcher) misplacement() Problem {
-	return Problem{Location: "metadata.namespace", Message: fmt.Sprintf("only the one called config in %s or %s counts", gatekeeperNamespace, w.Namespace)}
+	return Problem{Code: policy.CodeMisplaced, Location: "metadata.namespace", Message: fmt.Sprintf("only the one called config in %s or %s counts", gatekeeperNamespace, w.Namespace)}
 }
 
 // objectsOf returns objects that are not in force.

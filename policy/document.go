@@ -81,7 +81,7 @@ func documents(f File) (docs []*document, err error) {
 // joins its errors. Nothing can be read after a syntax error.
 func eachDocument(f File, read func(*yaml.Node) error) error {
 	if len(f.Data) > maxFileBytes {
-		return fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)
+		return Coded(CodeTooLarge, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes))
 	}
 	var mistakes Mistakes
 	for decoder := yaml.NewDecoder(bytes.NewReader(f.Data)); ; {
@@ -252,7 +252,7 @@ func (c *converter) errorf(node *yaml.Node, format string, args ...any) error {
 
 func (c *converter) value(node *yaml.Node, depth int) (any, error) {
 	if c.nodes++; c.nodes > maxNodes || depth > maxDepth {
-		return nil, c.errorf(node, "document is too large or too deep: the limits are %d values and %d levels", maxNodes, maxDepth)
+		return nil, Coded(CodeTooLarge, c.errorf(node, "document is too large or too deep: the limits are %d values and %d levels", maxNodes, maxDepth))
 	}
 	switch node.Kind {
 	case yaml.AliasNode:

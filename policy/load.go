@@ -87,7 +87,7 @@ func (l *loader) compile() (validating []*Policy, mutating []*mutatingPolicy, er
 // unique reports whether a name is new, and keeps an error if it is not.
 func (l *loader) unique(names map[kindName]*document, key kindName, d *document, what string) bool {
 	if first := names[key]; first != nil {
-		l.mistakes.Add(d.at("metadata.name", "%s %q is already defined at %s:%d", what, key.name, first.file, find(first.root, "metadata.name").Line))
+		l.mistakes.Add(Coded(CodeDefined, d.at("metadata.name", "%s %q is already defined at %s:%d", what, key.name, first.file, find(first.root, "metadata.name").Line)))
 		return false
 	}
 	names[key] = d

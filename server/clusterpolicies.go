@@ -163,7 +163,7 @@ func newInForce(set *engine.Set, cluster clusterpolicy.State, named []web.Policy
 	for _, err := range set.Conflicts() {
 		for i, p := range listed.Items {
 			if text := err.Error(); strings.HasPrefix(text, p.Source+":") && strings.Contains(text, fmt.Sprintf("%s %q is disabled", p.Kind, p.Name)) {
-				listed.Items[i].Enforced, listed.Items[i].Errors = "nobody", []web.PolicyError{{Message: text}}
+				listed.Items[i].Enforced, listed.Items[i].Errors = "nobody", []web.PolicyError{{Code: policy.CodeOf(err), Message: text}}
 			}
 		}
 	}
@@ -186,7 +186,7 @@ func ofCluster(o clusterpolicy.Object) web.Policy {
 		p.Enforced = "admission"
 	}
 	for _, problem := range o.Problems {
-		p.Errors = append(p.Errors, web.PolicyError{Message: problem.Message, Location: problem.Location})
+		p.Errors = append(p.Errors, web.PolicyError{Code: problem.Code, Message: problem.Message, Location: problem.Location})
 	}
 	return p
 }
@@ -227,7 +227,7 @@ func (m *metrics) policies(listed web.Policies) {
 		}
 		m.inForce.WithLabelValues(p.Kind, source, strconv.FormatBool(p.Enforced != "nobody")).Inc()
 		if len(p.Errors) > 0 {
-			m.policyErrors.WithLabelValues(p.Kind).Inc()
+			m.policyErrors.WithLabelValues(p.Kind, p.Errors[0].Code).Inc()
 		}
 	}
 }

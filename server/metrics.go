@@ -98,7 +98,7 @@ func newMetrics(version string, authorityEnds func() time.Time, runaways func() 
 		Help: "Evaluations that go on after their time, because a function of Rego or CEL cannot be stopped.",
 	}, func() float64 { return float64(runaways()) })
 	m.inForce = gauge("policies", "Policies and what belongs to them, in force or not.", "kind", "source", "in_force")
-	m.policyErrors = gauge("policy_errors", "Policies of the cluster with a mistake.", "kind")
+	m.policyErrors = gauge("policy_errors", "Policies with a mistake, by the code of the first one.", "kind", "code")
 	m.violations = gauge("audit_violations", "Objects in the cluster that violate a policy in force.", "policy", "enforcement")
 	m.auditFailures = gauge("audit_failures", "Objects in the cluster that some policy in force could not judge.").WithLabelValues()
 	m.providerFailures = counter("external_data_failures_total", "Calls of external data providers that gave no answer.", "provider")

@@ -33,6 +33,8 @@ type Policy struct {
 
 // A PolicyError is a mistake in a policy.
 type PolicyError struct {
+	// Code says of which kind the mistake is, for programs: one of a fixed list.
+	Code     string `json:"code"`
 	Message  string `json:"message"`
 	Location string `json:"location,omitempty"` // the field, and in text its line
 }

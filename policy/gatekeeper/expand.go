@@ -88,7 +88,7 @@ func (c *compiled) addExpansion(d *policy.Document) error {
 	}
 	for _, other := range c.expansions {
 		if other.name == x.name {
-			return d.At("metadata.name", "expansion %q is already defined at %s", x.name, other.document.Place("metadata.name"))
+			return policy.Coded(policy.CodeDefined, d.At("metadata.name", "expansion %q is already defined at %s", x.name, other.document.Place("metadata.name")))
 		}
 	}
 	c.expansions = append(c.expansions, x)

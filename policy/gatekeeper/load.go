@@ -122,7 +122,7 @@ func (l *loader) addTemplate(d *policy.Document) {
 	}
 	t.known = nil
 	if first := l.templates[t.kind]; first != nil {
-		l.mistakes.Add(d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name")))
+		l.mistakes.Add(policy.Coded(policy.CodeDefined, d.At("metadata.name", "template %q is already defined at %s", t.name, first.document.Place("metadata.name"))))
 		return
 	}
 	l.templates[t.kind] = t
@@ -133,7 +133,7 @@ func (l *loader) addConstraint(d *policy.Document) {
 	t := l.templates[d.Text("kind")]
 	if t == nil {
 		if l.mistakes.Err() == nil { // a template with a mistake may be the one
-			l.mistakes.Add(d.At("kind", "no ConstraintTemplate defines the kind %q", d.Text("kind")))
+			l.mistakes.Add(policy.Coded(policy.CodeUndefined, d.At("kind", "no ConstraintTemplate defines the kind %q", d.Text("kind"))))
 		}
 		return
 	}
@@ -144,7 +144,7 @@ func (l *loader) addConstraint(d *policy.Document) {
 	}
 	key := t.kind + "/" + c.name
 	if first := l.constraints[key]; first != nil {
-		l.mistakes.Add(d.At("metadata.name", "constraint %s %q is already defined at %s", t.kind, c.name, first.Place("metadata.name")))
+		l.mistakes.Add(policy.Coded(policy.CodeDefined, d.At("metadata.name", "constraint %s %q is already defined at %s", t.kind, c.name, first.Place("metadata.name"))))
 		return
 	}
 	l.constraints[key] = d

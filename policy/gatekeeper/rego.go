@@ -170,6 +170,8 @@ func (m *modules) fail(list ast.Errors) {
 			message += ": it does not exist, or it reaches out of the request and is not allowed"
 		}
 		m.bad(err.Location, "%s", message)
+		last := len(m.errs) - 1
+		m.errs[last] = policy.Coded(err.Code, m.errs[last])
 	}
 }
 

@@ -35,7 +35,7 @@ func (v *Verifier) Load(files ...policy.File) (*Set, error) {
 	for _, f := range files {
 		switch {
 		case len(f.Data) > maxFileBytes:
-			l.mistakes.Add(fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes))
+			l.mistakes.Add(policy.Coded(policy.CodeTooLarge, fmt.Errorf("%s: file has %d bytes, more than the limit of %d", f.Name, len(f.Data), maxFileBytes)))
 		case isMaterial(f.Data):
 			l.keep(f)
 		default:
@@ -93,6 +93,8 @@ func (l *loader) add(c *checker) {
 	at := fmt.Sprintf("%s:%d", c.file, yamldoc.Line(c.root, "metadata.name"))
 	if first, ok := l.defined[p.name]; ok {
 		c.bad("metadata.name", "policy %q is already defined at %s", p.name, first)
+		last := len(c.errs) - 1
+		c.errs[last] = policy.Coded(policy.CodeDefined, c.errs[last])
 	}
 	l.defined[p.name] = at
 	l.mistakes.Add(c.err())

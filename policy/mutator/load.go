@@ -54,7 +54,7 @@ func (l *loader) add(d *policy.Document) {
 		return
 	}
 	if first := l.first[m.String()]; first != nil {
-		l.mistakes.Add(d.At("metadata.name", "%s is already defined at %s", m, first.document.Place("metadata.name")))
+		l.mistakes.Add(policy.Coded(policy.CodeDefined, d.At("metadata.name", "%s is already defined at %s", m, first.document.Place("metadata.name"))))
 		return
 	}
 	l.first[m.String()] = m

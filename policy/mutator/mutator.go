@@ -67,7 +67,7 @@ func (s *Set) Conflicts() []error {
 	var out []error
 	for _, m := range s.mutators {
 		if len(m.conflicts) > 0 {
-			out = append(out, m.document.At("spec.location", "%s is disabled: %v", m, m.conflict()))
+			out = append(out, policy.Coded(policy.CodeConflict, m.document.At("spec.location", "%s is disabled: %v", m, m.conflict())))
 		}
 	}
 	return out

@@ -256,7 +256,7 @@ func TestWithoutGatekeeper(t *testing.T) {
 			return errors.New("no errors")
 		}
 		e := errs[0].(map[string]any)
-		if e["code"] != "ingest_error" || !strings.HasPrefix(fmt.Sprint(e["location"]), "spec.targets[0].rego:") || !strings.Contains(fmt.Sprint(e["message"]), "spec.targets[0].rego, line ") {
+		if e["code"] != "rego_parse_error" || !strings.HasPrefix(fmt.Sprint(e["location"]), "spec.targets[0].rego:") || !strings.Contains(fmt.Sprint(e["message"]), "spec.targets[0].rego, line ") {
 			return fmt.Errorf("error = %v", e)
 		}
 		t.Logf("%v %v: %v", e["code"], e["location"], e["message"])

@@ -330,7 +330,7 @@ func (g *guard) testMetrics(t *testing.T) {
 	for _, want := range []string{
 		`kubeguardian_policies{in_force="true",kind="ConstraintTemplate",source="cluster"} 2`,
 		`kubeguardian_policies{in_force="false",kind="ValidatingAdmissionPolicy",source="cluster"} 1`,
-		`kubeguardian_policy_errors{kind="ImagePolicy"} 1`,
+		`kubeguardian_policy_errors{code="ingest_error",kind="ImagePolicy"} 1`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("metrics lack %s", want)
