@@ -59,8 +59,11 @@ func (e *evaluation) elsewhere(ctl *Control) []finding.Verdict {
 		var ways []string
 		for _, k := range ctl.Evidence {
 			way := wanted[k]
-			if k == evidence.API && e.inv.Origin == inventory.Cluster {
+			switch {
+			case k == evidence.API && e.inv.Origin == inventory.Cluster:
 				way = "the cluster shows nothing of it"
+			case k == evidence.Runtime && len(e.evidence.Heartbeats) > 0: // it is serve that asks, or somebody who watches as it does
+				way = "nothing that watches the cluster says anything of it"
 			}
 			if !slices.Contains(ways, way) {
 				ways = append(ways, way)

@@ -13,6 +13,7 @@ import (
 
 const (
 	wordOfMouth = "\n- " + `{id: INF-AAA-01, title: a, severity: high, subjects: [Cluster], definition: d, why: w, fix: {class: guide, text: f}, evidence: [cloud], evaluator: attestation, attestation: no tool sees it}`
+	bySensor    = "\n- " + `{id: INF-AAA-03, title: c, severity: high, subjects: [Node], definition: d, why: w, fix: {class: guide, text: f}, evidence: [runtime], evaluator: detection.sensors-alive}`
 	byCIS       = "\n- " + `{id: INF-AAA-02, title: b, severity: high, subjects: [ControlPlane], definition: d, why: w, fix: {class: guide, text: f}, evidence: [node], evaluator: attestation, attestation: no tool sees it, frameworks: {cis-1.10: [1.2.1], cis-1.12: [1.2.1, 1.2.2]}}`
 )
 
@@ -35,7 +36,7 @@ func verdict(framework, item, node string, pass bool, age time.Duration) evidenc
 // TestElsewhere tries what is said of a control of which neither the objects
 // nor our own evidence says anything.
 func TestElsewhere(t *testing.T) {
-	c := load(t, map[string][]string{"infrastructure": {wordOfMouth, byCIS}})
+	c := load(t, map[string][]string{"infrastructure": {wordOfMouth, byCIS, bySensor}})
 	tests := []struct {
 		name  string
 		given evidence.Set
@@ -53,6 +54,7 @@ func TestElsewhere(t *testing.T) {
 		{"newest counts", evidence.Set{Verdicts: []evidence.Verdict{verdict("cis-1.10", "1.2.1", "n", false, time.Hour), verdict("cis-1.10", "1.2.1", "n", true, 0)}}, "INF-AAA-02", finding.Pass, ""},
 		{"stale pass", evidence.Set{Verdicts: []evidence.Verdict{verdict("cis-1.10", "1.2.1", "n", true, 25*time.Hour)}}, "INF-AAA-02", finding.Unknown, "evidence is 25h0m0s old, good for 24h0m0s"},
 		{"stale failure", evidence.Set{Verdicts: []evidence.Verdict{verdict("cis-1.10", "1.2.1", "n", false, 25*time.Hour)}}, "INF-AAA-02", finding.Fail, ""},
+		{"the server itself asks", evidence.Set{Heartbeats: []evidence.Heartbeat{{Stream: evidence.AuditStream, At: day}}}, "INF-AAA-03", finding.Unknown, "nothing that watches the cluster says anything of it"},
 		{"a statement does not outweigh a failure", evidence.Set{
 			Verdicts:   []evidence.Verdict{verdict("cis-1.10", "1.2.1", "n", false, 0)},
 			Statements: []evidence.Statement{statement("INF-AAA-02", day.AddDate(0, 1, 0))},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"strings"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 func (s *Server) checks() []health.Check {
 	s.state.mu.RLock()
 	defer s.state.mu.RUnlock()
-	st, silent, mistaken := s.state, 0, 0
+	st, silent, mistaken, bindings := s.state, 0, 0, 0
 	events, _ := s.auditLog.Events()
 	rules, listed := s.listedRules(), s.listed()
 	for _, r := range rules {
@@ -24,6 +25,9 @@ func (s *Server) checks() []health.Check {
 		if len(p.Errors) > 0 {
 			mistaken++
 		}
+		if strings.HasSuffix(p.Kind, "Binding") {
+			bindings++
+		}
 	}
 	out := []health.Check{
 		health.Of("Audit log", fmt.Sprintf("%d events since the start, the last of %s.", events, health.Moment(st.lastEvent)),
@@ -34,7 +38,7 @@ func (s *Server) checks() []health.Check {
 			health.If(time.Since(st.contact) >= contactLimit, "The API server answered last at %s.", health.Moment(st.contact))...),
 		health.Of("Database", st.retained.detail(s.cfg.Retention), "see that the database answers and has space, and what the retention is", append(st.storing.problem(), st.retained.problems(s.cfg.Retention)...)...),
 		health.Of("Detection rules", fmt.Sprintf("%d are loaded, %d of them silent.", len(rules), silent), "look at detection.rules, detection.select and detection.priority", append(health.If(len(rules) == silent, "No rule raises alerts."), s.reloads.rules.problem()...)...),
-		health.Of("Policies", fmt.Sprintf("%d are loaded.", len(listed.Items)), "the page Policies names each mistake and its place; of files, the log", slices.Concat(health.If(mistaken > 0, "%d have mistakes.", mistaken), s.force.Load().problems(), s.reloads.policies.problem())...),
+		health.Of("Policies", fmt.Sprintf("%d are loaded, with %d bindings.", len(listed.Items)-bindings, bindings), "the page Policies names each mistake and its place; of files, the log", slices.Concat(health.If(mistaken > 0, "%d have mistakes.", mistaken), s.force.Load().problems(), s.reloads.policies.problem())...),
 	}
 	if err := s.joiner.Problem(); err != nil {
 		out = append(out, health.Of("Incidents", "", "look at the server's log", fmt.Sprintf("Alerts are not joined into incidents: %v.", err)))

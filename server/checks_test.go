@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"database/sql"
 	"encoding/json"
 	"net/http"
@@ -54,7 +55,7 @@ func TestChecks(t *testing.T) {
 	expect(t, checks, "Audit log", health.OK, "0 events since the start, the last of never.")
 	expect(t, checks, "Database", health.OK, "Alerts are kept for 10 days,")
 	expect(t, checks, "Detection rules", health.OK, " are loaded, ")
-	expect(t, checks, "Policies", health.OK, " are loaded.")
+	expect(t, checks, "Policies", health.OK, fmt.Sprintf("%[1]d are loaded, with %[1]d bindings.", r.policies.Len()))
 	expect(t, checks, "Posture scan", health.Bad, "The last scan that finished is from never.") // its API server never answers
 	expect(t, checks, "Cluster", health.Bad, "The API server answered last at never.")
 	expect(t, checks, "Admission", health.Bad, "It is not known whether requests are checked")

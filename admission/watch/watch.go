@@ -134,7 +134,11 @@ func (w *Watch) beat(ctx context.Context) {
 			w.o.Raise(ctx, alert.Critical, RuleBlind, now.String(), "Requests are not checked: the API server does not ask the webhook, although it is registered; see what keeps it from reaching the webhook")
 		}
 	}
-	w.news(&w.problems[1], err)
+	if errors.Is(err, admission.ErrBlind) {
+		w.problems[1] = nil // one miss is nothing yet, and many are told of as blindness
+	} else {
+		w.news(&w.problems[1], err)
+	}
 	w.update(func(s *state) { s.blind, s.heartbeat = blind, err })
 }
 

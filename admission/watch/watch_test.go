@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -59,8 +60,13 @@ func TestBlindAdmissionAlerts(t *testing.T) {
 	defer apiServer.Close()
 	file := filepath.Join(t.TempDir(), "heartbeat")
 	w, raised := newWatch(t, apiServer.URL, file)
+	var log bytes.Buffer
+	w.o.Log = slog.New(slog.NewTextHandler(&log, nil))
 	for range BlindAfter - 1 {
 		w.beat(t.Context())
+	}
+	if log.Len() > 0 { // a server that has just started is not registered yet
+		t.Errorf("%d misses are logged: %s", BlindAfter-1, log.String())
 	}
 	if got := raised(); len(got) != 0 {
 		t.Errorf("alerts after %d misses: %q", BlindAfter-1, got)
@@ -70,6 +76,9 @@ func TestBlindAdmissionAlerts(t *testing.T) {
 	}
 	if got := raised(); !slices.Equal(got, []string{RuleBlind}) {
 		t.Errorf("alerts = %q, want one that admission is blind", got)
+	}
+	if said := log.String(); strings.Count(said, "level=ERROR") != 1 || !strings.Contains(said, "admission is blind") {
+		t.Errorf("the log is %s", said)
 	}
 	if problems := strings.Join(w.Problems(), "\n"); !strings.Contains(problems, "Admission is blind since") || !w.Blind() {
 		t.Errorf("problems: %s", problems)

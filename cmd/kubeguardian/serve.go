@@ -142,7 +142,10 @@ func setup(ctx context.Context, args []string, std streams) error {
 	if err != nil {
 		return err
 	}
-	if len(parts) == 2 && parts[0] == "cluster-key" {
+	if len(parts) > 0 && parts[0] == "cluster-key" {
+		if len(parts) != 2 {
+			return wrongUsage("setup", errors.New("setup: cluster-key wants the name of one cluster"))
+		}
 		return clusterKey(parts[1], std)
 	}
 	if len(parts) != 1 {
