@@ -2,8 +2,8 @@ package server
 
 import (
 	"fmt"
-	"strings"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/health"
