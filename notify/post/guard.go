@@ -97,14 +97,22 @@ func never(ip netip.Addr) bool {
 		ip.Is4() && (ip.As4()[0] == 0 || ip.As4()[0] >= 240)
 }
 
-var shared = netip.MustParsePrefix("100.64.0.0/10") // of providers and of pods
+// private are networks that are private, though the standard library does not say so.
+var private = []netip.Prefix{
+	netip.MustParsePrefix("100.64.0.0/10"),  // of providers and of pods
+	netip.MustParsePrefix("64:ff9b:1::/48"), // translated by gateways of one's own
+	netip.MustParsePrefix("fec0::/10"),      // once called site-local
+}
 
 func special(ip netip.Addr) bool {
-	return ip.IsLoopback() || ip.IsPrivate() || shared.Contains(ip) || !ip.IsGlobalUnicast()
+	return ip.IsLoopback() || ip.IsPrivate() || !ip.IsGlobalUnicast() ||
+		slices.ContainsFunc(private, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 var (
 	nat64     = netip.MustParsePrefix("64:ff9b::/96")
+	ownNAT64  = netip.MustParsePrefix("64:ff9b:1::/48") // with the address at its end, as most have it
+	siit      = netip.MustParsePrefix("::ffff:0:0:0/96")
 	sixToFour = netip.MustParsePrefix("2002::/16")
 	compat    = netip.MustParsePrefix("::/96")
 )
@@ -115,7 +123,7 @@ func embedded(ip netip.Addr) []netip.Addr {
 	switch {
 	case ip.Is4() || ip == netip.IPv6Loopback() || ip.IsUnspecified():
 		return nil
-	case nat64.Contains(ip), compat.Contains(ip):
+	case nat64.Contains(ip), ownNAT64.Contains(ip), siit.Contains(ip), compat.Contains(ip):
 		return []netip.Addr{netip.AddrFrom4([4]byte(b[12:]))}
 	case sixToFour.Contains(ip):
 		return []netip.Addr{netip.AddrFrom4([4]byte(b[2:6]))}

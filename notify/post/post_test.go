@@ -83,6 +83,8 @@ func TestGuard(t *testing.T) {
 		"100.64.0.1": private, "fd12::1": private, "::ffff:10.0.0.1": private, "64:ff9b::7f00:1": private, "2002:7f00:1::": private, "::127.0.0.1": private,
 		"169.254.169.254": never, "::ffff:169.254.169.254": never, "fe80::1": never, "fe80::1%lo": never, "fd00:ec2::254": never, "100.100.100.200": never,
 		"168.63.129.16": never, "0.0.0.0": never, "::": never, "0.1.2.3": never, "224.0.0.1": never, "ff02::1": never, "255.255.255.255": never,
+		"64:ff9b:1::808:808": private, "64:ff9b:1::a00:1": private, "fec0::1": private, "::ffff:0:127.0.0.1": private,
+		"64:ff9b:1::a9fe:a9fe": never, "64:ff9b:1:2::a9fe:a9fe": never, "::ffff:0:169.254.169.254": never,
 		"64:ff9b::a9fe:a9fe": never, "2002:a9fe:a9fe::1": never, "192.0.0.192": never, "240.0.0.1": never,
 	} {
 		ip := netip.MustParseAddr(address)
