@@ -47,9 +47,13 @@ const maxDepth = 512
 
 // What may be in memory at a time. A review counts with its size, and a small
 // one with minWeight, which bounds their number; those over it wait for as long
-// as the API server does. The bytes count before they are read.
+// as the API server does. The bytes of large reviews count before they are read.
+// Small ones, which are nearly all, are read first and then count apart from those:
+// whoever claims much and sends nothing keeps no pod from being judged.
 const (
-	maxBytesInFlight = 64 << 20
+	maxBytesInFlight = 48 << 20
+	maxSmallInFlight = 16 << 20
+	smallBytes       = 256 << 10
 	minWeight        = 16 << 10
 )
 
@@ -111,6 +115,7 @@ func NewHandler(opts Options) http.Handler {
 	return &handler{
 		Options:     opts,
 		bytes:       semaphore.NewWeighted(maxBytesInFlight),
+		small:       semaphore.NewWeighted(maxSmallInFlight),
 		evaluations: semaphore.NewWeighted(int64(evaluationsPerCPU * runtime.GOMAXPROCS(0))),
 	}
 }
@@ -127,7 +132,7 @@ func HTTP2() *http.HTTP2Config {
 
 type handler struct {
 	Options
-	bytes, evaluations *semaphore.Weighted
+	bytes, small, evaluations *semaphore.Weighted
 }
 
 // A callerError is a mistake of the caller, with its HTTP status.
@@ -146,19 +151,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer h.recoverAll(w, r)
-	weight := weight(r)
-	if err := h.bytes.Acquire(ctx, weight); err != nil {
-		if r.Context().Err() != nil {
-			h.refuse(w, r, Cancelled, err)
-			return
-		}
-		w.Header().Set("Retry-After", "1") // which the API server heeds within its timeout
-		h.refuse(w, r, Overloaded, &callerError{http.StatusTooManyRequests, errors.New("too many reviews at a time: try again")})
+	review, release, err := h.receive(ctx, w, r, deadline)
+	defer release()
+	switch {
+	case errors.Is(err, errNoMemory):
+		h.overloaded(w, r, err)
 		return
-	}
-	defer h.bytes.Release(weight)
-	review, err := readReview(w, r, deadline)
-	if err != nil {
+	case err != nil:
 		h.refuse(w, r, Malformed, err)
 		return
 	}
@@ -168,6 +167,42 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.send(w, review, response)
+}
+
+var errNoMemory = errors.New("no memory for the review in time")
+
+// receive reads a review, and holds what it counts until it is released.
+func (h *handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, deadline time.Time) (*review, func(), error) {
+	in, n, small := h.bytes, weight(r), r.ContentLength >= 0 && r.ContentLength <= smallBytes
+	var body []byte
+	var err error
+	if small {
+		in = h.small
+		if body, err = readBody(w, r, deadline); err != nil {
+			return nil, func() {}, err
+		}
+	}
+	if err := in.Acquire(ctx, n); err != nil {
+		return nil, func() {}, fmt.Errorf("%w: %w", errNoMemory, err)
+	}
+	release := func() { in.Release(n) }
+	if !small {
+		if body, err = readBody(w, r, deadline); err != nil {
+			return nil, release, err
+		}
+	}
+	review, err := readReview(r, body)
+	return review, release, err
+}
+
+// overloaded answers a review that there was no memory for within its time.
+func (h *handler) overloaded(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		h.refuse(w, r, Cancelled, err)
+		return
+	}
+	w.Header().Set("Retry-After", "1") // which the API server heeds within its timeout
+	h.refuse(w, r, Overloaded, &callerError{http.StatusTooManyRequests, errors.New("too many reviews at a time: try again")})
 }
 
 // An answerer makes the response to a review. When the context of the caller
@@ -226,8 +261,9 @@ func (h *handler) send(w http.ResponseWriter, review *review, response *admissio
 	}
 }
 
-// readReview reads the body of a request until the deadline.
-func readReview(w http.ResponseWriter, r *http.Request, deadline time.Time) (*review, error) {
+// readBody reads the body of a request until the deadline, and no more than it takes
+// to know that it is too large.
+func readBody(w http.ResponseWriter, r *http.Request, deadline time.Time) ([]byte, error) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return nil, &callerError{http.StatusMethodNotAllowed, fmt.Errorf("method %s: want POST", r.Method)}
@@ -242,6 +278,11 @@ func readReview(w http.ResponseWriter, r *http.Request, deadline time.Time) (*re
 	if err != nil {
 		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
 	}
+	return body, nil
+}
+
+// readReview reads the review in a body.
+func readReview(r *http.Request, body []byte) (*review, error) {
 	if len(body) > maxBodyBytes {
 		return readHead(r, body)
 	}
