@@ -50,9 +50,9 @@ func (s *Server) checks() []health.Check {
 		out = append(out, health.Check{Name: "Admission", State: health.Off, Detail: "Requests are not checked.", Do: "set admission.enabled to true"})
 	}
 	if s.clusters.IsHub() {
-		out = append(out, health.Of("Clusters", fmt.Sprintf("%d report to this hub.", len(s.clusters.List())), "the table below has each cluster and its reasons", s.clusters.Problems()...))
+		out = append(out, health.Of("Clusters", s.clusters.Detail(), "the table below has each cluster and its reasons", s.clusters.Problems()...))
 	} else if s.clusters != nil {
-		out = append(out, health.Of("Hub", "It has the alerts of this cluster.", "check that this server reaches the hub, and that its key is in the hub's file of clusters", s.clusters.Problems()...))
+		out = append(out, health.Of("Hub", s.clusters.Detail(), "check that this server reaches the hub, and that its key is in the hub's file of clusters", s.clusters.Problems()...))
 	}
 	if s.agents == nil {
 		return append(out, health.Check{Name: "Node agents", State: health.Off, Detail: "Agents cannot report: what happens inside containers is not seen.", Do: "configure the bus, and install kubeguardian-agent on each node"})

@@ -87,12 +87,24 @@ func TestManyClusters(t *testing.T) {
 	}
 	hub.until("/api/v1/clusters", `"name":"eu-1"`, `"name":"us-1"`, `"version":"test"`, "checked")
 	hub.until("/metrics", `kubeguardian_cluster_alerts_received_total{reporting="eu-1"} 1`, `kubeguardian_cluster_connected{reporting="us-1"} 1`)
-	spokes["eu-1"].until("/metrics", "kubeguardian_hub_connected 1", "kubeguardian_hub_alerts_sent_total 1", "kubeguardian_hub_alerts_waiting 0")
+	spokes["eu-1"].until("/metrics", "kubeguardian_hub_connected 1", "kubeguardian_hub_alerts_sent_total 1", "kubeguardian_hub_alerts_waiting 0", "kubeguardian_hub_lag_seconds 0")
+	spokes["eu-1"].until("/health", "It has the alerts of this cluster.")
+	hub.until("/metrics", `kubeguardian_cluster_silent{reporting="us-1"} 0`, `kubeguardian_cluster_lag_seconds{reporting="eu-1"} 0`)
 	if err := spokes["us-1"].stop(); err != nil {
 		t.Fatal(err)
 	}
 	hub.until("/api/v1/alerts?text=silent", "Cluster is silent", "us-1 was stopped")
 	hub.until("/health", "nobody watches these: us-1")
+	hub.until("/metrics", `kubeguardian_cluster_silent{reporting="us-1"} 1`, `kubeguardian_cluster_silent{reporting="eu-1"} 0`)
+
+	// A cluster whose hub is gone says so, and since when its alerts wait.
+	hub.clusters.Close()
+	a := alert.Alert{ID: "late", Time: time.Now(), Rule: "Shell", Source: "syscall", Priority: alert.Critical, Output: "a shell"}
+	if err := spokes["eu-1"].keep(t.Context(), []alert.Alert{a}); err != nil {
+		t.Fatal(err)
+	}
+	spokes["eu-1"].until("/metrics", "kubeguardian_hub_connected 0", "kubeguardian_hub_alerts_waiting 1")
+	spokes["eu-1"].until("/health", "The hub does not take alerts, and alerts since "+a.Time.UTC().Format(time.RFC3339)+" wait")
 }
 
 // TestHubRefusals: what is wrong with files is said at the start.

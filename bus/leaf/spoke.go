@@ -93,6 +93,7 @@ type Spoke struct {
 
 // SpokeStats are what a spoke has sent since the start, and what is still to come.
 type SpokeStats struct {
+	Running   bool // it reports, or tries to
 	Connected bool
 	Sent      uint64            // alerts that the hub has
 	Refused   map[string]uint64 // of these, those that it gave up, by cause; too_large ones were not sent
@@ -138,6 +139,7 @@ func (s *Spoke) note(f func(*SpokeStats)) {
 
 // Run reports until ctx ends. One for each cluster runs at a time.
 func (s *Spoke) Run(ctx context.Context) error {
+	s.note(func(st *SpokeStats) { st.Running = true })
 	wait := firstWait
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -152,7 +154,10 @@ func (s *Spoke) Run(ctx context.Context) error {
 		pause(ctx, wait)
 		wait = min(2*wait, maxWait)
 	}
-	s.note(func(st *SpokeStats) { st.Connected = false })
+	// What waits now is of who runs next.
+	s.note(func(st *SpokeStats) {
+		st.Running, st.Connected, st.Waiting, st.Oldest, st.Err = false, false, 0, time.Time{}, nil
+	})
 	return nil
 }
 

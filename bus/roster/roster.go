@@ -44,6 +44,17 @@ type Level struct {
 	Score *float64 `json:"score"` // 0 to 20; nil: nothing could be verified
 }
 
+// Lag is the age of the oldest alert that the hub does not have; 0: it has all.
+func (s *State) Lag(now time.Time) time.Duration {
+	if s.Oldest.IsZero() {
+		return 0
+	}
+	return max(now.Sub(s.Oldest), 0)
+}
+
+// Late reports whether alerts have waited for the hub for long.
+func (s *State) Late(now time.Time) bool { return s.Lag(now) > lateAfter }
+
 // Bounds of a state, so that one cluster cannot fill the hub.
 const (
 	maxProblems = 50
@@ -85,6 +96,11 @@ type Report struct {
 	Cluster string
 	At      time.Time
 	State   State
+}
+
+// Unknown reports whether nobody says what happens in the cluster.
+func (c *Cluster) Unknown() bool {
+	return c.Status == Silent || c.Status == Stopped || c.Status == Absent
 }
 
 // A Status sums up a cluster.
@@ -152,8 +168,8 @@ func (r *Report) judge(now, blind time.Time) (Status, []string) {
 		return Silent, []string{fmt.Sprintf("It has said nothing since %s.", last)}
 	}
 	reasons := slices.Clone(r.State.Problems)
-	if oldest := r.State.Oldest; !oldest.IsZero() && r.At.Sub(oldest) > lateAfter {
-		reasons = append(reasons, fmt.Sprintf("Up to %d of its alerts are not here yet, the oldest of %s.", r.State.Waiting, oldest.UTC().Format(time.RFC3339)))
+	if r.State.Late(r.At) {
+		reasons = append(reasons, fmt.Sprintf("Up to %d of its alerts are not here yet, the oldest of %s.", r.State.Waiting, r.State.Oldest.UTC().Format(time.RFC3339)))
 	}
 	if len(reasons) == 0 {
 		return OK, []string{}
@@ -167,7 +183,12 @@ func Problems(clusters []Cluster) []string {
 	for _, c := range clusters {
 		by[c.Status] = append(by[c.Status], c.Name)
 	}
-	var out []string
+	var late, out []string
+	for i, c := range clusters {
+		if c.Status == Degraded && clusters[i].Late(c.LastSeen) {
+			late = append(late, c.Name)
+		}
+	}
 	for _, p := range []struct {
 		status Status
 		text   string
@@ -179,6 +200,9 @@ func Problems(clusters []Cluster) []string {
 		if names := by[p.status]; len(names) > 0 {
 			out = append(out, fmt.Sprintf(p.text, some(names)))
 		}
+	}
+	if len(late) > 0 {
+		out = append(out, fmt.Sprintf("Clusters report, and their alerts come late: %s.", some(late)))
 	}
 	return out
 }

@@ -40,8 +40,16 @@ func TestClusters(t *testing.T) {
 	if have := statuses(Clusters(at(61), at(2), members[:1], reports)); have[0] != "a ok 0" { // the hub was not there
 		t.Errorf("%q", have)
 	}
+	for _, c := range clusters {
+		if unknown := c.Name == "a" || c.Name == "c" || c.Name == "e"; c.Unknown() != unknown {
+			t.Errorf("that nobody says what happens in %s is %t", c.Name, c.Unknown())
+		}
+		if want := map[string]time.Duration{"d": 1061 * time.Second}[c.Name]; c.Lag(at(61)) != want {
+			t.Errorf("the lag of %s is %s, want %s", c.Name, c.Lag(at(61)), want)
+		}
+	}
 	problems := strings.Join(Problems(clusters), "\n")
-	for _, want := range []string{"silent, and what happens there is not known: a.", "stopped, and nobody watches these: e.", "never have: c."} {
+	for _, want := range []string{"silent, and what happens there is not known: a.", "stopped, and nobody watches these: e.", "never have: c.", "come late: d."} {
 		if !strings.Contains(problems, want) {
 			t.Errorf("%q does not say %q", problems, want)
 		}

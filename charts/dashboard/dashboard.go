@@ -115,6 +115,13 @@ func pipeline() Dashboard {
 				curve("Time of a scan", "s", "Of the whole cluster.", quantiles("kubeguardian_scan_duration_seconds")...),
 				curve("Scans", "ops", "By their result.", rate("kubeguardian_scans_total", "result")),
 			}},
+			{"Many clusters", []Panel{
+				stat("Silent clusters", "none", "count(max by (reporting) (kubeguardian_cluster_silent) == 1) or vector(0)", new(1.0), "On a hub: those of which nobody says what happens there."),
+				stat("Connected to the hub", "none", "max(kubeguardian_hub_connected)", nil, "On a cluster: 1 while it is."),
+				curve("Lag of clusters", "s", "On a hub: the age of the oldest alert that it does not have yet.", Query{"max by (reporting) (kubeguardian_cluster_lag_seconds)", "{{reporting}}"}),
+				curve("Alerts of clusters", "ops", "On a hub: stored, each second.", rate("kubeguardian_cluster_alerts_received_total", "reporting")),
+				curve("Lag behind the hub", "s", "On a cluster: the age of the oldest alert that its hub does not have yet.", Query{"max(kubeguardian_hub_lag_seconds)", "lag"}),
+			}},
 			{"The process", []Panel{
 				curve("CPU", "short", "Cores.", Query{`sum by (instance) (rate(process_cpu_seconds_total[$__rate_interval]) * on (instance) group_left kubeguardian_build_info)`, "{{instance}}"}),
 				curve("Memory", "bytes", "Resident.", Query{"process_resident_memory_bytes * on (instance) group_left kubeguardian_build_info", "{{instance}}"}),

@@ -228,13 +228,33 @@ func (c *Clusters) Problems() []string {
 	return out
 }
 
+// Detail returns how reporting goes, one sentence.
+func (c *Clusters) Detail() string {
+	switch {
+	case c == nil:
+		return ""
+	case c.hub != nil:
+		return fmt.Sprintf("%d report to this hub.", len(c.List()))
+	}
+	switch st := c.spoke.Stats(); {
+	case !st.Running:
+		return "Another replica, which leads, reports to the hub."
+	case st.Waiting > 0:
+		return fmt.Sprintf("Up to %d alerts of this cluster are not there yet, the oldest of %s.", st.Waiting, st.Oldest.UTC().Format(time.RFC3339))
+	}
+	return "It has the alerts of this cluster."
+}
+
 func spokeProblems(st leaf.SpokeStats) (out []string) {
-	if st.Err != nil {
-		since := ""
-		if !st.Oldest.IsZero() {
-			since = fmt.Sprintf(", and alerts since %s wait", st.Oldest.UTC().Format(time.RFC3339))
-		}
-		out = append(out, fmt.Sprintf("The hub does not take alerts%s: %v.", since, st.Err))
+	waiting := roster.State{Waiting: st.Waiting, Oldest: st.Oldest}
+	since := fmt.Sprintf("alerts since %s wait", st.Oldest.UTC().Format(time.RFC3339))
+	switch {
+	case st.Err != nil && !st.Oldest.IsZero():
+		out = append(out, fmt.Sprintf("The hub does not take alerts, and %s: %v.", since, st.Err))
+	case st.Err != nil:
+		out = append(out, fmt.Sprintf("The hub does not take alerts: %v.", st.Err))
+	case waiting.Late(time.Now()):
+		out = append(out, fmt.Sprintf("The hub takes alerts more slowly than they come: %s.", since))
 	}
 	for _, cause := range slices.Sorted(maps.Keys(st.Refused)) {
 		out = append(out, fmt.Sprintf("Since the start %d alerts were not taken by the hub as %s.", st.Refused[cause], cause))
@@ -265,11 +285,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		emit(prometheus.CounterValue, "hub_alerts_sent_total", "Alerts that the hub has stored.", float64(st.Sent))
 		emit(prometheus.CounterValue, "hub_failures_total", "Attempts to report to the hub that failed and were repeated.", float64(st.Failed))
 		emit(prometheus.GaugeValue, "hub_alerts_waiting", "Alerts that the hub does not have yet, at most.", float64(st.Waiting))
-		lag := 0.0
-		if !st.Oldest.IsZero() {
-			lag = time.Since(st.Oldest).Seconds()
-		}
-		emit(prometheus.GaugeValue, "hub_lag_seconds", "Age of the oldest alert that the hub does not have yet.", lag)
+		waiting := roster.State{Oldest: st.Oldest}
+		emit(prometheus.GaugeValue, "hub_lag_seconds", "Age of the oldest alert that the hub does not have yet.", waiting.Lag(time.Now()).Seconds())
 		for _, cause := range []string{leaf.CauseMalformed, leaf.CauseForeign, leaf.CauseTooLarge} {
 			emit(prometheus.CounterValue, "hub_alerts_refused_total", "Alerts that the hub will never have, by cause.", float64(st.Refused[cause]), "cause", cause)
 		}
@@ -288,6 +305,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for _, cl := range c.List() {
+		emit(prometheus.GaugeValue, "cluster_silent", "1 while nobody says what happens in a cluster: it is silent, was stopped or has never reported.", one(cl.Unknown()), "reporting", cl.Name)
+		emit(prometheus.GaugeValue, "cluster_lag_seconds", "Age of the oldest alert of a cluster that the hub does not have yet, as it said last.", cl.Lag(time.Now()).Seconds(), "reporting", cl.Name)
 		emit(prometheus.GaugeValue, "cluster_alerts_waiting", "Alerts of a cluster that the hub does not have yet, at most, as it said last.", float64(cl.Waiting), "reporting", cl.Name)
 		if !cl.LastSeen.IsZero() {
 			emit(prometheus.GaugeValue, "cluster_last_seen_timestamp_seconds", "When a cluster was heard last.", float64(cl.LastSeen.UnixMilli())/1000, "reporting", cl.Name)

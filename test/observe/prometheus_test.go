@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/kubeguardian/kubeguardian/agent"
+	"github.com/kubeguardian/kubeguardian/bus/leaf"
 	"github.com/kubeguardian/kubeguardian/charts/dashboard"
 	"github.com/kubeguardian/kubeguardian/config"
 	"github.com/kubeguardian/kubeguardian/sensor"
@@ -40,8 +41,8 @@ func TestEveryPanel(t *testing.T) {
 	}
 	program := tool(t, "prometheus")
 	node := startAgent(t)
-	page := guard(t)
-	p := startPrometheus(t, program, page, node)
+	page, spoke := guard(t)
+	p := startPrometheus(t, program, node, page, spoke)
 	known := p.names()
 	check := func(where, expr string) {
 		t.Helper()
@@ -151,12 +152,17 @@ func startAgent(t *testing.T) string {
 	return a.StatusAddr().String()
 }
 
-// guard runs the server before an API server of the lab, lets something happen,
-// and returns the address of its metrics.
-func guard(t *testing.T) string {
+// guard runs the server before an API server of the lab, as the hub of a cluster,
+// lets something happen, and returns the addresses of the metrics of both.
+func guard(t *testing.T) (hub, spoke string) {
 	t.Helper()
 	dir := t.TempDir()
-	text := fmt.Sprintf("dataDir: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\ndetection: {heartbeat: 1s}\nscan: {interval: 10s}\n", filepath.Join(dir, "data"), free(t), free(t))
+	key, line, err := leaf.NewKey("eu-1")
+	if err = errors.Join(err, os.WriteFile(filepath.Join(dir, "key"), key, 0o600), os.WriteFile(filepath.Join(dir, "clusters"), []byte(line+"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("cluster: central\ndataDir: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\ndetection: {heartbeat: 1s}\nscan: {interval: 10s}\nbus: {leafNodes: {listen: \"127.0.0.1:0\", clusters: %q}}\n",
+		filepath.Join(dir, "data"), free(t), free(t), filepath.Join(dir, "clusters"))
 	cfg, err := config.Parse("config.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -170,6 +176,22 @@ func guard(t *testing.T) string {
 		t.Fatal(err)
 	}
 	cluster := labUp(t, dir, sink)
+	s := serve(t, cfg, cluster)
+	hub = strings.TrimPrefix(s.WebURL(), "http://")
+	happen(t, cluster, hub)
+
+	text = fmt.Sprintf("cluster: eu-1\ndataDir: %s\nweb: {listen: %q}\nwebhook: {listen: %q}\nadmission: {enabled: false}\nbus: {hub: {url: %q, keyFile: %q}}\n",
+		filepath.Join(dir, "spoke"), free(t), free(t), s.HubURL(), filepath.Join(dir, "key"))
+	if cfg, err = config.Parse("spoke.yaml", []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	nobody := &rest.Config{Host: "http://" + free(t)} // its own cluster, which does not answer
+	return hub, strings.TrimPrefix(serve(t, cfg, nobody).WebURL(), "http://")
+}
+
+// serve runs a server until the test ends.
+func serve(t *testing.T, cfg *config.Config, cluster *rest.Config) *server.Server {
+	t.Helper()
 	s, err := server.New(t.Context(), server.Options{Config: cfg, Cluster: cluster, Log: slog.New(slog.DiscardHandler), Version: "test"})
 	if err != nil {
 		t.Fatal(err)
@@ -183,9 +205,7 @@ func guard(t *testing.T) string {
 			t.Error(err)
 		}
 	})
-	address := strings.TrimPrefix(s.WebURL(), "http://")
-	happen(t, cluster, address)
-	return address
+	return s
 }
 
 // labUp brings up a control plane that sends its audit log as a kubeconfig says.
@@ -273,8 +293,9 @@ type prometheus struct {
 	address string
 }
 
-// startPrometheus scrapes the server and the agent, and returns when both were.
-func startPrometheus(t *testing.T, program, server, agent string) prometheus {
+// startPrometheus scrapes an agent, a hub and a cluster that reports to it, and
+// returns when all were.
+func startPrometheus(t *testing.T, program, agent, hub, spoke string) prometheus {
 	t.Helper()
 	dir := t.TempDir()
 	rules, err := filepath.Abs(rulesFile)
@@ -286,10 +307,10 @@ func startPrometheus(t *testing.T, program, server, agent string) prometheus {
 rule_files: [%q]
 scrape_configs:
   - job_name: server
-    static_configs: [{targets: [%q]}]
+    static_configs: [{targets: [%q, %q]}]
   - job_name: agent
     static_configs: [{targets: [%q]}]
-`, rules, server, agent)
+`, rules, hub, spoke, agent)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -310,11 +331,11 @@ scrape_configs:
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Second) {
 		var up []struct{ Value [2]any }
 		err := p.query("sum(up) + (count(kubeguardian:audit_events:rate5m) > 0)", &up)
-		if err == nil && len(up) == 1 && up[0].Value[1] == "3" {
+		if err == nil && len(up) == 1 && up[0].Value[1] == "4" {
 			return p
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("prometheus does not scrape both: %v (%v)", up, err)
+			t.Fatalf("prometheus does not scrape all three: %v (%v)", up, err)
 		}
 	}
 }
