@@ -2,12 +2,9 @@
 package embedded
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync/atomic"
 	"time"
 
 	natsd "github.com/nats-io/nats-server/v2/server"
@@ -22,16 +19,17 @@ type Server struct {
 }
 
 // Start starts a NATS server, and returns when connections can be made, and with
-// JetStream when that keeps what it takes. It handles no signals, ends no process
-// and says what it has to say to log: at level debug what anybody can cause by
-// connecting.
+// JetStream when that keeps what it takes. It handles no signals and ends no process.
+// Its own faults, such as those of the disk, are in the log as warnings and errors,
+// some at once and then a few each minute; what anybody can cause by connecting is
+// counted, and there at level info once a minute. All of it is there at level debug.
 func Start(opts *natsd.Options, log *slog.Logger) (*Server, error) {
 	opts.NoSigs, opts.NoLog, opts.NoSystemAccount = true, true, true
 	server, err := natsd.NewServer(opts)
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{server, &logger{log: log, fatal: make(chan error, 1)}}
+	s := &Server{server, newLogger(log)}
 	server.SetLoggerV2(s.log, false, false, false)
 	server.Start()
 	if err := s.ready(opts.JetStream); err != nil {
@@ -73,41 +71,6 @@ func (s *Server) LastError() string {
 	return ""
 }
 
-// A logger sends what a NATS server says to the log, and keeps the last error.
-type logger struct {
-	log   *slog.Logger
-	fatal chan error
-	last  atomic.Pointer[string]
-}
-
-func (l *logger) say(level slog.Level, format string, v []any) string {
-	text := strings.TrimSpace(fmt.Sprintf(format, v...))
-	l.log.Log(context.Background(), level, text)
-	return text
-}
-
-// Noticef is of [natsd.Logger], and so are the others.
-func (l *logger) Noticef(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-
-// Warnf is of [natsd.Logger].
-func (l *logger) Warnf(format string, v ...any) { l.say(slog.LevelWarn, format, v) }
-
-// Errorf is of [natsd.Logger].
-func (l *logger) Errorf(format string, v ...any) {
-	text := l.say(slog.LevelDebug, format, v)
-	l.last.Store(&text)
-}
-
-// Debugf is of [natsd.Logger].
-func (l *logger) Debugf(format string, v ...any) { l.say(slog.LevelDebug, format, v) }
-
-// Tracef is of [natsd.Logger].
-func (l *logger) Tracef(string, ...any) {}
-
-// Fatalf is of [natsd.Logger]. The NATS server expects it to end the process.
-func (l *logger) Fatalf(format string, v ...any) {
-	select {
-	case l.fatal <- fmt.Errorf(format, v...):
-	default:
-	}
-}
+// ConnectionErrors returns how often a connection went wrong: protocol, TLS,
+// authentication. Anybody can cause that.
+func (s *Server) ConnectionErrors() uint64 { return s.log.connections.count.Load() }

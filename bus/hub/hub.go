@@ -108,6 +108,9 @@ func (h *Hub) Connect() (*nats.Conn, error) {
 	return nc, nil
 }
 
+// ConnectionErrors returns how often a connection went wrong, which anybody can cause.
+func (h *Hub) ConnectionErrors() uint64 { return h.server.ConnectionErrors() }
+
 // Connections returns how many agents are connected, and how many attempts were
 // refused.
 func (h *Hub) Connections() (agents int, refused uint64) {

@@ -152,6 +152,9 @@ func (h *Hub) open(opts *natsd.Options) (err error) {
 	return err
 }
 
+// ConnectionErrors returns how often a connection went wrong, which anybody can cause.
+func (h *Hub) ConnectionErrors() uint64 { return h.server.ConnectionErrors() }
+
 // Addr returns where clusters connect.
 func (h *Hub) Addr() net.Addr { return h.addr }
 

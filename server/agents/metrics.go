@@ -44,6 +44,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		connected, refused := c.hub.Connections()
 		emit(prometheus.GaugeValue, "bus_connections", "Agents that are connected to the embedded bus.", float64(connected))
 		emit(prometheus.CounterValue, "bus_connections_refused_total", "Connections to the embedded bus that were refused.", float64(refused))
+		emit(prometheus.CounterValue, "bus_connection_errors_total", "Times that a connection to the embedded bus went wrong: protocol, TLS, authentication.", float64(c.hub.ConnectionErrors()))
 	}
 	by := map[fleet.Status]int{}
 	dropped := uint64(0)

@@ -294,6 +294,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	refused, _ := c.hub.Refused()
 	emit(prometheus.CounterValue, "cluster_connections_refused_total", "Connections of clusters to the hub that were refused.", float64(refused))
+	emit(prometheus.CounterValue, "cluster_connection_errors_total", "Times that a connection to the hub went wrong: protocol, TLS, authentication.", float64(c.hub.ConnectionErrors()))
 	counts := c.hub.Clusters()
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		n := counts[name]

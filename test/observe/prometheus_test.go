@@ -185,7 +185,12 @@ func guard(t *testing.T) (hub, spoke string) {
 	if cfg, err = config.Parse("spoke.yaml", []byte(text)); err != nil {
 		t.Fatal(err)
 	}
-	nobody := &rest.Config{Host: "http://" + free(t)} // its own cluster, which does not answer
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // its own cluster, which never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	nobody := &rest.Config{Host: "http://" + silent.Addr().String()}
 	return hub, strings.TrimPrefix(serve(t, cfg, nobody).WebURL(), "http://")
 }
 
