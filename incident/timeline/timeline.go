@@ -214,10 +214,28 @@ func OfDecision(d *finding.Decision) Entry {
 	if d.DryRun {
 		e.Title += ", dry run"
 	}
+	worst, less := strictest(d.Violations), 0
 	for _, v := range d.Violations {
+		if v.Enforcement != worst {
+			less++
+			continue
+		}
 		e.Text += "; " + v.Policy + ": " + v.Message
 	}
+	if less > 0 {
+		e.Text += fmt.Sprintf("; %d more by policies that enforce less", less)
+	}
 	return e
+}
+
+// strictest returns the enforcement that a decision is due to.
+func strictest(violations []finding.Violation) string {
+	for _, enforcement := range []string{"deny", "warn"} {
+		if slices.ContainsFunc(violations, func(v finding.Violation) bool { return v.Enforcement == enforcement }) {
+			return enforcement
+		}
+	}
+	return "audit"
 }
 
 func ofFinding(f *finding.Finding, at time.Time) Entry {

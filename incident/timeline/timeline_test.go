@@ -179,3 +179,25 @@ func TestPages(t *testing.T) {
 		}
 	}
 }
+
+// TestDenialNamesWhatDenied: of a request that many policies have something to say of,
+// the timeline names those that decided.
+func TestDenialNamesWhatDenied(t *testing.T) {
+	of := func(enforcements ...string) string {
+		d := finding.Decision{User: "ci", Operation: "CREATE", Subject: finding.Subject{Kind: "Pod", Name: "a"}}
+		for i, enforcement := range enforcements {
+			d.Violations = append(d.Violations, finding.Violation{Policy: fmt.Sprint("p", i), Enforcement: enforcement, Message: "no"})
+		}
+		return timeline.OfDecision(&d).Text
+	}
+	for want, enforcements := range map[string][]string{
+		"by ci; p1: no; p3: no; 2 more by policies that enforce less": {"audit", "deny", "warn", "deny"},
+		"by ci; p0: no; 1 more by policies that enforce less":         {"warn", "audit"},
+		"by ci; p0: no; p1: no":                                       {"audit", "audit"},
+		"by ci":                                                       nil,
+	} {
+		if have := of(enforcements...); have != want {
+			t.Errorf("%v: %q, want %q", enforcements, have, want)
+		}
+	}
+}
