@@ -301,10 +301,12 @@ func (s *Store) firstOf(ctx context.Context, q finding.Query, controls []string)
 	return groups, rows.Err()
 }
 
-// searchedGroups counts what a search finds, for as long as it may take.
+// searchedGroups counts what a search finds, for as long as it may take, or longer
+// when it has found nothing by then.
 func (s *Store) searchedGroups(ctx context.Context, q finding.Query) (groups []finding.Group, err error) {
 	at := map[string]int{} // the place of the group of a control
-	_, whole, err := s.eachFinding(ctx, q, math.MaxInt32, func(r *findingRow) (bool, error) {
+	whole := false
+	add := func(r *findingRow) (bool, error) {
 		n, known := at[r.control]
 		if !known {
 			n, at[r.control] = len(groups), len(groups)
@@ -317,7 +319,10 @@ func (s *Store) searchedGroups(ctx context.Context, q finding.Query) (groups []f
 		f, err := r.finding()
 		g.Findings = append(g.Findings, f)
 		return true, err
-	})
+	}
+	for !whole && len(groups) == 0 && err == nil {
+		q.After, whole, err = s.eachFinding(ctx, q, math.MaxInt32, add)
+	}
 	for i := range groups {
 		groups[i].More = !whole
 	}

@@ -198,7 +198,8 @@ func TestFindingsByWords(t *testing.T) {
 					t.Errorf("%+v: %d of %s, more %v, want %d", q, g.Count, g.Findings[0].Control, g.More, n)
 				}
 			}
-			if len(groups) != len(controls) {
+			cut := len(groups) > 0 && len(groups) < len(controls) && groups[0].More // its time was over
+			if len(groups) != len(controls) && !cut {
 				t.Errorf("%+v: %d groups, want %d", q, len(groups), len(controls))
 			}
 		}
