@@ -1,9 +1,11 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -82,5 +84,52 @@ func TestSharedDatabase(t *testing.T) {
 	}
 	if seen, _, err := two[1].store.AlertsAfter(ctx, 0, alert.Query{}); err != nil || len(seen) != 3 {
 		t.Errorf("the other sees %d alerts, %v", len(seen), err)
+	}
+}
+
+// TestReplicasBehindOneService: what one of two servers on a database stores, the live
+// pages of the other show.
+func TestReplicasBehindOneService(t *testing.T) {
+	db, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
+	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Kill() })
+	url, err := db.Create(t.Context(), "kubeguardian")
+	file := filepath.Join(t.TempDir(), "url")
+	if err != nil || os.WriteFile(file, []byte(url), 0o600) != nil {
+		t.Fatal(err)
+	}
+	shared := "database: {urlFile: " + file + "}\n"
+	a, b := start(t, options(t, t.TempDir(), shared)), start(t, options(t, t.TempDir(), shared))
+
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", b.WebURL()+"/api/v1/alerts/stream", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	stream, err := http.DefaultClient.Do(r)
+	if err != nil || stream.StatusCode != http.StatusOK {
+		t.Fatalf("%+v, %v", stream, err)
+	}
+	defer stream.Body.Close()
+	lines := bufio.NewScanner(stream.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() && lines.Text() != "" { // the first one says that the stream is there
+	}
+	if code, body := a.webhook("/audit", eventList(t)); code != http.StatusOK {
+		t.Fatalf("audit: %d %s", code, body)
+	}
+	shown := false
+	for !shown && lines.Scan() {
+		shown = strings.HasPrefix(lines.Text(), "data: ") && strings.Contains(lines.Text(), "Secrets listed")
+	}
+	if !shown {
+		t.Fatalf("the other replica's live pages do not show an alert: %v", lines.Err())
 	}
 }
