@@ -17,7 +17,13 @@
 // is killed -kills times: while it starts, while it catches up and removes old
 // records just after that, and later. It needs no cluster.
 //
-// In both the agents are the part of one that has the spool.
+//	go run ./test/bench/chaos -kubeconfig FILE -server bin/kubeguardian -outage 3m
+//
+// kills nothing: PostgreSQL, without a standby, is stopped with SIGSTOP for so long,
+// so that it answers nobody, and goes on then. It prints after how long the health
+// says so, and how much memory the servers take meanwhile.
+//
+// In all the agents are the part of one that has the spool.
 //
 // Exit code 1 says that an alert was lost, is stored twice or in two incidents, or
 // that the receiver was not told of it exactly once.
@@ -46,6 +52,7 @@ type settings struct {
 	away                    time.Duration // until what was killed is started again
 	pool, kill              bool
 	single                  bool
+	outage                  time.Duration
 	times, before           int
 	seed                    uint64
 }
@@ -71,6 +78,7 @@ func main() {
 	flag.BoolVar(&s.pool, "pool", true, "reach PostgreSQL through Pgpool-II; else both servers are named in the URL")
 	flag.BoolVar(&s.kill, "kill", true, "kill parts; else see what the machine does without")
 	flag.BoolVar(&s.single, "single", false, "one server with SQLite and its embedded bus, as it is by default, in place of all the rest")
+	flag.DurationVar(&s.outage, "outage", 0, "kill nothing, but stop PostgreSQL for this time")
 	flag.IntVar(&s.times, "kills", 12, "with -single: `times` that it is killed")
 	flag.IntVar(&s.before, "before", 30_000, "with -single: `alerts` that are in the database before, and so many are kept: for each that comes one of them goes; more than come in 30 s")
 	flag.Uint64Var(&s.seed, "seed", rand.Uint64(), "with -single: `number` by which the moments of the kills are chosen")

@@ -93,13 +93,24 @@ func (p *parts) reachCluster(ctx context.Context) error {
 	return nil
 }
 
-// startDatabase starts a primary and a standby that each commit waits for, what
-// promotes the standby, and what leads to either.
+// startDatabase starts a primary, and, unless that is to be away, a standby that each
+// commit waits for, what promotes the standby, and what leads to either.
 func (p *parts) startDatabase(ctx context.Context) (err error) {
 	if p.primary, err = postgrestest.Start(ctx, filepath.Join(p.dir, "primary"), postgrestest.Managed, "shared_buffers=256MB", "max_wal_size=1GB", "max_connections=150"); err != nil {
 		return err
 	}
 	p.onStop(func() error { _ = p.primary.Kill(); return nil }) // it was, or has no more use
+	if p.outage == 0 {
+		err = p.startStandby(ctx)
+	} else if p.url, err = p.primary.Create(ctx, "kubeguardian"); err == nil {
+		p.onStop(p.closeDatabase)
+		err = p.openDatabase(ctx)
+	}
+	return err
+}
+
+// startStandby starts what takes over from the primary.
+func (p *parts) startStandby(ctx context.Context) (err error) {
 	if p.follower, err = p.primary.Standby(ctx, filepath.Join(p.dir, "standby"), standby); err != nil {
 		return err
 	}
@@ -277,6 +288,9 @@ func (p *parts) kills(ctx context.Context) (faults []fault, err error) {
 		return nil, p.killSingle(ctx)
 	}
 	began, list := time.Now(), []func(context.Context) (fault, error){p.killLeader, p.killBus, p.killPrimary}
+	if p.outage > 0 {
+		list = []func(context.Context) (fault, error){p.stopPrimary}
+	}
 	if !p.kill {
 		return nil, wait(ctx, time.Duration(len(list))*p.every)
 	}
@@ -341,7 +355,10 @@ type consumer struct {
 func (p *parts) consumers() []consumer {
 	out := []consumer{{part: "agents and receiver", pid: os.Getpid()}}
 	if p.primary != nil {
-		out = append(out, consumer{"primary", p.primary.PID(), true}, consumer{"standby", p.follower.PID(), true})
+		out = append(out, consumer{"primary", p.primary.PID(), true})
+	}
+	if p.follower != nil {
+		out = append(out, consumer{"standby", p.follower.PID(), true})
 	}
 	if p.pooler != nil {
 		out = append(out, consumer{"Pgpool-II", p.pooler.PID(), true})

@@ -113,7 +113,7 @@ func (w *watcher) report(faults []fault, alerts int) {
 		if i+1 < len(faults) {
 			end = faults[i+1].at
 		}
-		fmt.Printf("killed     %s; nothing sent for %s, stored for %s, told for %s%s\n", f.name,
+		fmt.Printf("taken away %s; nothing sent for %s, stored for %s, told for %s%s\n", f.name,
 			w.gap(f.at, end, func(s sample) uint64 { return s.sent }), w.gap(f.at, end, func(s sample) uint64 { return s.stored }),
 			w.gap(f.at, end, func(s sample) uint64 { return s.told }), f.note)
 	}
