@@ -39,8 +39,12 @@ func (s *Server) openStore(ctx context.Context) (err error) {
 		if s.replica, err = leader.Name(filepath.Join(dir, "replica")); err != nil {
 			return err
 		}
-	} else if err := s.lock(dir); err != nil {
-		return err
+	} else {
+		unlock, err := lock(dir)
+		if err != nil {
+			return err
+		}
+		s.onStop(unlock)
 	}
 	if s.store, err = store.Open(ctx, address); err != nil {
 		return err

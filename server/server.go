@@ -197,19 +197,19 @@ func (s *Server) openData(ctx context.Context) error {
 	return s.openStore(ctx)
 }
 
-// lock keeps a second server off the data directory: both would store alerts
-// and fight over the registration. The kernel releases it however we end.
-func (s *Server) lock(dir string) error {
+// lock keeps a second server off the data directory, until unlock is called: both
+// would store alerts and fight over the registration. The kernel releases it however
+// we end.
+func lock(dir string) (unlock func() error, err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("lock data directory: %w", err)
+		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()
-		return fmt.Errorf("lock data directory %s: another server uses it: %w", dir, err)
+		return nil, fmt.Errorf("lock data directory %s: another server uses it: %w", dir, err)
 	}
-	s.onStop(f.Close)
-	return nil
+	return f.Close, nil
 }
 
 // listen binds both listeners, so that a port in use is known before anything

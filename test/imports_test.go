@@ -111,7 +111,7 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "event", "alert", "incident", "finding", "notify/delivery", "store/actionlog", "store/dialect", "store/dialer", "store/history", "store/outbox", "store/retention", "store/sessions", "store/words"},
+	"store":  {"bus/roster", "event", "alert", "incident", "finding", "notify/delivery", "store/actionlog", "store/dialect", "store/dialer", "store/history", "store/outbox", "store/retention", "store/sessions", "store/transfer", "store/words"},
 
 	"store/postgrestest": {},
 	"store/outbox":       {"notify/delivery", "store/dialect"},
@@ -122,6 +122,7 @@ var arrows = map[string][]string{
 	"store/dialect":      {},
 	"store/dialer":       {},
 	"store/actionlog":    {"action"},
+	"store/transfer":     {},
 
 	"notify":    {"alert", "incident", "finding", "config", "notify/delivery"},
 	"notify/*":  {"alert", "incident", "finding", "config", "notify", "notify/document", "notify/post"},

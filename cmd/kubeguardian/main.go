@@ -73,6 +73,7 @@ func commands() []command {
 		{"rules", "validate files of detection rules", rules},
 		{"actions", "verify the log of what people did", actions},
 		{"serve", "guard a cluster: admission, audit log, score, page", serve},
+		{"database", "copy records from a file into PostgreSQL", database},
 		{"setup", "print what the cluster needs before serve", setup},
 		{"uninstall", "remove the webhook registration from the cluster", uninstall},
 		{"version", "print the version of the program and its controls", printVersion},
