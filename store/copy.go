@@ -11,7 +11,7 @@ import (
 
 // CopyFrom copies all records of a database in SQLite, which nobody writes to, into
 // this one in PostgreSQL, which is new: all of them or nothing. It returns how many
-// rows each table has. The index of words is made anew while the server runs.
+// rows each table has. The indices of words are made anew while the server runs.
 func (s *Store) CopyFrom(ctx context.Context, from *Store) (rows map[string]int, err error) {
 	if from.postgres || !s.postgres {
 		return nil, errors.New("copy a database: want one in a file and one in PostgreSQL")
@@ -26,12 +26,16 @@ func (s *Store) CopyFrom(ctx context.Context, from *Store) (rows map[string]int,
 		if rows, err = t.Run(ctx); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM checkpoints WHERE name = ?", indexed)
-		return err
+		for _, index := range []string{indexed, incidentLexicon().words, entityLexicon().words, findingLexicon().words} {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM checkpoints WHERE name = ?", index); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return rows, s.explain("copy records into", err)
 }
 
-// isIndex reports whether a table is of the index of words, which each database has in
+// isIndex reports whether a table is of an index of words, which each database has in
 // a form of its own.
-func isIndex(table string) bool { return table == "blocks" || strings.HasPrefix(table, "block_words") }
+func isIndex(table string) bool { return table == "blocks" || strings.Contains(table, "_words") }

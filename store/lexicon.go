@@ -192,8 +192,12 @@ func (s *Store) replaceTerms(b *batch, x lexicon, one termed) error {
 	return s.putTerms(b, x.words, one.seq, one.terms)
 }
 
-// putTerms adds terms to a table of them.
+// putTerms adds terms to a table of them. What has none, such as an entity named /,
+// is in no table.
 func (s *Store) putTerms(b *batch, table string, id int64, terms map[string]bool) error {
+	if len(terms) == 0 {
+		return nil
+	}
 	sorted := slices.Sorted(maps.Keys(terms))
 	insert, list := "INSERT INTO "+table+" (rowid, words) VALUES (?, ?)", strings.Join(sorted, " ")
 	if s.postgres {
