@@ -11,28 +11,27 @@ import (
 	"strings"
 )
 
-// A Transfer copies between two transactions.
-type Transfer struct {
-	From *sql.Tx // of SQLite
-	To   *sql.Tx // of PostgreSQL, with the same columns in each table
-	// Skip reports whether a table is not copied.
-	Skip func(table string) bool
-	// Seeded are the tables that have rows in a new database, which are replaced. All
-	// others have to be empty.
-	Seeded []string
-}
-
 // ErrNotEmpty says that there are records where the copy is to be.
 var ErrNotEmpty = errors.New("there are records in it already: make a new, empty database for the copy, in which no server has run")
 
-// Run copies all rows, and where numbers that were given end. It returns how many rows
-// each table had.
-func (t *Transfer) Run(ctx context.Context) (rows map[string]int, err error) {
-	tables, err := column[string](ctx, t.From, "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name")
+// Run copies all rows of a database in SQLite into one in PostgreSQL with the same
+// columns in each table, and where numbers that were given end. It returns how many
+// rows each table had. Indices, which are tables with a checkpoint of the same name,
+// are left out, as if nothing had been indexed.
+func Run(ctx context.Context, from *sql.DB, to *sql.Tx, indices ...string) (rows map[string]int, err error) {
+	source, err := from.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
-	tables = slices.DeleteFunc(tables, t.Skip)
+	defer source.Rollback() // nothing was written
+	t := &transfer{source, to}
+	tables, err := column[string](ctx, source, "SELECT name FROM sqlite_schema WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name")
+	if err != nil {
+		return nil, err
+	}
+	tables = slices.DeleteFunc(tables, func(table string) bool {
+		return slices.ContainsFunc(indices, func(index string) bool { return table == index || strings.HasPrefix(table, index+"_") })
+	})
 	for _, table := range tables {
 		if err := t.empty(ctx, table); err != nil {
 			return nil, err
@@ -47,16 +46,27 @@ func (t *Transfer) Run(ctx context.Context) (rows map[string]int, err error) {
 			return nil, fmt.Errorf("copy numbers of table %s: %w", table, err)
 		}
 	}
+	for _, index := range indices {
+		if _, err := to.ExecContext(ctx, "DELETE FROM checkpoints WHERE name = ?", index); err != nil {
+			return nil, err
+		}
+	}
 	return rows, nil
 }
 
+// A transfer copies between two transactions.
+type transfer struct {
+	from *sql.Tx // of SQLite
+	to   *sql.Tx // of PostgreSQL
+}
+
 // empty removes what a new table has, and refuses one that is used.
-func (t *Transfer) empty(ctx context.Context, table string) error {
-	if slices.Contains(t.Seeded, table) {
-		_, err := t.To.ExecContext(ctx, "DELETE FROM "+quoted(table))
+func (t *transfer) empty(ctx context.Context, table string) error {
+	if table == "checkpoints" || table == "held_since" { // the schema puts rows into them
+		_, err := t.to.ExecContext(ctx, "DELETE FROM "+quoted(table))
 		return err
 	}
-	used, err := column[bool](ctx, t.To, "SELECT EXISTS (SELECT 1 FROM "+quoted(table)+")")
+	used, err := column[bool](ctx, t.to, "SELECT EXISTS (SELECT 1 FROM "+quoted(table)+")")
 	if err == nil && used[0] {
 		err = fmt.Errorf("%w: table %s", ErrNotEmpty, table)
 	}
@@ -70,8 +80,8 @@ const (
 )
 
 // copy copies the rows of a table.
-func (t *Transfer) copy(ctx context.Context, table string) (n int, err error) {
-	names, err := column[string](ctx, t.From, "SELECT name FROM pragma_table_info(?)", table)
+func (t *transfer) copy(ctx context.Context, table string) (n int, err error) {
+	names, err := column[string](ctx, t.from, "SELECT name FROM pragma_table_info(?)", table)
 	if err != nil {
 		return 0, err
 	}
@@ -79,7 +89,7 @@ func (t *Transfer) copy(ctx context.Context, table string) (n int, err error) {
 		names[i] = quoted(names[i])
 	}
 	list := strings.Join(names, ", ")
-	rows, err := t.From.QueryContext(ctx, "SELECT "+list+" FROM "+quoted(table))
+	rows, err := t.from.QueryContext(ctx, "SELECT "+list+" FROM "+quoted(table))
 	if err != nil {
 		return 0, err
 	}
@@ -91,7 +101,7 @@ func (t *Transfer) copy(ctx context.Context, table string) (n int, err error) {
 			return nil
 		}
 		row := ", (?" + strings.Repeat(", ?", len(names)-1) + ")"
-		_, err := t.To.ExecContext(ctx, "INSERT INTO "+quoted(table)+" ("+list+") VALUES "+strings.Repeat(row, len(values)/len(names))[2:], values...)
+		_, err := t.to.ExecContext(ctx, "INSERT INTO "+quoted(table)+" ("+list+") VALUES "+strings.Repeat(row, len(values)/len(names))[2:], values...)
 		values, size = values[:0], 0
 		return err
 	}
@@ -124,20 +134,20 @@ func (t *Transfer) copy(ctx context.Context, table string) (n int, err error) {
 
 // goOn has the numbers of new rows begin after all that were given, also to rows that
 // are gone.
-func (t *Transfer) goOn(ctx context.Context, table string) error {
-	numbered, err := column[string](ctx, t.To, "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = ? AND is_identity = 'YES'", table)
+func (t *transfer) goOn(ctx context.Context, table string) error {
+	numbered, err := column[string](ctx, t.to, "SELECT column_name FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = ? AND is_identity = 'YES'", table)
 	if err != nil {
 		return err
 	}
 	for _, name := range numbered {
-		last, err := column[int64](ctx, t.From, "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), coalesce((SELECT max("+quoted(name)+") FROM "+quoted(table)+"), 0))", table)
+		last, err := column[int64](ctx, t.from, "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0), coalesce((SELECT max("+quoted(name)+") FROM "+quoted(table)+"), 0))", table)
 		if err != nil {
 			return err
 		}
 		if last[0] == 0 {
 			continue
 		}
-		if _, err := t.To.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence(?, ?), ?)", quoted(table), name, last[0]); err != nil {
+		if _, err := t.to.ExecContext(ctx, "SELECT setval(pg_get_serial_sequence(?, ?), ?)", quoted(table), name, last[0]); err != nil {
 			return err
 		}
 	}
