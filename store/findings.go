@@ -283,6 +283,7 @@ func (s *Store) firstOf(ctx context.Context, q finding.Query, controls []string)
 		return nil, err
 	}
 	defer rows.Close()
+	at := map[string]int{} // the place of the group of a control
 	for rows.Next() {
 		var r findingRow
 		if err := rows.Scan(&r.place, &r.observed, &r.body); err != nil {
@@ -292,11 +293,12 @@ func (s *Store) firstOf(ctx context.Context, q finding.Query, controls []string)
 		if err != nil {
 			return nil, err
 		}
-		if last := len(groups) - 1; last >= 0 && groups[last].Findings[0].Control == f.Control {
-			groups[last].Findings = append(groups[last].Findings, f)
-		} else {
-			groups = append(groups, finding.Group{Findings: []finding.Finding{f}})
+		n, known := at[f.Control] // the parts come in any order
+		if !known {
+			n, at[f.Control] = len(groups), len(groups)
+			groups = append(groups, finding.Group{})
 		}
+		groups[n].Findings = append(groups[n].Findings, f)
 	}
 	return groups, rows.Err()
 }
