@@ -61,12 +61,15 @@ func (s *Store) indexAlerts(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if last, err := s.LastAlert(ctx); err != nil || last-after < blockSize {
+		return false, err // there is no full block
+	}
 	blocks, err := s.nextBlocks(ctx, after)
 	if err != nil || len(blocks) == 0 {
 		return false, s.explain("read alerts from", err)
 	}
 	err = s.writeUnder(ctx, lockSearch, func(tx *sql.Tx) error {
-		b := newBatch(ctx, tx)
+		b := s.newBatch(ctx, tx)
 		body := ""
 		if _, err := b.row(readCheckpoint, []any{indexed}, []any{&body}); err != nil {
 			return err
@@ -128,7 +131,7 @@ func alertTexts(a *alert.Alert) []string {
 }
 
 func (s *Store) addBlock(b *batch, k *block) error {
-	if err := s.putTerms(b, "block_words", k.id, k.terms); err != nil {
+	if err := s.putTerms(b, "block_words", termed{seq: k.id, terms: k.terms}); err != nil {
 		return err
 	}
 	return b.exec("INSERT INTO blocks (id, low, high, first, last) VALUES (?, ?, ?, ?, ?)", k.id, k.low, k.high, k.first, k.last)

@@ -50,7 +50,7 @@ type lexicon struct {
 	lock    int64  // of those that write the records
 	some    int    // records that are indexed at once
 	after   string // a query for the change, the number and the text of records after a change
-	changed string // one for the change of a record by its number
+	changed string // one for the numbers of records, and their changes, of some numbers
 	tail    string // one for the numbers of records after a change
 	terms   func(text string) (map[string]bool, error)
 }
@@ -58,7 +58,7 @@ type lexicon struct {
 func incidentLexicon() lexicon {
 	return lexicon{
 		"incident_words", lockRecords, 64,
-		"SELECT changed, seq, body FROM incidents WHERE changed > ? ORDER BY changed LIMIT ?", "SELECT changed FROM incidents WHERE seq = ?",
+		"SELECT changed, seq, body FROM incidents WHERE changed > ? ORDER BY changed LIMIT ?", "SELECT seq, changed FROM incidents WHERE seq IN (%s)",
 		"SELECT seq FROM incidents WHERE changed > ? ORDER BY changed LIMIT ?",
 		func(text string) (map[string]bool, error) {
 			var i incident.Incident
@@ -77,7 +77,7 @@ func incidentLexicon() lexicon {
 func entityLexicon() lexicon {
 	return lexicon{
 		"entity_words", lockRecords, 1000,
-		"SELECT id, id, name FROM entities WHERE id > ? ORDER BY id LIMIT ?", "SELECT id FROM entities WHERE id = ?",
+		"SELECT id, id, name FROM entities WHERE id > ? ORDER BY id LIMIT ?", "SELECT id, id FROM entities WHERE id IN (%s)",
 		"SELECT id FROM entities WHERE id > ? ORDER BY id LIMIT ?",
 		func(text string) (map[string]bool, error) { return termsOf(text), nil },
 	}
@@ -86,7 +86,7 @@ func entityLexicon() lexicon {
 func findingLexicon() lexicon {
 	return lexicon{
 		"finding_words", lockFindings, 500,
-		"SELECT seq, seq, body FROM findings WHERE seq > ? ORDER BY seq LIMIT ?", "SELECT seq FROM findings WHERE seq = ?",
+		"SELECT seq, seq, body FROM findings WHERE seq > ? ORDER BY seq LIMIT ?", "SELECT seq, seq FROM findings WHERE seq IN (%s)",
 		"SELECT seq FROM findings WHERE seq > ? ORDER BY seq LIMIT ?",
 		func(text string) (map[string]bool, error) {
 			var f finding.Finding
@@ -126,7 +126,7 @@ func (s *Store) index(ctx context.Context, x lexicon) (more bool, err error) {
 		return false, s.explain("read words from", err)
 	}
 	err = s.writeUnder(ctx, x.lock, func(tx *sql.Tx) error {
-		b := newBatch(ctx, tx)
+		b := s.newBatch(ctx, tx)
 		body := ""
 		if _, err := b.row(readCheckpoint, []any{x.words}, []any{&body}); err != nil {
 			return err
@@ -134,10 +134,8 @@ func (s *Store) index(ctx context.Context, x lexicon) (more bool, err error) {
 		if now, _ := strconv.ParseInt(body, 10, 64); now != after {
 			return nil // another one has done it
 		}
-		for _, one := range list {
-			if err := s.replaceTerms(b, x, one); err != nil {
-				return err
-			}
+		if err := s.replaceTerms(b, x, list); err != nil {
+			return err
 		}
 		return b.exec(saveCheckpoint, x.words, strconv.FormatInt(last, 10))
 	})
@@ -180,30 +178,42 @@ func (s *Store) newTerms(ctx context.Context, x lexicon, after int64) (list []te
 	return list, last, rows.Err()
 }
 
-func (s *Store) replaceTerms(b *batch, x lexicon, one termed) error {
-	var now int64
-	found, err := b.row(x.changed, []any{one.seq}, []any{&now})
-	if err != nil || !found || now != one.change {
+// replaceTerms writes the terms of records that have not changed since they were read.
+func (s *Store) replaceTerms(b *batch, x lexicon, list []termed) error {
+	seqs, now := make([]any, len(list)), map[int64]int64{}
+	for i, one := range list {
+		seqs[i] = one.seq
+	}
+	err := b.eachOf(x.changed, "?", seqs, nil, func(rows *sql.Rows) error {
+		var seq, change int64
+		err := rows.Scan(&seq, &change)
+		now[seq] = change
+		return err
+	})
+	if err != nil {
 		return err
 	}
-	if err := b.exec("DELETE FROM "+x.words+" WHERE rowid = ?", one.seq); err != nil {
+	if err := b.eachOf("DELETE FROM "+x.words+" WHERE rowid IN (%s)", "?", seqs, nil, func(*sql.Rows) error { return nil }); err != nil {
 		return err
 	}
-	return s.putTerms(b, x.words, one.seq, one.terms)
+	list = slices.DeleteFunc(list, func(one termed) bool { return now[one.seq] != one.change })
+	return s.putTerms(b, x.words, list...)
 }
 
 // putTerms adds terms to a table of them. What has none, such as an entity named /,
 // is in no table.
-func (s *Store) putTerms(b *batch, table string, id int64, terms map[string]bool) error {
-	if len(terms) == 0 {
-		return nil
-	}
-	sorted := slices.Sorted(maps.Keys(terms))
-	insert, list := "INSERT INTO "+table+" (rowid, words) VALUES (?, ?)", strings.Join(sorted, " ")
+func (s *Store) putTerms(b *batch, table string, list ...termed) error {
+	insert, separator, quote := "INSERT INTO "+table+" (rowid, words) VALUES %s", " ", ""
 	if s.postgres {
-		insert, list = "INSERT INTO "+table+" (rowid, words) VALUES (?, CAST(CAST(? AS TEXT) AS tsvector))", "'"+strings.Join(sorted, "' '")+"'"
+		insert, separator, quote = "WITH added (id, list) AS (VALUES %s) INSERT INTO "+table+" (rowid, words) SELECT id, CAST(list AS tsvector) FROM added", "' '", "'"
 	}
-	return b.exec(insert, id, list)
+	var rows [][]any
+	for _, one := range list {
+		if len(one.terms) > 0 {
+			rows = append(rows, []any{one.seq, quote + strings.Join(slices.Sorted(maps.Keys(one.terms)), separator) + quote})
+		}
+	}
+	return b.insert(insert, rows, nil)
 }
 
 // having returns the query, with its argument, for the numbers in a table of terms
