@@ -16,6 +16,7 @@ type Query struct {
 	Paged   bool         // only those that page
 	Entity  alert.Entity // that they involve
 	Text    string       // in story, owners, entities and rules, from the beginning of a word on
+	Brief   bool         // without their signals, by which their level is known, unless a text is looked for in these
 	Before  finding.Cursor
 	Limit   int // 0 means a default
 }

@@ -234,7 +234,12 @@ func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*i
 func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []incident.Incident, next finding.Cursor, err error) {
 	n, text := limit(q.Limit), words.Parse(q.Text)
 	record := func(_ int64, body string) (i incident.Incident, selected bool, err error) {
-		if err := decode(body, &i); err != nil {
+		if q.Brief && q.Text == "" {
+			err = decode(body, &brief{Incident: &i})
+		} else {
+			err = decode(body, &i)
+		}
+		if err != nil {
 			return i, false, err
 		}
 		wanted := q.Entity == alert.Entity{} || slices.Contains(i.Entities, q.Entity)
@@ -247,6 +252,17 @@ func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []inciden
 	}
 	return page, next, s.explain("read incidents from", err)
 }
+
+// A brief incident is decoded without its signals, which are most of it.
+type brief struct {
+	*incident.Incident
+	Signals skipped `json:"signals"`
+}
+
+type skipped struct{}
+
+// UnmarshalJSON implements [json.Unmarshaler].
+func (*skipped) UnmarshalJSON([]byte) error { return nil }
 
 // statesOf returns the states that a query selects.
 func statesOf(q incident.Query) []incident.State {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -153,6 +154,21 @@ func rowsOf(t *testing.T, s *Store, table string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestBriefIncidents: they have all but their signals.
+func TestBriefIncidents(t *testing.T) {
+	s := open(t)
+	saveIncidentsOf(t, s, closedIncidents(3))
+	whole := must2(s.Incidents(t.Context(), incident.Query{}))(t)
+	for i, short := range must2(s.Incidents(t.Context(), incident.Query{Brief: true}))(t) {
+		if len(whole[i].Signals) != 1 || len(short.Signals) != 0 {
+			t.Errorf("%d signals, and %d of the brief one", len(whole[i].Signals), len(short.Signals))
+		}
+		if whole[i].Signals = nil; !reflect.DeepEqual(short, whole[i]) {
+			t.Errorf("have %+v, want %+v", short, whole[i])
+		}
+	}
 }
 
 // TestFindingsByWords: what is found of many findings is the same without an index

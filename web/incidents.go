@@ -125,6 +125,7 @@ func (s *Server) incidentsPage(w http.ResponseWriter, r *http.Request) error {
 	if p.Err != nil {
 		return p.Err
 	}
+	q.Brief = true
 	rows, next, err := s.Incidents.Incidents(r.Context(), q)
 	if err != nil {
 		return err
