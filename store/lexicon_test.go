@@ -210,7 +210,7 @@ func TestFindingsByWords(t *testing.T) {
 			}
 			groups := must[[]finding.Group](t)(s.FindingGroups(t.Context(), q))
 			for _, g := range groups {
-				if n := controls[g.Findings[0].Control]; g.Count != n && (!g.More || g.Count > n) {
+				if n := controls[g.Findings[0].Control]; g.Count > n || g.Count < n && !g.More {
 					t.Errorf("%+v: %d of %s, more %v, want %d", q, g.Count, g.Findings[0].Control, g.More, n)
 				}
 			}
@@ -246,14 +246,19 @@ func TestEntitiesByWords(t *testing.T) {
 		alerts[i].Subject = finding.Subject{Kind: "Pod", Namespace: "shop", Name: fmt.Sprintf("web-%05d", i)}
 	}
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), alerts))
-	for range 2 {
+	for _, indexed := range []bool{false, true} {
+		if indexed {
+			indexAll(t, s)
+		}
 		for text, want := range map[string]string{"web-00017": "shop/web-00017", "eb-00017": "", "shop/web-": fmt.Sprintf("shop/web-%05d", len(alerts)-1), "nowhere": ""} {
 			found := must[[]alert.Seen](t)(s.Entities(t.Context(), text, 5))
+			if len(found) == 0 && !indexed {
+				continue // the search of a slow machine has ended before
+			}
 			if want == "" && len(found) > 0 || want != "" && (len(found) == 0 || found[0].Name != want) {
 				t.Errorf("%q: found %+v, want %q first", text, found, want)
 			}
 		}
-		indexAll(t, s)
 	}
 	retain(t, s, unlimited, start)
 	removeOld(t, s, start.Add(48*time.Hour))
