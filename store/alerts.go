@@ -30,7 +30,7 @@ func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record,
 	record := func(seq int64, body string) (alert.Record, bool, error) {
 		r := alert.Record{Seq: seq}
 		err := decode(body, &r.Alert)
-		return r, err == nil && (q.Text == "" || text.In(alertTexts(&r.Alert)...)), err
+		return r, err == nil && (q.Text == "" || text.In(r.Alert.Texts()...)), err
 	}
 	l, n := s.alertListing(q), limit(q.Limit)
 	if byPriority(q) {
@@ -107,7 +107,7 @@ func (s *Store) AlertsAfter(ctx context.Context, seq int64, q alert.Query) (reco
 		if err := scanBody(rows, &body, &r.Alert, &r.Seq); err != nil {
 			return nil, seq, s.explain("read alerts from", err)
 		}
-		if q.Text == "" || text.In(alertTexts(&r.Alert)...) {
+		if q.Text == "" || text.In(r.Alert.Texts()...) {
 			records = append(records, r)
 		}
 		if read++; read == n {

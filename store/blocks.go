@@ -106,7 +106,7 @@ func (s *Store) nextBlocks(ctx context.Context, after int64) (blocks []block, er
 			b.id, b.low = seq, seq
 		}
 		b.high, b.first, b.last = seq, min(b.first, at), max(b.last, at)
-		for _, text := range alertTexts(&a) {
+		for _, text := range a.Texts() {
 			words.Add(b.terms, text)
 		}
 		if n++; n == blockSize {
@@ -119,15 +119,6 @@ func (s *Store) nextBlocks(ctx context.Context, after int64) (blocks []block, er
 
 func newBlock() block {
 	return block{first: math.MaxInt64, last: math.MinInt64, terms: map[string]bool{}}
-}
-
-// alertTexts returns what alerts are searched by.
-func alertTexts(a *alert.Alert) []string {
-	texts := append(fieldTexts(a.OutputFields), a.Output, a.Rule, a.Subject.String(), a.ID, a.Owner)
-	for _, e := range a.Entities {
-		texts = append(texts, e.Name)
-	}
-	return texts
 }
 
 func (s *Store) addBlock(b *batch, k *block) error {

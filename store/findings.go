@@ -218,12 +218,12 @@ func (s *Store) findings(ctx context.Context, q finding.Query, n int) (page []fi
 // and q.Limit: there are as many groups as controls. A search that finds too many
 // to look at all of them counts only some.
 func (s *Store) FindingGroups(ctx context.Context, q finding.Query) ([]finding.Group, error) {
-	groups, err := []finding.Group(nil), error(nil)
-	if q.After = ""; q.Text == "" && q.Subject == "" {
-		groups, err = s.countedGroups(ctx, q)
-	} else {
-		groups, err = s.searchedGroups(ctx, q)
+	q.After = ""
+	of := s.searchedGroups
+	if q.Text == "" && q.Subject == "" {
+		of = s.countedGroups
 	}
+	groups, err := of(ctx, q)
 	slices.SortFunc(groups, func(a, b finding.Group) int {
 		x, y := a.Findings[0], b.Findings[0]
 		return cmp.Or(cmp.Compare(y.Severity.Weight(), x.Severity.Weight()), cmp.Compare(b.Count, a.Count), cmp.Compare(x.Control, y.Control))

@@ -268,10 +268,8 @@ func (s *Store) few(ctx context.Context, x lexicon, terms []words.Term) (seqs []
 }
 
 func scanSeq(rows *sql.Rows, into *[]int64) error {
-	var seq int64
-	err := rows.Scan(&seq)
-	*into = append(*into, seq)
-	return err
+	*into = append(*into, 0)
+	return rows.Scan(&(*into)[len(*into)-1])
 }
 
 // matched calls scan for each row of a query for terms.

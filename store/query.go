@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -83,20 +82,6 @@ func searchText(main string, more ...string) string {
 		}
 	}
 	return b.String()
-}
-
-// fieldTexts returns the values of the output fields in the order of their
-// names.
-func fieldTexts(fields map[string]any) []string {
-	var out []string
-	for name, value := range fields {
-		out = append(out, name+"\x00"+fmt.Sprint(value))
-	}
-	slices.Sort(out)
-	for i, s := range out {
-		_, out[i], _ = strings.Cut(s, "\x00")
-	}
-	return out
 }
 
 // decode reads a body. Numbers stay exact.

@@ -143,7 +143,7 @@ func (t *textSearch) look(b block) error {
 		if err := scanBody(rows, &body, &f.Alert, &f.Seq, &f.at); err != nil {
 			return err
 		}
-		if t.text.In(alertTexts(&f.Alert)...) {
+		if t.text.In(f.Alert.Texts()...) {
 			t.found = append(t.found, f)
 			n++
 		}

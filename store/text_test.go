@@ -57,7 +57,7 @@ func TestSearchByBlocks(t *testing.T) {
 		text := words.Parse(q.Text)
 		var want []string
 		for _, a := range all {
-			if !text.In(alertTexts(&a)...) || q.Rule != "" && a.Rule != q.Rule || q.Namespace != "" && a.Subject.Namespace != q.Namespace ||
+			if !text.In(a.Texts()...) || q.Rule != "" && a.Rule != q.Rule || q.Namespace != "" && a.Subject.Namespace != q.Namespace ||
 				q.Priority != nil && a.Priority > *q.Priority || !q.Since.IsZero() && a.Time.Before(q.Since) || !q.Until.IsZero() && !a.Time.Before(q.Until) ||
 				q.Before != (finding.Cursor{}) && a.Time.After(q.Before.Time) {
 				continue
