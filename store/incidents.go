@@ -308,11 +308,9 @@ func (s *Store) clusterTerms(q incident.Query) []*where {
 	switch {
 	case q.Cluster == "":
 		return []*where{all}
-	case q.Paged && q.Cluster == s.Own:
-		all.add(true, "coalesce(cluster, ?) = ?", s.Own, s.Own)
-		return []*where{all}
 	case q.Paged:
-		all.add(true, "coalesce(cluster, '') = ?", q.Cluster)
+		all.add(q.Cluster == s.Own, "coalesce(cluster, ?) = ?", s.Own, s.Own)
+		all.add(q.Cluster != s.Own, "coalesce(cluster, '') = ?", q.Cluster)
 		return []*where{all}
 	case q.Cluster == s.Own:
 		return []*where{unnamed, one}

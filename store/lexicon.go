@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	_ "embed" // the text of the schema
@@ -257,14 +258,12 @@ func (s *Store) few(ctx context.Context, x lexicon, terms []words.Term) (seqs []
 		return nil, false, err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		if err := scanSeq(rows, &seqs); err != nil {
-			return nil, false, err
-		}
+	for rows.Next() && err == nil {
+		err = scanSeq(rows, &seqs)
 	}
 	slices.Sort(seqs)
 	seqs = slices.Compact(seqs)
-	return seqs, len(seqs) <= fewFound, rows.Err()
+	return seqs, len(seqs) <= fewFound, cmp.Or(err, rows.Err())
 }
 
 func scanSeq(rows *sql.Rows, into *[]int64) error {
