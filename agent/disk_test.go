@@ -149,6 +149,16 @@ func (l *life) metric(name string, is func(int) bool) int {
 	}
 }
 
+// settled waits until each of so many alerts is lost or waits for the server.
+func (l *life) settled(total int) (lost, waiting int) {
+	l.t.Helper()
+	waiting = l.metric("alerts_waiting", func(n int) bool {
+		lost = l.metric("alerts_lost_total", func(int) bool { return true })
+		return n+lost == total
+	})
+	return lost, waiting
+}
+
 func equal(want int) func(int) bool { return func(n int) bool { return n == want } }
 
 // TestFullDisk: while the server is away and the disk is full, the agent goes on,
@@ -165,11 +175,9 @@ func TestFullDisk(t *testing.T) {
 	a := alive(t, config, source)
 	const flood = 3000
 	source.drifts(t, flood)
-	a.metric("alerts_total", equal(flood))
-	lost := a.metric("alerts_lost_total", func(n int) bool { return n > 0 })
-	kept := a.metric("alerts_waiting", equal(flood-lost))
-	if kept < 100 {
-		t.Fatalf("%d of %d alerts are kept", kept, flood)
+	lost, kept := a.settled(flood)
+	if lost == 0 || kept < 100 {
+		t.Fatalf("%d of %d alerts are kept, %d are lost", kept, flood, lost)
 	}
 	if health := a.get("/healthz"); !strings.Contains(health, fmt.Sprintf("%d alerts were lost: the spool or its disk was full", lost)) {
 		t.Errorf("%d are lost, and the health is %s", lost, health)
@@ -184,14 +192,16 @@ func TestFullDisk(t *testing.T) {
 	a = alive(t, config, source)
 	a.metric("alerts_waiting", equal(kept))
 	source.drifts(t, 200)
-	a.metric("alerts_total", equal(200))
-	again := a.metric("alerts_lost_total", func(n int) bool { return n > 0 })
+	again, waiting := a.settled(flood + 200)
+	if again == lost {
+		t.Fatalf("none of 200 alerts is lost on a full disk, %d wait", waiting)
+	}
 
 	// There is room for what is counted, and the server is there.
 	if err := os.Remove(other); err != nil {
 		t.Fatal(err)
 	}
-	kept += 200 - (again - lost)
+	kept = waiting
 	c := newCenter(t, t.TempDir(), addr)
 	a.metric("alerts_sent_total", equal(kept))
 	c.await("loss", func() bool { return len(c.states) > 0 && c.states[len(c.states)-1].LostAlerts == uint64(again) })
