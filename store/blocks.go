@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -46,12 +47,8 @@ type block struct {
 func (s *Store) Index(ctx context.Context) (more bool, err error) {
 	more, err = s.indexAlerts(ctx)
 	for _, x := range []lexicon{incidentLexicon(), entityLexicon(), findingLexicon()} {
-		if err != nil {
-			return more, err
-		}
-		var again bool
-		again, err = s.index(ctx, x)
-		more = more || again
+		again, failed := s.index(ctx, x)
+		more, err = more || again, errors.Join(err, failed)
 	}
 	return more, err
 }
@@ -131,24 +128,28 @@ func (s *Store) addBlock(b *batch, k *block) error {
 // indexEvery is how long what is new waits for its index.
 const indexEvery = 2 * time.Second
 
+// indexRest is how many times longer than it worked an indexer rests that has more
+// to do: incidents that change all the time are never all indexed.
+const indexRest = 4
+
 // Indexer returns what calls Index again and again until its context ends, and
 // tells a log of errors.
 func (s *Store) Indexer(log *slog.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
-		tick := time.NewTicker(indexEvery)
-		defer tick.Stop()
 		for {
+			began := time.Now()
 			more, err := s.Index(ctx)
 			if err != nil && ctx.Err() == nil {
 				log.Error("searches are slow until words are indexed", "error", err)
 			}
-			if more && ctx.Err() == nil {
-				continue
+			pause := indexEvery
+			if more {
+				pause = min(pause, indexRest*time.Since(began))
 			}
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-tick.C:
+			case <-time.After(pause):
 			}
 		}
 	}
