@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"runtime"
 	"slices"
@@ -33,6 +34,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
@@ -152,9 +154,10 @@ func (s *Sensor) attach(name string) error {
 	return nil
 }
 
-// Run reads the buffers until the context ends, and calls handle for each
-// record: from one goroutine for each partition, so from several at once, but
-// for one process from the same one. The record is valid until handle returns.
+// Run reads the buffers until the context ends, and then what was made before
+// that. It calls handle for each record: from one goroutine for each partition, so
+// from several at once, but for one process from the same one. The record is valid
+// until handle returns.
 func (s *Sensor) Run(ctx context.Context, handle func(partition int, r *record.Record)) error {
 	errs := make(chan error, s.config.Partitions)
 	ctx, cancel := context.WithCancel(ctx)
@@ -185,15 +188,21 @@ func (s *Sensor) read(ctx context.Context, partition int, handle func(int, *reco
 	}
 	defer wait.close()
 	var r record.Record
+	// next handles a record that was made until then, and reports whether there was
+	// one.
+	next := func(until uint64) bool {
+		from, sample := oldest(processes, calls)
+		if sample == nil || record.TimeOf(sample) > until {
+			return false
+		}
+		s.handle(&r, sample, partition, handle)
+		from.next(uint64(len(sample)))
+		return true
+	}
 	for ctx.Err() == nil {
 		n := 0
-		for ; n < mostAtOnce; n++ {
-			from, sample := oldest(processes, calls)
-			if sample == nil {
-				break
-			}
-			s.handle(&r, sample, partition, handle)
-			from.next(uint64(len(sample)))
+		for n < mostAtOnce && next(math.MaxUint64) {
+			n++
 		}
 		if n == mostAtOnce {
 			continue
@@ -201,6 +210,12 @@ func (s *Sensor) read(ctx context.Context, partition int, handle func(int, *reco
 		if err := wait.wait(s.config.Flush); err != nil {
 			return err
 		}
+	}
+	var end unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &end); err != nil {
+		return fmt.Errorf("read the time since boot: %w", err)
+	}
+	for next(uint64(end.Nano())) {
 	}
 	return nil
 }

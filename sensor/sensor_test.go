@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,6 +91,40 @@ func TestGapsAreSeen(t *testing.T) {
 			t.Errorf("number %d after %d on CPU %d", r.Sequence, n, r.CPU)
 		}
 		last[r.CPU] = r.Sequence
+	}
+}
+
+// TestEndReadsWhatWaits: what happened before a sensor is told to end is not left
+// in its buffers.
+func TestEndReadsWhatWaits(t *testing.T) {
+	s := load(t, Config{Types: []string{"personality"}, Partitions: 1, Flush: time.Second})
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	began, seen := make(chan struct{}), 0
+	ended := make(chan error)
+	go func() {
+		ended <- s.Run(ctx, func(_ int, r *record.Record) {
+			if !mine(r) {
+				return
+			}
+			if seen++; seen == 1 {
+				close(began)
+			}
+		})
+	}()
+	ask := func() { _, _, _ = syscall.RawSyscall(callNumber(t, "personality"), 0xffffffff, 0, 0) } // changes nothing
+	ask()
+	<-began // it waits again, for a second
+	const more = 20
+	for range more {
+		ask()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if seen < 1+more {
+		t.Errorf("%d calls were read of %d", seen, 1+more)
 	}
 }
 
