@@ -59,6 +59,7 @@ type SourceStatus struct {
 	Features []Feature
 	Missing  map[string]error  // why the kernel does not show a type of events, by its name
 	Counters map[string]uint64 // by name; dropped is among them
+	Dropped  map[string]uint64 // events by type, of those that were
 }
 
 // A Feature is something that the sensor needs of the kernel.
@@ -305,7 +306,7 @@ func (a *Agent) report() {
 	s := a.source.Status()
 	for _, f := range s.Features {
 		if f.Reason != "" {
-			a.o.Log.Warn("a feature of the kernel is missing", "feature", f.Name, "used", f.Used, "reason", f.Reason)
+			a.o.Log.Warn("a feature of the sensor is missing", "feature", f.Name, "used", f.Used, "reason", f.Reason)
 		}
 	}
 	not := a.notCovered()
@@ -322,17 +323,21 @@ func (a *Agent) report() {
 	a.o.Log.Info("watching", "rules", a.ruling.Load().count, "processes", a.table.Stats().Known)
 }
 
-// maintain keeps the clock right and the table small.
+// maintain keeps the clock right and the table small, and tells of events that
+// were dropped.
 func (a *Agent) maintain(ctx context.Context) {
 	clock, sweep := time.NewTicker(clockInterval), time.NewTicker(sweepInterval)
 	defer clock.Stop()
 	defer sweep.Stop()
+	drops := drops{agent: a}
 	for {
 		select {
 		case <-ctx.Done():
+			drops.look(time.Now())
 			return
-		case <-clock.C:
+		case now := <-clock.C:
 			a.clock.Set()
+			drops.look(now)
 		case <-sweep.C:
 			if err := a.table.Sweep(); err != nil {
 				a.o.Log.Warn("compare processes", "error", err)

@@ -276,7 +276,8 @@ func TestStatus(t *testing.T) {
 	source := intrusion(t)
 	source.status = SourceStatus{
 		Features: []Feature{{Name: "exec", Used: "tp_btf"}, {Name: "enforce.lsm", Reason: "not permitted"}},
-		Counters: map[string]uint64{"dropped": 7, "seen": 100},
+		Counters: map[string]uint64{"dropped": 7, "seen": 100, "missed": 3},
+		Dropped:  map[string]uint64{"connect": 2, "openat": 5},
 	}
 	_, log := watch(t, c, source, func(a *Agent) {
 		get := func(path string) string {
@@ -300,6 +301,7 @@ func TestStatus(t *testing.T) {
 		}
 		for _, want := range []string{
 			"kubeguardian_agent_events_total 6\n", "kubeguardian_agent_alerts_total 2\n", `kubeguardian_agent_sensor_events_total{what="dropped"} 7` + "\n",
+			`kubeguardian_agent_sensor_dropped_events_total{type="openat"} 5` + "\n",
 			`kubeguardian_agent_sensor_feature{feature="enforce.lsm"} 0` + "\n", "kubeguardian_agent_rules_not_covered 1\n", "# TYPE kubeguardian_agent_resident_memory_bytes gauge\n",
 		} {
 			if !strings.Contains(metrics, want) {
@@ -316,12 +318,36 @@ func TestStatus(t *testing.T) {
 		if err := json.Unmarshal([]byte(get("/healthz")), &h); err != nil {
 			t.Fatal(err)
 		}
-		if h.Status != "degraded" || h.Rules != 3 || h.Dropped != 7 || len(h.Problems) != 3 || h.NotCovered["Not seen"][0] != "read" {
+		if h.Status != "degraded" || h.Rules != 3 || h.Dropped != 7 || len(h.Problems) != 4 || h.Problems[0] != "7 events were dropped: 5 openat, 2 connect" || h.NotCovered["Not seen"][0] != "read" {
 			t.Errorf("health %+v", h)
 		}
 	})
 	if !strings.Contains(log, "feature=enforce.lsm") {
 		t.Errorf("log:\n%s", log)
+	}
+}
+
+// TestDrops: an agent that reports to nobody tells of events that were dropped by
+// an alert, and of each once.
+func TestDrops(t *testing.T) {
+	source := intrusion(t)
+	source.status.Dropped = map[string]uint64{"connect": 2, "openat": 5}
+	alerts, log := watch(t, configOf(t, intrusionRules), source, nil)
+	if len(alerts) != 3 || alerts[2].Rule != DropRule || alerts[2].Hostname == "" || !strings.HasSuffix(alerts[2].Output, "is not known: 5 openat, 2 connect") {
+		t.Errorf("alerts %+v", alerts)
+	}
+	if !strings.Contains(log, `types="5 openat, 2 connect"`) {
+		t.Errorf("log:\n%s", log)
+	}
+	var out bytes.Buffer
+	a := &Agent{o: Options{Log: slog.New(slog.DiscardHandler)}, source: source, pipeline: &pipeline{out: newOutput(&out, nil)}}
+	d := drops{agent: a}
+	for _, n := range []uint64{5, 5, 7, 7} {
+		source.status.Dropped["openat"] = n
+		d.look(time.Unix(1000, 0))
+	}
+	if n := strings.Count(out.String(), "\n"); n != 2 || !strings.Contains(out.String(), "is not known: 2 openat\"") {
+		t.Errorf("%d alerts:\n%s", n, out.String())
 	}
 }
 

@@ -136,7 +136,7 @@ func buildAgent(t *testing.T) string {
 
 // TestAgentIsKilled kills the agent while processes come and go, and starts it
 // again: it knows the ancestors of what began before, and takes nothing that runs
-// for drift.
+// for drift. Told to end, it ends in order.
 func TestAgentIsKilled(t *testing.T) {
 	runtime := containerdtest.Start(t)
 	program := buildAgent(t)
@@ -191,4 +191,8 @@ func TestAgentIsKilled(t *testing.T) {
 	w.ready(p.live)
 	w.run("/added", "/nothing")
 	p.wait(enforce.DriftRule, "/added")
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // twice in all, as timeout does
+	if p.end(syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
+		t.Errorf("told to end, it did by %s", p.cmd.ProcessState)
+	}
 }

@@ -134,7 +134,7 @@ func (k *kernel) Widen(types []string) error { return k.AddTypes(types) }
 
 // Status implements [Source].
 func (k *kernel) Status() SourceStatus {
-	s := SourceStatus{Missing: k.Missing(), Counters: map[string]uint64{}}
+	s := SourceStatus{Missing: k.Missing(), Counters: map[string]uint64{}, Dropped: map[string]uint64{}}
 	for _, f := range k.Features() {
 		feature := Feature{Name: f.Name, Used: f.Using}
 		if f.Err != nil {
@@ -146,7 +146,10 @@ func (k *kernel) Status() SourceStatus {
 	if err != nil {
 		s.Features = append(s.Features, Feature{Name: "counters", Reason: fmt.Sprint(err)})
 	}
-	for _, n := range c.Types {
+	for name, n := range c.Types {
+		if n.Dropped > 0 {
+			s.Dropped[name] = n.Dropped
+		}
 		s.Counters["made"] += n.Made
 		s.Counters["dropped"] += n.Dropped
 		s.Counters["seen"] += n.Seen

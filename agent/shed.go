@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -196,21 +195,15 @@ func (s *shedder) tell(rules *ruling, err error) {
 	if err != nil {
 		a.o.Log.Error("the sensor still shows what no rule is about", "error", err)
 	}
-	now := s.now()
-	text := fmt.Sprintf("The agent used %.0f%% of a core and may use %.0f%%: %d of %d rules are left out", 100*b.used, 100*b.share, len(s.left), s.whole.count)
-	one := alert.Alert{
-		ID: alert.NewID(event.Syscall, a.pipeline.boot+strconv.FormatInt(now.UnixNano(), 36), ShedRule), Time: now, Rule: ShedRule, Priority: alert.Error, Source: event.Syscall,
-		Output: now.Format("15:04:05.000000000") + ": " + alert.Error.String() + " " + text, Hostname: a.pipeline.hostname, Tags: []string{"kubeguardian_internal"},
-		OutputFields: map[string]any{
-			"evt.time": now.UnixNano(), "agent.cpu": b.used, "agent.cpu_budget": b.share, "agent.rules": s.whole.count, "agent.rules_left_out": strings.Join(s.left, ", "),
-			"agent.types": strings.Join(rules.needs.Types(), " "),
-		},
-	}
+	priority := alert.Error
 	if len(s.left) == 0 {
-		one.Priority = alert.Notice
-		one.Output = now.Format("15:04:05.000000000") + ": " + alert.Notice.String() + " " + text
+		priority = alert.Notice
 	}
-	a.pipeline.emit(one)
+	text := fmt.Sprintf("The agent used %.0f%% of a core and may use %.0f%%: %d of %d rules are left out", 100*b.used, 100*b.share, len(s.left), s.whole.count)
+	a.pipeline.emit(a.internal(s.now(), ShedRule, priority, text, map[string]any{
+		"agent.cpu": b.used, "agent.cpu_budget": b.share, "agent.rules": s.whole.count, "agent.rules_left_out": strings.Join(s.left, ", "),
+		"agent.types": strings.Join(rules.needs.Types(), " "),
+	}))
 }
 
 // state returns the rules that are left out, and how often rules were.

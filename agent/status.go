@@ -15,7 +15,9 @@ import (
 	unix "syscall"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
+	"github.com/kubeguardian/kubeguardian/event"
 )
 
 // A status serves /healthz and /metrics.
@@ -75,14 +77,20 @@ func (s *status) state() health {
 		Dropped: source.Counters["dropped"], Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
 	if h.Dropped > 0 {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped", h.Dropped))
+		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", h.Dropped, byCount(source.Dropped)))
+	}
+	if n := source.Counters["missed"]; n > 0 {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d times the kernel did not run a program of the sensor", n))
+	}
+	if n := source.Counters["malformed"]; n > 0 {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d records of the sensor could not be read", n))
 	}
 	if len(h.NotCovered) > 0 {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
 	}
 	for _, f := range h.Features {
 		if f.Used == "" {
-			h.Problems = append(h.Problems, fmt.Sprintf("the kernel lacks %s: %s", f.Name, f.Reason))
+			h.Problems = append(h.Problems, fmt.Sprintf("the sensor lacks %s: %s", f.Name, f.Reason))
 		}
 	}
 	if a.shedder != nil {
@@ -115,6 +123,15 @@ func (s *status) state() health {
 	return h
 }
 
+// internal returns an alert about the agent itself.
+func (a *Agent) internal(now time.Time, rule string, p alert.Priority, text string, fields map[string]any) alert.Alert {
+	fields["evt.time"] = now.UnixNano()
+	return alert.Alert{
+		ID: alert.NewID(event.Syscall, a.pipeline.boot+strconv.FormatInt(now.UnixNano(), 36), rule), Time: now, Rule: rule, Priority: p, Source: event.Syscall,
+		Output: now.Format("15:04:05.000000000") + ": " + p.String() + " " + text, OutputFields: fields, Hostname: a.pipeline.hostname, Tags: []string{"kubeguardian_internal"},
+	}
+}
+
 // health answers 200 as long as the agent runs; what it cannot do is in the
 // body.
 func (s *status) health(w http.ResponseWriter, _ *http.Request) {
@@ -142,6 +159,10 @@ func (s *status) write(w io.Writer) {
 	head(w, "sensor_events_total", "counter", "what became of events in the kernel and its buffers")
 	for _, name := range slices.Sorted(maps.Keys(source.Counters)) {
 		sample(w, "sensor_events_total", "what", name, float64(source.Counters[name]))
+	}
+	head(w, "sensor_dropped_events_total", "counter", "events that were dropped, by type")
+	for _, typ := range slices.Sorted(maps.Keys(source.Dropped)) {
+		sample(w, "sensor_dropped_events_total", "type", typ, float64(source.Dropped[typ]))
 	}
 	head(w, "sensor_feature", "gauge", "1 if the sensor has a feature of the kernel")
 	for _, f := range source.Features {

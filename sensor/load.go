@@ -24,7 +24,7 @@ type Feature struct {
 }
 
 // Features says what the wanted types of events need and how it is done on this
-// kernel. Types that no kernel gives are under the name "types".
+// kernel. Types that the sensor has no program for are under the name "types".
 func (s *Sensor) Features() []Feature {
 	s.types.Lock()
 	defer s.types.Unlock()
@@ -99,7 +99,7 @@ func (s *Sensor) load() error {
 	}
 	s.features = append(features, s.features...)
 	if len(unknown) > 0 {
-		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
+		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: fmt.Errorf("no program of the sensor shows %s", strings.Join(unknown, ", "))})
 	}
 	if len(parts) > 0 && working == 0 {
 		return fmt.Errorf("%s: %w", s.features[0].Name, s.features[0].Err)

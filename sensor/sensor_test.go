@@ -134,6 +134,9 @@ func TestUnknownTypesAreReported(t *testing.T) {
 	if len(missing) != 2 || missing["read"] == nil || missing["nonsense"] == nil {
 		t.Errorf("missing %v, want read and nonsense", missing)
 	}
+	if text := missing["read"].Error(); text != "types: no program of the sensor shows nonsense, read" {
+		t.Error(text)
+	}
 	names := []string{}
 	for _, f := range l.Features() {
 		names = append(names, f.Name+" "+f.Using)
