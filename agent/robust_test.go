@@ -192,6 +192,7 @@ func TestAgentIsKilled(t *testing.T) {
 	w.run("/added", "/nothing")
 	p.wait(enforce.DriftRule, "/added")
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // twice in all, as timeout does
+	time.Sleep(5 * time.Millisecond)
 	if p.end(syscall.SIGTERM); p.cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("told to end, it did by %s", p.cmd.ProcessState)
 	}
