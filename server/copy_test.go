@@ -58,18 +58,7 @@ func leave(t *testing.T, dir string, n int) {
 // TestFromOneToSeveral: what a server has in a file is in PostgreSQL after a copy, for
 // which it must not run, and a server there stores what was left on the bus.
 func TestFromOneToSeveral(t *testing.T) {
-	server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Kill()
-	url, err := server.Create(t.Context(), "kubeguardian")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, url := postgrestest.ForTest(t)
 	dir := t.TempDir()
 	common := fmt.Sprintf("detection: {heartbeat: 0s, cooldown: [{within: 0s}]}\nbus: {listen: \"127.0.0.1:0\", hostTokens: %q}\n", write(t, "n1 0123456789abcdef\n"))
 	opts := options(t, dir, common+"database: {urlFile: "+write(t, url)+"}\n")

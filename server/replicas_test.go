@@ -3,7 +3,6 @@ package server
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -51,18 +50,7 @@ func TestSharedDatabase(t *testing.T) {
 			t.Errorf("have %v, want %q and no password", err, want)
 		}
 	}
-	server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Kill()
-	url, err := server.Create(t.Context(), "kubeguardian")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, url := postgrestest.ForTest(t)
 	write(url)
 	dir := t.TempDir()
 	var two []*Server
@@ -90,20 +78,8 @@ func TestSharedDatabase(t *testing.T) {
 // TestReplicasBehindOneService: what one of two servers on a database stores, the live
 // pages of the other show.
 func TestReplicasBehindOneService(t *testing.T) {
-	db, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Kill() })
-	url, err := db.Create(t.Context(), "kubeguardian")
-	file := filepath.Join(t.TempDir(), "url")
-	if err != nil || os.WriteFile(file, []byte(url), 0o600) != nil {
-		t.Fatal(err)
-	}
-	shared := "database: {urlFile: " + file + "}\n"
+	_, url := postgrestest.ForTest(t)
+	shared := "database: {urlFile: " + write(t, url) + "}\n"
 	a, b := start(t, options(t, t.TempDir(), shared)), start(t, options(t, t.TempDir(), shared))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)

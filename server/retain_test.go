@@ -210,23 +210,7 @@ func TestDatabaseAway(t *testing.T) {
 				t.Skip("an answer is waited for, for 20 s")
 			}
 			t.Parallel() // it waits for long
-			server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-			if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-				t.Skip(err)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			ended := false
-			defer func() {
-				if !ended {
-					server.Kill()
-				}
-			}()
-			url, err := server.Create(t.Context(), "kubeguardian")
-			if err != nil {
-				t.Fatal(err)
-			}
+			server, url := postgrestest.ForTest(t)
 			r := start(t, options(t, t.TempDir(), "detection: {heartbeat: 0s, cooldown: [{within: 0s}]}\ndatabase: {urlFile: "+write(t, url)+"}\n"))
 			if code, body := r.webhook("/audit", manyEvents(t, 0)); code != http.StatusOK {
 				t.Fatalf("audit: %d %s", code, body)
@@ -235,7 +219,6 @@ func TestDatabaseAway(t *testing.T) {
 			if err := away.begin(server, t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			ended = name == "ended"
 			if code, body := r.webhook("/audit", manyEvents(t, 1)); code != http.StatusServiceUnavailable {
 				t.Errorf("audit without a database: %d %s, want 503", code, body)
 			}
@@ -247,7 +230,6 @@ func TestDatabaseAway(t *testing.T) {
 			if err := away.end(server, context.WithoutCancel(t.Context())); err != nil {
 				t.Fatal(err)
 			}
-			ended = false
 			r.recovers()
 			if n := r.count(); n != before {
 				t.Errorf("%d alerts are stored, %d were acknowledged", n, before)

@@ -2,10 +2,8 @@ package web
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,18 +23,7 @@ import (
 func onDatabases(t *testing.T, test func(t *testing.T, address string)) {
 	t.Run("SQLite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "kubeguardian.db")) })
 	t.Run("PostgreSQL", func(t *testing.T) {
-		server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-		if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { server.Kill() })
-		address, err := server.Create(t.Context(), "kubeguardian")
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, address := postgrestest.ForTest(t)
 		test(t, address)
 	})
 }

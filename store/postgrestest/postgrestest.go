@@ -220,6 +220,9 @@ func (s *Server) Promote(ctx context.Context) error {
 // Kill ends the server and its sessions in an instant, as a machine does that
 // loses its power.
 func (s *Server) Kill() error {
+	if s.cmd.ProcessState != nil {
+		return nil // it has ended, and its id may be another's
+	}
 	err := s.Freeze() // so that it starts nothing more
 	err = errors.Join(err, s.signal(syscall.SIGKILL))
 	_ = s.cmd.Wait() // it was killed

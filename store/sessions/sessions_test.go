@@ -1,9 +1,7 @@
 package sessions_test
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -28,18 +26,7 @@ func onDatabases(t *testing.T, test func(t *testing.T, s *sessions.Sessions)) {
 	}
 	t.Run("SQLite", func(t *testing.T) { open(t, filepath.Join(t.TempDir(), "kubeguardian.db")) })
 	t.Run("PostgreSQL", func(t *testing.T) {
-		server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-		if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-			t.Skip(err)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Kill()
-		address, err := server.Create(t.Context(), "kubeguardian")
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, address := postgrestest.ForTest(t)
 		open(t, address)
 	})
 }

@@ -29,18 +29,7 @@ import (
 // postgres returns the URL of an empty database.
 func postgres(t *testing.T) string {
 	t.Helper()
-	server, err := postgrestest.Start(t.Context(), t.TempDir(), "fsync=off")
-	if errors.Is(err, postgrestest.ErrNone) && os.Getenv("KUBEGUARDIAN_REQUIRE") != "all" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { server.Stop() })
-	url, err := server.Create(t.Context(), "kubeguardian")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, url := postgrestest.ForTest(t)
 	return url
 }
 
