@@ -8,6 +8,7 @@
 # make images  its container images, in bin/images; IMAGES has flags, such as -push
 # make product-images those of KubeGuardian itself, in bin/product
 # make failover its database under load, while parts of it are taken away
+# make kernels the sensor's tests on kernels of Debian: older ones, and arm64, emulated
 # make ha      the chart with replicas, PostgreSQL and NATS on the lab's node
 # make chaos   server, bus and database killed while 5,000 alerts come each second; and the default, one server
 
@@ -36,7 +37,7 @@ RACE := %/admission %/k8saudit %/rule %/tool
 # What the README promises figures for.
 BENCH := ./inventory ./control ./admission ./k8saudit ./rule ./store
 
-.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node pods ha images product-images failover chaos browser postgres containerd clang node prometheus clean
+.PHONY: all build demo test check race bench lint vulncheck gosec lab-up lab-down app-up app-node pods kernels ha images product-images failover chaos browser postgres containerd clang node prometheus qemu clean
 
 all: build
 
@@ -127,6 +128,12 @@ app-node: build postgres node
 pods: app-node
 	go test -tags pods -v -timeout 30m -run TestPods ./test/attack -lab $(CURDIR)/bin/lab -dir "$$(dirname "$$(bin/lab kubeconfig $(if $(LAB_DIR),--dir $(LAB_DIR)))")"
 
+# As root of machines that QEMU emulates, a quarter of an hour; KERNELS has flags,
+# such as -run TestKernels/6.1-amd64 or -only TestDrift. Packages with kernels are
+# kept in the user's cache.
+kernels: qemu
+	cd test/kernels && go vet -tags kernels . && go test -tags kernels -v -count=1 -timeout 90m . $(KERNELS)
+
 # As root, some minutes: two replicas share what a cluster gives them, and one is
 # killed, upgraded and removed while people and attackers are at work.
 ha: build postgres node
@@ -183,6 +190,13 @@ containerd:
 	@{ command -v containerd && command -v runc && command -v ctr; } >/dev/null 2>&1 || \
 	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends containerd runc; } || \
 	  echo "make: no containerd found: tests with real containers will be skipped"
+
+# Machines with other kernels; on Debian what emulates them is installed when missing.
+qemu:
+	@{ command -v qemu-system-x86_64 && command -v qemu-system-aarch64 && command -v busybox && command -v mke2fs && command -v xz; } >/dev/null 2>&1 || \
+	  { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 qemu-system-arm busybox-static e2fsprogs xz-utils debian-archive-keyring; } || \
+	  echo "make: no QEMU, busybox, mke2fs or xz found: no machines with other kernels"
 
 clean:
 	rm -rf bin
