@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"mime"
+	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -45,11 +46,9 @@ const slowBodyBytes = 100 << 10
 // denied, like what is too large.
 const maxDepth = 512
 
-// What may be in memory at a time. A review counts with its size, and a small
-// one with minWeight, which bounds their number; those over it wait for as long
-// as the API server does. The bytes of large reviews count before they are read.
-// Small ones, which are nearly all, are read first and then count apart from those:
-// whoever claims much and sends nothing keeps no pod from being judged.
+// What may be in memory at a time. A review counts with its size, and a small one
+// with minWeight, which bounds their number. Large reviews have room of their own:
+// small ones, which are nearly all, do not wait for them.
 const (
 	maxBytesInFlight = 48 << 20
 	maxSmallInFlight = 16 << 20
@@ -114,8 +113,8 @@ type Options struct {
 func NewHandler(opts Options) http.Handler {
 	return &handler{
 		Options:     opts,
-		bytes:       semaphore.NewWeighted(maxBytesInFlight),
-		small:       semaphore.NewWeighted(maxSmallInFlight),
+		large:       newRoom(maxBytesInFlight),
+		small:       newRoom(maxSmallInFlight),
 		evaluations: semaphore.NewWeighted(int64(evaluationsPerCPU * runtime.GOMAXPROCS(0))),
 	}
 }
@@ -132,7 +131,8 @@ func HTTP2() *http.HTTP2Config {
 
 type handler struct {
 	Options
-	bytes, small, evaluations *semaphore.Weighted
+	large, small *room
+	evaluations  *semaphore.Weighted
 }
 
 // A callerError is a mistake of the caller, with its HTTP status.
@@ -171,28 +171,45 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 var errNoMemory = errors.New("no memory for the review in time")
 
-// receive reads a review, and holds what it counts until it is released.
-func (h *handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, deadline time.Time) (*review, func(), error) {
-	in, n, small := h.bytes, weight(r), r.ContentLength >= 0 && r.ContentLength <= smallBytes
-	var body []byte
-	var err error
-	if small {
+// receive reads a review, which holds room until it is released.
+func (h *handler) receive(ctx context.Context, w http.ResponseWriter, r *http.Request, deadline time.Time) (_ *review, release func(), err error) {
+	nothing := func() {}
+	if err := acceptable(w, r); err != nil {
+		return nil, nothing, err
+	}
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, nothing, fmt.Errorf("limit time to read body: %w", err)
+	}
+	in := h.large
+	if r.ContentLength >= 0 && r.ContentLength <= smallBytes {
 		in = h.small
-		if body, err = readBody(w, r, deadline); err != nil {
-			return nil, func() {}, err
-		}
 	}
-	if err := in.Acquire(ctx, n); err != nil {
-		return nil, func() {}, fmt.Errorf("%w: %w", errNoMemory, err)
+	place, err := in.take(ctx, remote(r), weight(r), func() {
+		control.SetReadDeadline(time.Unix(1, 0)) //nolint:errcheck // it was set above, or the deadline of the caller ends it
+	})
+	if err != nil {
+		return nil, nothing, fmt.Errorf("%w: %w", errNoMemory, err)
 	}
-	release := func() { in.Release(n) }
-	if !small {
-		if body, err = readBody(w, r, deadline); err != nil {
-			return nil, release, err
-		}
+	body, err := readBody(r)
+	if err != nil && place.gaveWay() {
+		return nil, place.leave, fmt.Errorf("%w: others waited for its body: %w", errNoMemory, err)
 	}
-	review, err := readReview(r, body)
-	return review, release, err
+	if err != nil {
+		return nil, place.leave, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
+	}
+	place.came()
+	review, err := readReview(body)
+	return review, place.leave, err
+}
+
+// remote returns the address of who sends a request.
+func remote(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
 }
 
 // overloaded answers a review that there was no memory for within its time.
@@ -261,30 +278,32 @@ func (h *handler) send(w http.ResponseWriter, review *review, response *admissio
 	}
 }
 
-// readBody reads the body of a request until the deadline, and no more than it takes
-// to know that it is too large.
-func readBody(w http.ResponseWriter, r *http.Request, deadline time.Time) ([]byte, error) {
+// acceptable refuses what can be no review.
+func acceptable(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return nil, &callerError{http.StatusMethodNotAllowed, fmt.Errorf("method %s: want POST", r.Method)}
+		return &callerError{http.StatusMethodNotAllowed, fmt.Errorf("method %s: want POST", r.Method)}
 	}
 	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return nil, &callerError{http.StatusUnsupportedMediaType, fmt.Errorf("content type %q: want application/json", r.Header.Get("Content-Type"))}
+		return &callerError{http.StatusUnsupportedMediaType, fmt.Errorf("content type %q: want application/json", r.Header.Get("Content-Type"))}
 	}
-	if err := http.NewResponseController(w).SetReadDeadline(deadline); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return nil, fmt.Errorf("limit time to read body: %w", err)
-	}
+	return nil
+}
+
+// readBody reads the body of a request, and keeps no more than it takes to know
+// that it is too large.
+func readBody(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxBodyBytes+1))
-	if err != nil {
-		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
+	if err == nil && len(body) > maxBodyBytes { // who is still sending does not read the answer
+		_, err = io.Copy(io.Discard, io.LimitReader(r.Body, maxBodyBytes))
 	}
-	return body, nil
+	return body, err
 }
 
 // readReview reads the review in a body.
-func readReview(r *http.Request, body []byte) (*review, error) {
+func readReview(body []byte) (*review, error) {
 	if len(body) > maxBodyBytes {
-		return readHead(r, body)
+		return readHead(body)
 	}
 	if tooDeep(body) {
 		review, err := parseHead(body, fmt.Sprintf("the object is nested deeper than %d levels", maxDepth))
@@ -303,11 +322,7 @@ func readReview(r *http.Request, body []byte) (*review, error) {
 // readHead reads what an oversized review says before its objects, which is
 // enough to deny it. If that is not to be found the answer is 413, which leaves
 // the request to the failure policy; the API server sends no such review.
-func readHead(r *http.Request, body []byte) (*review, error) {
-	// Who is still sending does not read the answer.
-	if _, err := io.Copy(io.Discard, io.LimitReader(r.Body, maxBodyBytes)); err != nil {
-		return nil, &callerError{http.StatusBadRequest, fmt.Errorf("read body: %w", err)}
-	}
+func readHead(body []byte) (*review, error) {
 	review, err := parseHead(body, fmt.Sprintf("the object is too large to be judged: its review is larger than %d bytes", maxBodyBytes))
 	if err != nil {
 		return nil, &callerError{http.StatusRequestEntityTooLarge, fmt.Errorf("body is larger than %d bytes: %w", maxBodyBytes, err)}

@@ -182,9 +182,11 @@ func TestOverload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := h.small.Acquire(t.Context(), maxSmallInFlight); err != nil {
+	all, err := h.small.take(t.Context(), "somebody", maxSmallInFlight, func() {})
+	if err != nil {
 		t.Fatal(err)
 	}
+	all.came()
 	resp, err := http.Post(server.URL+ValidatePath+"?timeout=100ms", "application/json", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
@@ -193,7 +195,7 @@ func TestOverload(t *testing.T) {
 	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("without memory: %d, retry after %q; want 429 after 1", resp.StatusCode, resp.Header.Get("Retry-After"))
 	}
-	h.small.Release(maxSmallInFlight)
+	all.leave()
 
 	var group sync.WaitGroup
 	for h.evaluations.TryAcquire(1) { // all turns are taken
@@ -231,34 +233,6 @@ func TestSlowSender(t *testing.T) {
 	}
 	if took := time.Since(start); took > time.Minute {
 		t.Errorf("the answer took %s", took)
-	}
-}
-
-// TestStalledBodies claims all that may be in memory by reviews whose bodies do not
-// come, as anybody can who reaches the port, and expects that pods are judged.
-func TestStalledBodies(t *testing.T) {
-	var r recorder
-	h := newHandler(failing(t, "Deny", "no"), &r).(*handler)
-	server := httptest.NewServer(h)
-	defer server.Close()
-	for _, size := range []int{maxBodyBytes, maxBodyBytes, smallBytes} {
-		for range 1 + maxSmallInFlight/smallBytes {
-			conn, err := net.Dial("tcp", server.Listener.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if _, err := fmt.Fprintf(conn, "POST %s?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{", ValidatePath, size); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	for h.bytes.TryAcquire(1) { // they are there
-		h.bytes.Release(1)
-		time.Sleep(time.Millisecond)
-	}
-	if got := post(t, server.URL+ValidatePath, podReview("shop", goodSpec)); got.Allowed || got.Result.Message != "[p0] no" {
-		t.Errorf("response = %+v", got)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"net/http"
 	"os"
 	"time"
 
@@ -81,13 +80,7 @@ func (s *Server) foreign(ctx context.Context, alerts []alert.Alert) error {
 
 // serveFalco takes alerts until ctx ends.
 func (s *Server) serveFalco(ctx context.Context) error {
-	srv := &http.Server{
-		Handler: s.falco, TLSConfig: s.falcoTLS, ErrorLog: s.httpLog("falco"),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 5 * time.Minute, IdleTimeout: 5 * time.Minute,
-	}
-	serve := func() error { return srv.Serve(s.falcoListener) }
-	if s.falcoTLS != nil {
-		serve = func() error { return srv.ServeTLS(s.falcoListener, "", "") }
-	}
-	return listener.Serve(ctx, srv, pageGrace, serve)
+	srv := listener.NewServer(s.falco, listener.Limits{Body: time.Minute, Answer: 5 * time.Minute})
+	srv.ErrorLog = s.httpLog("falco")
+	return s.crowd.Serve(ctx, srv, s.falcoListener, s.falcoTLS, pageGrace)
 }

@@ -115,16 +115,27 @@ func (s *Server) unready() string {
 // pageGrace is how long requests of pages may take once the server ends.
 const pageGrace = 5 * time.Second
 
-// webTLS serves pages with a certificate of the webhooks' authority, for the
-// names of the Service, and for who reaches them through a tunnel. It asks
-// browsers for no certificate.
-func (s *Server) webTLS() *tls.Config {
-	hosts := []string{"localhost", "127.0.0.1", "::1"}
-	if service := s.cfg.Webhook.Service; service.Name != "" {
-		hosts = append(hosts, service.Name, service.Name+"."+service.Namespace, service.Name+"."+service.Namespace+".svc")
+// openWebTLS reads the certificate of the pages, or takes one of the webhooks'
+// authority, for the names of the Service, and for who reaches them through a tunnel.
+// It asks browsers for no certificate.
+func (s *Server) openWebTLS(context.Context) error {
+	web := s.cfg.Web
+	switch {
+	case web.OwnAuthority:
+		hosts := []string{"localhost", "127.0.0.1", "::1"}
+		if service := s.cfg.Webhook.Service; service.Name != "" {
+			hosts = append(hosts, service.Name, service.Name+"."+service.Namespace, service.Name+"."+service.Namespace+".svc")
+		}
+		own := s.authority.ServerTLS(hosts...)
+		s.webTLS = &tls.Config{MinVersion: own.MinVersion, NextProtos: own.NextProtos, GetCertificate: own.GetCertificate}
+	case web.CertFile != "":
+		cert, err := tls.LoadX509KeyPair(web.CertFile, web.KeyFile)
+		if err != nil {
+			return fmt.Errorf("load certificate of web.listen: %w", err)
+		}
+		s.webTLS = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{cert}}
 	}
-	own := s.authority.ServerTLS(hosts...)
-	return &tls.Config{MinVersion: own.MinVersion, NextProtos: own.NextProtos, GetCertificate: own.GetCertificate}
+	return nil
 }
 
 // serveWeb serves the page, the API, the metrics and the health endpoints.
@@ -143,14 +154,5 @@ func (s *Server) serveWeb(ctx context.Context) error {
 	srv := listener.NewServer(mux, listener.Limits{Body: time.Minute, Answer: 2 * time.Minute})
 	srv.ErrorLog = s.httpLog("page")
 	srv.RegisterOnShutdown(s.page.Close)
-	if s.cfg.Web.OwnAuthority {
-		srv.TLSConfig = s.webTLS()
-		return listener.Serve(ctx, srv, pageGrace, func() error { return srv.ServeTLS(s.webListener, "", "") })
-	}
-	if s.cfg.Web.CertFile != "" {
-		return listener.Serve(ctx, srv, pageGrace, func() error {
-			return srv.ServeTLS(s.webListener, s.cfg.Web.CertFile, s.cfg.Web.KeyFile)
-		})
-	}
-	return listener.Serve(ctx, srv, pageGrace, func() error { return srv.Serve(s.webListener) })
+	return s.crowd.Serve(ctx, srv, s.webListener, s.webTLS, pageGrace)
 }

@@ -133,6 +133,8 @@ type Server struct {
 
 	webhookListener net.Listener
 	webListener     net.Listener
+	webTLS          *tls.Config     // nil: plain HTTP
+	crowd           *listener.Crowd // of all three listeners
 
 	falco         *falco.Receiver // nil: no alerts of Falco are taken
 	falcoListener net.Listener
@@ -159,6 +161,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		reloads: reloads{newReload("rules"), newReload("policies")}, pulled: map[string][]policy.File{},
+		crowd: listener.NewCrowd(maxStrangers, opts.Log),
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
@@ -168,7 +171,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.loadContent, s.openData, s.pruneArtifacts, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.listen, s.openBus, s.openClusters, s.listenFalco,
+		s.loadContent, s.openData, s.pruneArtifacts, s.connect, s.openTracing, s.joinReplicas, s.openProviders, s.followPolicies, s.openNotifier, s.buildPage, s.openWebTLS, s.listen, s.openBus, s.openClusters, s.listenFalco,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -176,6 +179,11 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	}
 	return s, nil
 }
+
+// maxStrangers is how many requests there are at a time, at all ports of HTTP
+// together, or connections twice. Reviews of several API servers at their limits
+// (--max-mutating-requests-inflight is 200) are far fewer.
+const maxStrangers = 4096
 
 func (s *Server) onStop(undo func() error) { s.undo = append(s.undo, undo) }
 

@@ -33,6 +33,9 @@ const auditPath = "/audit"
 // as the API server waits for a review. Batches of audit events come there too.
 const webhookGrace = 5 * time.Second
 
+// webhookHeaders bounds the headers of a request. API servers send some 500 bytes.
+const webhookHeaders = 16 << 10
+
 // registrationCheck is how often the registration is compared with what it
 // should be.
 const registrationCheck = 5 * time.Second
@@ -71,7 +74,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.metrics = newMetrics(s.version, s.authority.NotAfter, s.runaways)
-	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector())
+	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector(), s.crowd.Collector())
 	s.metrics.registry.MustRegister(s.reloads.collectors()...)
 	s.metrics.registry.MustRegister(slices.Concat(s.auditWatch.Collectors(), s.watchman.Collectors())...)
 	opts := admission.RegistrationOptions{
@@ -138,11 +141,9 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	for _, path := range []string{admission.ValidatePath, admission.ValidateClosedPath, admission.MutatePath} {
 		mux.Handle(path, admit)
 	}
-	srv := &http.Server{
-		Handler: mux, TLSConfig: s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), ErrorLog: s.httpLog("webhook"), HTTP2: admission.HTTP2(),
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute, WriteTimeout: 2 * time.Minute, IdleTimeout: 5 * time.Minute,
-	}
-	err := listener.Serve(s.drained(ctx), srv, max(s.cfg.Admission.Timeout, webhookGrace), func() error { return srv.ServeTLS(s.webhookListener, "", "") })
+	srv := listener.NewServer(mux, listener.Limits{Body: time.Minute, Answer: 2 * time.Minute})
+	srv.ErrorLog, srv.HTTP2, srv.MaxHeaderBytes = s.httpLog("webhook"), admission.HTTP2(), webhookHeaders
+	err := s.crowd.Serve(s.drained(ctx), srv, s.webhookListener, s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), max(s.cfg.Admission.Timeout, webhookGrace))
 	s.closing.Lock()
 	s.closed = true // a request that Shutdown gave up on may still decide
 	close(decisions)

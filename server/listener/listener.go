@@ -45,11 +45,11 @@ func Closer(ln net.Listener) func() error {
 	}
 }
 
-// Serve runs serve, which serves srv, until ctx ends, then lets the requests that
-// run finish within the grace.
-func Serve(ctx context.Context, srv *http.Server, grace time.Duration, serve func() error) error {
+// serve serves srv until ctx ends, then lets the requests that run finish within the
+// grace.
+func serve(ctx context.Context, srv *http.Server, ln net.Listener, grace time.Duration) error {
 	done := make(chan error, 1)
-	go func() { done <- serve() }()
+	go func() { done <- srv.Serve(ln) }()
 	select {
 	case err := <-done:
 		return err

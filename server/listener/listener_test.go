@@ -3,9 +3,11 @@ package listener
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -13,16 +15,22 @@ import (
 	"time"
 )
 
-// serve starts a server and returns its address.
-func serve(t *testing.T, handler http.Handler, limits Limits) string {
+// open starts a server and returns its address.
+func open(t *testing.T, handler http.Handler, limits Limits) string {
+	t.Helper()
+	return gather(t, NewCrowd(1000, slog.New(slog.DiscardHandler)), NewServer(handler, limits), nil)
+}
+
+// gather serves to a crowd and returns the address.
+func gather(t *testing.T, crowd *Crowd, srv *http.Server, config *tls.Config) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	srv, done := NewServer(handler, limits), make(chan error, 1)
-	go func() { done <- Serve(ctx, srv, 0, func() error { return srv.Serve(ln) }) }()
+	done := make(chan error, 1)
+	go func() { done <- crowd.Serve(ctx, srv, ln, config, 0) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -70,7 +78,7 @@ func TestSlowBodies(t *testing.T) {
 			fmt.Fprintln(w, "cut off")
 		}
 	})
-	address := serve(t, mux, Limits{Body: 100 * time.Millisecond, Answer: time.Minute})
+	address := open(t, mux, Limits{Body: 100 * time.Millisecond, Answer: time.Minute})
 	stream := send(t, address, "GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 	for _, path := range []string{"/read", "/ignore"} {
 		for _, size := range []string{"Content-Length: 1000\r\n\r\nstate=", "Transfer-Encoding: chunked\r\n\r\n3e8\r\nstate="} {
@@ -95,7 +103,7 @@ func isTimeout(err error) bool {
 // TestSlowReaders: who asks for much and takes nothing holds no connection.
 func TestSlowReaders(t *testing.T) {
 	ended := make(chan struct{})
-	address := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	address := open(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		defer close(ended)
 		for block := make([]byte, 1<<20); ; { // more than all buffers on the way
 			if _, err := w.Write(block); err != nil {
@@ -113,7 +121,7 @@ func TestSlowReaders(t *testing.T) {
 
 // TestHugeHeaders: what somebody without a login can make the server keep is little.
 func TestHugeHeaders(t *testing.T) {
-	address := serve(t, http.NotFoundHandler(), Limits{Body: time.Minute, Answer: time.Minute})
+	address := open(t, http.NotFoundHandler(), Limits{Body: time.Minute, Answer: time.Minute})
 	conn := send(t, address, "GET / HTTP/1.1\r\nHost: x\r\nCookie: "+strings.Repeat("x", 128<<10)+"\r\n\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

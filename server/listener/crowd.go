@@ -1,0 +1,278 @@
+package listener
+
+import (
+	"container/list"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
+)
+
+// What counts in a [Crowd]: a connection with its buffers, also those of the kernel,
+// and each request in it until its answer is taken.
+const (
+	perConnection = 2
+	perRequest    = 1
+)
+
+// maxHandshake bounds what a TLS handshake sends us: crypto/tls would keep 256 KiB
+// of anybody.
+const maxHandshake = 32 << 10
+
+// A Crowd is who is connected, of whom any may be a stranger. There is always a place
+// for one more: when there are too many, the address that holds most loses the
+// connection that was answered longest ago. So nobody shuts others out, and what all
+// hold together is bounded. Listeners may share one.
+type Crowd struct {
+	limit  int
+	log    *slog.Logger
+	say    rate.Sometimes
+	closed atomic.Uint64
+
+	mu      sync.Mutex
+	held    int
+	callers map[string]*caller
+}
+
+// A caller is an address with connections.
+type caller struct {
+	held  int
+	conns list.List // of *conn, the one that was answered last at the end
+}
+
+// A conn is a connection of a crowd.
+type conn struct {
+	net.Conn
+	crowd     *Crowd
+	from      string
+	at        *list.Element // nil: it counts no more
+	held      int
+	answered  time.Time // or when it came
+	end       context.CancelFunc
+	handshake int // bytes that may still come in it; none: there is none any more
+}
+
+// NewCrowd returns a crowd of at most so many requests, or of half as many
+// connections without one.
+func NewCrowd(limit int, log *slog.Logger) *Crowd {
+	return &Crowd{limit: limit, log: log, say: rate.Sometimes{Interval: time.Minute}, callers: map[string]*caller{}}
+}
+
+// Collector returns the metrics of the crowd.
+func (c *Crowd) Collector() prometheus.Collector {
+	return prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Namespace: "kubeguardian", Name: "connections_closed_total",
+		Help: "Connections at ports of HTTP that were closed because there were too many.",
+	}, func() float64 { return float64(c.closed.Load()) })
+}
+
+// Serve serves srv to the crowd until ctx ends, by TLS if there is a configuration
+// for it, then lets the requests that run finish within the grace.
+func (c *Crowd) Serve(ctx context.Context, srv *http.Server, ln net.Listener, config *tls.Config, grace time.Duration) error {
+	srv.Handler = counted(srv.Handler)
+	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
+		if secured, ok := nc.(*tls.Conn); ok {
+			nc = secured.NetConn()
+		}
+		return nc.(*conn).context(ctx)
+	}
+	ln = entrance{ln, c, config != nil}
+	if config != nil {
+		ln = tls.NewListener(ln, bounding(config))
+	}
+	return serve(ctx, srv, ln, grace)
+}
+
+type connKey struct{}
+
+// counted counts requests in their connection.
+func counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := r.Context().Value(connKey{}).(*conn)
+		c.crowd.begin(c)
+		defer c.crowd.done(c)
+		next.ServeHTTP(w, r)
+		if r.ProtoMajor == 2 { // who does not take the answer still holds the stream
+			http.NewResponseController(w).Flush() //nolint:errcheck // the sender is gone
+		}
+	})
+}
+
+// bounding returns a configuration with which handshakes are bounded.
+func bounding(config *tls.Config) *tls.Config {
+	out := config.Clone()
+	out.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		one, err := config, error(nil)
+		if config.GetConfigForClient != nil {
+			one, err = config.GetConfigForClient(hello)
+		}
+		if one == nil || err != nil {
+			return nil, errors.Join(err, errors.New("no configuration for TLS"))
+		}
+		one = one.Clone()
+		verify := one.VerifyConnection
+		one.VerifyConnection = func(state tls.ConnectionState) error {
+			hello.Conn.(*conn).handshake = 0
+			if verify == nil {
+				return nil
+			}
+			return verify(state)
+		}
+		return one, nil
+	}
+	return out
+}
+
+// An entrance is a listener whose connections are of a crowd.
+type entrance struct {
+	net.Listener
+	crowd  *Crowd
+	secure bool
+}
+
+// Accept lets in the next one.
+func (e entrance) Accept() (net.Conn, error) {
+	nc, err := e.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	from, _, err := net.SplitHostPort(nc.RemoteAddr().String())
+	if err != nil {
+		from = nc.RemoteAddr().String()
+	}
+	c := &conn{Conn: nc, crowd: e.crowd, from: from}
+	if e.secure {
+		c.handshake = maxHandshake
+	}
+	e.crowd.enter(c)
+	return c, nil
+}
+
+var errHandshake = errors.New("the TLS handshake is too large")
+
+// Read bounds the handshake.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.handshake == 0 {
+		return n, err
+	}
+	if c.handshake -= n; c.handshake <= 0 {
+		c.handshake = 1
+		return 0, errHandshake
+	}
+	return n, err
+}
+
+// Close leaves the crowd, and ends what is done in the connection, which may be
+// waiting for anything.
+func (c *conn) Close() error {
+	c.crowd.mu.Lock()
+	c.leave()
+	end := c.end
+	c.crowd.mu.Unlock()
+	if end != nil {
+		end()
+	}
+	return c.Conn.Close()
+}
+
+// context returns that of the connection.
+func (c *conn) context(ctx context.Context) context.Context {
+	c.crowd.mu.Lock()
+	defer c.crowd.mu.Unlock()
+	ctx, c.end = context.WithCancel(context.WithValue(ctx, connKey{}, c))
+	if c.at == nil {
+		c.end()
+	}
+	return ctx
+}
+
+func (c *Crowd) enter(nc *conn) {
+	c.mu.Lock()
+	from := c.callers[nc.from]
+	if from == nil {
+		from = &caller{}
+		c.callers[nc.from] = from
+	}
+	nc.at, nc.answered = from.conns.PushBack(nc), time.Now()
+	c.count(nc, perConnection)
+	c.unlockShedding()
+}
+
+// leave takes a connection out of the count.
+func (c *conn) leave() {
+	if c.at == nil {
+		return
+	}
+	from := c.crowd.callers[c.from]
+	from.conns.Remove(c.at)
+	c.at = nil
+	c.crowd.held -= c.held
+	if from.held -= c.held; from.held == 0 {
+		delete(c.crowd.callers, c.from)
+	}
+}
+
+func (c *Crowd) count(nc *conn, n int) {
+	nc.held += n
+	c.held += n
+	c.callers[nc.from].held += n
+}
+
+func (c *Crowd) begin(nc *conn) {
+	c.mu.Lock()
+	if nc.at != nil {
+		c.count(nc, perRequest)
+	}
+	c.unlockShedding()
+}
+
+func (c *Crowd) done(nc *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if nc.at != nil {
+		c.count(nc, -perRequest)
+		nc.answered = time.Now()
+		c.callers[nc.from].conns.MoveToBack(nc.at)
+	}
+}
+
+// unlockShedding closes connections while there are too many, after it has unlocked.
+func (c *Crowd) unlockShedding() {
+	var shed []*conn
+	for c.held > c.limit {
+		worst := c.worst()
+		worst.leave()
+		shed = append(shed, worst)
+	}
+	c.mu.Unlock()
+	c.closed.Add(uint64(len(shed)))
+	for _, nc := range shed {
+		nc.Close() //nolint:errcheck // it is of no use any more
+		c.say.Do(func() {
+			c.log.Warn("too many connections: those are closed that wait longest, of the address that has most", "address", nc.from, "limit", c.limit)
+		})
+	}
+}
+
+// worst returns the connection to close: of the caller that holds most, the one that
+// was answered longest ago.
+func (c *Crowd) worst() *conn {
+	var worst *conn
+	most := 0
+	for _, caller := range c.callers {
+		nc := caller.conns.Front().Value.(*conn)
+		if caller.held > most || caller.held == most && nc.answered.Before(worst.answered) {
+			worst, most = nc, caller.held
+		}
+	}
+	return worst
+}
