@@ -215,7 +215,7 @@ func (r *reporter) state() *fleet.State {
 	s := &fleet.State{
 		Node: r.node, Version: a.o.Version, Time: time.Now(), Started: a.status.started, Interval: a.o.Config.Server.Interval,
 		Kernel: r.kernel, Runtime: h.Runtime, Rules: h.Rules, NotCovered: h.NotCovered, Missing: map[string]string{},
-		Events: a.pipeline.records.Load(), Dropped: h.Dropped, Alerts: a.pipeline.alerts.Load(),
+		Events: a.pipeline.records.Load(), Dropped: h.Dropped, DroppedTypes: h.DroppedTypes, Alerts: a.pipeline.alerts.Load(),
 		Waiting: stats.Spool.Waiting, LostAlerts: lostAlerts(stats), CPUSeconds: used.cpu.Seconds(), MemoryBytes: used.memory,
 	}
 	if rules := r.rules.Load(); rules != nil {

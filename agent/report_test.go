@@ -140,7 +140,7 @@ func report(t *testing.T, c *Config, source *recording, meanwhile func(*Agent)) 
 func TestReport(t *testing.T) {
 	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
 	source := intrusion(t)
-	source.status.Counters = map[string]uint64{"dropped": 7}
+	source.status.Counters, source.status.Dropped = map[string]uint64{"dropped": 7}, map[string]uint64{"openat": 7}
 	source.status.Features = []Feature{{Name: "exec", Used: "tp_btf"}, {Name: "dns", Reason: "not supported"}}
 	report(t, reporting(t, "nats://"+c.hub.Addr().String()), source, func(a *Agent) {
 		c.await("alerts", func() bool { return len(c.alerts) == 2 })
@@ -154,7 +154,7 @@ func TestReport(t *testing.T) {
 	c.await("farewell", func() bool { return c.states[len(c.states)-1].Stopped })
 	s := c.states[len(c.states)-2]
 	if s.Node != "node-1" || s.Version != "1.2.3" || s.Rules != 3 || s.Alerts != 2 || s.Events != 6 || s.Dropped != 7 || s.LostAlerts != 0 || s.Kernel == "" || s.MemoryBytes == 0 ||
-		s.Missing["dns"] != "not supported" || len(s.NotCovered["Not seen"]) != 1 || !strings.Contains(strings.Join(s.Problems, "\n"), "7 events were dropped.") {
+		s.Missing["dns"] != "not supported" || len(s.NotCovered["Not seen"]) != 1 || !strings.Contains(strings.Join(s.Problems, "\n"), "7 events were dropped: 7 openat.") || s.DroppedTypes["openat"] != 7 {
 		t.Errorf("state %+v", s)
 	}
 }

@@ -58,15 +58,17 @@ func (s *status) close() error {
 
 // A health is the answer of /healthz.
 type health struct {
-	Status     string              `json:"status"` // ok, or degraded
-	Rules      int                 `json:"rules"`
-	Processes  int                 `json:"processes"`
-	Dropped    uint64              `json:"dropped"`
-	Features   []Feature           `json:"features"`
-	NotCovered map[string][]string `json:"not_covered"`        // types of events, by rule
-	Enforced   map[string]string   `json:"enforced,omitempty"` // kernel or agent, by rule that kills
-	Runtime    string              `json:"runtime,omitempty"`
-	Problems   []string            `json:"problems"`
+	Status    string    `json:"status"` // ok, or degraded
+	Rules     int       `json:"rules"`
+	Processes int       `json:"processes"`
+	Dropped   uint64    `json:"dropped"`
+	Features  []Feature `json:"features"`
+
+	DroppedTypes map[string]uint64   `json:"dropped_types,omitempty"`
+	NotCovered   map[string][]string `json:"not_covered"`        // types of events, by rule
+	Enforced     map[string]string   `json:"enforced,omitempty"` // kernel or agent, by rule that kills
+	Runtime      string              `json:"runtime,omitempty"`
+	Problems     []string            `json:"problems"`
 }
 
 func (s *status) state() health {
@@ -74,7 +76,7 @@ func (s *status) state() health {
 	source := a.source.Status()
 	h := health{
 		Status: "ok", Rules: a.ruling.Load().count, Processes: a.table.Stats().Known,
-		Dropped: source.Counters["dropped"], Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
+		Dropped: source.Counters["dropped"], DroppedTypes: source.Dropped, Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
 	if h.Dropped > 0 {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", h.Dropped, byCount(source.Dropped)))

@@ -100,7 +100,7 @@ func functions() template.FuncMap {
 // gradeClass is how the grade of an entry of a timeline is coloured.
 func gradeClass(e timeline.Entry) string {
 	switch e.Kind {
-	case timeline.Alert:
+	case timeline.Alert, timeline.Blind:
 		return "prio-" + strings.ToLower(e.Grade)
 	case timeline.Decision:
 		return "out-" + e.Grade

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/incident/lineage"
@@ -19,7 +20,7 @@ import (
 
 // Bounds of what the page of an incident asks for beside the incident.
 const (
-	storyAlerts   = 100 // of the kernel, for the tree of processes
+	storyAlerts   = 100 // of the kernel, for the tree of processes; and of each rule about agents
 	storyEntities = 12  // whose decisions and findings are looked up
 	storyActions  = 4
 	storyMessages = 500
@@ -47,6 +48,11 @@ func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timel
 	may := s.sessions.May(r)
 	var from timeline.Sources
 	var err error
+	if may("list alerts") && len(timeline.Nodes(i)) > 0 {
+		if from.Blind, err = s.blindAround(r, i, now); err != nil {
+			return timeline.Timeline{}, err
+		}
+	}
 	if may("list decisions") && !s.elsewhere(i) {
 		if from.Decisions, err = s.decisionsAround(r, i, now); err != nil {
 			return timeline.Timeline{}, err
@@ -65,6 +71,20 @@ func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timel
 		}
 	}
 	return timeline.New(i, from, now), nil
+}
+
+// blindAround returns the alerts of the time of an incident which say that something
+// on a node was not seen.
+func (s *Server) blindAround(r *http.Request, i *incident.Incident, now time.Time) (out []alert.Record, err error) {
+	since, until := timeline.Bounds(i, now)
+	for _, kind := range fleet.Blinds() {
+		records, _, err := s.Alerts.Alerts(r.Context(), alert.Query{Rule: kind.Rule(), Cluster: i.Cluster, Since: since, Until: until, Limit: storyAlerts})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, records...)
+	}
+	return out, nil
 }
 
 // decisionsAround returns the decisions of the time of an incident that whom and

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
+	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
@@ -19,13 +20,13 @@ import (
 )
 
 // told stores an incident about which everything is known: alerts of the audit log
-// and of a node, what the agent did, a denial, findings of before and of
+// and of a node, what the agent did, what it did not see, a denial, findings of before and of
 // meanwhile, a message.
 func told(t *testing.T) func(*site) {
 	t.Helper()
 	return func(s *site) {
 		ctx, now := t.Context(), time.Now().UTC()
-		s.health = Health{LastAuditEvent: now, AuditEvents: 1}
+		s.health, s.store.Own = Health{LastAuditEvent: now, AuditEvents: 1}, "test-cluster"
 		state := func(control, title string, severity finding.Severity, status finding.Status) finding.Finding {
 			return finding.Finding{
 				Definition: &finding.Definition{Control: control, Title: title, Level: finding.Container, Severity: severity},
@@ -51,7 +52,9 @@ func told(t *testing.T) func(*site) {
 				OutputFields: map[string]any{"enforce.kill": "killed", "enforce.kill.by": "kernel", "k8s.ns.name": "shop", "k8s.pod.name": "web-0", "container.id": "0123456789ab", "proc.name": "xmrig", "proc.cmdline": "xmrig -o pool.example:3333", "proc.pid": 4711},
 				Entities:     []alert.Entity{pod, workload, {Kind: alert.Node, Name: "worker-1"}}},
 		}
-		if _, err := s.store.AddAlerts(ctx, alerts); err != nil {
+		drops := alert.Alert{ID: "b1", Time: now.Add(-15 * time.Minute), Rule: fleet.DropsEvents.Rule(), Priority: alert.Error, Source: "kubeguardian", Cluster: s.store.Own,
+			Output: "12 % of the events were dropped " + hostile, Subject: finding.Subject{Kind: "Node", Name: "worker-1"}}
+		if _, err := s.store.AddAlerts(ctx, append(alerts, drops)); err != nil {
 			t.Fatal(err)
 		}
 		var decisions []finding.Decision
@@ -99,7 +102,7 @@ func TestTimeline(t *testing.T) {
 	for _, item := range all["items"].([]any) {
 		kinds = append(kinds, fmt.Sprint(item.(map[string]any)["kind"], " ", item.(map[string]any)["grade"]))
 	}
-	want := []string{"alert Warning", "alert Critical", "response killed", "message delivered", "admission denied", "posture low", "action <nil>", "action <nil>"}
+	want := []string{"alert Warning", "alert Critical", "response killed", "message delivered", "blind Error", "admission denied", "posture low", "action <nil>", "action <nil>"}
 	if first := slices.Index(kinds, "admission denied"); first == 0 { // another one half an hour before
 		kinds = kinds[1:]
 	}

@@ -50,6 +50,17 @@ const (
 	RefusesRules Kind = "rules"
 )
 
+// Rule returns the name of the rule of the alert about such a change.
+func (k Kind) Rule() string {
+	return map[Kind]string{
+		FellSilent: "Agent is silent", SpeaksAgain: "Agent is no longer silent", DropsEvents: "Agent drops events",
+		LosesAlerts: "Agent loses alerts", RefusesRules: "Agent refuses rules",
+	}[k]
+}
+
+// Blinds lists the kinds that leave open what happened on a node meanwhile.
+func Blinds() []Kind { return []Kind{FellSilent, SpeaksAgain, DropsEvents, LosesAlerts} }
+
 // A Change is something that people should know at once.
 type Change struct {
 	Kind  Kind
@@ -107,24 +118,48 @@ func (f *Fleet) Seen(s State, at time.Time) {
 	k.state, k.last = s, at
 }
 
+// tellAgain is how often at most an alert says that an agent goes on to lose
+// something.
+const tellAgain = 10 * time.Minute
+
 // compare notes what has become worse. Counts begin anew when an agent starts.
 func (k *known) compare(before, now State) {
 	if !before.Started.Equal(now.Started) {
-		before.Dropped, before.LostAlerts = 0, min(before.LostAlerts, now.LostAlerts)
+		before = State{Time: now.Started, LostAlerts: min(before.LostAlerts, now.LostAlerts), RulesError: before.RulesError}
 	}
 	note := func(kind Kind, event, format string, args ...any) {
 		k.changes = append(k.changes, Change{kind, now.Node, event, fmt.Sprintf(format, args...)})
 	}
-	hour := now.Time.UTC().Format("2006-01-02T15")
+	while := now.Time.UTC().Truncate(tellAgain).Format(time.RFC3339)
 	if now.Dropped > before.Dropped {
-		note(DropsEvents, hour, "The agent of node %s dropped %d events of the kernel, %d since it started: what rules would have said of them is not known", now.Node, now.Dropped-before.Dropped, now.Dropped)
+		lost := now.Dropped - before.Dropped
+		note(DropsEvents, while, "The agent of node %s dropped %d events of the kernel, %.2g %% of those from %s to %s%s: what rules would have said of them is not known", now.Node, lost,
+			100*float64(lost)/float64(lost+now.Events-before.Events), before.Time.UTC().Format(time.TimeOnly), now.Time.UTC().Format(time.TimeOnly), most(before.DroppedTypes, now.DroppedTypes))
 	}
 	if now.LostAlerts > before.LostAlerts {
-		note(LosesAlerts, hour, "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", now.Node, now.LostAlerts-before.LostAlerts)
+		note(LosesAlerts, while, "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", now.Node, now.LostAlerts-before.LostAlerts)
 	}
 	if now.RulesError != "" && now.RulesError != before.RulesError {
 		note(RefusesRules, now.RulesError, "The agent of node %s goes on with the rules it had, as those of the server cannot be used: %s", now.Node, now.RulesError)
 	}
+}
+
+// most says of which types most was dropped between two states.
+func most(before, now map[string]uint64) string {
+	const few = 3
+	var types []string
+	for name, n := range now {
+		if n > before[name] {
+			types = append(types, name)
+		}
+	}
+	slices.SortFunc(types, func(a, b string) int {
+		return cmp.Or(cmp.Compare(now[b]-before[b], now[a]-before[a]), strings.Compare(a, b))
+	})
+	if len(types) == 0 {
+		return ""
+	}
+	return ", above all " + strings.Join(types[:min(few, len(types))], ", ")
 }
 
 // Judge returns what has changed since it was called last. nodes are those of the
@@ -212,8 +247,11 @@ func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
 	var out []string
 	by := map[Status][]string{}
 	dropping := 0
-	have := map[string]bool{}
+	have, uncovered := map[string]bool{}, map[string]int{}
 	for _, a := range f.Agents(now) {
+		for rule := range a.NotCovered {
+			uncovered[rule]++
+		}
 		have[a.Node] = true
 		by[a.Status] = append(by[a.Status], a.Node)
 		if a.Status == Degraded && a.Dropped > 0 {
@@ -236,6 +274,15 @@ func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
 	}
 	if dropping > 0 {
 		out = append(out, fmt.Sprintf("Agents dropped events of the kernel on %d nodes.", dropping))
+	}
+	if len(uncovered) > 0 {
+		rules := slices.SortedFunc(maps.Keys(uncovered), func(a, b string) int {
+			return cmp.Or(cmp.Compare(uncovered[b], uncovered[a]), strings.Compare(a, b))
+		})
+		for i, rule := range rules {
+			rules[i] = fmt.Sprintf("%s (on %d)", rule, uncovered[rule])
+		}
+		out = append(out, fmt.Sprintf("Rules are not covered on nodes whose kernel does not show what they are about: %s.", some(rules)))
 	}
 	return out
 }

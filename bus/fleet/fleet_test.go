@@ -119,6 +119,38 @@ func TestWhatGetsWorse(t *testing.T) {
 	}
 }
 
+// TestTextOfDrops: people hear how much was lost, when, and of what.
+func TestTextOfDrops(t *testing.T) {
+	f := New(zero)
+	f.Seen(state("n1", func(s *State) { s.Events, s.Dropped, s.DroppedTypes = 900, 100, map[string]uint64{"openat": 100} }), zero)
+	f.Judge(zero, nil)
+	f.Seen(state("n1", func(s *State) {
+		s.Time, s.Events, s.Dropped = at(10), 988, 112
+		s.DroppedTypes = map[string]uint64{"openat": 101, "connect": 3, "chdir": 3, "execve": 4, "unlink": 1}
+	}), at(10))
+	changes := f.Judge(at(10), nil)
+	want := "The agent of node n1 dropped 12 events of the kernel, 12 % of those from 12:00:00 to 12:00:10, above all execve, chdir, connect: what rules would have said of them is not known"
+	if len(changes) != 1 || changes[0].Text != want {
+		t.Errorf("%+v", changes)
+	}
+}
+
+func TestNotCovered(t *testing.T) {
+	f := New(zero)
+	for i, rules := range [][]string{{"a", "b"}, {"b"}, nil} {
+		f.Seen(state(fmt.Sprint("n", i), func(s *State) {
+			s.NotCovered = map[string][]string{}
+			for _, r := range rules {
+				s.NotCovered[r] = []string{"read"}
+			}
+		}), zero)
+	}
+	want := []string{"Rules are not covered on nodes whose kernel does not show what they are about: b (on 2), a (on 1)."}
+	if have := f.Problems(at(1), nil); !slices.Equal(have, want) {
+		t.Errorf("%q", have)
+	}
+}
+
 func TestManyAgents(t *testing.T) {
 	f := New(zero)
 	for i := range maxAgents + 10 {

@@ -24,6 +24,8 @@ type State struct {
 	Alerts   uint64   `json:"alerts"`
 	Problems []string `json:"problems,omitempty"`
 
+	DroppedTypes map[string]uint64 `json:"droppedTypes,omitempty"` // of events that were dropped
+
 	Waiting     uint64  `json:"waiting"`    // alerts in the spool
 	LostAlerts  uint64  `json:"lostAlerts"` // that there was no room for, or that were damaged
 	CPUSeconds  float64 `json:"cpuSeconds"` // since the start

@@ -1,7 +1,7 @@
 // Package timeline tells what happened around an incident, in the order of time:
-// alerts of the audit log and of nodes, what agents did about them, decisions of
-// admission, findings that appeared or were resolved, what people did, and who was
-// told.
+// alerts of the audit log and of nodes, what agents did about them and what they did
+// not see, decisions of admission, findings that appeared or were resolved, what
+// people did, and who was told.
 package timeline
 
 import (
@@ -26,6 +26,7 @@ type Kind string
 const (
 	Alert    Kind = "alert"
 	Response Kind = "response" // what an agent did because of an alert
+	Blind    Kind = "blind"    // what a node did not show
 	Decision Kind = "admission"
 	Posture  Kind = "posture" // a finding that appeared or was resolved
 	Act      Kind = "action"  // what a person did to the incident
@@ -33,7 +34,7 @@ const (
 )
 
 // Kinds lists the kinds, in the order of what has the same time.
-func Kinds() []Kind { return []Kind{Alert, Response, Decision, Posture, Act, Message} }
+func Kinds() []Kind { return []Kind{Alert, Response, Blind, Decision, Posture, Act, Message} }
 
 // An Entry is one thing that happened.
 type Entry struct {
@@ -72,6 +73,7 @@ func Bounds(i *incident.Incident, now time.Time) (since, until time.Time) {
 // Sources are what is known besides the incident itself. They may have more than
 // belongs to its time.
 type Sources struct {
+	Blind     []alert.Record // of nodes whose agents were silent, or lost something
 	Decisions []finding.Decision
 	Spans     []finding.Span // of [Subjects]
 	Messages  []delivery.Message
@@ -92,6 +94,13 @@ func New(i *incident.Incident, s Sources, now time.Time) Timeline {
 	var t Timeline
 	for n := range i.Signals {
 		t.Entries = append(t.Entries, ofSignal(&i.Signals[n])...)
+	}
+	nodes := Nodes(i)
+	for n := range s.Blind {
+		a := &s.Blind[n].Alert
+		if within(a.Time) && a.Subject.Kind == "Node" && slices.Contains(nodes, a.Subject.Name) {
+			t.Entries = append(t.Entries, Entry{Time: a.Time, Kind: Blind, Source: "agent", Grade: a.Priority.String(), Title: a.Rule, Text: a.Output, ID: a.ID, URL: "/alerts/" + url.PathEscape(a.ID)})
+		}
 	}
 	known := map[string]bool{}
 	for n := range s.Decisions {
@@ -314,6 +323,16 @@ func SourceName(source string) string {
 		return "runtime"
 	}
 	return source
+}
+
+// Nodes returns the nodes that an incident involves.
+func Nodes(i *incident.Incident) (out []string) {
+	for _, e := range i.Entities {
+		if e.Kind == alert.Node {
+			out = append(out, e.Name)
+		}
+	}
+	return out
 }
 
 // maxSubjects bounds what findings are looked up of.

@@ -57,7 +57,14 @@ func line(e timeline.Entry) string {
 
 func TestMerge(t *testing.T) {
 	const day = 24 * time.Hour
+	drops := func(node string, at time.Duration) alert.Record {
+		return alert.Record{Alert: alert.Alert{
+			ID: "x", Time: after(at), Rule: "Agent drops events", Priority: alert.Error, Output: "12 % of the events of " + node,
+			Subject: finding.Subject{Kind: "Node", Name: node},
+		}}
+	}
 	tl := timeline.New(attack(t), timeline.Sources{
+		Blind: []alert.Record{drops("worker-1", 50*time.Minute), drops("worker-1", -day), drops("worker-2", 50*time.Minute)},
 		Decisions: []finding.Decision{
 			{ID: "d1", Time: after(30 * time.Minute), Operation: "CREATE", User: "ci", Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: "miner"}, Violations: []finding.Violation{{Policy: "no-privilege", Enforcement: "deny", Message: "not here"}}},
 			{ID: "d1", Time: after(30 * time.Minute)}, // found by two entities
@@ -84,6 +91,7 @@ func TestMerge(t *testing.T) {
 		"15m0s | posture | medium | found: Appeared | Deployment/shop/web: it is wrong",
 		"20m0s | people |  | eve | acknowledged it",
 		"30m0s | admission | denied | create Pod/shop/miner | by ci; no-privilege: not here",
+		"50m0s | agent | Error | Agent drops events | 12 % of the events of worker-1",
 		"1h0m0s | runtime | Critical | Miner | xmrig runs",
 		"1h0m0s | agent | refused | block-egress | Miner: a namespace of the system",
 		"1h0m0s | agent | killed | kill | Miner, by the kernel",
@@ -105,7 +113,7 @@ func TestMerge(t *testing.T) {
 			t.Errorf("%s leads nowhere", line(e))
 		}
 	}
-	if len(tl.Entries[5].Links) == 0 {
+	if len(tl.Entries[6].Links) == 0 {
 		t.Error("nothing says why the second alert belongs to it")
 	}
 }

@@ -233,19 +233,15 @@ func (a *Agents) followAgents(ctx context.Context, js jetstream.JetStream) {
 	}
 }
 
-// aboutAgent returns the rule and the priority of the alert for a change.
-func aboutAgent(k fleet.Kind) (rule string, p alert.Priority) {
+// urgency returns the priority of the alert for a change.
+func urgency(k fleet.Kind) alert.Priority {
 	switch k {
-	case fleet.FellSilent:
-		return "Agent is silent", alert.Critical
+	case fleet.FellSilent, fleet.LosesAlerts:
+		return alert.Critical
 	case fleet.SpeaksAgain:
-		return "Agent is no longer silent", alert.Notice
-	case fleet.LosesAlerts:
-		return "Agent loses alerts", alert.Critical
-	case fleet.DropsEvents:
-		return "Agent drops events", alert.Error
+		return alert.Notice
 	}
-	return "Agent refuses rules", alert.Error
+	return alert.Error
 }
 
 // judgeAgents tells what changes with agents.
@@ -256,9 +252,8 @@ func (a *Agents) judgeAgents(ctx context.Context) {
 			a.fleet.Blind(now)
 		}
 		for _, c := range a.fleet.Judge(now, a.o.Nodes()) {
-			rule, priority := aboutAgent(c.Kind)
 			a.o.Log.Warn("an agent needs attention", "node", c.Node, "what", c.Text)
-			a.o.Raise(ctx, finding.Subject{APIVersion: "v1", Kind: "Node", Name: c.Node}, priority, rule, c.Node+"\x00"+c.Event, c.Text)
+			a.o.Raise(ctx, finding.Subject{APIVersion: "v1", Kind: "Node", Name: c.Node}, urgency(c.Kind), c.Kind.Rule(), c.Node+"\x00"+c.Event, c.Text)
 		}
 	}
 }
