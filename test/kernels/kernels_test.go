@@ -18,28 +18,71 @@ import (
 
 var only = flag.String("only", "", "run the sensor's tests that match this `pattern` alone")
 
-// TestKernels runs the sensor's own tests on each kernel, as root of a machine
-// that has nothing else to do. None may be skipped, but the one that compiles.
+// TestKernels runs the agent, and then the sensor's own tests, on each kernel, as
+// root of a machine that has nothing else to do. No test may be skipped, but the
+// one that compiles.
 func TestKernels(t *testing.T) {
 	for _, c := range []struct{ version, release, arch, kernel string }{
 		{"6.1", "bookworm", "amd64", "linux-image-cloud-amd64"},
 		{"6.12", "bookworm", "amd64", "linux-image-6.12-cloud-amd64"},
+		{"6.1", "bookworm", "arm64", "linux-image-cloud-arm64"},
 	} {
 		t.Run(c.version+"-"+c.arch, func(t *testing.T) {
 			d := newDebian(t, c.release, c.arch)
 			root := newRoot(t, d)
-			compile(t, machines[c.arch].goarch, "../../sensor", filepath.Join(root, "test/sensor"))
-			cmd := boot(t, d, c.kernel, root, "/test/sensor -test.v=test2json -test.skip=TestObjectsAreThoseOfTheSource -test.run='"+*only+"'")
-			report(t, cmd)
+			t.Run("agent", func(t *testing.T) {
+				out := runAgent(t, d, c.kernel, root)
+				if !strings.Contains(out, `"rule":"Password hashes read"`) || strings.Contains(out, "not covered") || !strings.Contains(out, ended+"0") {
+					t.Error("the agent does not see all, or did not end well")
+				}
+			})
+			compile(t, c.arch, filepath.Join(root, "test/sensor"), "test", "-c", "../../sensor")
+			report(t, boot(t, d, c.kernel, root, "/test/sensor -test.v=test2json -test.skip=TestObjectsAreThoseOfTheSource -test.run='"+*only+"'"))
 		})
 	}
 }
 
-// compile makes the program of a package's tests for the machine.
-func compile(t *testing.T, goarch, pkg, to string) {
+// TestTooOld: on a kernel that is too old, the agent says so.
+func TestTooOld(t *testing.T) {
+	d := newDebian(t, "bullseye", "amd64")
+	out := runAgent(t, d, "linux-image-cloud-amd64", newRoot(t, d))
+	if !strings.Contains(out, "not supported by this kernel") || !strings.Contains(out, "Linux 5.15 or later") || !strings.Contains(out, ended+"2") {
+		t.Error("the agent does not say that the kernel is too old")
+	}
+}
+
+// watch runs the agent while hashes of passwords are read, and prints its log and
+// its alerts.
+const watch = `#!/bin/sh
+/test/agent --standalone >/tmp/alerts 2>/tmp/log & agent=$!
+until busybox grep msg=watching /tmp/log || ! kill -0 $agent; do sleep 1; done
+cat /etc/shadow
+kill $agent; wait $agent; code=$?
+cat /tmp/log /tmp/alerts
+exit $code
+`
+
+// runAgent returns what is printed on a kernel where the agent watches.
+func runAgent(t *testing.T, d *debian, kernel, root string) string {
 	t.Helper()
-	cmd := exec.Command("go", "test", "-c", "-o", to, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+goarch)
+	compile(t, d.arch, filepath.Join(root, "test/agent"), "build", "../../cmd/kubeguardian-agent")
+	err := errors.Join(os.WriteFile(filepath.Join(root, "test/watch"), []byte(watch), 0o755),
+		os.WriteFile(filepath.Join(root, "etc/shadow"), []byte("root:*:20000:0:99999:7:::\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := boot(t, d, kernel, root, "/test/watch").CombinedOutput()
+	if t.Logf("%s", out); err != nil {
+		t.Error(err)
+	}
+	return string(out)
+}
+
+// compile makes a program for a machine: of a package, or of its tests.
+func compile(t *testing.T, arch, to, command string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{command, "-o", to}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	run(t, cmd)
 }
 

@@ -16,14 +16,13 @@ import (
 // code that the kernel changes while it runs, as it does when it begins to trace,
 // ends the kernel.
 type machine struct {
-	goarch  string
 	qemu    []string
 	console string
 }
 
 var machines = map[string]machine{
-	"amd64": {"amd64", []string{"qemu-system-x86_64", "-cpu", "max"}, "ttyS0"},
-	"arm64": {"arm64", []string{"qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"}, "ttyAMA0"},
+	"amd64": {[]string{"qemu-system-x86_64", "-cpu", "max"}, "ttyS0"},
+	"arm64": {[]string{"qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"}, "ttyAMA0"},
 }
 
 // programs are what the tests run.
