@@ -102,7 +102,7 @@ func (i *Incident) has(alert string) bool {
 
 // restart concludes from signals alone what is said of the whole.
 func (i *Incident) restart(signals []Signal) {
-	i.Signals, i.Tactics, i.Entities, i.Owners = nil, nil, nil, nil
+	i.Signals, i.Tactics, i.Entities, i.Owners, i.joined, i.saved = nil, nil, nil, nil, nil, 0
 	i.First, i.Last, i.Paged, i.Worst = time.Time{}, time.Time{}, time.Time{}, signals[0].Priority
 	for _, s := range signals {
 		i.add(s)

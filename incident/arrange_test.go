@@ -132,3 +132,32 @@ func TestArrangeRefuses(t *testing.T) {
 		t.Error("what was refused was done")
 	}
 }
+
+// TestUnsaved: of an incident that was saved what has joined since is to be saved,
+// also from another one that it took in, and all of one that was split.
+func TestUnsaved(t *testing.T) {
+	c := incident.NewCorrelator(nil)
+	whole := one(t, c, signal("1", 0, user("ada")), signal("2", time.Minute, user("ada")))
+	check := func(before int, want ...string) {
+		t.Helper()
+		signals, have := whole.Unsaved()
+		if got := alerts(&incident.Incident{Signals: signals}); have != before || !slices.Equal(got, want) {
+			t.Errorf("%v are unsaved after %d, want %v after %d", got, have, want, before)
+		}
+	}
+	check(0, "1", "2")
+	whole.Saved()
+	check(2)
+	c.Add("", signal("4", 3*time.Minute, user("ada")))
+	c.Add("", signal("3", 2*time.Minute, user("ada"))) // late
+	check(2, "4", "3")
+	whole.Saved()
+	c.Add("", signal("other", 4*time.Minute, user("ben")))
+	c.Add("", signal("tie", 5*time.Minute, user("ada"), user("ben")))
+	check(4, "other", "tie")
+	whole.Saved()
+	if _, err := whole.Split([]string{"other"}); err != nil {
+		t.Fatal(err)
+	}
+	check(0, "1", "2", "3", "4", "tie")
+}

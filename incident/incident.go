@@ -55,7 +55,22 @@ type Incident struct {
 	Related  []string       `json:"related,omitempty"` // closed incidents that it would have joined
 	Apart    []string       `json:"apart,omitempty"`   // incidents that a person has split from it: nothing joins them to it again
 	Acts     []Act          `json:"acts,omitempty"`    // what people did to it, by time
+
+	saved  int      // signals that there were when it was saved; 0: it never was
+	joined []Signal // since then
 }
+
+// Unsaved returns the signals that joined since the incident was saved, and how many
+// were saved then: 0 says that they are all it has, in place of any that were.
+func (i *Incident) Unsaved() (signals []Signal, before int) {
+	if len(i.Signals) != i.saved+len(i.joined) {
+		return i.Signals, 0
+	}
+	return i.joined, i.saved
+}
+
+// Saved says that the incident was saved as it is.
+func (i *Incident) Saved() { i.saved, i.joined = len(i.Signals), nil }
 
 // MaxSignals bounds the signals of one incident that are kept; what is beyond
 // them is counted.
@@ -131,6 +146,9 @@ func (i *Incident) add(s Signal) {
 			return -1 // after those of the same time
 		})
 		i.Signals = slices.Insert(i.Signals, at, s)
+		if i.saved > 0 {
+			i.joined = append(i.joined, s)
+		}
 	}
 	i.conclude(&s)
 }

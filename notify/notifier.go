@@ -42,7 +42,7 @@ type Source interface {
 	Changed(ctx context.Context, n int) (map[string]*incident.Incident, error)
 	// PagedAlerts returns which alerts, of a time or later, are part of an incident
 	// that paged.
-	PagedAlerts(ctx context.Context, ids []string, since time.Time) (map[string]bool, error)
+	PagedAlerts(ctx context.Context, since time.Time) (map[string]bool, error)
 }
 
 // A Queue keeps messages safe. All that a method has acknowledged outlives a
@@ -350,20 +350,19 @@ func (n *Notifier) routeAlerts(ctx context.Context, notified, joined int64) (mor
 		return false, err
 	}
 	var drafts []draft
-	var ids []string
 	since := now
 	for _, r := range records {
 		some := n.router.drafts(n.router.ofAlert(r.Alert), now)
 		if len(some) == 0 {
 			continue
 		}
-		drafts, ids = append(drafts, some...), append(ids, r.ID)
+		drafts = append(drafts, some...)
 		if r.Time.Before(since) {
 			since = r.Time
 		}
 	}
 	if len(drafts) > 0 {
-		paged, err := n.Store.PagedAlerts(ctx, ids, since)
+		paged, err := n.Store.PagedAlerts(ctx, since)
 		if err != nil {
 			return false, err
 		}

@@ -53,35 +53,28 @@ func scanIncidents(rows *sql.Rows, after int64) (list []*incident.Incident, last
 		if err := scanBody(rows, &body, i, &last); err != nil {
 			return nil, after, err
 		}
+		i.Saved()
 		list = append(list, i)
 	}
 	return list, last, rows.Err()
 }
 
-// PagedAlerts returns which of these alerts are signals of incidents that paged,
-// the earliest of them being of a time.
-func (s *Store) PagedAlerts(ctx context.Context, ids []string, since time.Time) (paged map[string]bool, err error) {
-	rows, err := s.readers.QueryContext(ctx, "SELECT body FROM incidents WHERE paged = 1 AND time >= ? ORDER BY time", nanoseconds(since))
+// PagedAlerts returns which alerts, of a time or later, are signals of incidents that
+// paged.
+func (s *Store) PagedAlerts(ctx context.Context, since time.Time) (paged map[string]bool, err error) {
+	rows, err := s.readers.QueryContext(ctx, `SELECT alert FROM incidents JOIN incident_signals AS signals ON incident = id AND signals.time >= ?
+		WHERE paged = 1 AND incidents.time >= ?`, nanoseconds(since), nanoseconds(since))
 	if err != nil {
 		return nil, s.explain("read incidents from", err)
 	}
 	defer rows.Close()
-	asked := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		asked[id] = true
-	}
 	paged = map[string]bool{}
 	for rows.Next() {
-		var body string
-		var i incident.Incident
-		if err := scanBody(rows, &body, &i); err != nil {
+		var alert string
+		if err := rows.Scan(&alert); err != nil {
 			return nil, s.explain("read incidents from", err)
 		}
-		for _, signal := range i.Signals {
-			if asked[signal.Alert] {
-				paged[signal.Alert] = true
-			}
-		}
+		paged[alert] = true
 	}
 	return paged, s.explain("read incidents from", rows.Err())
 }

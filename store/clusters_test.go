@@ -83,7 +83,7 @@ func TestIncidentsOfClusters(t *testing.T) {
 	if err := s.SaveIncidents(t.Context(), all, nil, Joined{}, 1); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.writer.Exec("UPDATE incidents SET cluster = NULL WHERE id = '0'"); err != nil { // as of a version before
+	if _, err := s.writer.Exec("UPDATE incident_heads SET cluster = NULL WHERE id = '0'"); err != nil { // as of a version before
 		t.Fatal(err)
 	}
 	for name, want := range map[string]int{"": 4, "central": 1, "eu-1": 2, "us-1": 1, "nowhere": 0} {

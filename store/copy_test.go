@@ -115,7 +115,7 @@ func TestCopy(t *testing.T) {
 	rows := must[map[string]int](t)(to.CopyFrom(ctx, from))
 	for _, table := range []string{
 		"actions", "alerts", "alert_entities", "announced", "arrivals", "clusters", "decisions", "decision_entities", "deliveries", "entities",
-		"findings", "finding_spans", "finding_span_subjects", "held", "held_since", "incidents", "login_failures", "repeats", "rules", "sessions",
+		"findings", "finding_spans", "finding_span_subjects", "held", "held_since", "incident_heads", "incident_signals", "login_failures", "repeats", "rules", "sessions",
 	} {
 		want, have := tableOf(t, from, table), tableOf(t, to, table)
 		if n, copied := rows[table]; !copied || n != len(want) || !slices.Equal(want, have) {

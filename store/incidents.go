@@ -34,17 +34,19 @@ type Merge struct{ Part, Whole string } // by id
 
 // save forgets the part, and lets what was told of it follow the whole.
 func (m Merge) save(ctx context.Context, tx *sql.Tx) error {
-	if _, err := tx.ExecContext(ctx, "DELETE FROM incident_words WHERE rowid IN (SELECT seq FROM incidents WHERE id = ?)", m.Part); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, "DELETE FROM incidents WHERE id = ?", m.Part); err != nil {
-		return err
+	for _, query := range []string{
+		"DELETE FROM incident_words WHERE rowid IN (SELECT seq FROM incidents WHERE id = ?)",
+		"DELETE FROM incident_signals WHERE incident = ?", "DELETE FROM incident_heads WHERE id = ?",
+	} {
+		if _, err := tx.ExecContext(ctx, query, m.Part); err != nil {
+			return err
+		}
 	}
 	_, err := tx.ExecContext(ctx, "UPDATE announced SET whole = ? WHERE whole = ?", m.Whole, m.Part)
 	return err
 }
 
-// SaveIncidents keeps incidents as they are now, forgets those that are part of
+// SaveIncidents keeps incidents as they are now, and says so to them, forgets those that are part of
 // others, and remembers up to which alert all were joined: all of it, or nothing.
 // Where they come from was what it says, else the error is [ErrChanged]: of two
 // that join the same alerts, one does.
@@ -63,7 +65,13 @@ func (s *Store) SaveIncidents(ctx context.Context, changed []*incident.Incident,
 		}
 		return Joined{alertSeq, was.Changes}.save(ctx, tx)
 	})
-	return s.explain("save incidents in", err)
+	if err != nil {
+		return s.explain("save incidents in", err)
+	}
+	for _, i := range changed {
+		i.Saved()
+	}
+	return nil
 }
 
 func joined(row *sql.Row) (j Joined, err error) {
@@ -85,27 +93,51 @@ func (j Joined) save(ctx context.Context, tx *sql.Tx) error {
 	return err
 }
 
-// saveIncidents writes incidents, each of which is there once.
+// saveIncidents writes incidents, each of which is there once: of their signals those
+// that it does not have.
 func saveIncidents(b *batch, list ...*incident.Incident) error {
 	var last int64
 	if _, err := b.row("SELECT coalesce(max(changed), 0) FROM incidents", nil, []any{&last}); err != nil {
 		return err
 	}
 	rows := make([][]any, len(list))
+	var replaced []any
+	var signals [][]any
 	for n, i := range list {
 		var err error
 		if rows[n], err = incidentRow(i, last+1+int64(n)); err != nil {
 			return err
 		}
+		joined, before := i.Unsaved()
+		if before == 0 {
+			replaced = append(replaced, i.ID)
+		}
+		for n, s := range joined {
+			body, err := json.Marshal(&s)
+			if err != nil {
+				return fmt.Errorf("encode alert %s in incident %s: %w", s.Alert, i.ID, err)
+			}
+			signals = append(signals, []any{i.ID, nanoseconds(s.Time), before + n, s.Alert, string(body)})
+		}
 	}
-	return b.insert(`INSERT INTO incidents (id, time, state, paged, score, search, body, cluster, level, changed) VALUES %s
+	err := b.eachOf("DELETE FROM incident_signals WHERE incident IN (%s)", "?", replaced, nil, func(*sql.Rows) error { return nil })
+	if err != nil {
+		return err
+	}
+	if err := b.insert("INSERT INTO incident_signals (incident, time, number, alert, body) VALUES %s", signals, nil); err != nil {
+		return err
+	}
+	return b.insert(`INSERT INTO incident_heads (id, time, state, paged, score, search, body, cluster, level, changed) VALUES %s
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
 		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level,
-		changed = CASE WHEN excluded.search = incidents.search THEN incidents.changed ELSE excluded.changed END`, rows, nil)
+		changed = CASE WHEN excluded.search = incident_heads.search THEN incident_heads.changed ELSE excluded.changed END`, rows, nil)
 }
 
 func incidentRow(i *incident.Incident, change int64) ([]any, error) {
-	body, err := json.Marshal(i)
+	body, err := json.Marshal(struct {
+		*incident.Incident
+		Signals *struct{} `json:"signals,omitempty"` // they are apart
+	}{Incident: i})
 	if err != nil {
 		return nil, fmt.Errorf("encode incident %s: %w", i.ID, err)
 	}
@@ -170,7 +202,9 @@ func incidentIn(ctx context.Context, tx *sql.Tx, id string) (*incident.Incident,
 		return nil, err
 	}
 	i := &incident.Incident{}
-	return i, decode(body, i)
+	err := decode(body, i)
+	i.Saved()
+	return i, err
 }
 
 // arrange merges other incidents into one, and splits alerts from it.
@@ -212,20 +246,12 @@ func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*i
 	if was, err = joined(s.readers.QueryRowContext(ctx, readCheckpoint, correlated)); err != nil {
 		return nil, was, s.explain("read incidents from", err)
 	}
-	rows, err := s.readers.QueryContext(ctx, "SELECT body FROM incidents WHERE time >= ? ORDER BY time, seq", nanoseconds(since))
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, body FROM incidents WHERE time >= ? ORDER BY time, seq", nanoseconds(since))
 	if err != nil {
 		return nil, was, s.explain("read incidents from", err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var body string
-		i := &incident.Incident{}
-		if err := scanBody(rows, &body, i); err != nil {
-			return nil, was, s.explain("read incidents from", err)
-		}
-		incidents = append(incidents, i)
-	}
-	return incidents, was, s.explain("read incidents from", rows.Err())
+	incidents, _, err = scanIncidents(rows, 0)
+	return incidents, was, s.explain("read incidents from", err)
 }
 
 // Incidents returns a page of the incidents that q selects, the one in which
@@ -234,12 +260,7 @@ func (s *Store) Correlated(ctx context.Context, since time.Time) (incidents []*i
 func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []incident.Incident, next finding.Cursor, err error) {
 	n, text := limit(q.Limit), words.Parse(q.Text)
 	record := func(_ int64, body string) (i incident.Incident, selected bool, err error) {
-		if q.Brief && q.Text == "" {
-			err = decode(body, &brief{Incident: &i})
-		} else {
-			err = decode(body, &i)
-		}
-		if err != nil {
+		if err = decode(body, &i); err != nil {
 			return i, false, err
 		}
 		wanted := q.Entity == alert.Entity{} || slices.Contains(i.Entities, q.Entity)
@@ -253,16 +274,14 @@ func (s *Store) Incidents(ctx context.Context, q incident.Query) (page []inciden
 	return page, next, s.explain("read incidents from", err)
 }
 
-// A brief incident is decoded without its signals, which are most of it.
-type brief struct {
-	*incident.Incident
-	Signals skipped `json:"signals"`
+// incidentsFor returns the table that has what a query asks for: without the signals
+// of incidents, which are most of them, or the view with these.
+func incidentsFor(q incident.Query) string {
+	if q.Brief && q.Text == "" {
+		return "incident_heads"
+	}
+	return "incidents"
 }
-
-type skipped struct{}
-
-// UnmarshalJSON implements [json.Unmarshaler].
-func (*skipped) UnmarshalJSON([]byte) error { return nil }
 
 // statesOf returns the states that a query selects.
 func statesOf(q incident.Query) []incident.State {
@@ -291,7 +310,7 @@ func (s *Store) newestIncidents(ctx context.Context, q incident.Query, n int, re
 			args = append(append(args, w.args...), n+1)
 		}
 	}
-	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM incidents WHERE seq IN (SELECT seq FROM (SELECT seq FROM ("+
+	rows, err := s.readers.QueryContext(ctx, "SELECT seq, time, body FROM "+incidentsFor(q)+" WHERE seq IN (SELECT seq FROM (SELECT seq FROM ("+
 		strings.Join(parts, " UNION ALL ")+") AS parts ORDER BY time DESC, seq DESC LIMIT ?) AS newest) ORDER BY +time DESC, +seq DESC", append(args, n+1)...)
 	if err != nil {
 		return nil, finding.Cursor{}, err
@@ -321,7 +340,7 @@ func (s *Store) clusterTerms(q incident.Query) []*where {
 // searchIncidents looks for a text or an entity: at those that the index of words
 // has when these are few, else at all, for as long as a search may take.
 func (s *Store) searchIncidents(ctx context.Context, q incident.Query, n int, record func(int64, string) (incident.Incident, bool, error)) ([]incident.Incident, finding.Cursor, error) {
-	l := listing{from: "incidents", time: "time", seq: "seq", index: &where{}, rest: &where{}, picks: true}
+	l := listing{from: incidentsFor(q), time: "time", seq: "seq", index: &where{}, rest: &where{}, picks: true}
 	states := statesOf(q)
 	args := make([]any, len(states))
 	for i, state := range states {

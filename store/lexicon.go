@@ -30,7 +30,7 @@ func wordTablePostgres(name string) string {
 
 // inPostgres says in the words of PostgreSQL what migrations say.
 func inPostgres() *strings.Replacer {
-	var tables []string
+	tables := []string{moveSignals, moveSignalsPostgres}
 	for _, name := range []string{"block_words", "incident_words", "entity_words", "finding_words"} {
 		tables = append(tables, wordTable(name), wordTablePostgres(name))
 	}
@@ -59,14 +59,15 @@ type lexicon struct {
 func incidentLexicon() lexicon {
 	return lexicon{
 		"incident_words", lockRecords, 64,
-		"SELECT changed, seq, body FROM incidents WHERE changed > ? ORDER BY changed LIMIT ?", "SELECT seq, changed FROM incidents WHERE seq IN (%s)",
+		"SELECT changed, seq, search || '\n' || body FROM incident_heads WHERE changed > ? ORDER BY changed LIMIT ?", "SELECT seq, changed FROM incidents WHERE seq IN (%s)",
 		"SELECT seq FROM incidents WHERE changed > ? ORDER BY changed LIMIT ?",
 		func(text string) (map[string]bool, error) {
 			var i incident.Incident
-			if err := decode(text, &i); err != nil {
+			end := strings.LastIndexByte(text, '\n') // JSON has none
+			if err := decode(text[end+1:], &i); err != nil {
 				return nil, err
 			}
-			terms := termsOf(incidentTexts(&i)...)
+			terms := termsOf(text[:max(end, 0)])
 			for _, e := range i.Entities {
 				terms[entityTerm(e).Text] = true
 			}

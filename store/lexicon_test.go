@@ -139,6 +139,10 @@ func TestWordsOfChangedIncidents(t *testing.T) {
 	if n := rowsOf(t, s, "incident_words"); n != 4 {
 		t.Errorf("%d incidents have words, want 4", n)
 	}
+	var parts int
+	if err := s.readers.QueryRow("SELECT count(*) FROM incident_signals WHERE incident = ?", all[1].ID).Scan(&parts); err != nil || parts != 0 {
+		t.Errorf("%d signals are of an incident that is a part of another one, %v", parts, err)
+	}
 	l := unlimited
 	l.Alerts, l.Records = 0, 0
 	told(t, s, 0)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -56,8 +57,11 @@ func older(t *testing.T, address string, n int) {
 			placeOf(&f), f.Control, f.Level, f.Severity.Weight(), f.Status, f.Subject.Namespace, start.UnixNano(), f.Message+"\n"+f.Subject.String(), body(f)))
 	}
 	if slices.Contains(migrations[:n], incidentTable) {
-		i := incident.Incident{ID: "one", State: incident.New, Last: start, Entities: []alert.Entity{pod("web-0")}}
+		i := incident.Incident{ID: "one", State: incident.New, Last: start, Entities: []alert.Entity{pod("web-0")}, Signals: oldSignals()}
 		run(fmt.Sprintf("INSERT INTO incidents (id, time, state, paged, score, search, body) VALUES ('one', %d, 'new', 0, 0, 'shop/web-0', '%s')", start.UnixNano(), body(i)))
+	}
+	if slices.Contains(migrations[:n], recordWords) {
+		run("UPDATE incidents SET changed = seq")
 	}
 	if slices.Contains(migrations[:n], listIndices) { // which has counts of rules
 		run("INSERT INTO rules SELECT rule, count(*), max(time) FROM alerts GROUP BY rule")
@@ -73,6 +77,14 @@ func older(t *testing.T, address string, n int) {
 	}
 	if slices.Contains(migrations[:n], sessions.FailureSchema) {
 		run("INSERT INTO login_failures (network, count, until) VALUES ('192.0.2.1/32', 3, 2)")
+	}
+}
+
+// oldSignals are those of the incident of a version before.
+func oldSignals() []incident.Signal {
+	return []incident.Signal{
+		{Alert: "first", Time: start, Output: "a \\u0000"}, {Alert: "second", Time: start.Add(1500 * time.Millisecond), Output: "a zero \x00"},
+		{Alert: "third", Time: start.Add(1500 * time.Millisecond)}, {Alert: "of no time", Time: time.Time{}},
 	}
 }
 
@@ -110,8 +122,12 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	if have := must2(s.Decisions(ctx, finding.DecisionQuery{}))(t); len(have) != 3 {
 		t.Errorf("%d decisions are left", len(have))
 	}
-	if _, found, err := s.Incident(ctx, "one"); err != nil || found != slices.Contains(migrations[:n], incidentTable) {
+	i, found, err := s.Incident(ctx, "one")
+	if err != nil || found != slices.Contains(migrations[:n], incidentTable) {
 		t.Errorf("the incident is there: %v, %v", found, err)
+	}
+	if found {
+		checkOldSignals(t, &i)
 	}
 	if _, found, err := s.Sessions().Session(ctx, "one"); err != nil || found != slices.Contains(migrations[:n], sessions.Schema) {
 		t.Errorf("the session is there: %v, %v", found, err)
@@ -141,6 +157,24 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	r, err := s.Retain(context.WithoutCancel(ctx), l, time.Now())
 	if have := r.Removed[retention.Cause{Kind: retention.Alerts, Limit: retention.Age}]; err != nil || have != want {
 		t.Errorf("%d alerts were removed for their age, %v; want %d", have, err, want)
+	}
+}
+
+// checkOldSignals expects those of an incident in the order of their times.
+func checkOldSignals(t *testing.T, i *incident.Incident) {
+	t.Helper()
+	var alerts []string
+	for _, s := range i.Signals {
+		if s.Output == "a zero \uFFFD" { // as PostgreSQL takes it
+			s.Output = "a zero \x00"
+		}
+		if !slices.ContainsFunc(oldSignals(), func(old incident.Signal) bool { return reflect.DeepEqual(old, s) }) {
+			t.Errorf("have %+v", s)
+		}
+		alerts = append(alerts, s.Alert)
+	}
+	if want := []string{"first", "of no time", "second", "third"}; !slices.Equal(alerts, want) {
+		t.Errorf("the incident has alerts %q, want %q", alerts, want)
 	}
 }
 

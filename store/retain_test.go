@@ -286,6 +286,10 @@ func TestRetainOpenIncidents(t *testing.T) {
 	if have := fmt.Sprint(left()); have != "[i0 i2]" { // just closed
 		t.Errorf("incidents %s are left", have)
 	}
+	var signals int
+	if err := s.readers.QueryRowContext(ctx, "SELECT count(*) FROM incident_signals").Scan(&signals); err != nil || signals != 4 {
+		t.Errorf("%d signals are left, %v; want those of the incidents", signals, err)
+	}
 }
 
 // must2 is must for a page.

@@ -168,7 +168,7 @@ func TestOpenAPISchemas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var all, required, documented []string
 			for _, f := range reflect.VisibleFields(reflect.TypeOf(tt.value)) {
-				if f.Anonymous {
+				if f.Anonymous || !f.IsExported() {
 					continue
 				}
 				key, options, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -2,8 +2,10 @@ package joiner
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -146,6 +148,87 @@ func TestArranged(t *testing.T) {
 	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8] alert-6:[alert-6] alert-7:[alert-7]]")
 	add(14, 16) // the users of the two that are apart, and of one that was taken in
 	state("map[alert-0:[alert-0 alert-1 alert-2 alert-3 alert-4 alert-5 alert-8 alert-14 alert-15] alert-6:[alert-6] alert-7:[alert-7]]")
+}
+
+// randomAlerts returns alerts of pods, some of which tie two incidents or come late,
+// and many of which are of one pod.
+func randomAlerts(random *rand.Rand, from, to int) (out []alert.Alert) {
+	for i := from; i < to; i++ {
+		late := time.Duration(random.IntN(3)) * time.Minute
+		a := alert.Alert{
+			ID: fmt.Sprint("alert-", i), Time: time.Now().Add(time.Duration(i-2000)*time.Second - late).UTC(), Rule: fmt.Sprint("Rule ", i%3), Priority: alert.Notice,
+			Cluster: "test", Tactics: []string{"execution"}, Entities: []alert.Entity{{Kind: alert.Pod, Name: fmt.Sprint("shop/", random.IntN(40))}},
+		}
+		switch random.IntN(20) {
+		case 0:
+			a.Entities = append(a.Entities, alert.Entity{Kind: alert.Pod, Name: fmt.Sprint("shop/", random.IntN(40))})
+		case 1, 2, 3, 4, 5, 6, 7, 8, 9, 10:
+			a.Entities[0].Name = "shop/busy"
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// TestStoredAsKnown expects the store to have each incident as whoever joins knows
+// it, though only what is new of one is written: when it grows, also beyond what is
+// kept of it, takes in others, and is arranged by people, and after a restart.
+func TestStoredAsKnown(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "kubeguardian.db")
+	random := rand.New(rand.NewPCG(1, 2))
+	j := openJoiner(t, path)
+	dropped, arranged := 0, 0
+	for round := range 60 {
+		if random.IntN(10) == 0 {
+			j = openJoiner(t, path)
+		}
+		if _, err := j.AddAlerts(t.Context(), randomAlerts(random, 30*round, 30*(round+1))); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.join(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		stored, _, err := j.Correlated(t.Context(), time.Time{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		signals := 0
+		for _, i := range stored {
+			known := j.correlator.Incident(i.ID)
+			if have, want := asJSON(t, i), asJSON(t, known); have != want {
+				t.Fatalf("round %d: stored is\n%s\nwant\n%s", round, have, want)
+			}
+			for _, one := range []*incident.Incident{i, known} {
+				if signals, before := one.Unsaved(); len(signals) > 0 || before != len(i.Signals) {
+					t.Fatalf("round %d: of incident %s %d signals were saved, %d not", round, i.ID, before, len(signals))
+				}
+			}
+			signals, dropped = signals+len(i.Signals)+i.Dropped, dropped+i.Dropped
+		}
+		if signals != 30*(round+1) {
+			t.Fatalf("round %d: %d alerts are in incidents, want %d", round, signals, 30*(round+1))
+		}
+		one, other := stored[random.IntN(len(stored))], stored[random.IntN(len(stored))]
+		change := incident.Change{Merge: []string{other.ID}}
+		if random.IntN(2) == 0 && len(one.Signals) > 1 {
+			change = incident.Change{Split: []string{one.Signals[1].Alert}}
+		}
+		if _, _, err := j.ChangeIncident(t.Context(), one.ID, change); err == nil {
+			arranged++
+		}
+	}
+	if dropped == 0 || arranged < 20 {
+		t.Errorf("%d alerts were beyond what is kept, people arranged %d times", dropped, arranged)
+	}
+}
+
+func asJSON(t *testing.T, i *incident.Incident) string {
+	t.Helper()
+	out, err := json.Marshal(i)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // TestTwoJoiners expects of two that join at the same time what one does: each

@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 
 	"github.com/kubeguardian/kubeguardian/notify/delivery"
@@ -61,4 +62,26 @@ func (q *Queue) Revive(ctx context.Context, destination string, seq int64, now t
 		return err
 	})
 	return n, q.explain("queue dead letters again in", err)
+}
+
+// LastTold returns when one of these was told of the last time, and how far the
+// one had come that had come furthest; zero if none was. The id of an incident is
+// that of its first alert, and outlives it when it becomes a part of another one.
+func (q *Queue) LastTold(ctx context.Context, ids []string) (at time.Time, level int, err error) {
+	if len(ids) == 0 {
+		return at, 0, nil
+	}
+	args := make([]any, 0, 2*len(ids))
+	for range 2 {
+		for _, id := range ids {
+			args = append(args, id)
+		}
+	}
+	list := "(?" + strings.Repeat(", ?", len(ids)-1) + ")"
+	var last int64
+	err = q.readers.QueryRowContext(ctx, "SELECT COALESCE(max(time), 0), COALESCE(max(level), 0) FROM announced WHERE incident IN "+list+" OR whole IN "+list, args...).Scan(&last, &level)
+	if last != 0 {
+		at = time.Unix(0, last).UTC()
+	}
+	return at, level, q.explain("read incidents from", err)
 }

@@ -225,8 +225,11 @@ func (r *run) removeIncidents(ctx context.Context, before time.Time, n int) (rem
 	if err != nil || len(list) == 0 {
 		return 0, err
 	}
-	return r.removeIn(ctx, "incidents", list, func(tx *sql.Tx, in string, args []any) error {
-		_, err := tx.ExecContext(ctx, "DELETE FROM incident_words WHERE rowid IN "+in, args...)
+	return r.removeIn(ctx, "incident_heads", list, func(tx *sql.Tx, in string, args []any) error {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM incident_words WHERE rowid IN "+in, args...); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, "DELETE FROM incident_signals WHERE incident IN (SELECT id FROM incident_heads WHERE seq IN "+in+")", args...)
 		return err
 	})
 }
@@ -239,8 +242,9 @@ func (r *run) oldIncidents(ctx context.Context, before time.Time, n int) (list [
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.Read.QueryContext(ctx, `SELECT seq, id, body FROM incidents WHERE time < ? AND NOT EXISTS (SELECT 1 FROM announced
-		WHERE announced.whole = incidents.id AND announced.state <> incidents.state AND announced.state <> 'closed') ORDER BY time, seq`, before.UnixNano())
+	rows, err := r.Read.QueryContext(ctx, `SELECT seq, id, body FROM incident_heads AS i WHERE time < ? AND NOT EXISTS (SELECT 1 FROM announced
+		WHERE announced.whole = i.id AND announced.state <> i.state AND announced.state <> 'closed')
+		AND NOT EXISTS (SELECT 1 FROM incident_signals JOIN alerts ON alerts.id = alert WHERE incident = i.id) ORDER BY time, seq`, before.UnixNano())
 	if err != nil {
 		return nil, err
 	}
@@ -251,42 +255,15 @@ func (r *run) oldIncidents(ctx context.Context, before time.Time, n int) (list [
 		if err := rows.Scan(&one.seq, &one.id, &body); err != nil {
 			return nil, err
 		}
-		var i incident
+		var i struct{ Since time.Time } // when it came into its state
 		if err := json.Unmarshal([]byte(body), &i); err != nil {
 			return nil, fmt.Errorf("read incident %s: %w", one.id, err)
 		}
-		if kept.incidents[one.id] || !i.Since.Before(before) {
-			continue
-		}
-		if some, err := r.hasAlert(ctx, &i); err != nil {
-			return nil, err
-		} else if !some {
+		if !kept.incidents[one.id] && i.Since.Before(before) {
 			list = append(list, one)
 		}
 	}
 	return list, rows.Err()
-}
-
-// An incident is what retention reads of one.
-type incident struct {
-	Since   time.Time // when it came into its state
-	Signals []struct{ Alert string }
-}
-
-// hasAlert reports whether one of the alerts of an incident is left.
-func (r *run) hasAlert(ctx context.Context, i *incident) (bool, error) {
-	for from := 0; from < len(i.Signals); from += someOf {
-		args := make([]any, someOf)
-		for n := range args {
-			args[n] = i.Signals[min(from+n, len(i.Signals)-1)].Alert
-		}
-		var n int
-		err := r.Read.QueryRowContext(ctx, "SELECT count(*) FROM alerts WHERE id IN "+someList, args...).Scan(&n)
-		if err != nil || n > 0 {
-			return true, err
-		}
-	}
-	return false, nil
 }
 
 // What is kept, whatever the limits, are incidents that somebody has to look at or
@@ -314,24 +291,18 @@ func (r *run) keeps(ctx context.Context) (*kept, error) {
 // keep adds the incidents of a state, of those that nobody has looked at yet the
 // ones that paged.
 func (r *run) keep(ctx context.Context, k *kept, state string) error {
-	rows, err := r.Read.QueryContext(ctx, "SELECT id, body FROM incidents WHERE state = ? AND (paged = 1 OR state <> 'new') ORDER BY time DESC, seq DESC LIMIT ?", state, maxKept)
+	rows, err := r.Read.QueryContext(ctx, `SELECT id, coalesce(alert, '') FROM (SELECT id FROM incidents
+		WHERE state = ? AND (paged = 1 OR state <> 'new') ORDER BY time DESC, seq DESC LIMIT ?) AS newest LEFT JOIN incident_signals ON incident = id`, state, maxKept)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var id, body string
-		if err := rows.Scan(&id, &body); err != nil {
+		var id, alert string
+		if err := rows.Scan(&id, &alert); err != nil {
 			return err
 		}
-		var i incident
-		if err := json.Unmarshal([]byte(body), &i); err != nil {
-			return fmt.Errorf("read incident %s: %w", id, err)
-		}
-		k.incidents[id] = true
-		for _, s := range i.Signals {
-			k.alerts[s.Alert] = true
-		}
+		k.incidents[id], k.alerts[alert] = true, true
 	}
 	return rows.Err()
 }
