@@ -312,11 +312,16 @@ func TestStatus(t *testing.T) {
 			Status     string
 			Rules      int
 			Dropped    uint64
+			Dropping   bool
+			Drift      bool
 			NotCovered map[string][]string `json:"not_covered"`
 			Problems   []string
 		}
 		if err := json.Unmarshal([]byte(get("/healthz")), &h); err != nil {
 			t.Fatal(err)
+		}
+		if !h.Dropping || h.Drift {
+			t.Errorf("health %+v", h)
 		}
 		if h.Status != "degraded" || h.Rules != 3 || h.Dropped != 7 || len(h.Problems) != 4 || h.Problems[0] != "7 events were dropped: 5 openat, 2 connect" || h.NotCovered["Not seen"][0] != "read" {
 			t.Errorf("health %+v", h)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -53,10 +54,10 @@ func (p *pipeline) worker() func(*record.Record) {
 		e = event.Event{Source: event.Syscall, ID: unsafe.String(unsafe.SliceData(id), len(id)), Time: s.Time.Time(), Num: p.matched.Add(1), Hostname: p.hostname, Record: s}
 		p.record.event(&e)
 		if rules.wanted[r.Type] {
-			p.raise(p.match(rules, r, s, &e), s)
+			p.raise(p.match(rules, r, s, &e), r, s)
 		}
 		if entrance.wants(r.Type) {
-			p.raise(entrance.set.Match(&e, rule.First), s)
+			p.raise(entrance.set.Match(&e, rule.First), r, s)
 		}
 	}
 }
@@ -65,9 +66,9 @@ func (p *pipeline) worker() func(*record.Record) {
 func (p *pipeline) ruleMode() rule.Mode { return rule.Mode(p.mode.Load()) }
 
 // raise hands the alerts of an event on.
-func (p *pipeline) raise(alerts []alert.Alert, e *syscall.Event) {
+func (p *pipeline) raise(alerts []alert.Alert, r *record.Record, e *syscall.Event) {
 	for _, a := range alerts {
-		p.mark(&a, e)
+		p.mark(&a, r, e)
 		p.emit(a)
 	}
 }
@@ -96,11 +97,26 @@ func (p *pipeline) appendID(b []byte, r *record.Record) []byte {
 	return b
 }
 
-// mark says of an alert that it did not wait for what the container is.
-func (p *pipeline) mark(a *alert.Alert, e *syscall.Event) {
+// mark says of an alert that it did not wait for what the container is, and tags it
+// where the program that was started is not part of the image: of the rules that
+// match an event the first one tells, and that may be about something else.
+func (p *pipeline) mark(a *alert.Alert, r *record.Record, e *syscall.Event) {
 	if p.pending && e.Container != nil && !e.Container.Known {
 		a.OutputFields["container.pending"] = true
 	}
+	if e.Container != nil && drifted(r) && !slices.Contains(a.Tags, alert.DriftTag) {
+		a.Tags = append(slices.Clone(a.Tags), alert.DriftTag)
+	}
+}
+
+// drifted reports whether a record is of a program in memory, or in the layer of a
+// container, that was started.
+func drifted(r *record.Record) bool {
+	if name := r.Type.String(); r.Result < 0 || name != "execve" && name != "execveat" {
+		return false
+	}
+	flags, _ := r.Named("flags").Uint()
+	return flags&(record.ExeUpper|record.ExeMemFD) != 0
 }
 
 // An output prints alerts or events, one line of JSON each. It is safe for

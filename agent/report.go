@@ -214,8 +214,8 @@ func (r *reporter) state() *fleet.State {
 	h, used, stats := a.status.state(), measure(a.o.Config.Proc), r.publisher.Stats()
 	s := &fleet.State{
 		Node: r.node, Version: a.o.Version, Time: time.Now(), Started: a.status.started, Interval: a.o.Config.Server.Interval,
-		Kernel: r.kernel, Runtime: h.Runtime, Rules: h.Rules, NotCovered: h.NotCovered, Missing: map[string]string{},
-		Events: a.pipeline.records.Load(), Dropped: h.Dropped, DroppedTypes: h.DroppedTypes, Alerts: a.pipeline.alerts.Load(),
+		Kernel: r.kernel, Runtime: h.Runtime, Rules: h.Rules, NotCovered: h.NotCovered, Missing: map[string]string{}, Drift: h.Drift,
+		Events: a.pipeline.records.Load(), Dropped: h.Dropped, Dropping: h.Dropping, DroppedTypes: h.DroppedTypes, Alerts: a.pipeline.alerts.Load(),
 		Waiting: stats.Spool.Waiting, LostAlerts: lostAlerts(stats), CPUSeconds: used.cpu.Seconds(), MemoryBytes: used.memory,
 	}
 	if rules := r.rules.Load(); rules != nil {
@@ -251,7 +251,7 @@ func (r *reporter) problems() []string {
 	if stats.Err != nil && !errors.Is(stats.Err, context.Canceled) {
 		out = append(out, fmt.Sprintf("%d alerts wait for the server: %v", stats.Spool.Waiting, stats.Err))
 	}
-	if n := lostAlerts(stats); n > 0 {
+	if n := lostAlerts(stats); r.agent.status.lost.recent(n, time.Now()) {
 		out = append(out, fmt.Sprintf("%d alerts were lost: the spool or its disk was full, or it was damaged", n))
 	}
 	return out

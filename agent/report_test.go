@@ -3,9 +3,11 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -151,8 +153,14 @@ func TestReport(t *testing.T) {
 			t.Errorf("alert %d: %+v", i, a)
 		}
 	}
+	if !slices.Contains(c.alerts[0].Tags, "drift") || slices.Contains(c.alerts[1].Tags, "drift") {
+		t.Errorf("tags %q, %q", c.alerts[0].Tags, c.alerts[1].Tags)
+	}
 	c.await("farewell", func() bool { return c.states[len(c.states)-1].Stopped })
 	s := c.states[len(c.states)-2]
+	if !s.Dropping || s.Drift {
+		t.Errorf("state %+v", s)
+	}
 	if s.Node != "node-1" || s.Version != "1.2.3" || s.Rules != 3 || s.Alerts != 2 || s.Events != 6 || s.Dropped != 7 || s.LostAlerts != 0 || s.Kernel == "" || s.MemoryBytes == 0 ||
 		s.Missing["dns"] != "not supported" || len(s.NotCovered["Not seen"]) != 1 || !strings.Contains(strings.Join(s.Problems, "\n"), "7 events were dropped: 7 openat.") || s.DroppedTypes["openat"] != 7 {
 		t.Errorf("state %+v", s)
@@ -217,6 +225,76 @@ func TestRulesOfTheServer(t *testing.T) {
 			return s.RulesHash == "" && s.Rules > 50
 		})
 	})
+}
+
+// The server hears whether an agent would tell of programs that are not part of
+// their image: only where all rules about these are in force and seen.
+func TestReportsOfDrift(t *testing.T) {
+	const (
+		tagged = "- {rule: A, desc: x, condition: evt.type = execve and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift]}\n"
+		memory = "- {rule: B, desc: x, condition: evt.type = execve and proc.is_exe_from_memfd = true, output: x, priority: NOTICE, tags: [drift]}\n"
+		unseen = "- {rule: C, desc: x, condition: evt.type = read and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift]}\n"
+		off    = "- {rule: D, desc: x, condition: evt.type = execve and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift], enabled: false}\n"
+	)
+	for name, tt := range map[string]struct {
+		rules, priority string
+		dropped         uint64
+		storage         string
+		want            bool
+	}{
+		"all in force":          {tagged + memory, "debug", 0, "overlay", true},
+		"none":                  {intrusionRules, "debug", 0, "overlay", false},
+		"one is not urgent":     {tagged + memory, "warning", 0, "overlay", false},
+		"one is not covered":    {tagged + unseen, "debug", 0, "overlay", false},
+		"one is off":            {tagged + off, "debug", 0, "overlay", false},
+		"events were dropped":   {tagged, "debug", 1, "overlay", false},
+		"one beside other ones": {intrusionRules + tagged, "debug", 0, "overlay", true},
+		"storage of btrfs":      {tagged, "debug", 0, "btrfs", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+			config := reporting(t, "nats://"+c.hub.Addr().String())
+			config.Rules, config.Priority, config.Proc = []string{rulesFile(t, tt.rules)}, tt.priority, t.TempDir()
+			if err := os.Mkdir(filepath.Join(config.Proc, "1"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			mount := fmt.Sprintf("731 29 0:60 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/a/rootfs rw,relatime shared:1 - %s overlay rw\n", tt.storage)
+			if err := os.WriteFile(filepath.Join(config.Proc, "1", "mountinfo"), []byte(mount), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			source := intrusion(t)
+			source.status.Counters = map[string]uint64{"dropped": tt.dropped}
+			drift := false
+			report(t, config, source, func(*Agent) {
+				c.await("state", func() bool {
+					if len(c.states) == 0 {
+						return false
+					}
+					drift = c.states[0].Drift
+					return true
+				})
+			})
+			if drift != tt.want {
+				t.Errorf("drift %v", drift)
+			}
+		})
+	}
+}
+
+// That something was lost is a problem for an hour from the last time on.
+func TestLosses(t *testing.T) {
+	var l losses
+	now := time.Unix(0, 0)
+	for i, step := range []struct {
+		passed time.Duration
+		n      uint64
+		want   bool
+	}{{0, 0, false}, {time.Second, 2, true}, {59 * time.Minute, 2, true}, {2 * time.Minute, 2, false}, {0, 3, true}, {lately, 3, false}} {
+		now = now.Add(step.passed)
+		if got := l.recent(step.n, now); got != step.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
 }
 
 // Commands that enter containers are told whatever other rule matches.

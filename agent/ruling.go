@@ -3,6 +3,7 @@ package agent
 import (
 	"slices"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/rule"
@@ -35,6 +36,24 @@ func (a *Agent) newRuling(set *rule.Set) *ruling {
 		}
 	}
 	return r
+}
+
+// tellsDrift reports whether programs that are not part of their image are told of:
+// there are rules about them, all are in force, and none of them is uncovered.
+func (r *ruling) tellsDrift(uncovered map[string][]string) bool {
+	live := map[string]bool{}
+	for _, x := range r.set.Live() {
+		live[x.Name] = uncovered[x.Name] == nil
+	}
+	tells := false
+	for _, x := range r.set.Rules() {
+		if x.Source == event.Syscall && slices.Contains(x.Tags, alert.DriftTag) {
+			if tells = live[x.Name]; !tells {
+				return false
+			}
+		}
+	}
+	return tells
 }
 
 // types lists the events that are needed.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	unix "syscall"
 	"time"
 
@@ -26,6 +28,28 @@ type status struct {
 	started  time.Time
 	listener net.Listener
 	server   *http.Server
+
+	dropped, missed, malformed, lost losses // of events, of programs in the kernel that did not run, of records, of alerts
+}
+
+// lately is for how long it is a problem that something was lost.
+const lately = time.Hour
+
+// losses knows when a count of what is lost has risen last.
+type losses struct {
+	mu   sync.Mutex
+	n    uint64
+	last time.Time // zero: never
+}
+
+// recent takes the count as of now, and reports whether it has risen lately.
+func (l *losses) recent(n uint64, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n > l.n {
+		l.n, l.last = n, now
+	}
+	return !l.last.IsZero() && now.Sub(l.last) < lately
 }
 
 func newStatus(a *Agent) *status { return &status{agent: a, started: time.Now()} }
@@ -62,6 +86,8 @@ type health struct {
 	Rules     int       `json:"rules"`
 	Processes int       `json:"processes"`
 	Dropped   uint64    `json:"dropped"`
+	Dropping  bool      `json:"dropping"` // some of them within the last hour
+	Drift     bool      `json:"drift"`    // it tells of programs that are not part of their image
 	Features  []Feature `json:"features"`
 
 	DroppedTypes map[string]uint64   `json:"dropped_types,omitempty"`
@@ -78,15 +104,8 @@ func (s *status) state() health {
 		Status: "ok", Rules: a.ruling.Load().count, Processes: a.table.Stats().Known,
 		Dropped: source.Counters["dropped"], DroppedTypes: source.Dropped, Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
-	if h.Dropped > 0 {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", h.Dropped, byCount(source.Dropped)))
-	}
-	if n := source.Counters["missed"]; n > 0 {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d times the kernel did not run a program of the sensor", n))
-	}
-	if n := source.Counters["malformed"]; n > 0 {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d records of the sensor could not be read", n))
-	}
+	s.noteLosses(source, &h)
+	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc)
 	if len(h.NotCovered) > 0 {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
 	}
@@ -97,6 +116,7 @@ func (s *status) state() health {
 	}
 	if a.shedder != nil {
 		if left, _, _ := a.shedder.state(); len(left) > 0 {
+			h.Drift = false
 			h.Problems = append(h.Problems, fmt.Sprintf("%d rules are left out, as the agent would use more than %g of a core: %s", len(left), a.o.Config.CPUBudget, strings.Join(left, ", ")))
 		}
 	}
@@ -125,6 +145,20 @@ func (s *status) state() health {
 	return h
 }
 
+// noteLosses says what the sensor has lost lately.
+func (s *status) noteLosses(source SourceStatus, h *health) {
+	now := time.Now()
+	if h.Dropping = s.dropped.recent(h.Dropped, now); h.Dropping {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", h.Dropped, byCount(source.Dropped)))
+	}
+	if n := source.Counters["missed"]; s.missed.recent(n, now) {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d times the kernel did not run a program of the sensor", n))
+	}
+	if n := source.Counters["malformed"]; s.malformed.recent(n, now) {
+		h.Problems = append(h.Problems, fmt.Sprintf("%d records of the sensor could not be read", n))
+	}
+}
+
 // internal returns an alert about the agent itself.
 func (a *Agent) internal(now time.Time, rule string, p alert.Priority, text string, fields map[string]any) alert.Alert {
 	fields["evt.time"] = now.UnixNano()
@@ -132,6 +166,13 @@ func (a *Agent) internal(now time.Time, rule string, p alert.Priority, text stri
 		ID: alert.NewID(event.Syscall, a.pipeline.boot+strconv.FormatInt(now.UnixNano(), 36), rule), Time: now, Rule: rule, Priority: p, Source: event.Syscall,
 		Output: now.Format("15:04:05.000000000") + ": " + p.String() + " " + text, OutputFields: fields, Hostname: a.pipeline.hostname, Tags: []string{"kubeguardian_internal"},
 	}
+}
+
+// overlaid reports whether containers of the node are on overlays: on other storage,
+// what was added to an image is not told from what is of it.
+func overlaid(proc string) bool {
+	mounts, _ := os.ReadFile(proc + "/1/mountinfo")
+	return bytes.Contains(mounts, []byte(" - overlay "))
 }
 
 // health answers 200 as long as the agent runs; what it cannot do is in the

@@ -142,6 +142,10 @@ func NewID(source, event, rule string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
+// DriftTag is the tag of alerts about the start of a program that is not part of the
+// image of its container, and of the rules that are there for that.
+const DriftTag = "drift"
+
 // Tactics returns the ATT&CK tactics among Falco tags: "mitre_lateral_movement"
 // gives "lateral-movement".
 func Tactics(tags []string) []string {

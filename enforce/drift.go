@@ -24,7 +24,7 @@ const driftRule = `
     user=%user.name upper_layer=%proc.is_exe_upper_layer memfd=%proc.is_exe_from_memfd container=%container.id name=%container.name
     image=%container.image.repository:%container.image.tag pod=%k8s.pod.name namespace=%k8s.ns.name)
   priority: CRITICAL
-  tags: [container, process, drift, mitre_execution, T1204]
+  tags: [container, process, ` + alert.DriftTag + `, mitre_execution, T1204]
 `
 
 func loadDrift() (*rule.Set, error) {

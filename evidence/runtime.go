@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/fact"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -25,16 +26,21 @@ type Heartbeat struct {
 	Node   string    // of a sensor
 	Since  time.Time // since when the stream is waited for
 	At     time.Time // of the newest event or heartbeat; zero for none
+	// Of a sensor: what is wrong with it although it lives, one sentence each, and
+	// whether it would tell of a program that is not part of its image.
+	Problems []string
+	Drift    fact.Fact
 }
 
-// An Alert is an alert of a detection rule that asks for a person's answer.
+// An Alert is an alert of a detection rule.
 type Alert struct {
 	Origin
-	Rule    string
-	At      time.Time
-	Subject finding.Subject
-	Drift   bool          // a program ran that is not part of the image
-	Respond time.Duration // the agreed time to answer it; 0 for none
+	Rule     string
+	At       time.Time
+	Subject  finding.Subject
+	Critical bool          // asks for a person's answer
+	Respond  time.Duration // the agreed time to give it; 0 for none
+	Drift    bool          // a program ran that is not part of the image
 }
 
 // runtimeFile is the form of a file; field names are its keys.
@@ -43,10 +49,12 @@ type runtimeFile struct {
 	Tool       string    `yaml:"tool"`
 	At         time.Time `yaml:"at"`
 	Heartbeats []struct {
-		Stream string    `yaml:"stream"`
-		Node   string    `yaml:"node"`
-		Since  time.Time `yaml:"since"`
-		At     time.Time `yaml:"at"`
+		Stream   string    `yaml:"stream"`
+		Node     string    `yaml:"node"`
+		Since    time.Time `yaml:"since"`
+		At       time.Time `yaml:"at"`
+		Problems []string  `yaml:"problems"`
+		Drift    *bool     `yaml:"drift"`
 	} `yaml:"heartbeats"`
 	Respond time.Duration `yaml:"respondWithin"`
 	Alerts  []struct {
@@ -74,14 +82,18 @@ func runtimeRecords(d document) (*Set, error) {
 		if h.Stream != AuditStream && h.Stream != SensorStream || (h.Stream == SensorStream) != (h.Node != "") {
 			errs = append(errs, d.errorf(0, "heartbeat %d: want stream audit, or stream sensor with its node", i+1))
 		}
-		set.Heartbeats = append(set.Heartbeats, Heartbeat{Origin: origin, Stream: h.Stream, Node: h.Node, Since: h.Since, At: h.At})
+		beat := Heartbeat{Origin: origin, Stream: h.Stream, Node: h.Node, Since: h.Since, At: h.At, Problems: h.Problems}
+		if h.Drift != nil {
+			beat.Drift = fact.Of(*h.Drift)
+		}
+		set.Heartbeats = append(set.Heartbeats, beat)
 	}
 	for i, a := range file.Alerts {
 		if a.Rule == "" || a.At.IsZero() || a.Kind == "" || a.Name == "" {
 			errs = append(errs, d.errorf(0, "critical alert %d: want rule, at, kind and name", i+1))
 		}
 		set.Alerts = append(set.Alerts, Alert{
-			Origin: origin, Rule: a.Rule, At: a.At, Drift: a.Drift, Respond: file.Respond,
+			Origin: origin, Rule: a.Rule, At: a.At, Critical: true, Respond: file.Respond, Drift: a.Drift,
 			Subject: finding.Subject{Kind: a.Kind, Namespace: a.Namespace, Name: a.Name},
 		})
 	}

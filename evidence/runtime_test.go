@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kubeguardian/kubeguardian/fact"
 	"github.com/kubeguardian/kubeguardian/finding"
 )
 
@@ -13,7 +14,7 @@ tool: Falco 0.42
 at: 2026-11-26T11:55:00Z
 respondWithin: 4h
 heartbeats:
-- {stream: sensor, node: worker-1, at: 2026-11-26T11:54:00Z}
+- {stream: sensor, node: worker-1, at: 2026-11-26T11:54:00Z, problems: [7 events were dropped.], drift: false}
 - {stream: audit, since: 2026-11-26T10:00:00Z}
 criticalAlerts:
 - {rule: Drift, at: 2026-11-26T01:00:00Z, kind: Pod, namespace: shop, name: web, drift: true}
@@ -24,10 +25,11 @@ func TestRuntime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(set.Heartbeats) != 2 || set.Heartbeats[0].Node != "worker-1" || !set.Heartbeats[1].At.IsZero() || set.Heartbeats[0].Kind != Runtime {
+	if len(set.Heartbeats) != 2 || set.Heartbeats[0].Node != "worker-1" || !set.Heartbeats[1].At.IsZero() || set.Heartbeats[0].Kind != Runtime || set.Heartbeats[0].Drift != fact.No ||
+		set.Heartbeats[1].Drift != fact.Unknown || len(set.Heartbeats[0].Problems) != 1 {
 		t.Errorf("heartbeats %+v", set.Heartbeats)
 	}
-	if a := set.Alerts[0]; a.Respond != 4*time.Hour || !a.Drift || a.Subject != (finding.Subject{Kind: "Pod", Namespace: "shop", Name: "web"}) {
+	if a := set.Alerts[0]; a.Respond != 4*time.Hour || !a.Drift || !a.Critical || a.Subject != (finding.Subject{Kind: "Pod", Namespace: "shop", Name: "web"}) {
 		t.Errorf("alert %+v", a)
 	}
 	for name, tt := range map[string]struct{ old, new, want string }{

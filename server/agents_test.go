@@ -30,7 +30,7 @@ import (
 // onePod answers like an API server that has one pod, with a probe, and one node.
 func onePod(t *testing.T) *rest.Config {
 	t.Helper()
-	pod := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"u1","resourceVersion":"1"},"spec":{"containers":[{"name":"app","image":"web:1","livenessProbe":{"exec":{"command":["cat","/healthy"]}}}]}}`
+	pod := `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"web","namespace":"shop","uid":"u1","resourceVersion":"1"},"spec":{"nodeName":"n1","containers":[{"name":"app","image":"web:1","livenessProbe":{"exec":{"command":["cat","/healthy"]}}}]}}`
 	stop := make(chan struct{})
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

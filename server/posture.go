@@ -193,14 +193,14 @@ func (s *Server) findings(ctx context.Context, inv *inventory.Inventory, now tim
 	if now.Sub(contact) >= contactLimit {
 		return last, contact, nil
 	}
-	seen, err := s.evidence(ctx, now)
+	seen, err := s.evidence(ctx, inv, now)
 	if err != nil {
 		return nil, now, s.stored(err)
 	}
 	var findings []finding.Finding
 	err = s.tracer.Step(ctx, "evaluate controls", func(ctx context.Context) (err error) {
 		findings, err = s.catalogue.Evaluate(ctx, control.Input{
-			Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv),
+			Inventory: inv, Policies: s.defining, Evidence: seen, Exceptions: s.exceptions(inv), Now: now.UTC(),
 		})
 		return err
 	})

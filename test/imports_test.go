@@ -149,7 +149,7 @@ var arrows = map[string][]string{
 		"notify/delivery",
 		"sensor", "k8saudit", "k8saudit/heartbeat", "k8saudit/intake", "falco", "enrichment", "admission", "audit", "inventory", "evidence", "exception", "event", "rule", "policy", "policy/externaldata", "policy/source", "engine", "clusterpolicy", "control", "check/*",
 		"finding", "alert", "alert/cooldown", "alert/team", "incident", "incident/joiner", "bus", "bus/fleet", "bus/hub", "bus/identity", "store", "store/retention", "notify", "notify/*", "notify/post", "respond", "respond/*",
-		"report", "chart", "health", "access", "action", "playground", "web", "web/session", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
+		"fact", "report", "chart", "health", "access", "action", "playground", "web", "web/session", "config", "content", "tracing", "artifact", "registry", "policy/image", "policy/setting", "leader",
 	},
 
 	"server/agents":   {"alert", "bus", "bus/fleet", "bus/hub", "bus/identity", "bus/verdict", "config", "event", "finding", "rule", "server/listener"},

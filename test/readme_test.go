@@ -181,6 +181,7 @@ func TestConfigurationPage(t *testing.T) {
 func TestEvidencePage(t *testing.T) {
 	read := map[string]func(data []byte) error{
 		"yaml statement": func(data []byte) error { _, err := evidence.Read("docs/evidence.md", data); return err },
+		"yaml runtime":   func(data []byte) error { _, err := evidence.Read("docs/evidence.md", data); return err },
 		"yaml exception": func(data []byte) error {
 			found, err := exception.Read("docs/evidence.md", data)
 			if err == nil {

@@ -96,6 +96,13 @@ func (f *Fleet) Blind(now time.Time) {
 	f.blind = now
 }
 
+// WaitedSince returns since when nothing has kept agents from being heard.
+func (f *Fleet) WaitedSince() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blind
+}
+
 // Seen takes a state in that was sent at a time. Old ones may come again.
 func (f *Fleet) Seen(s State, at time.Time) {
 	f.mu.Lock()
@@ -254,7 +261,7 @@ func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
 		}
 		have[a.Node] = true
 		by[a.Status] = append(by[a.Status], a.Node)
-		if a.Status == Degraded && a.Dropped > 0 {
+		if a.Status == Degraded && a.Dropping {
 			dropping++
 		}
 	}

@@ -56,6 +56,9 @@ func TestSilence(t *testing.T) {
 	f.Seen(state("n2", nil), at(50))
 	judge(51, "speaks n1")
 	f.Blind(at(100)) // nobody could be heard until now
+	if since := f.WaitedSince(); !since.Equal(at(100)) {
+		t.Errorf("waited since %s", since)
+	}
 	judge(101)
 	judge(131, "silent n1", "silent n2")
 	delete(nodes, "n1") // the node is gone
@@ -113,8 +116,15 @@ func TestWhatGetsWorse(t *testing.T) {
 			t.Errorf("step %d: %q, want %q", i, got, step.want)
 		}
 	}
-	f.Seen(state("n1", nil), at(2)) // late
-	if a := f.Agents(at(6)); a[0].Dropped != 1 || a[0].Status != Degraded {
+	f.Seen(state("n1", nil), at(2))              // late
+	if p := f.Problems(at(6), nil); len(p) > 0 { // what was dropped long ago is none
+		t.Errorf("%q", p)
+	}
+	f.Seen(state("n2", func(s *State) { s.Dropped, s.Dropping, s.Problems = 1, true, []string{"1 events were dropped."} }), at(6))
+	if p := f.Problems(at(6), nil); len(p) != 1 || !strings.Contains(p[0], "dropped events of the kernel on 1 nodes") {
+		t.Errorf("%q", p)
+	}
+	if a := f.Agents(at(6)); a[0].Node != "n1" || a[0].Dropped != 1 || a[0].Status != Degraded {
 		t.Errorf("%+v", a)
 	}
 }

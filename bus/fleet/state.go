@@ -18,9 +18,11 @@ type State struct {
 	RulesError string              `json:"rulesError,omitempty"` // why the rules that the server gave are not in force
 	NotCovered map[string][]string `json:"notCovered,omitempty"` // types of events that the sensor does not show, by rule
 	Missing    map[string]string   `json:"missing,omitempty"`    // why, by feature of the kernel
+	Drift      bool                `json:"drift,omitempty"`      // it tells of programs that are not part of their image
 
 	Events   uint64   `json:"events"` // read since the start
 	Dropped  uint64   `json:"dropped"`
+	Dropping bool     `json:"dropping,omitempty"` // some of them within the last hour
 	Alerts   uint64   `json:"alerts"`
 	Problems []string `json:"problems,omitempty"`
 

@@ -1,13 +1,17 @@
-// Package detection says whether what watches a cluster is alive, and whether
-// its critical alerts are answered. It goes by signs of life, never by what is
-// installed.
+// Package detection says whether what watches a cluster is alive, whether its
+// critical alerts are answered, and whether it saw programs that are not part of
+// their image. It goes by signs of life, never by what is installed.
 package detection
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/fact"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -17,7 +21,7 @@ const alive = 15 * time.Minute
 
 // Audit says whether audit events arrive. Without a record it says nothing.
 func Audit(seen *evidence.Set, now time.Time) []finding.Verdict {
-	h := newest(seen, evidence.AuditStream, "")
+	h := newest(seen, evidence.AuditStream)
 	if h == nil {
 		return nil
 	}
@@ -26,19 +30,34 @@ func Audit(seen *evidence.Set, now time.Time) []finding.Verdict {
 	return []finding.Verdict{f}
 }
 
-// newest returns the latest record of a stream, of one node or of any, or nil.
-func newest(seen *evidence.Set, stream, node string) *evidence.Heartbeat {
-	if seen == nil {
-		return nil
-	}
+// newest returns the latest record of a stream, or nil.
+func newest(seen *evidence.Set, stream string) *evidence.Heartbeat {
 	var last *evidence.Heartbeat
-	for i := range seen.Heartbeats {
-		h := &seen.Heartbeats[i]
-		if h.Stream == stream && (node == "" || h.Node == node) && (last == nil || h.SeenAt.After(last.SeenAt) || h.SeenAt.Equal(last.SeenAt) && h.At.After(last.At)) {
+	for _, h := range byNode(seen, stream) {
+		if later(h, last) {
 			last = h
 		}
 	}
 	return last
+}
+
+// byNode returns the latest record of a stream of each node.
+func byNode(seen *evidence.Set, stream string) map[string]*evidence.Heartbeat {
+	out := map[string]*evidence.Heartbeat{}
+	if seen == nil {
+		return out
+	}
+	for i := range seen.Heartbeats {
+		if h := &seen.Heartbeats[i]; h.Stream == stream && later(h, out[h.Node]) {
+			out[h.Node] = h
+		}
+	}
+	return out
+}
+
+// later reports whether a record says more of now than another, which may be nil.
+func later(a, b *evidence.Heartbeat) bool {
+	return b == nil || a.SeenAt.After(b.SeenAt) || a.SeenAt.Equal(b.SeenAt) && a.At.After(b.At)
 }
 
 // beat judges the last sign of life of a stream. Silence counts only once it
@@ -49,31 +68,32 @@ func beat(h *evidence.Heartbeat, now time.Time, what string) finding.Verdict {
 	case now.Sub(h.At) <= alive:
 		f.Status, f.ObservedAt = finding.Pass, h.At
 		f.Evidence = fmt.Sprintf("the last at %s; %s", h.At.UTC().Format(time.RFC3339), f.Evidence)
-	case h.At.IsZero() && h.SeenAt.Sub(h.Since) < alive:
+	case h.SeenAt.Sub(h.Since) < alive:
 		f.Status, f.Reason, f.Evidence = finding.Unknown, "no "+what+" yet, waited for "+h.SeenAt.Sub(h.Since).Round(time.Second).String(), ""
+	case !h.At.IsZero() && now.Sub(h.SeenAt) > alive:
+		f.Status, f.Reason, f.Evidence = finding.Unknown, "nobody has looked for "+what+" since "+h.SeenAt.UTC().Format(time.RFC3339), ""
 	case h.At.IsZero():
 		f.Status, f.Message = finding.Fail, "no "+what+" have arrived"
-	case now.Sub(h.SeenAt) > alive:
-		f.Status, f.Reason, f.Evidence = finding.Unknown, "nobody has looked for "+what+" since "+h.SeenAt.UTC().Format(time.RFC3339), ""
 	default:
 		f.Status, f.Message = finding.Fail, "no "+what+" have arrived since "+h.At.UTC().Format(time.RFC3339)
 	}
 	return f
 }
 
-// Sensors says for each node whether a runtime sensor on it is alive. Where no
-// sensor reports at all it says nothing.
+// Sensors says for each node whether a runtime sensor on it is alive and sound.
+// Where no sensor reports, and none is waited for, it says nothing.
 func Sensors(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
-	any := newest(seen, evidence.SensorStream, "")
+	any := newest(seen, evidence.SensorStream)
 	if any == nil {
 		return nil
 	}
+	nodes := byNode(seen, evidence.SensorStream)
 	var out []finding.Verdict
 	for _, o := range inv.Kind("", "Node") {
-		h := newest(seen, evidence.SensorStream, o.GetName())
+		h := nodes[o.GetName()]
 		var f finding.Verdict
 		switch {
-		case h == nil && serverless(o):
+		case (h == nil || h.At.IsZero()) && serverless(o):
 			f = finding.Verdict{Status: finding.Unknown, Reason: "no sensor can run on a serverless node; attest what watches it"}
 		case h == nil && now.Sub(any.SeenAt) > alive:
 			f = finding.Verdict{Status: finding.Unknown, Reason: "no sensor has reported since " + any.SeenAt.UTC().Format(time.RFC3339)}
@@ -84,6 +104,9 @@ func Sensors(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []find
 			}
 		default:
 			f = beat(h, now, "heartbeats of the sensor")
+			if f.Status == finding.Pass && len(h.Problems) > 0 {
+				f.Status, f.Message = finding.Fail, "the sensor is alive, but not all is well with it: "+strings.Join(h.Problems, " ")
+			}
 		}
 		f.Subject = o.Subject()
 		out = append(out, f)
@@ -106,11 +129,18 @@ const defaultRespond = 24 * time.Hour
 // object that it speaks of is there: to answer it is to remove or replace that.
 // Without a stream that is alive it says nothing.
 func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
-	h := newest(seen, evidence.AuditStream, "")
-	if sensor := newest(seen, evidence.SensorStream, ""); h == nil || sensor != nil && sensor.At.After(h.At) {
+	h := newest(seen, evidence.AuditStream)
+	if sensor := newest(seen, evidence.SensorStream); h == nil || sensor != nil && sensor.At.After(h.At) {
 		h = sensor
 	}
-	return judge(inv, seen, h, now, func(a *evidence.Alert) string {
+	rest := finding.Verdict{Status: finding.Unknown, Reason: "nothing that watches the cluster is alive"}
+	if h != nil && now.Sub(h.At) <= alive {
+		rest = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
+	}
+	return judge(inv, seen, h, func(*inventory.Workload) finding.Verdict { return rest }, func(a *evidence.Alert) string {
+		if !a.Critical {
+			return ""
+		}
 		limit := a.Respond
 		if limit == 0 {
 			limit = defaultRespond
@@ -123,9 +153,22 @@ func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []fin
 }
 
 // Drift says for each workload whether a program ran in it that is not part of
-// its image.
+// its image. A pass takes a sensor that would tell of one, alive on the node of
+// each of its pods; what ran before the sensor began is not judged.
 func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
-	return judge(inv, seen, newest(seen, evidence.SensorStream, ""), now, func(a *evidence.Alert) string {
+	pods := map[*inventory.Workload][]*inventory.Object{}
+	for _, o := range inv.Kind("", "Pod") {
+		w := inv.Owner(o)
+		pods[w] = append(pods[w], o)
+	}
+	sensors := byNode(seen, evidence.SensorStream)
+	watched := func(w *inventory.Workload) finding.Verdict {
+		if gap := inv.Gap("", "Pod"); gap != "" {
+			return finding.Verdict{Status: finding.Unknown, Reason: "where its pods run is not known: " + gap}
+		}
+		return driftWatched(pods[w], sensors, now)
+	}
+	return judge(inv, seen, newest(seen, evidence.SensorStream), watched, func(a *evidence.Alert) string {
 		if a.Drift {
 			return "a program ran that is not part of the image"
 		}
@@ -133,9 +176,35 @@ func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []findin
 	})
 }
 
+// driftWatched says whether drift in pods would have been told of.
+func driftWatched(pods []*inventory.Object, sensors map[string]*evidence.Heartbeat, now time.Time) finding.Verdict {
+	v := finding.Verdict{Status: finding.NotApplicable, Reason: "no pod of it is on a node"}
+	for _, o := range pods {
+		node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName")
+		if node == "" {
+			continue
+		}
+		h, reason := sensors[node], ""
+		switch {
+		case h == nil || now.Sub(h.At) > alive:
+			reason = "no sensor is alive on node %s, where pod %s is"
+		case h.Drift != fact.Yes:
+			reason = "the sensor of node %s, where pod %s is, is not known to tell of every program that is not part of an image"
+		}
+		if reason != "" {
+			return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf(reason, node, o.GetName())}
+		}
+		if v.Status != finding.Pass || h.At.Before(v.ObservedAt) {
+			v = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
+		}
+	}
+	return v
+}
+
 // judge looks at the open alerts of each workload; wrong says what is wrong with
-// one, or "". A pass takes a stream that is alive.
-func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, now time.Time, wrong func(*evidence.Alert) string) []finding.Verdict {
+// one, or "". Of a workload of which nothing is wrong, rest says what is known; h
+// is the last sign of life of what would have said so.
+func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, rest func(*inventory.Workload) finding.Verdict, wrong func(*evidence.Alert) string) []finding.Verdict {
 	if seen == nil || h == nil && len(seen.Alerts) == 0 || inv.Origin != inventory.Cluster {
 		return nil
 	}
@@ -151,15 +220,11 @@ func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, 
 			}
 		}
 	}
-	rest := finding.Verdict{Status: finding.Unknown, Reason: "nothing that watches the cluster is alive"}
-	if h != nil && now.Sub(h.At) <= alive {
-		rest = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
-	}
 	var out []finding.Verdict
 	for _, w := range inv.Workloads() {
 		f, ok := failed[w]
 		if !ok {
-			f = rest
+			f = rest(w)
 		}
 		f.Subject = w.Subject()
 		out = append(out, f)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/kubeguardian/kubeguardian/check/detection"
 	"github.com/kubeguardian/kubeguardian/evidence"
+	"github.com/kubeguardian/kubeguardian/fact"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
 )
@@ -50,6 +51,7 @@ func TestAudit(t *testing.T) {
 		"silent":            {[]evidence.Heartbeat{beat("audit", "", now, ago(time.Hour), ago(20*time.Minute))}, "Cluster fail"},
 		"never heard":       {[]evidence.Heartbeat{beat("audit", "", now, ago(time.Hour), time.Time{})}, "Cluster fail"},
 		"just started":      {[]evidence.Heartbeat{beat("audit", "", now, ago(time.Minute), time.Time{})}, "Cluster unknown"},
+		"an old sign":       {[]evidence.Heartbeat{beat("audit", "", now, ago(time.Minute), ago(20*time.Minute))}, "Cluster unknown"},
 		"an old look":       {[]evidence.Heartbeat{beat("audit", "", ago(time.Hour), ago(9*time.Hour), ago(time.Hour))}, "Cluster unknown"},
 		"the newest counts": {[]evidence.Heartbeat{beat("audit", "", now, ago(time.Hour), ago(time.Minute)), beat("audit", "", ago(time.Hour), ago(2*time.Hour), time.Time{})}, "Cluster pass"},
 		"another stream":    {[]evidence.Heartbeat{beat("sensor", "a", now, ago(time.Hour), ago(time.Minute))}, ""},
@@ -75,9 +77,73 @@ func TestSensors(t *testing.T) {
 		"one is silent": {[]evidence.Heartbeat{beat("sensor", "a", now, time.Time{}, ago(time.Minute)), beat("sensor", "b", now, time.Time{}, ago(time.Hour))}, "Node/a pass, Node/b fail, Node/c unknown"},
 		"nobody looked": {[]evidence.Heartbeat{beat("sensor", "a", ago(time.Hour), time.Time{}, ago(time.Hour))}, "Node/a unknown, Node/b unknown, Node/c unknown"},
 		"no sensor":     {[]evidence.Heartbeat{beat("audit", "", now, time.Time{}, now)}, ""},
+		"not well": {
+			[]evidence.Heartbeat{unwell(beat("sensor", "a", now, time.Time{}, ago(time.Minute))), beat("sensor", "b", now, time.Time{}, ago(time.Minute))},
+			"Node/a fail, Node/b pass, Node/c unknown",
+		},
+		"not well, and silent": {[]evidence.Heartbeat{unwell(beat("sensor", "a", now, ago(time.Minute), ago(time.Hour)))}, "Node/a unknown, Node/b fail, Node/c unknown"},
+		"none, though waited for": {
+			[]evidence.Heartbeat{beat("sensor", "a", now, ago(time.Hour), time.Time{}), beat("sensor", "b", now, ago(time.Minute), time.Time{}), beat("sensor", "c", now, ago(time.Hour), time.Time{})},
+			"Node/a fail, Node/b unknown, Node/c unknown",
+		},
 	} {
 		if got := show(detection.Sensors(nodes, &evidence.Set{Heartbeats: tt.beats}, now)); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// unwell has a sensor say what is wrong with it.
+func unwell(h evidence.Heartbeat) evidence.Heartbeat {
+	h.Problems = []string{"7 events were dropped."}
+	return h
+}
+
+// Of a sensor that is not well, the verdict says why.
+func TestUnwellSensor(t *testing.T) {
+	inv := live(t, "{apiVersion: v1, kind: Node, metadata: {name: a}}\n")
+	got := detection.Sensors(inv, &evidence.Set{Heartbeats: []evidence.Heartbeat{unwell(beat("sensor", "a", now, time.Time{}, ago(time.Minute)))}}, now)
+	if len(got) != 1 || got[0].Status != finding.Fail || !strings.Contains(got[0].Message, "7 events were dropped.") || got[0].EvidenceKind != "runtime" || !got[0].ObservedAt.Equal(ago(time.Minute)) {
+		t.Errorf("%+v", got)
+	}
+}
+
+// No program that is not part of an image was told of: what that is worth depends on
+// the sensors where the pods are.
+func TestDriftIsWatched(t *testing.T) {
+	inv := live(t, `
+{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web, namespace: shop, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-2, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: b, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-3, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {containers: [{name: c, image: i}]}}
+---
+{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: idle, namespace: shop}, spec: {replicas: 0, selector: {matchLabels: {a: c}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: i}]}}}}
+`)
+	sensor := func(node string, age time.Duration, drift fact.Fact) evidence.Heartbeat {
+		h := beat("sensor", node, now, time.Time{}, ago(age))
+		h.Drift = drift
+		return h
+	}
+	for name, tt := range map[string]struct {
+		beats []evidence.Heartbeat
+		web   string
+	}{
+		"both nodes":            {[]evidence.Heartbeat{sensor("a", time.Minute, fact.Yes), sensor("b", 2*time.Minute, fact.Yes)}, "pass"},
+		"one node":              {[]evidence.Heartbeat{sensor("a", time.Minute, fact.Yes)}, "unknown"},
+		"one is silent":         {[]evidence.Heartbeat{sensor("a", time.Minute, fact.Yes), sensor("b", time.Hour, fact.Yes)}, "unknown"},
+		"one would not tell":    {[]evidence.Heartbeat{sensor("a", time.Minute, fact.Yes), sensor("b", time.Minute, fact.No)}, "unknown"},
+		"one does not say":      {[]evidence.Heartbeat{sensor("a", time.Minute, fact.Unknown), sensor("b", time.Minute, fact.Yes)}, "unknown"},
+		"the sensor of another": {[]evidence.Heartbeat{sensor("c", time.Minute, fact.Yes)}, "unknown"},
+	} {
+		got := detection.Drift(inv, &evidence.Set{Heartbeats: tt.beats}, now)
+		if want := "ReplicaSet/shop/idle not-applicable, ReplicaSet/shop/web " + tt.web; show(got) != want {
+			t.Errorf("%s: %s, want %s", name, show(got), want)
+		}
+		if tt.web == "pass" && !got[1].ObservedAt.Equal(ago(2*time.Minute)) {
+			t.Errorf("observed at %s, want the oldest", got[1].ObservedAt)
 		}
 	}
 }
@@ -86,15 +152,18 @@ func TestAlerts(t *testing.T) {
 	const manifests = `
 {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web, namespace: shop, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop, creationTimestamp: "2026-11-20T00:00:00Z", ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {containers: [{name: c, image: i}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: web-1, namespace: shop, creationTimestamp: "2026-11-20T00:00:00Z", ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, spec: {containers: [{name: c, image: i}]}}
+{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
 `
 	inv := live(t, manifests)
 	alert := func(pod string, age, respond time.Duration, drift bool) evidence.Alert {
-		return evidence.Alert{Origin: evidence.Origin{SeenAt: now}, Rule: "r", At: ago(age), Respond: respond, Drift: drift, Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: pod}}
+		return evidence.Alert{Origin: evidence.Origin{SeenAt: now}, Rule: "r", At: ago(age), Critical: true, Respond: respond, Drift: drift, Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: pod}}
 	}
 	audit, sensor := beat("audit", "", now, ago(time.Hour), ago(time.Minute)), beat("sensor", "a", now, ago(time.Hour), ago(time.Minute))
+	sensor.Drift = fact.Yes
+	minor := alert("db", 2*24*time.Hour, 0, true)
+	minor.Critical = false
 	const hour, day = time.Hour, 24 * time.Hour
 	for name, tt := range map[string]struct {
 		beats           []evidence.Heartbeat
@@ -108,6 +177,7 @@ func TestAlerts(t *testing.T) {
 		"of a pod that is gone": {[]evidence.Heartbeat{audit}, []evidence.Alert{alert("web-0", 2*day, 0, false)}, "Pod/shop/db pass, ReplicaSet/shop/web pass", "Pod/shop/db unknown, ReplicaSet/shop/web unknown"},
 		"of one replaced since": {[]evidence.Heartbeat{audit}, []evidence.Alert{alert("web-1", 9*day, 0, false)}, "Pod/shop/db pass, ReplicaSet/shop/web pass", "Pod/shop/db unknown, ReplicaSet/shop/web unknown"},
 		"drift":                 {[]evidence.Heartbeat{sensor}, []evidence.Alert{alert("db", hour, 0, true)}, "Pod/shop/db pass, ReplicaSet/shop/web pass", "Pod/shop/db fail, ReplicaSet/shop/web pass"},
+		"drift, not critical":   {[]evidence.Heartbeat{sensor}, []evidence.Alert{minor}, "Pod/shop/db pass, ReplicaSet/shop/web pass", "Pod/shop/db fail, ReplicaSet/shop/web pass"},
 		"the watch is over":     {nil, []evidence.Alert{alert("db", 2*day, 0, false)}, "Pod/shop/db fail, ReplicaSet/shop/web unknown", "Pod/shop/db unknown, ReplicaSet/shop/web unknown"},
 		"nothing":               {nil, nil, "", ""},
 	} {

@@ -289,6 +289,9 @@ func (a *Agents) List() []fleet.Agent {
 	return a.fleet.Agents(time.Now())
 }
 
+// WaitedSince returns since when nothing has kept agents from being heard.
+func (a *Agents) WaitedSince() time.Time { return a.fleet.WaitedSince() }
+
 // giveRules sends the rules for system calls to agents, now and when they change.
 func (a *Agents) giveRules(ctx context.Context, js jetstream.JetStream) {
 	for {
