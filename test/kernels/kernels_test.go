@@ -26,6 +26,7 @@ func TestKernels(t *testing.T) {
 		{"6.1", "bookworm", "amd64", "linux-image-cloud-amd64"},
 		{"6.12", "bookworm", "amd64", "linux-image-6.12-cloud-amd64"},
 		{"6.1", "bookworm", "arm64", "linux-image-cloud-arm64"},
+		{"6.12", "bookworm", "arm64", "linux-image-6.12-cloud-arm64"},
 	} {
 		t.Run(c.version+"-"+c.arch, func(t *testing.T) {
 			d := newDebian(t, c.release, c.arch)
