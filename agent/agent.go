@@ -76,6 +76,7 @@ type Agent struct {
 	enforcer *enforce.Enforcer // nil if nothing is ordered
 	shedder  *shedder          // nil without a budget
 	pipeline *pipeline
+	heart    *heart
 	table    *process.Table
 	clock    *process.Clock
 	runtime  *container.Runtime // nil on a host without
@@ -100,6 +101,7 @@ var lifecycle = [...]string{"clone", "clone3", "fork", "vfork", "execve", "execv
 // New loads the rules and starts the sensor. The agent runs with [Agent.Run].
 func New(o Options) (_ *Agent, err error) {
 	a := &Agent{o: o, clock: process.NewClock()}
+	a.heart = &heart{agent: a, types: map[string]*pulse{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -128,7 +130,7 @@ func New(o Options) (_ *Agent, err error) {
 		return nil, fmt.Errorf("find the name of the host: %w", err)
 	}
 	a.pipeline = &pipeline{
-		table: a.table, ruling: &a.ruling, self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
+		table: a.table, ruling: &a.ruling, heart: a.heart, self: uint32(os.Getpid()), hostname: hostname, boot: bootID(o.Config.Proc), pending: a.runtime != nil,
 	}
 	a.pipeline.entrance.Store(c.entrance)
 	a.pipeline.mode.Store(uint32(c.mode))
@@ -288,6 +290,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	a.report()
 	debug.FreeOSMemory() // to load rules and programs takes twice what the agent needs afterwards
 	running.Go(func() { a.maintain(ctx) })
+	if source, ok := a.source.(beater); ok {
+		running.Go(func() { a.heart.run(ctx, source) })
+	}
 	if a.enforcer != nil {
 		running.Go(func() { a.enforcer.Run(ctx) })
 	}

@@ -24,6 +24,7 @@ import (
 type pipeline struct {
 	table    *process.Table
 	ruling   *atomic.Pointer[ruling]
+	heart    *heart
 	enforcer *enforce.Enforcer        // nil if nothing is ordered
 	entrance atomic.Pointer[entrance] // nil if nobody is told of commands in containers
 	mode     atomic.Uint32            // a rule.Mode
@@ -45,9 +46,13 @@ func (p *pipeline) worker() func(*record.Record) {
 	return func(r *record.Record) {
 		p.records.Add(1)
 		s := reader.Read(r)
+		if r.Process.TGID == p.self && r.VPID == p.self {
+			p.heart.heard(r)
+			return
+		}
 		rules := p.ruling.Load()
 		entrance := p.entrance.Load()
-		if !rules.wanted[r.Type] && !entrance.wants(r.Type) || r.Process.TGID == p.self && r.VPID == p.self {
+		if !rules.wanted[r.Type] && !entrance.wants(r.Type) {
 			return
 		}
 		id = p.appendID(id[:0], r)

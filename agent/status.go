@@ -91,8 +91,9 @@ type health struct {
 	Features  []Feature `json:"features"`
 
 	DroppedTypes map[string]uint64   `json:"dropped_types,omitempty"`
-	NotCovered   map[string][]string `json:"not_covered"`        // types of events, by rule
-	Enforced     map[string]string   `json:"enforced,omitempty"` // kernel or agent, by rule that kills
+	Heartbeats   map[string]float64  `json:"heartbeat_seconds,omitempty"` // since an event came that the agent made itself, by type
+	NotCovered   map[string][]string `json:"not_covered"`                 // types of events, by rule
+	Enforced     map[string]string   `json:"enforced,omitempty"`          // kernel or agent, by rule that kills
 	Runtime      string              `json:"runtime,omitempty"`
 	Problems     []string            `json:"problems"`
 }
@@ -105,6 +106,7 @@ func (s *status) state() health {
 		Dropped: source.Counters["dropped"], DroppedTypes: source.Dropped, Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
 	s.noteLosses(source, &h)
+	s.noteBeats(&h)
 	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc)
 	if len(h.NotCovered) > 0 {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
@@ -159,6 +161,15 @@ func (s *status) noteLosses(source SourceStatus, h *health) {
 	}
 }
 
+// noteBeats says when the events that the agent makes itself came last, and which do
+// not come any more.
+func (s *status) noteBeats(h *health) {
+	var problem string
+	if h.Heartbeats, problem = s.agent.heart.state(); problem != "" {
+		h.Problems = append(h.Problems, problem)
+	}
+}
+
 // internal returns an alert about the agent itself.
 func (a *Agent) internal(now time.Time, rule string, p alert.Priority, text string, fields map[string]any) alert.Alert {
 	fields["evt.time"] = now.UnixNano()
@@ -206,6 +217,11 @@ func (s *status) write(w io.Writer) {
 	head(w, "sensor_dropped_events_total", "counter", "events that were dropped, by type")
 	for _, typ := range slices.Sorted(maps.Keys(source.Dropped)) {
 		sample(w, "sensor_dropped_events_total", "type", typ, float64(source.Dropped[typ]))
+	}
+	seconds, _ := a.heart.state()
+	head(w, "sensor_heartbeat_seconds", "gauge", "time since an event arrived that the agent makes to try the sensor, by type")
+	for _, typ := range slices.Sorted(maps.Keys(seconds)) {
+		sample(w, "sensor_heartbeat_seconds", "type", typ, seconds[typ])
 	}
 	head(w, "sensor_feature", "gauge", "1 if the sensor has a feature of the kernel")
 	for _, f := range source.Features {
