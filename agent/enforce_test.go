@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/sensor/container/containerdtest"
+	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
 
 // actions reads the record of actions.
@@ -477,4 +479,82 @@ func TestZeroDrift(t *testing.T) {
 	of["shop"].run("/wait", "/nothing", "again")
 	late.wait("Program", "again")
 	late.silent(enforce.DriftRule, "")
+}
+
+// TestDenyInContainer denies a program that did not come with the image. Where the
+// kernel cannot, the program is killed, and that is said.
+func TestDenyInContainer(t *testing.T) {
+	runtime := containerdtest.Start(t)
+	c := configOf(t, programRules)
+	c.CRI, c.Match, c.Actions = runtime.Socket, "all", filepath.Join(t.TempDir(), "actions")
+	c.ZeroDrift = []enforce.Drift{{Namespaces: []string{"shop"}, Mode: enforce.Deny}, {Mode: enforce.Deny, DryRun: true}}
+	l, a := watchMachineAt(t, c, nil)
+	shop := workload{runtime, t, runtime.RunPodIn(t, "shop", "shop-1", nil)}
+	bank := workload{runtime, t, runtime.RunPodIn(t, "bank", "bank-1", nil)}
+	lacks := slices.ContainsFunc(a.source.Status().Features, func(f Feature) bool { return f.Name == "enforce.lsm" && f.Used == "" })
+	outcome, rehearsed, rule := enforce.Denied, enforce.WouldDeny, enforce.DeniedRule
+	if lacks {
+		outcome, rehearsed, rule = enforce.Killed, enforce.WouldKill, enforce.DriftRule
+	}
+	if said := strings.Contains(strings.Join(newStatus(a).state().Problems, "\n"), "what zeroDrift is to deny is killed instead"); said != lacks {
+		t.Errorf("it says %v that the kernel denies nothing, want %v", said, lacks)
+	}
+	for _, w := range []workload{shop, bank} {
+		w.ready(l)
+		w.add("/added")
+	}
+	if lacks {
+		if code := shop.run("/added", "/nothing", "in-shop"); code != byKill {
+			t.Errorf("the added program ended with %d", code)
+		}
+	} else if _, err := shop.CRI.ExecSync(t.Context(), &cri.ExecSyncRequest{ContainerId: shop.pod.Container, Cmd: []string{"/added", "/nothing"}, Timeout: 20}); err == nil {
+		t.Error("the added program ran")
+	}
+	act := waitAction(t, c.Actions, func(act enforce.Action) bool { return act.Action == enforce.Deny && act.Outcome == outcome })
+	if act.By != "kernel" || act.Exe != "/added" || act.Namespace != "shop" || act.Entry != "zeroDrift[0]" || act.Rule != rule || (act.Reason != "") != lacks {
+		t.Errorf("action %+v", act)
+	}
+	l.want(l.wait(rule, "exe=/added"), map[string]any{"enforce.deny": outcome, "enforce.deny.by": "kernel", "k8s.ns.name": "shop"})
+	if code := bank.run("/added", "/nothing", "in-bank"); code == byKill {
+		t.Error("a dry run killed")
+	}
+	l.want(l.wait(enforce.DriftRule, "in-bank"), map[string]any{"enforce.deny": rehearsed, "enforce.deny.by": "kernel"})
+	if code := shop.run("/wait", "/nothing", "of-the-image"); code == byKill {
+		t.Error("a program of the image was killed")
+	}
+}
+
+// TestDenialRaisesAnAlert plays the record of a shell to which the kernel denied a
+// program: the alert names both.
+func TestDenialRaisesAnAlert(t *testing.T) {
+	source := intrusion(t)
+	source.add(t, "execve", shellKey, 1, "sh", map[string]any{"res": -int(unix.EPERM), "filename": "./miner", "trusted_exepath": "/tmp/miner", "flags": record.ExeAdded})
+	last := &source.records[len(source.records)-1]
+	var r record.Record
+	if err := r.Decode(slices.Clone(*last)); err != nil {
+		t.Fatal(err)
+	}
+	r.Result = -int64(unix.EPERM)
+	if err := r.SetExtra(record.Enforced, record.IntValue(record.Denied)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := r.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*last = data
+	c := configOf(t, intrusionRules)
+	c.Actions = filepath.Join(t.TempDir(), "actions")
+	c.ZeroDrift = []enforce.Drift{{Mode: enforce.Deny}}
+	alerts, log := watch(t, c, source, nil)
+	i := slices.IndexFunc(alerts, func(a alert.Alert) bool { return a.Rule == enforce.DeniedRule })
+	if i < 0 || !strings.Contains(alerts[i].Output, "(exe=/tmp/miner by=") || !strings.Contains(alerts[i].Output, "command=sh -i ") || alerts[i].OutputFields["enforce.deny"] != enforce.Denied {
+		t.Errorf("alerts %+v", alerts)
+	}
+	if !strings.Contains(log, "this kernel denies no program") {
+		t.Errorf("a source that cannot deny is not told of: %s", log)
+	}
+	if all := actions(t, c.Actions); len(all) != 1 || all[0].Outcome != enforce.Denied || all[0].Exe != "/tmp/miner" || all[0].Command != "sh -i" {
+		t.Errorf("actions %+v", all)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	unix "syscall"
 
+	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/rule"
 	"github.com/kubeguardian/kubeguardian/sensor"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
@@ -26,7 +27,7 @@ func OpenSensor(types []string, needs rule.Needs, c *Config) (Source, error) {
 	// ancestors in an alert are as they were.
 	s, err := sensor.New(sensor.Config{
 		Partitions: 1, Types: types, Filters: sensor.Filters{Opens: opens(needs), Families: families(needs.Connects)}, BufferSize: c.BufferSize << 10, Environment: c.Environment,
-		Enforce: c.enforces(), Node: node,
+		Enforce: c.enforces(), Deny: enforce.Denies(c.ZeroDrift), Node: node,
 	})
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
@@ -157,7 +158,7 @@ func (k *kernel) Status() SourceStatus {
 	}
 	s.Counters["filtered"] = c.FilteredOpens + c.FilteredConnects
 	s.Counters["killed"], s.Counters["would_kill"] = c.Killed, c.WouldKill
-	s.Counters["outside"] = c.Outside
+	s.Counters["denied"], s.Counters["outside"] = c.Denied, c.Outside
 	s.Counters["foreign"], s.Counters["missed"], s.Counters["malformed"] = c.ForeignCalls, c.Missed, c.Malformed
 	return s
 }

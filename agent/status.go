@@ -128,6 +128,9 @@ func (s *status) state() health {
 		if killed := source.Counters["killed"]; killed > state.Kills && h.Dropped > 0 {
 			h.Problems = append(h.Problems, fmt.Sprintf("the kernel killed %d processes whose records were dropped: the record of actions lacks them", killed-state.Kills))
 		}
+		if denied := source.Counters["denied"]; denied > state.Denials && h.Dropped+source.Counters["foreign"] > 0 {
+			h.Problems = append(h.Problems, fmt.Sprintf("the kernel denied %d programs to processes whose records were dropped, or that are 32-bit programs: the record of actions lacks them", denied-state.Denials))
+		}
 		for _, err := range state.Errors {
 			h.Problems = append(h.Problems, err.Error())
 		}

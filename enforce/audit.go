@@ -13,6 +13,8 @@ import (
 const (
 	Killed       = "killed"
 	WouldKill    = "would-kill"
+	Denied       = "denied"
+	WouldDeny    = "would-deny"
 	Blocked      = "blocked"
 	WouldBlock   = "would-block"
 	Lifted       = "lifted"  // egress is free again
@@ -31,9 +33,9 @@ const (
 // An Action is what was done, or why not: one line of the audit record.
 type Action struct {
 	Time      time.Time `json:"time"`
-	Action    string    `json:"action"`           // [Kill] or [BlockEgress]
+	Action    string    `json:"action"`           // [Kill], [BlockEgress] or [Deny]
 	Outcome   string    `json:"outcome"`          // such as [Killed]
-	By        string    `json:"by,omitempty"`     // kernel: before the process ran any further; agent: as soon as it read of it
+	By        string    `json:"by,omitempty"`     // kernel: before the process, or the program, ran any further; agent: as soon as it read of it
 	Reason    string    `json:"reason,omitempty"` // why it was refused or failed
 	Until     time.Time `json:"until,omitzero"`   // when egress is free again, unless there are more alerts
 	Rule      string    `json:"rule,omitempty"`

@@ -35,6 +35,7 @@ type Order struct {
 const (
 	Off   = "off"
 	Alert = "alert"
+	Deny  = "deny" // the program does not start, and who called it goes on; where the kernel cannot do that, as [Kill]
 	// and [Kill]
 )
 
@@ -45,7 +46,8 @@ type Drift struct {
 	Namespaces []string          `yaml:"namespaces"` // patterns, one of which is enough
 	Labels     map[string]string `yaml:"labels"`     // of the pod: patterns of their values
 	Images     []string          `yaml:"images"`     // patterns of repository, or of repository:tag
-	Mode       string            `yaml:"mode"`       // [Off], [Alert] or [Kill]
+	Mode       string            `yaml:"mode"`       // [Off], [Alert], [Kill] or [Deny]
+	DryRun     bool              `yaml:"dryRun"`     // nothing is killed or denied, but it is noted what would have been
 	Except     []string          `yaml:"except"`     // patterns of paths of executables that are let be
 }
 
@@ -129,7 +131,7 @@ func DriftProblems(modes []Drift) iter.Seq2[string, error] {
 		for i, d := range modes {
 			for _, p := range []problem{
 				{".namespaces", checkPatterns(d.Namespaces)}, {".images", checkPatterns(d.Images)},
-				{".mode", oneOf(d.Mode, Off, Alert, Kill)}, {".except", checkPaths(d.Except)},
+				{".mode", oneOf(d.Mode, Off, Alert, Kill, Deny)}, {".dryRun", d.checkDryRun()}, {".except", d.checkExcept()},
 			} {
 				if p.err != nil && !yield(fmt.Sprintf("[%d]%s", i, p.key), p.err) {
 					return
@@ -137,6 +139,29 @@ func DriftProblems(modes []Drift) iter.Seq2[string, error] {
 			}
 		}
 	}
+}
+
+func (d Drift) checkDryRun() error {
+	if d.DryRun && !d.acts() {
+		return fmt.Errorf("nothing is done in mode %s: dryRun is about %s and %s", d.Mode, Kill, Deny)
+	}
+	return nil
+}
+
+func (d Drift) checkExcept() error {
+	if d.Mode == Deny && len(d.Except) > 0 {
+		return fmt.Errorf("the kernel that denies does not compare paths: except is about the other modes")
+	}
+	return checkPaths(d.Except)
+}
+
+// acts reports whether a mode does more than to raise alerts.
+func (d Drift) acts() bool { return d.Mode == Kill || d.Mode == Deny }
+
+// Denies reports whether one of the modes is [Deny], so that the kernel has to be asked
+// whether it can.
+func Denies(modes []Drift) bool {
+	return slices.ContainsFunc(modes, func(d Drift) bool { return d.Mode == Deny })
 }
 
 // Check returns what is wrong.

@@ -13,15 +13,28 @@ import (
 // DriftRule is the name of the rule that alerts of a [Drift] have.
 const DriftRule = "Executable that did not come with the image"
 
+// DeniedRule is that of programs which the kernel denied: they have not run, and the
+// process of the alert is the one that called them.
+const DeniedRule = DriftRule + " was denied"
+
 // driftRule renders the alert. Whether there is one is not for it to say: no
 // field tells of each executable that did not come with the image.
 const driftRule = `
 - rule: ` + DriftRule + `
   desc: A container runs a program that is not in its image
-  condition: evt.type in (execve, execveat)
+  condition: evt.type in (execve, execveat) and evt.failed = false
   output: >
     A container runs a program that did not come with its image (exe=%proc.exepath command=%proc.cmdline parent=%proc.pname
     user=%user.name upper_layer=%proc.is_exe_upper_layer memfd=%proc.is_exe_from_memfd container=%container.id name=%container.name
+    image=%container.image.repository:%container.image.tag pod=%k8s.pod.name namespace=%k8s.ns.name)
+  priority: CRITICAL
+  tags: [container, process, ` + alert.DriftTag + `, mitre_execution, T1204]
+- rule: ` + DeniedRule + `
+  desc: A container was kept from running a program that is not in its image
+  condition: evt.type in (execve, execveat)
+  output: >
+    A program that did not come with the image was denied to a container (exe=%evt.arg.trusted_exepath by=%proc.exepath command=%proc.cmdline
+    parent=%proc.pname user=%user.name container=%container.id name=%container.name
     image=%container.image.repository:%container.image.tag pod=%k8s.pod.name namespace=%k8s.ns.name)
   priority: CRITICAL
   tags: [container, process, ` + alert.DriftTag + `, mitre_execution, T1204]
@@ -41,7 +54,8 @@ func DriftTypes() []string { return []string{"execve", "execveat"} }
 // judgeDrift returns the alert about an executable that did not come with the
 // image, if there is to be one.
 func (e *Enforcer) judgeDrift(ev Event, t target) []alert.Alert {
-	if len(e.o.Drift) == 0 || t.onHost() || !isExec(ev.Record) {
+	denied := t.marked && t.mark == record.Denied
+	if len(e.o.Drift) == 0 || !denied && (t.onHost() || !isExec(ev.Record)) {
 		return nil
 	}
 	if flags, _ := ev.Record.Named("flags").Uint(); flags&record.ExeAdded == 0 {
@@ -52,6 +66,10 @@ func (e *Enforcer) judgeDrift(ev Event, t target) []alert.Alert {
 		return nil
 	}
 	a := &alerts[0]
+	if denied {
+		e.noteDenial(ev.Record, t, a)
+		return alerts
+	}
 	if !t.container.Known && !e.o.Drift[0].general() {
 		e.waitDrift(t, a)
 		return nil
@@ -60,10 +78,29 @@ func (e *Enforcer) judgeDrift(ev Event, t target) []alert.Alert {
 	if i < 0 || e.o.Drift[i].Mode == Off || e.excepted(i, t) {
 		return nil
 	}
-	if e.o.Drift[i].Mode == Kill {
-		e.act(driftOrder(i), t, a)
+	if e.o.Drift[i].acts() {
+		e.act(e.driftOrder(i), t, a)
 	}
 	return alerts
+}
+
+// noteDenial notes that the kernel denied a program to the process that called it.
+func (e *Enforcer) noteDenial(r *record.Record, t target, a *alert.Alert) {
+	o := named{Order: Order{Action: Deny}}
+	if i := e.mode(t.container); i >= 0 {
+		o.entry = e.driftOrder(i).entry
+	}
+	act := e.action(o, t, a)
+	act.Outcome, act.By = Denied, kernelsWay
+	path, ok := r.Named("trusted_exepath").Text()
+	if !ok {
+		path, _ = r.Named("filename").Text()
+	}
+	act.Exe = string(path)
+	e.mu.Lock()
+	e.denials++
+	e.mu.Unlock()
+	e.finish(act, a)
 }
 
 func isExec(r *record.Record) bool {
@@ -85,8 +122,8 @@ func (e *Enforcer) excepted(i int, t target) bool {
 	return t.process != nil && fits(t.process.ExePath, e.o.Drift[i].Except)
 }
 
-func driftOrder(i int) named {
-	return named{Order{Action: Kill}, fmt.Sprintf("%s[%d]", driftOrigin, i)}
+func (e *Enforcer) driftOrder(i int) named {
+	return named{Order{Action: e.o.Drift[i].Mode, DryRun: e.o.Drift[i].DryRun}, fmt.Sprintf("%s[%d]", driftOrigin, i)}
 }
 
 // waitDrift holds an alert until it is known which mode the container has. The
@@ -94,7 +131,7 @@ func driftOrder(i int) named {
 func (e *Enforcer) waitDrift(t target, a *alert.Alert) {
 	w := &wait{t: t, alert: a, until: time.Now().Add(waitTime)}
 	for _, d := range e.o.Drift {
-		if d.Mode == Kill && !w.opened {
+		if d.acts() && !w.opened {
 			h, err := open(e.o.Proc, t.key)
 			w.handle, w.opened = h, err == nil
 		}
@@ -112,8 +149,8 @@ func (e *Enforcer) settleDrift(w *wait) {
 		return
 	}
 	describe(w.alert, w.t.container)
-	if e.o.Drift[i].Mode == Kill {
-		w.o = driftOrder(i)
+	if e.o.Drift[i].acts() {
+		w.o = e.driftOrder(i)
 		w.act = e.action(w.o, w.t, w.alert)
 		e.settleDriftKill(w)
 	}

@@ -52,6 +52,7 @@ type Kernel interface {
 	SetUrgent(types []string) error
 	SetGuards([]sensor.Guard) error
 	BlockEgress(dir string) (lift func() error, err error)
+	CanDeny() error
 }
 
 // An Enforcer acts. It is safe for concurrent use.
@@ -75,10 +76,13 @@ type Enforcer struct {
 	blocked map[string]*block
 	waiting []*wait
 	kills   uint64    // by the kernel, of which a record was seen
+	denials uint64    // the same
 	idle    []string  // entries that are about no rule
 	looked  time.Time // when control groups were last listed
 	failure error     // why the kernel does not act
 	lacks   []string  // capabilities
+
+	cannotDeny error // why [Deny] kills instead, if anything is to be denied
 }
 
 // A named order knows where it was written.
@@ -114,10 +118,26 @@ func New(o Options) (*Enforcer, error) {
 	if e.lacks, err = missingCapabilities(o.Proc, o.Orders); err != nil {
 		return nil, err
 	}
+	if Denies(o.Drift) {
+		e.cannotDeny = cannotDeny(o)
+	}
 	if e.hierarchy, err = sensor.FindHierarchy(o.Proc); err != nil {
 		return nil, fmt.Errorf("enforce: %w", err)
 	}
 	return e, leaveAll(e.path(e.hierarchy.Unified))
+}
+
+// cannotDeny returns why the kernel kills what it was to deny, nil if it denies, and
+// says so.
+func cannotDeny(o Options) error {
+	err := errors.New("the sensor cannot act")
+	if o.Kernel != nil {
+		err = o.Kernel.CanDeny()
+	}
+	if err != nil {
+		o.Log.Warn("this kernel denies no program: what zeroDrift is to deny is killed instead, before it runs", "error", err)
+	}
+	return err
 }
 
 // path returns a path of the node as the agent reaches it.
@@ -200,7 +220,9 @@ func (e *Enforcer) accountFor(t target, alerts []alert.Alert) {
 	e.mu.Lock()
 	e.kills++
 	e.mu.Unlock()
-	if slices.ContainsFunc(alerts, func(a alert.Alert) bool { return a.OutputFields["enforce."+Kill] != nil }) {
+	if slices.ContainsFunc(alerts, func(a alert.Alert) bool {
+		return a.OutputFields["enforce."+Kill] != nil || a.OutputFields["enforce."+Deny] != nil
+	}) {
 		return
 	}
 	act := e.action(named{Order: Order{Action: Kill}}, t, &alert.Alert{})
@@ -233,10 +255,10 @@ func (t target) onHost() bool { return t.node || t.container.OnHost() }
 func (e *Enforcer) act(o named, t target, a *alert.Alert) {
 	act := e.action(o, t, a)
 	switch reason := e.refuse(t); {
-	case o.Action == Kill && t.marked && (t.mark == record.Killed || t.mark == record.WouldKill && o.DryRun):
+	case o.Action != BlockEgress && t.marked && (t.mark == record.Killed || t.mark == record.WouldKill && o.DryRun):
 		act.Outcome, act.By = Killed, kernelsWay
 		if o.DryRun {
-			act.Outcome = WouldKill
+			act.Outcome = e.rehearsal(o)
 		}
 	case reason != "":
 		act.Outcome, act.Reason = Refused, reason
@@ -259,8 +281,19 @@ func (e *Enforcer) action(o named, t target, a *alert.Alert) Action {
 	return act
 }
 
+// rehearsal returns what the kernel would have done.
+func (e *Enforcer) rehearsal(o named) string {
+	if o.Action == Deny && e.cannotDeny == nil {
+		return WouldDeny
+	}
+	return WouldKill
+}
+
 // finish notes an action in the alert and in the record.
 func (e *Enforcer) finish(act Action, a *alert.Alert) {
+	if act.Action == Deny && (act.Outcome == Killed || act.Outcome == WouldKill) {
+		act.Reason = e.whyNotDenied()
+	}
 	if a != nil {
 		if a.OutputFields == nil {
 			a.OutputFields = map[string]any{}
@@ -274,6 +307,13 @@ func (e *Enforcer) finish(act Action, a *alert.Alert) {
 		}
 	}
 	e.audit.note(act)
+}
+
+func (e *Enforcer) whyNotDenied() string {
+	if e.cannotDeny != nil {
+		return "this kernel denies no program"
+	}
+	return "it had started before it could be denied"
 }
 
 // refuse returns why a target is protected, empty if it is not.

@@ -29,6 +29,7 @@ type book struct {
 	guards []sensor.Guard
 	urgent []string
 	err    error
+	cannot error // deny
 }
 
 func (b *book) SetUrgent(types []string) error {
@@ -40,6 +41,8 @@ func (b *book) SetGuards(guards []sensor.Guard) error {
 	b.guards = guards
 	return b.err
 }
+
+func (b *book) CanDeny() error { return b.cannot }
 
 func (b *book) BlockEgress(string) (func() error, error) { return nil, errors.New("not here") }
 
@@ -89,7 +92,12 @@ func podOf(id, namespace string) *kernel.Container {
 
 func newEnforcer(t *testing.T, o Options) (*Enforcer, *book, *bytes.Buffer) {
 	t.Helper()
-	b, audit := &book{}, &bytes.Buffer{}
+	return newEnforcerOn(t, &book{}, o)
+}
+
+func newEnforcerOn(t *testing.T, b *book, o Options) (*Enforcer, *book, *bytes.Buffer) {
+	t.Helper()
+	audit := &bytes.Buffer{}
 	o.Kernel, o.Audit, o.Proc, o.Root, o.Log = b, audit, "/proc", "/", slog.New(slog.DiscardHandler)
 	o.Types = []string{"execve", "execveat", "ptrace"}
 	if o.Containers == nil {
@@ -130,6 +138,8 @@ func TestGuards(t *testing.T) {
 		{"a dry run beside one that is none", []Order{dry("Not*"), kill("Memory")}, nil, "7 execve 0x4 2\n7 execveat 0x4 2\n8 execve 0x4 2\n8 execveat 0x4 2", "Memory: kernel; Not of the image: kernel"},
 		{"drift", nil, []Drift{{Images: []string{"*/cart:1"}, Namespaces: []string{"shop"}, Mode: Kill}, {Mode: Alert}}, "7 execve 0x40 2\n7 execveat 0x40 2", ""},
 		{"drift with paths that are let be", nil, []Drift{{Mode: Kill, Except: []string{"/opt/*"}}}, "", ""},
+		{"drift that is denied", nil, []Drift{{Namespaces: []string{"shop"}, Mode: Deny}, {Mode: Deny, DryRun: true}}, "7 execve 0x40 3\n7 execveat 0x40 3\n8 execve 0x40 1\n8 execveat 0x40 1", ""},
+		{"drift that is denied and a rule", []Order{{Rules: []string{"Memory"}, Action: Kill, Namespaces: []string{"shop"}}}, []Drift{{Mode: Deny}}, "7 execve 0x44 2\n7 execveat 0x44 2\n8 execve 0x40 3\n8 execveat 0x40 3", "Memory: kernel"},
 		{"drift and a rule", []Order{kill("Memory")}, []Drift{{Labels: map[string]string{"app": "c*"}, Mode: Kill}}, "7 execve 0x44 2\n7 execveat 0x44 2\n8 execve 0x44 2\n8 execveat 0x44 2", "Memory: kernel"},
 		{"egress", []Order{{Rules: []string{"*"}, Action: BlockEgress}}, nil, "", ""},
 	} {
@@ -475,5 +485,62 @@ func TestKillsAreAccountedFor(t *testing.T) {
 	}
 	if have := e.Status().Counts[[2]string{Kill, Killed}]; have != 2 {
 		t.Errorf("%d actions", have)
+	}
+}
+
+// execOf returns the record of an exec in container a, by a shell if it failed.
+func execOf(t *testing.T, mark, result int64) Event {
+	t.Helper()
+	typ, _ := record.TypeOf("execve")
+	r := &record.Record{Header: record.Header{Type: typ, Cgroup: 7, HasResult: true, Result: result, Process: record.Key{TGID: 4242, Start: 1}}}
+	for name, v := range map[string]record.Value{"flags": record.IntValue(record.ExeAdded), "trusted_exepath": record.BytesValue([]byte("/tmp/miner"))} {
+		if err := r.SetParam(typ.Index(name), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.SetExtra(record.Enforced, record.IntValue(mark)); err != nil {
+		t.Fatal(err)
+	}
+	shell := (&kernel.Process{ExePath: "/bin/sh", Name: "sh"}).Ready()
+	call := &kernel.Event{Type: kernel.TypeOf("execve"), Called: true, Result: result, Process: shell, Container: podOf("a", "shop")}
+	return Event{r, call, &event.Event{Source: event.Syscall, Record: call}}
+}
+
+// TestDenialsAreNoted: what the kernel denied is in the alert and in the record, and
+// where it killed instead that is said.
+func TestDenialsAreNoted(t *testing.T) {
+	refused := errors.New("operation not permitted")
+	for _, c := range []struct {
+		name              string
+		cannot            error
+		dry               bool
+		mark, result      int64
+		outcome, rule     string
+		exe, reason, text string
+	}{
+		{"denied", nil, false, record.Denied, -int64(syscall.EPERM), Denied, DeniedRule, "/tmp/miner", "", ""},
+		{"killed instead", refused, false, record.Killed, 0, Killed, DriftRule, "/bin/sh", "this kernel denies no program", "is killed instead: operation not permitted"},
+		{"too late", nil, false, record.Killed, 0, Killed, DriftRule, "/bin/sh", "it had started before it could be denied", ""},
+		{"dry run", nil, true, record.WouldKill, 0, WouldDeny, DriftRule, "/bin/sh", "", ""},
+		{"dry run of a kill", refused, true, record.WouldKill, 0, WouldKill, DriftRule, "/bin/sh", "this kernel denies no program", "is killed instead: operation not permitted"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e, _, audit := newEnforcerOn(t, &book{cannot: c.cannot}, Options{Drift: []Drift{{Mode: Deny, DryRun: c.dry}}})
+			_, more := e.Judge(execOf(t, c.mark, c.result), nil)
+			if len(more) != 1 || more[0].Rule != c.rule || more[0].OutputFields["enforce.deny"] != c.outcome || more[0].OutputFields["enforce.deny.by"] != "kernel" {
+				t.Fatalf("alerts %+v", more)
+			}
+			var act Action
+			if err := json.Unmarshal(audit.Bytes(), &act); err != nil {
+				t.Fatalf("%v in %s", err, audit)
+			}
+			if act.Action != Deny || act.Outcome != c.outcome || act.Exe != c.exe || act.Reason != c.reason || act.Entry != "zeroDrift[0]" || act.PID != 4242 {
+				t.Errorf("action %+v", act)
+			}
+			said := fmt.Sprint(e.Status().Errors)
+			if (c.text == "") != (said == "[]") || !strings.Contains(said, c.text) {
+				t.Errorf("it says %s", said)
+			}
+		})
 	}
 }

@@ -89,7 +89,7 @@ func (e *Enforcer) hurry() {
 			urgent[typ] = true
 		}
 	}
-	if slices.ContainsFunc(e.o.Drift, func(d Drift) bool { return d.Mode == Kill }) {
+	if slices.ContainsFunc(e.o.Drift, Drift.acts) {
 		for _, typ := range e.loaded(DriftTypes()...) {
 			urgent[typ] = true
 		}
@@ -151,12 +151,23 @@ func (e *Enforcer) guardsOf(number uint64, c *syscall.Container) []sensor.Guard 
 			}
 		}
 	}
-	if i := e.mode(c); i >= 0 && e.o.Drift[i].Mode == Kill && len(e.o.Drift[i].Except) == 0 {
+	if i := e.mode(c); i >= 0 && e.o.Drift[i].acts() && len(e.o.Drift[i].Except) == 0 {
 		for _, typ := range e.loaded("execve", "execveat") {
-			guards = append(guards, sensor.Guard{Cgroup: number, Type: typ, Executables: record.ExeAdded, Action: sensor.Kill})
+			guards = append(guards, sensor.Guard{Cgroup: number, Type: typ, Executables: record.ExeAdded, Action: e.o.Drift[i].action()})
 		}
 	}
 	return guards
+}
+
+// action returns what the kernel does in a mode that acts.
+func (d Drift) action() sensor.Action {
+	switch {
+	case d.DryRun:
+		return sensor.DryRun
+	case d.Mode == Deny:
+		return sensor.Deny
+	}
+	return sensor.Kill
 }
 
 func (e *Enforcer) noteWay(name string, some, all bool) {
@@ -260,17 +271,13 @@ type guardKey struct {
 	typ    string
 }
 
-type guardValue struct{ kill, dry *uint32 } // executables
+type guardValue [sensor.Deny + 1]*uint32 // executables, by action
 
 func (s guardSet) add(guards []sensor.Guard) {
 	for _, g := range guards {
 		k := guardKey{g.Cgroup, g.Type}
 		v := s[k]
-		if g.Action == sensor.Kill {
-			v.kill = widen(v.kill, g.Executables)
-		} else {
-			v.dry = widen(v.dry, g.Executables)
-		}
+		v[g.Action] = widen(v[g.Action], g.Executables)
 		s[k] = v
 	}
 }
@@ -287,16 +294,24 @@ func widen(have *uint32, more uint32) *uint32 {
 	return &more
 }
 
-// list returns the guards. Where one kills and one is a dry run, the kernel
-// kills; the agent says what else would have been.
+// list returns the guards. Where one kills or denies and one is a dry run, the
+// kernel does; the agent says what else would have been. Where one kills and one
+// denies, it kills.
 func (s guardSet) list() []sensor.Guard {
 	var guards []sensor.Guard
 	for k, v := range s {
 		g := sensor.Guard{Cgroup: k.cgroup, Type: k.typ, Action: sensor.Kill}
-		if v.kill == nil {
-			g.Action, v.kill = sensor.DryRun, v.dry
+		kill, deny := v[sensor.Kill], v[sensor.Deny]
+		switch {
+		case kill != nil && deny != nil:
+			g.Executables = *widen(kill, *deny)
+		case kill != nil:
+			g.Executables = *kill
+		case deny != nil:
+			g.Action, g.Executables = sensor.Deny, *deny
+		default:
+			g.Action, g.Executables = sensor.DryRun, *v[sensor.DryRun]
 		}
-		g.Executables = *v.kill
 		guards = append(guards, g)
 	}
 	return guards
@@ -308,6 +323,7 @@ type Status struct {
 	Guards  int               // in the kernel
 	Blocked []string          // containers that are kept from the network, by id
 	Kills   uint64            // by the kernel, of which a record was seen
+	Denials uint64            // the same
 	Counts  map[[2]string]uint64
 	Errors  []error
 }
@@ -319,10 +335,13 @@ func (e *Enforcer) Status() Status {
 	s.Counts, failed = e.audit.state()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s.Ways, s.Guards, s.Kills = maps.Clone(e.ways), e.guards, e.kills
+	s.Ways, s.Guards, s.Kills, s.Denials = maps.Clone(e.ways), e.guards, e.kills, e.denials
 	s.Blocked = slices.Sorted(maps.Keys(e.blocked))
 	for _, name := range e.lacks {
 		s.Errors = append(s.Errors, fmt.Errorf("enforcement: the agent lacks %s", name))
+	}
+	if e.cannotDeny != nil {
+		s.Errors = append(s.Errors, fmt.Errorf("enforcement: what zeroDrift is to deny is killed instead: %w", e.cannotDeny))
 	}
 	for _, entry := range e.idle {
 		s.Errors = append(s.Errors, fmt.Errorf("enforcement: %s is about no rule that can raise an alert", entry))

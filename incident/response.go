@@ -19,7 +19,7 @@ func (r *Response) DryRun() bool { return strings.HasPrefix(r.Outcome, "would-")
 
 // responseActions are what agents do beside alerts. They note it in the output
 // fields enforce.ACTION, .by and .reason.
-var responseActions = [...]string{"kill", "block-egress"}
+var responseActions = [...]string{"kill", "block-egress", "deny"}
 
 // responses returns what an alert says was done.
 func responses(a *alert.Alert) (out []Response) {

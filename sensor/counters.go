@@ -26,6 +26,7 @@ type Counters struct {
 	Malformed        uint64 // records that could not be read: a defect
 	Killed           uint64 // processes, by guards; also those whose record was dropped
 	WouldKill        uint64 // the same, of guards that are dry runs
+	Denied           uint64 // programs that were not started, by guards
 }
 
 // Counters reads the counters. Each is exact; together they are exact when
@@ -65,6 +66,7 @@ func (c *Counters) add(cpu *kernelCounters) {
 	c.Outside += cpu.Outside
 	c.Killed += cpu.Killed
 	c.WouldKill += cpu.WouldKill
+	c.Denied += cpu.Denied
 	for _, t := range record.Types() {
 		if cpu.Made[t] == 0 {
 			continue

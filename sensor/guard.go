@@ -14,11 +14,13 @@ type Action uint32
 const (
 	DryRun Action = record.WouldKill // the record says that it would have been killed
 	Kill   Action = record.Killed    // it is killed before it runs any further
+	Deny   Action = record.Denied    // of an exec: the call fails with EPERM, and the process goes on; where [Sensor.CanDeny] says why not, as Kill
 )
 
 // A Guard kills processes from within the kernel. The call that it is about has
 // happened by then, and its record says what was done ([record.Enforced]); of an
-// exec, no instruction of the new program has run.
+// exec, no instruction of the new program has run. A guard that denies has the call
+// fail; the record of that has the parameters flags and trusted_exepath, too.
 type Guard struct {
 	Cgroup      uint64 // as in the header of records; not those below it
 	Type        string // of events, one of those that the sensor was loaded for; only calls that succeed count
@@ -61,7 +63,9 @@ func (s *Sensor) guard(g Guard) (kernelGuard, error) {
 		return kernelGuard{}, fmt.Errorf("no guard can be about %s", g.Type)
 	case g.Cgroup <= 1:
 		return kernelGuard{}, fmt.Errorf("cgroup %d is a root, which holds the node's own processes", g.Cgroup)
-	case g.Action != DryRun && g.Action != Kill:
+	case g.Action == Deny && g.Type != "execve" && g.Type != "execveat":
+		return kernelGuard{}, fmt.Errorf("%s cannot be denied", g.Type)
+	case g.Action != DryRun && g.Action != Kill && g.Action != Deny:
 		return kernelGuard{}, fmt.Errorf("action %d does not exist", g.Action)
 	}
 	return kernelGuard{Cgroup: g.Cgroup, Type: uint32(t)}, nil

@@ -77,6 +77,14 @@ func own(t *testing.T, controller string) string {
 	return ""
 }
 
+// runIn runs a command of a shell in a cgroup, in place of the shell.
+func runIn(dir, command string) (pid uint32, status syscall.WaitStatus) {
+	cmd := exec.Command("/bin/sh", "-c", `echo $$ >"$0/cgroup.procs" && exec `+command, dir)
+	_ = cmd.Run()
+	status, _ = cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return uint32(cmd.Process.Pid), status
+}
+
 // TestGuards runs programs of a tmpfs and of the system in a cgroup with guards.
 func TestGuards(t *testing.T) {
 	l := start(t, Config{Types: append([]string{"unshare"}, processTypes...), Enforce: true}, every)
@@ -95,10 +103,8 @@ func TestGuards(t *testing.T) {
 		t.Fatal(err)
 	}
 	inside := func(command string) (uint32, bool) {
-		cmd := exec.Command("/bin/sh", "-c", `echo $$ >"$0/cgroup.procs" && exec `+command, dir)
-		err := cmd.Run()
-		status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
-		return uint32(cmd.Process.Pid), err != nil && ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+		pid, status := runIn(dir, command)
+		return pid, status.Signaled() && status.Signal() == syscall.SIGKILL
 	}
 	for _, c := range []struct {
 		name    string
@@ -153,7 +159,8 @@ func TestGuardsAreChecked(t *testing.T) {
 		"unknown":    {7, "nonsense", 0, Kill},
 		"not loaded": {7, "setns", 0, Kill},
 		"fork":       {7, "clone", 0, Kill},
-		"action":     {7, "unshare", 0, 3},
+		"action":     {7, "unshare", 0, 4},
+		"denial":     {7, "unshare", 0, Deny},
 	} {
 		if err := l.SetGuards([]Guard{g}); err == nil {
 			t.Errorf("%s was taken", name)

@@ -40,7 +40,16 @@ type kernelCounters struct {
 	Outside          uint64
 	Killed           uint64
 	WouldKill        uint64
+	Denied           uint64
 	Sequences        [128]uint64
+}
+
+type kernelDenial struct {
+	_        structs.HostLayout
+	Start    uint64
+	ExeFlags uint32
+	Padding  uint32
+	Path     [256]int8
 }
 
 type kernelFirst struct {
@@ -124,6 +133,7 @@ type kernelScratch struct {
 const (
 	kernelMapCalls            = "calls"
 	kernelMapCounters         = "counters"
+	kernelMapDenials          = "denials"
 	kernelMapGuards           = "guards"
 	kernelMapPrograms         = "programs"
 	kernelMapRings            = "rings"
@@ -140,6 +150,7 @@ const (
 	kernelProgCallOpen        = "call_open"
 	kernelProgCallPrctl       = "call_prctl"
 	kernelProgCallTransfer    = "call_transfer"
+	kernelProgDenyExec        = "deny_exec"
 	kernelProgEgressConnect4  = "egress_connect4"
 	kernelProgEgressConnect6  = "egress_connect6"
 	kernelProgEgressSendmsg4  = "egress_sendmsg4"
@@ -151,6 +162,7 @@ const (
 	kernelVarCgroupName       = "cgroup_name"
 	kernelVarCgroupNameSize   = "cgroup_name_size"
 	kernelVarConnectFamilies  = "connect_families"
+	kernelVarDenyAsked        = "deny_asked"
 	kernelVarFirstLetters     = "first_letters"
 	kernelVarJudgedOpen       = "judged_open"
 	kernelVarJudgedOpenat     = "judged_openat"
@@ -175,6 +187,7 @@ const (
 	kernelVarWatchAnyFirst    = "watch_any_first"
 	kernelVarWatchedCalls     = "watched_calls"
 	kernelVarWatermark        = "watermark"
+	kernelVarWithDenials      = "with_denials"
 	kernelVarWithEnforcement  = "with_enforcement"
 	kernelVarWithEnvironment  = "with_environment"
 )
@@ -230,6 +243,7 @@ type kernelProgramSpecs struct {
 	CallOpen       *ebpf.ProgramSpec `ebpf:"call_open"`
 	CallPrctl      *ebpf.ProgramSpec `ebpf:"call_prctl"`
 	CallTransfer   *ebpf.ProgramSpec `ebpf:"call_transfer"`
+	DenyExec       *ebpf.ProgramSpec `ebpf:"deny_exec"`
 	EgressConnect4 *ebpf.ProgramSpec `ebpf:"egress_connect4"`
 	EgressConnect6 *ebpf.ProgramSpec `ebpf:"egress_connect6"`
 	EgressSendmsg4 *ebpf.ProgramSpec `ebpf:"egress_sendmsg4"`
@@ -245,6 +259,7 @@ type kernelProgramSpecs struct {
 type kernelMapSpecs struct {
 	Calls           *ebpf.MapSpec `ebpf:"calls"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	Denials         *ebpf.MapSpec `ebpf:"denials"`
 	Guards          *ebpf.MapSpec `ebpf:"guards"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Rings           *ebpf.MapSpec `ebpf:"rings"`
@@ -262,6 +277,7 @@ type kernelVariableSpecs struct {
 	CgroupName       *ebpf.VariableSpec `ebpf:"cgroup_name"`
 	CgroupNameSize   *ebpf.VariableSpec `ebpf:"cgroup_name_size"`
 	ConnectFamilies  *ebpf.VariableSpec `ebpf:"connect_families"`
+	DenyAsked        *ebpf.VariableSpec `ebpf:"deny_asked"`
 	FirstLetters     *ebpf.VariableSpec `ebpf:"first_letters"`
 	JudgedOpen       *ebpf.VariableSpec `ebpf:"judged_open"`
 	JudgedOpenat     *ebpf.VariableSpec `ebpf:"judged_openat"`
@@ -286,6 +302,7 @@ type kernelVariableSpecs struct {
 	WatchAnyFirst    *ebpf.VariableSpec `ebpf:"watch_any_first"`
 	WatchedCalls     *ebpf.VariableSpec `ebpf:"watched_calls"`
 	Watermark        *ebpf.VariableSpec `ebpf:"watermark"`
+	WithDenials      *ebpf.VariableSpec `ebpf:"with_denials"`
 	WithEnforcement  *ebpf.VariableSpec `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.VariableSpec `ebpf:"with_environment"`
 }
@@ -312,6 +329,7 @@ func (o *kernelObjects) Close() error {
 type kernelMaps struct {
 	Calls           *ebpf.Map `ebpf:"calls"`
 	Counters        *ebpf.Map `ebpf:"counters"`
+	Denials         *ebpf.Map `ebpf:"denials"`
 	Guards          *ebpf.Map `ebpf:"guards"`
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Rings           *ebpf.Map `ebpf:"rings"`
@@ -325,6 +343,7 @@ func (m *kernelMaps) Close() error {
 	return _KernelClose(
 		m.Calls,
 		m.Counters,
+		m.Denials,
 		m.Guards,
 		m.Programs,
 		m.Rings,
@@ -343,6 +362,7 @@ type kernelVariables struct {
 	CgroupName       *ebpf.Variable `ebpf:"cgroup_name"`
 	CgroupNameSize   *ebpf.Variable `ebpf:"cgroup_name_size"`
 	ConnectFamilies  *ebpf.Variable `ebpf:"connect_families"`
+	DenyAsked        *ebpf.Variable `ebpf:"deny_asked"`
 	FirstLetters     *ebpf.Variable `ebpf:"first_letters"`
 	JudgedOpen       *ebpf.Variable `ebpf:"judged_open"`
 	JudgedOpenat     *ebpf.Variable `ebpf:"judged_openat"`
@@ -367,6 +387,7 @@ type kernelVariables struct {
 	WatchAnyFirst    *ebpf.Variable `ebpf:"watch_any_first"`
 	WatchedCalls     *ebpf.Variable `ebpf:"watched_calls"`
 	Watermark        *ebpf.Variable `ebpf:"watermark"`
+	WithDenials      *ebpf.Variable `ebpf:"with_denials"`
 	WithEnforcement  *ebpf.Variable `ebpf:"with_enforcement"`
 	WithEnvironment  *ebpf.Variable `ebpf:"with_environment"`
 }
@@ -384,6 +405,7 @@ type kernelPrograms struct {
 	CallOpen       *ebpf.Program `ebpf:"call_open"`
 	CallPrctl      *ebpf.Program `ebpf:"call_prctl"`
 	CallTransfer   *ebpf.Program `ebpf:"call_transfer"`
+	DenyExec       *ebpf.Program `ebpf:"deny_exec"`
 	EgressConnect4 *ebpf.Program `ebpf:"egress_connect4"`
 	EgressConnect6 *ebpf.Program `ebpf:"egress_connect6"`
 	EgressSendmsg4 *ebpf.Program `ebpf:"egress_sendmsg4"`
@@ -404,6 +426,7 @@ func (p *kernelPrograms) Close() error {
 		p.CallOpen,
 		p.CallPrctl,
 		p.CallTransfer,
+		p.DenyExec,
 		p.EgressConnect4,
 		p.EgressConnect6,
 		p.EgressSendmsg4,

@@ -82,6 +82,9 @@ func (s *Sensor) load() error {
 	if s.config.Enforce {
 		s.loadEgress(spec, cache)
 	}
+	if s.denies() {
+		s.loadDeny(spec, cache)
+	}
 	calls, err := s.prepareCalls(spec, cache)
 	if err != nil {
 		return err
@@ -168,9 +171,12 @@ func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
 		return fmt.Errorf("count CPUs: %w", err)
 	}
 	spec.Maps["scratch"].MaxEntries = uint32(cpus)
+	if !s.denies() {
+		spec.Maps["denials"].MaxEntries = 1
+	}
 	values := map[string]any{
 		"partitions": uint32(s.config.Partitions), "watermark": uint32(s.config.Watermark),
-		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "own_process": uint32(os.Getpid()),
+		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "with_denials": s.denies(), "own_process": uint32(os.Getpid()),
 		"node_mounts": s.config.Node.Mounts, "node_root_device": s.config.Node.RootDevice, "node_root_inode": s.config.Node.RootInode,
 		"nr_fork": numberOf("fork"), "nr_vfork": numberOf("vfork"), "nr_clone": numberOf("clone"),
 		"nr_clone3": numberOf("clone3"), "nr_execveat": numberOf("execveat"),

@@ -57,6 +57,7 @@ type Config struct {
 	Flush         time.Duration // how long less than that waits: by default 100 ms
 	Environment   bool          // execs have the environment, which may hold secrets
 	Enforce       bool          // programs may kill and block, as [Sensor.SetGuards] and [Sensor.BlockEgress] say; without it they hold no code for that
+	Deny          bool          // guards may refuse to start a program, if also Enforce is set; see [Sensor.CanDeny]
 	Node          Node          // what tells the node's own processes from those of containers, which guards need; see [FindNode]
 }
 
@@ -96,6 +97,9 @@ func or[T comparable](value, otherwise T) T {
 	}
 	return value
 }
+
+// denies reports whether guards may deny.
+func (s *Sensor) denies() bool { return s.config.Enforce && s.config.Deny }
 
 // A Sensor owns programs and buffers in the kernel until it is closed. Run is
 // called once; the other methods may be called at any time before Close.

@@ -108,7 +108,7 @@ func gradeClass(e timeline.Entry) string {
 		return "sev-" + e.Grade
 	case timeline.Response:
 		switch e.Grade {
-		case "killed", "blocked":
+		case "killed", "blocked", "denied":
 			return "state-ok"
 		case "failed", "refused":
 			return "sev-high"

@@ -75,7 +75,7 @@ const prefix = "enforce."
 // Rehearsals are none, nor is what is only decided later.
 func Entries(a *alert.Alert) []action.Entry {
 	var entries []action.Entry
-	for _, name := range []string{"block-egress", "kill"} {
+	for _, name := range []string{"block-egress", "deny", "kill"} {
 		field := func(suffix string) string {
 			text, _ := a.OutputFields[prefix+name+suffix].(string)
 			return text
@@ -98,7 +98,7 @@ func Entries(a *alert.Alert) []action.Entry {
 // no entry.
 func resultOf(outcome string) string {
 	switch outcome {
-	case "killed", "blocked":
+	case "killed", "blocked", "denied":
 		return action.Done
 	case "refused":
 		return action.Denied

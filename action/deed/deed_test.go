@@ -28,6 +28,8 @@ func TestEntries(t *testing.T) {
 	}{
 		{nil, nil},
 		{map[string]any{"enforce.kill": "killed", "enforce.kill.by": "kernel"}, []string{"kill done"}},
+		{map[string]any{"enforce.deny": "denied"}, []string{"deny done"}},
+		{map[string]any{"enforce.deny": "killed", "enforce.deny.reason": "this kernel denies no program"}, []string{"deny done: this kernel denies no program"}},
 		{map[string]any{"enforce.kill": "would-kill"}, nil},
 		{map[string]any{"enforce.kill": "waiting"}, nil},
 		{map[string]any{"enforce.kill": 7}, nil},

@@ -75,7 +75,7 @@ struct counters {
 	__u64 filtered_opens, filtered_connects;
 	__u64 foreign_calls; // of programs of another architecture, not covered
 	__u64 outside; // of processes that are not in the namespace
-	__u64 killed, would_kill; // by guards, dry runs
+	__u64 killed, would_kill, denied; // by guards, dry runs
 	__u64 sequences[2 * MAX_PARTITIONS];
 };
 
@@ -276,17 +276,18 @@ static __always_inline bool put_ids(struct scratch *s, struct task_struct *task)
 
 // What the loader gives if programs may kill.
 const volatile bool with_enforcement = false;
+const volatile bool with_denials = false;
 const volatile __u32 own_process = 0; // the reader, which is never killed
 const volatile __u32 node_mounts = 0; // the node's mount namespace; 0 if it is not known
 const volatile __u32 node_root_device = 0; // the kernel's number of it
 const volatile __u64 node_root_inode = 0;
 
 // is_of_node says whether a process sees the files of the node, or runs a program
-// of the node, as a runtime does that is in the cgroup of a container already.
-static __always_inline bool is_of_node(struct task_struct *task, __u32 mounts)
+// of the node (by the mount that this is on), as a runtime does that is in the
+// cgroup of a container already.
+static __always_inline bool is_of_node(struct task_struct *task, __u32 mounts, struct vfsmount *mnt)
 {
 	struct dentry *root = BPF_CORE_READ(task, fs, root.dentry);
-	struct vfsmount *mnt = BPF_CORE_READ(task, mm, exe_file, f_path.mnt);
 	if (!node_mounts)
 		return false;
 	if (mounts == node_mounts)
@@ -345,7 +346,7 @@ static __always_inline struct scratch *start(struct task_struct *task, __u16 typ
 	h->net = namespaces->net_ns->ns.inum;
 	h->pidns = BPF_CORE_READ(namespace_of(task), ns.inum);
 	__builtin_memcpy(h->comm, task->comm, sizeof(h->comm));
-	if (with_enforcement && is_of_node(task, h->mnt))
+	if (with_enforcement && is_of_node(task, h->mnt, BPF_CORE_READ(task, mm, exe_file, f_path.mnt)))
 		h->flags |= OF_NODE;
 	return s;
 }
@@ -362,7 +363,7 @@ static __always_inline bool is_lifecycle(__u16 type)
 }
 
 
-enum { WOULD_KILL = 1, KILL = 2, SIGKILL = 9 };
+enum { WOULD_KILL = 1, KILL = 2, DENY = 3, SIGKILL = 9 };
 
 struct guard {
 	__u64 cgroup;
@@ -399,7 +400,8 @@ static __always_inline void enforce(struct scratch *s, struct counters *c)
 	if (!o || (o->exe_flags && !(o->exe_flags & s->exe_flags)))
 		return;
 	long outcome = o->action;
-	if (outcome == KILL) {
+	if (outcome == KILL || outcome == DENY) { // what should have been denied, and was not
+		outcome = KILL;
 		long failure = bpf_send_signal(SIGKILL);
 		if (failure)
 			outcome = failure;

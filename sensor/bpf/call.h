@@ -214,6 +214,8 @@ int BPF_PROG(call_any, struct pt_regs *regs, long result)
 		put_file(s, tag_fd, c->fd == RESULT_FD ? result : s->args[c->fd & 7]);
 	if (c->flags & WITH_DIRECTORY && result >= 0)
 		put_cwd(s, tag_path, bpf_get_current_task_btf());
+	if (with_denials && (c->type == event_execve || c->type == event_execveat))
+		put_denial(s);
 	return submit(s);
 }
 

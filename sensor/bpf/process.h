@@ -205,6 +205,36 @@ static __always_inline void put_executable(struct scratch *s, struct task_struct
 	put_file_path(s, exec_path, f);
 }
 
+// What was denied of the exec that a thread is about to fail in, for its record. Of
+// calls that make none it stays, until it is the oldest.
+struct denial {
+	__u64 start; // of the process
+	__u32 exe_flags, padding;
+	char path[256]; // as the kernel knows it; empty if it is longer
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct denial);
+} denials SEC(".maps");
+
+static __always_inline void put_denial(struct scratch *s)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct denial *d = bpf_map_lookup_elem(&denials, &thread);
+	if (!d)
+		return;
+	if (d->start == s->header.start) {
+		put_int(s, exec_flags, d->exe_flags);
+		if (d->path[0])
+			put_kernel_text(s, exec_path, d->path);
+		put_int(s, tag_enforced, DENY);
+	}
+	bpf_map_delete_elem(&denials, &thread);
+}
+
 #define RLIMIT_NOFILE 7
 #define PAGE_KIB 4
 

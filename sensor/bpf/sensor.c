@@ -3,6 +3,7 @@
 // The kernel side of the sensor, as one object. See LICENSE in this folder.
 #include "call.h"
 #include "egress.h"
+#include "deny.h"
 
 char sensor_license[] SEC("license") = "Dual BSD/GPL";
 

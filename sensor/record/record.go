@@ -26,7 +26,8 @@
 // Processes: clone, clone3, fork and vfork describe the child, by the name of
 // the call that made it; threads have no records of their own. A process that
 // execs has execve or execveat; a call of these that fails has the parameters
-// res and filename alone. procexit comes when the last thread of a process ends.
+// res and filename alone, and if a guard denied it flags and trusted_exepath.
+// procexit comes when the last thread of a process ends.
 //
 // Calls whose result is a descriptor or an error have the result both in the
 // header and as the parameter. A call with paths has [Base] and [SecondBase] for
@@ -120,7 +121,7 @@ const (
 	FileState                  // Int: [Created], [Upper], [Lower] of what was opened
 	Device                     // Int: of the executable
 	Address                    // SockAddr: the destination or source that the caller named
-	Enforced                   // Int: what a guard did: [WouldKill], [Killed], or the error (-errno) that kept it from that
+	Enforced                   // Int: what a guard did: [WouldKill], [Killed], [Denied], or the error (-errno) that kept it from that
 	endOfTags
 )
 
@@ -137,6 +138,7 @@ const (
 const (
 	WouldKill = 1 // in a dry run
 	Killed    = 2
+	Denied    = 3 // an exec, which so failed
 )
 
 // Bits of the parameter flags of an exec.

@@ -131,6 +131,7 @@ mount -t devtmpfs dev /dev
 mkdir /dev/shm
 mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
+mount -t securityfs security /sys/kernel/security
 busybox ip link set lo up
 uname -a
 cd /tmp
