@@ -128,7 +128,7 @@ app-node: build postgres node
 pods: app-node
 	go test -tags pods -v -timeout 30m -run TestPods ./test/attack -lab $(CURDIR)/bin/lab -dir "$$(dirname "$$(bin/lab kubeconfig $(if $(LAB_DIR),--dir $(LAB_DIR)))")"
 
-# As root of machines that QEMU emulates, a quarter of an hour; KERNELS has flags,
+# As root of machines that QEMU emulates, some 20 minutes; KERNELS has flags,
 # such as -run TestKernels/6.1-amd64 or -only TestDrift. Packages with kernels are
 # kept in the user's cache.
 kernels: qemu

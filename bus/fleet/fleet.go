@@ -289,7 +289,7 @@ func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
 		for i, rule := range rules {
 			rules[i] = fmt.Sprintf("%s (on %d)", rule, uncovered[rule])
 		}
-		out = append(out, fmt.Sprintf("Rules are not covered on nodes whose kernel does not show what they are about: %s.", some(rules)))
+		out = append(out, fmt.Sprintf("Rules are not covered on nodes that do not show what they are about: %s.", some(rules)))
 	}
 	return out
 }

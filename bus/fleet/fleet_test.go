@@ -155,7 +155,7 @@ func TestNotCovered(t *testing.T) {
 			}
 		}), zero)
 	}
-	want := []string{"Rules are not covered on nodes whose kernel does not show what they are about: b (on 2), a (on 1)."}
+	want := []string{"Rules are not covered on nodes that do not show what they are about: b (on 2), a (on 1)."}
 	if have := f.Problems(at(1), nil); !slices.Equal(have, want) {
 		t.Errorf("%q", have)
 	}
