@@ -13,7 +13,7 @@ import (
 func TestStrangersAtAllPorts(t *testing.T) {
 	r := start(t, options(t, t.TempDir(), "falco: {listen: '127.0.0.1:0'}\n"))
 	ports := []net.Addr{r.webhookListener.Addr(), r.webListener.Addr(), r.falcoListener.Addr()}
-	for range maxStrangers/2/len(ports) + 10 { // more than there may be only if all count
+	for range maxStrangers/len(ports) + 10 { // more than there may be only if all count
 		for _, port := range ports {
 			conn, err := net.Dial("tcp", port.String())
 			if err != nil {

@@ -180,9 +180,10 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// maxStrangers is how many requests there are at a time, at all ports of HTTP
-// together, or connections twice. Reviews of several API servers at their limits
-// (--max-mutating-requests-inflight is 200) are far fewer.
+// maxStrangers is how many connections and requests there are at a time, at all ports
+// of HTTP together. Reviews of several API servers at their limits
+// (--max-mutating-requests-inflight is 200) are far fewer, also when each opens a
+// connection for each at first.
 const maxStrangers = 4096
 
 func (s *Server) onStop(undo func() error) { s.undo = append(s.undo, undo) }

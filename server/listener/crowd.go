@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -16,21 +17,21 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What counts in a [Crowd]: a connection with its buffers, also those of the kernel,
-// and each request in it until its answer is taken.
-const (
-	perConnection = 2
-	perRequest    = 1
-)
-
 // maxHandshake bounds what a TLS handshake sends us: crypto/tls would keep 256 KiB
 // of anybody.
 const maxHandshake = 32 << 10
 
+// ours is how long a request that has come whole is our delay, not its sender's: as
+// long as API servers wait for a webhook by default.
+const ours = 10 * time.Second
+
 // A Crowd is who is connected, of whom any may be a stranger. There is always a place
 // for one more: when there are too many, the address that holds most loses the
-// connection that was answered longest ago. So nobody shuts others out, and what all
-// hold together is bounded. Listeners may share one.
+// connection that has kept us waiting longest, since it came or was answered. So nobody
+// shuts others out, what all hold together is bounded, and a burst of connections does
+// not cost the requests that are being answered. What counts is a connection, with its
+// buffers, also those of the kernel, and each request in it until its answer is taken.
+// Listeners may share one.
 type Crowd struct {
 	limit  int
 	log    *slog.Logger
@@ -42,10 +43,12 @@ type Crowd struct {
 	callers map[string]*caller
 }
 
-// A caller is an address with connections.
+// A caller is an address with connections. Both lists are of *conn, the one that moved
+// on last at the end.
 type caller struct {
-	held  int
-	conns list.List // of *conn, the one that was answered last at the end
+	held    int
+	waiting list.List // we wait for them
+	working list.List // they wait for us, with a request that has come whole
 }
 
 // A conn is a connection of a crowd.
@@ -53,15 +56,16 @@ type conn struct {
 	net.Conn
 	crowd     *Crowd
 	from      string
-	at        *list.Element // nil: it counts no more
+	at        *list.Element // of among; nil: it counts no more
+	among     *list.List
+	moved     time.Time // when it came, brought a whole request, or was answered
 	held      int
-	answered  time.Time // or when it came
+	whole     int // requests that have come whole, and are not answered
 	end       context.CancelFunc
 	handshake int // bytes that may still come in it; none: there is none any more
 }
 
-// NewCrowd returns a crowd of at most so many requests, or of half as many
-// connections without one.
+// NewCrowd returns a crowd of at most so many connections and requests together.
 func NewCrowd(limit int, log *slog.Logger) *Crowd {
 	return &Crowd{limit: limit, log: log, say: rate.Sometimes{Interval: time.Minute}, callers: map[string]*caller{}}
 }
@@ -96,9 +100,12 @@ type connKey struct{}
 // counted counts requests in their connection.
 func counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := r.Context().Value(connKey{}).(*conn)
-		c.crowd.begin(c)
-		defer c.crowd.done(c)
+		req := &request{ReadCloser: r.Body, conn: r.Context().Value(connKey{}).(*conn)}
+		req.begin()
+		defer req.done()
+		if r.Body != http.NoBody {
+			r.Body = req
+		}
 		next.ServeHTTP(w, r)
 		if r.ProtoMajor == 2 { // who does not take the answer still holds the stream
 			http.NewResponseController(w).Flush() //nolint:errcheck // the sender is gone
@@ -202,9 +209,26 @@ func (c *Crowd) enter(nc *conn) {
 		from = &caller{}
 		c.callers[nc.from] = from
 	}
-	nc.at, nc.answered = from.conns.PushBack(nc), time.Now()
-	c.count(nc, perConnection)
+	nc.move(from)
+	c.count(nc, 1)
 	c.unlockShedding()
+}
+
+// moveOn notes what a connection did, if it still counts.
+func (c *conn) moveOn() {
+	if c.at != nil {
+		c.among.Remove(c.at)
+		c.move(c.crowd.callers[c.from])
+	}
+}
+
+// move puts a connection behind the others of its caller.
+func (c *conn) move(of *caller) {
+	c.among, c.moved = &of.waiting, time.Now()
+	if c.whole > 0 {
+		c.among = &of.working
+	}
+	c.at = c.among.PushBack(c)
 }
 
 // leave takes a connection out of the count.
@@ -213,7 +237,7 @@ func (c *conn) leave() {
 		return
 	}
 	from := c.crowd.callers[c.from]
-	from.conns.Remove(c.at)
+	c.among.Remove(c.at)
 	c.at = nil
 	c.crowd.held -= c.held
 	if from.held -= c.held; from.held == 0 {
@@ -225,24 +249,6 @@ func (c *Crowd) count(nc *conn, n int) {
 	nc.held += n
 	c.held += n
 	c.callers[nc.from].held += n
-}
-
-func (c *Crowd) begin(nc *conn) {
-	c.mu.Lock()
-	if nc.at != nil {
-		c.count(nc, perRequest)
-	}
-	c.unlockShedding()
-}
-
-func (c *Crowd) done(nc *conn) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if nc.at != nil {
-		c.count(nc, -perRequest)
-		nc.answered = time.Now()
-		c.callers[nc.from].conns.MoveToBack(nc.at)
-	}
 }
 
 // unlockShedding closes connections while there are too many, after it has unlocked.
@@ -264,15 +270,84 @@ func (c *Crowd) unlockShedding() {
 }
 
 // worst returns the connection to close: of the caller that holds most, the one that
-// was answered longest ago.
+// has kept us waiting longest.
 func (c *Crowd) worst() *conn {
 	var worst *conn
 	most := 0
 	for _, caller := range c.callers {
-		nc := caller.conns.Front().Value.(*conn)
-		if caller.held > most || caller.held == most && nc.answered.Before(worst.answered) {
+		nc := caller.worst()
+		if caller.held > most || caller.held == most && nc.late().Before(worst.late()) {
 			worst, most = nc, caller.held
 		}
 	}
 	return worst
+}
+
+func (c *caller) worst() *conn {
+	waiting, working := c.waiting.Front(), c.working.Front()
+	if waiting == nil || working != nil && working.Value.(*conn).late().Before(waiting.Value.(*conn).late()) {
+		return working.Value.(*conn)
+	}
+	return waiting.Value.(*conn)
+}
+
+// late returns since when a connection has kept us waiting.
+func (c *conn) late() time.Time {
+	if c.whole > 0 {
+		return c.moved.Add(ours)
+	}
+	return c.moved
+}
+
+// A request is what a crowd knows of one: that it is there, and whether its body is.
+type request struct {
+	io.ReadCloser // its body
+	conn          *conn
+	whole         bool
+}
+
+func (r *request) begin() {
+	c := r.conn.crowd
+	c.mu.Lock()
+	if r.conn.at != nil {
+		c.count(r.conn, 1)
+	}
+	if r.ReadCloser == http.NoBody {
+		r.came()
+	}
+	c.unlockShedding()
+}
+
+// Read reads the body, and notes its end.
+func (r *request) Read(b []byte) (int, error) {
+	n, err := r.ReadCloser.Read(b)
+	if err == io.EOF {
+		r.conn.crowd.mu.Lock()
+		defer r.conn.crowd.mu.Unlock()
+		r.came()
+	}
+	return n, err
+}
+
+// came notes that the request is there as a whole.
+func (r *request) came() {
+	if r.whole {
+		return
+	}
+	r.whole = true
+	r.conn.whole++
+	r.conn.moveOn()
+}
+
+func (r *request) done() {
+	c := r.conn.crowd
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.whole {
+		r.conn.whole--
+	}
+	if r.conn.at != nil {
+		c.count(r.conn, -1)
+	}
+	r.conn.moveOn()
 }

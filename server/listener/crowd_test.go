@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -124,8 +125,52 @@ func TestHandlersEndWithTheirConnection(t *testing.T) {
 		send(t, address, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
 		<-begun
 	}
-	for range 2*limit - limit/(perConnection+perRequest) {
+	for range 2*limit - limit/2 {
 		<-ended
+	}
+}
+
+// TestBurst: a client that opens many connections at once, as those of HTTP/2 do
+// before they know that one is enough, does not lose the requests that we work at.
+func TestBurst(t *testing.T) {
+	const requests = 20
+	arrived, answer := make(chan struct{}, requests), make(chan struct{})
+	crowd := NewCrowd(60, slog.New(slog.DiscardHandler))
+	srv := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			if _, err := io.ReadAll(r.Body); err != nil {
+				t.Error(err)
+			}
+			arrived <- struct{}{}
+			<-answer
+		}
+		hello(w, r)
+	}), Limits{Body: time.Minute, Answer: time.Minute})
+	address := gather(t, crowd, srv, secure(t))
+	client := visitor(t, "127.0.0.1", &tls.Config{InsecureSkipVerify: true})
+	get(t, client, "https://"+address) // and there is a connection
+	var group sync.WaitGroup
+	for range requests {
+		group.Go(func() {
+			resp, err := client.Post("https://"+address, "text/plain", strings.NewReader("good morning"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		})
+	}
+	for range requests {
+		<-arrived
+	}
+	for range 150 {
+		send(t, address, "")
+	}
+	get(t, visitor(t, "127.0.0.2", &tls.Config{InsecureSkipVerify: true}), "https://"+address) // it waits for those before
+	close(answer)
+	group.Wait()
+	if crowd.closed.Load() < 100 {
+		t.Errorf("%d connections were closed", crowd.closed.Load())
 	}
 }
 
