@@ -4,37 +4,74 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"regexp"
+	"strings"
 	"testing"
 )
 
-// TestStrangersAtAllPorts: connections to the ports of webhooks, pages and Falco
-// count together, and none of them is shut to who comes then.
-func TestStrangersAtAllPorts(t *testing.T) {
+// TestStrangers: connections to the ports of pages and Falco count together, those to
+// the port of webhooks apart, and none of the ports is shut to who comes then. The
+// connection of the API server lasts, whoever else sends what.
+func TestStrangers(t *testing.T) {
 	r := start(t, options(t, t.TempDir(), "falco: {listen: '127.0.0.1:0'}\n"))
-	ports := []net.Addr{r.webhookListener.Addr(), r.webListener.Addr(), r.falcoListener.Addr()}
-	for range maxStrangers/len(ports) + 10 { // more than there may be only if all count
-		for _, port := range ports {
-			conn, err := net.Dial("tcp", port.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { conn.Close() })
+	pages, falco, webhooks := r.webListener.Addr(), r.falcoListener.Addr(), r.webhookListener.Addr()
+	reviewed(r)
+	var conns []net.Conn
+	for n := range maxVisitors/2 + 10 { // of many addresses, as the Falco of each node
+		from := net.IPv4(127, 1, byte(n/200), byte(1+n%200))
+		conns = append(conns, connect(t, from, pages), connect(t, from, falco))
+	}
+	if !reviewed(r) {
+		t.Error("the API server's connection was closed for others at other ports")
+	}
+	for _, conn := range conns { // files are not many everywhere
+		conn.Close()
+	}
+	for range maxSenders + 10 {
+		connect(t, net.IPv4(127, 0, 0, 2), webhooks)
+	}
+	if !reviewed(r) {
+		t.Error("the API server's connection was closed for others at its port")
+	}
+	_, text := r.page("/metrics")
+	for _, name := range []string{"web", "webhook"} {
+		if !regexp.MustCompile(`(?m)^kubeguardian_connections_closed_total\{port="` + name + `"\} [1-9]`).MatchString(text) {
+			t.Errorf("%s: no connection was closed", name)
 		}
 	}
-	resp, err := http.Get(r.WebURL() + "/metrics")
+	if code, body := r.do(http.DefaultClient, http.MethodGet, "http://"+falco.String()+"/ping", ""); code != http.StatusOK {
+		t.Errorf("Falco's port: %d %s", code, body)
+	}
+}
+
+// reviewed has a pod reviewed, and reports whether the connection was there before.
+func reviewed(r *running) (reused bool) {
+	r.t.Helper()
+	trace := httptrace.WithClientTrace(r.t.Context(), &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) { reused = got.Reused }})
+	req, err := http.NewRequestWithContext(trace, http.MethodPost, "https://"+r.webhookListener.Addr().String()+"/admit", strings.NewReader(podReview("alice", `"labels":{}`, "web:1")))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := r.apiServer.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		r.t.Fatalf("%s, %v", resp.Status, err)
+	}
+	return reused
+}
+
+func connect(t *testing.T, from net.IP, to net.Addr) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}
+	conn, err := dialer.DialContext(t.Context(), "tcp", to.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil || !regexp.MustCompile(`(?m)^kubeguardian_connections_closed_total [1-9]`).Match(text) {
-		t.Errorf("no connection was closed: %v", err)
-	}
-	if code, body := r.do(http.DefaultClient, http.MethodGet, "http://"+ports[2].String()+"/ping", ""); code != http.StatusOK {
-		t.Errorf("Falco's port: %d %s", code, body)
-	}
-	if code, body := r.do(r.apiServer, http.MethodPost, "https://"+ports[0].String()+"/admit", ""); code != http.StatusBadRequest {
-		t.Errorf("the webhook port: %d %s", code, body)
-	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }

@@ -82,5 +82,5 @@ func (s *Server) foreign(ctx context.Context, alerts []alert.Alert) error {
 func (s *Server) serveFalco(ctx context.Context) error {
 	srv := listener.NewServer(s.falco, listener.Limits{Body: time.Minute, Answer: 5 * time.Minute})
 	srv.ErrorLog = s.httpLog("falco")
-	return s.crowd.Serve(ctx, srv, s.falcoListener, s.falcoTLS, pageGrace)
+	return s.visitors.Serve(ctx, srv, s.falcoListener, s.falcoTLS, pageGrace)
 }

@@ -154,5 +154,5 @@ func (s *Server) serveWeb(ctx context.Context) error {
 	srv := listener.NewServer(mux, listener.Limits{Body: time.Minute, Answer: 2 * time.Minute})
 	srv.ErrorLog = s.httpLog("page")
 	srv.RegisterOnShutdown(s.page.Close)
-	return s.crowd.Serve(ctx, srv, s.webListener, s.webTLS, pageGrace)
+	return s.visitors.Serve(ctx, srv, s.webListener, s.webTLS, pageGrace)
 }

@@ -134,7 +134,8 @@ type Server struct {
 	webhookListener net.Listener
 	webListener     net.Listener
 	webTLS          *tls.Config     // nil: plain HTTP
-	crowd           *listener.Crowd // of all three listeners
+	senders         *listener.Crowd // at the webhook port
+	visitors        *listener.Crowd // at those of pages and Falco
 
 	falco         *falco.Receiver // nil: no alerts of Falco are taken
 	falcoListener net.Listener
@@ -161,7 +162,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		reloads: reloads{newReload("rules"), newReload("policies")}, pulled: map[string][]policy.File{},
-		crowd: listener.NewCrowd(maxStrangers, opts.Log),
+		senders: listener.NewCrowd("webhook", maxSenders, opts.Log), visitors: listener.NewCrowd("web", maxVisitors, opts.Log),
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})
@@ -180,11 +181,14 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 	return s, nil
 }
 
-// maxStrangers is how many connections and requests there are at a time, at all ports
-// of HTTP together. Reviews of several API servers at their limits
-// (--max-mutating-requests-inflight is 200) are far fewer, also when each opens a
-// connection for each at first.
-const maxStrangers = 4096
+// How many connections and requests there are at a time: at the webhook port, where
+// reviews of several API servers at their limits (--max-mutating-requests-inflight is
+// 200) are far fewer, also when each opens a connection for each at first; and at those
+// of pages and Falco together, which has a connection from each node.
+const (
+	maxSenders  = 4096
+	maxVisitors = 8192
+)
 
 func (s *Server) onStop(undo func() error) { s.undo = append(s.undo, undo) }
 

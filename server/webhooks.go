@@ -74,7 +74,7 @@ func (s *Server) connect(ctx context.Context) (err error) {
 		return err
 	}
 	s.metrics = newMetrics(s.version, s.authority.NotAfter, s.runaways)
-	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector(), s.crowd.Collector())
+	s.metrics.registry.MustRegister(s.images.Collector(), s.auditLog.Collector(), s.senders.Collector(), s.visitors.Collector())
 	s.metrics.registry.MustRegister(s.reloads.collectors()...)
 	s.metrics.registry.MustRegister(slices.Concat(s.auditWatch.Collectors(), s.watchman.Collectors())...)
 	opts := admission.RegistrationOptions{
@@ -143,7 +143,7 @@ func (s *Server) serveWebhooks(ctx context.Context) error {
 	}
 	srv := listener.NewServer(mux, listener.Limits{Body: time.Minute, Answer: 2 * time.Minute})
 	srv.ErrorLog, srv.HTTP2, srv.MaxHeaderBytes = s.httpLog("webhook"), admission.HTTP2(), webhookHeaders
-	err := s.crowd.Serve(s.drained(ctx), srv, s.webhookListener, s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), max(s.cfg.Admission.Timeout, webhookGrace))
+	err := s.senders.Serve(s.drained(ctx), srv, s.webhookListener, s.authority.ServerTLS(webhookHosts(s.cfg.Webhook)...), max(s.cfg.Admission.Timeout, webhookGrace))
 	s.closing.Lock()
 	s.closed = true // a request that Shutdown gave up on may still decide
 	close(decisions)

@@ -33,6 +33,7 @@ const ours = 10 * time.Second
 // buffers, also those of the kernel, and each request in it until its answer is taken.
 // Listeners may share one.
 type Crowd struct {
+	name   string
 	limit  int
 	log    *slog.Logger
 	say    rate.Sometimes
@@ -65,16 +66,17 @@ type conn struct {
 	handshake int // bytes that may still come in it; none: there is none any more
 }
 
-// NewCrowd returns a crowd of at most so many connections and requests together.
-func NewCrowd(limit int, log *slog.Logger) *Crowd {
-	return &Crowd{limit: limit, log: log, say: rate.Sometimes{Interval: time.Minute}, callers: map[string]*caller{}}
+// NewCrowd returns a crowd of at most so many connections and requests together. The
+// name is that of its ports in metrics and log.
+func NewCrowd(name string, limit int, log *slog.Logger) *Crowd {
+	return &Crowd{name: name, limit: limit, log: log, say: rate.Sometimes{Interval: time.Minute}, callers: map[string]*caller{}}
 }
 
 // Collector returns the metrics of the crowd.
 func (c *Crowd) Collector() prometheus.Collector {
 	return prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Namespace: "kubeguardian", Name: "connections_closed_total",
-		Help: "Connections at ports of HTTP that were closed because there were too many.",
+		Help: "Connections at ports of HTTP that were closed because there were too many.", ConstLabels: prometheus.Labels{"port": c.name},
 	}, func() float64 { return float64(c.closed.Load()) })
 }
 
@@ -264,7 +266,7 @@ func (c *Crowd) unlockShedding() {
 	for _, nc := range shed {
 		nc.Close() //nolint:errcheck // it is of no use any more
 		c.say.Do(func() {
-			c.log.Warn("too many connections: those are closed that wait longest, of the address that has most", "address", nc.from, "limit", c.limit)
+			c.log.Warn("too many connections: those are closed that wait longest, of the address that has most", "port", c.name, "address", nc.from, "limit", c.limit)
 		})
 	}
 }

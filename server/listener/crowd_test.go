@@ -77,7 +77,7 @@ var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 // address nor keep it from making a new one.
 func TestStrangersShutNobodyOut(t *testing.T) {
 	const limit, strangers = 200, 3000
-	crowd := NewCrowd(limit, slog.New(slog.DiscardHandler))
+	crowd := NewCrowd("test", limit, slog.New(slog.DiscardHandler))
 	address := gather(t, crowd, NewServer(hello, Limits{Body: time.Minute, Answer: time.Minute}), nil)
 	url := "http://" + address
 	before := runtime.NumGoroutine()
@@ -116,7 +116,7 @@ func TestStrangersShutNobodyOut(t *testing.T) {
 func TestHandlersEndWithTheirConnection(t *testing.T) {
 	const limit = 60
 	begun, ended := make(chan struct{}), make(chan struct{}, 2*limit)
-	address := gather(t, NewCrowd(limit, slog.New(slog.DiscardHandler)), NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	address := gather(t, NewCrowd("test", limit, slog.New(slog.DiscardHandler)), NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
 		<-r.Context().Done()
 		ended <- struct{}{}
@@ -135,7 +135,7 @@ func TestHandlersEndWithTheirConnection(t *testing.T) {
 func TestBurst(t *testing.T) {
 	const requests = 20
 	arrived, answer := make(chan struct{}, requests), make(chan struct{})
-	crowd := NewCrowd(60, slog.New(slog.DiscardHandler))
+	crowd := NewCrowd("test", 60, slog.New(slog.DiscardHandler))
 	srv := NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			if _, err := io.ReadAll(r.Body); err != nil {
@@ -182,7 +182,7 @@ func frame(kind, flags, stream byte, payload ...byte) []byte {
 // TestAnswersNotTaken: a client of HTTP/2 that opens streams and takes no answer, as
 // it may say, holds what its streams hold.
 func TestAnswersNotTaken(t *testing.T) {
-	crowd := NewCrowd(60, slog.New(slog.DiscardHandler))
+	crowd := NewCrowd("test", 60, slog.New(slog.DiscardHandler))
 	srv := NewServer(hello, Limits{Body: time.Minute, Answer: time.Minute})
 	address := gather(t, crowd, srv, secure(t))
 	conn, err := tls.Dial("tcp", address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
@@ -210,7 +210,7 @@ func TestAnswersNotTaken(t *testing.T) {
 // TestLargeHandshake: what a handshake may bring is bounded, and what comes after it
 // is not.
 func TestLargeHandshake(t *testing.T) {
-	address := gather(t, NewCrowd(60, slog.New(slog.DiscardHandler)), NewServer(hello, Limits{Body: time.Minute, Answer: time.Minute}), secure(t))
+	address := gather(t, NewCrowd("test", 60, slog.New(slog.DiscardHandler)), NewServer(hello, Limits{Body: time.Minute, Answer: time.Minute}), secure(t))
 	for size, want := range map[int]bool{10 << 10: true, 60 << 10: false} {
 		own := certificate(t, size)
 		client := visitor(t, "127.0.0.1", &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{own}})

@@ -18,7 +18,7 @@ import (
 // open starts a server and returns its address.
 func open(t *testing.T, handler http.Handler, limits Limits) string {
 	t.Helper()
-	return gather(t, NewCrowd(1000, slog.New(slog.DiscardHandler)), NewServer(handler, limits), nil)
+	return gather(t, NewCrowd("test", 1000, slog.New(slog.DiscardHandler)), NewServer(handler, limits), nil)
 }
 
 // gather serves to a crowd and returns the address.
