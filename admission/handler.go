@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 	admissionv1 "k8s.io/api/admission/v1"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 
@@ -111,8 +112,13 @@ type Options struct {
 // [ValidatePath], [ValidateClosedPath] and [MutatePath]. Whether requests come
 // from the API server is the business of [Authority.RequireClient].
 func NewHandler(opts Options) http.Handler {
+	refusals := map[Cause]*rate.Sometimes{}
+	for _, cause := range Causes() {
+		refusals[cause] = &rate.Sometimes{First: 10, Interval: time.Second}
+	}
 	return &handler{
 		Options:     opts,
+		refusals:    refusals,
 		large:       newRoom(maxBytesInFlight),
 		small:       newRoom(maxSmallInFlight),
 		evaluations: semaphore.NewWeighted(int64(evaluationsPerCPU * runtime.GOMAXPROCS(0))),
@@ -131,6 +137,7 @@ func HTTP2() *http.HTTP2Config {
 
 type handler struct {
 	Options
+	refusals     map[Cause]*rate.Sometimes // told in the log: strangers can make any number of them
 	large, small *room
 	evaluations  *semaphore.Weighted
 }
@@ -260,7 +267,9 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, cause Cause, er
 		status = caller.status
 	}
 	h.unjudged(cause)
-	h.Log.Warn("admission review without decision", "remote", r.RemoteAddr, "status", status, "cause", string(cause), "error", err)
+	h.refusals[cause].Do(func() {
+		h.Log.Warn("admission review without decision", "remote", r.RemoteAddr, "status", status, "cause", string(cause), "error", err)
+	})
 	http.Error(w, err.Error(), status)
 }
 
