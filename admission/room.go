@@ -8,10 +8,12 @@ import (
 )
 
 // How long a body may take to come while others wait for its room: patience, and
-// besides, unless those others hold less, what it takes at slowest bytes a second.
+// besides, unless those others hold less, what it takes at slowest bytes a second; and
+// times as long if they are of the same sender, which has itself to blame.
 const (
 	patience = 200 * time.Millisecond
 	slowest  = 4 << 20
+	times    = 5
 )
 
 // A room is memory for reviews, shared among senders, of whom any may be a
@@ -193,6 +195,10 @@ func (r *room) makeRoom(next *place) {
 
 // late reports whether a body takes too long to come while another review waits.
 func (p *place) late(next *place) bool {
-	age := time.Since(p.since) - patience
+	age := time.Since(p.since)
+	if p.of == next.of {
+		age /= times
+	}
+	age -= patience
 	return age > 0 && (p.of.held > next.of.held+next.bytes || age > time.Duration(p.bytes)*time.Second/slowest)
 }

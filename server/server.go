@@ -4,6 +4,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -68,7 +69,8 @@ type Options struct {
 	// [playground.Options].
 	Program string
 
-	commands correlate.Options // how commands in containers are joined with requests; tests wait less
+	commands  correlate.Options // how commands in containers are joined with requests; tests wait less
+	strangers int               // in place of maxSenders and maxVisitors, for tests; 0: these
 }
 
 // A Server is the control plane. Make it with [New], run it once with Run, and
@@ -162,7 +164,7 @@ func New(ctx context.Context, opts Options) (_ *Server, err error) {
 		changed: newPoliciesChanged(), removal: make(chan struct{}),
 		silence: rate.Sometimes{Interval: 10 * time.Second}, traceSilence: rate.Sometimes{Interval: time.Minute},
 		reloads: reloads{newReload("rules"), newReload("policies")}, pulled: map[string][]policy.File{},
-		senders: listener.NewCrowd("webhook", maxSenders, opts.Log), visitors: listener.NewCrowd("web", maxVisitors, opts.Log),
+		senders: listener.NewCrowd("webhook", cmp.Or(opts.strangers, maxSenders), opts.Log), visitors: listener.NewCrowd("web", cmp.Or(opts.strangers, maxVisitors), opts.Log),
 		state: &state{began: time.Now(), registered: errors.New("the webhook is not registered yet")},
 	}
 	s.auditor = audit.New(standing{s})

@@ -22,14 +22,18 @@ import (
 const maxHandshake = 32 << 10
 
 // ours is how long a request that has come whole is our delay, not its sender's: as
-// long as API servers wait for a webhook by default.
-const ours = 10 * time.Second
+// long as an API server waits for a webhook at most.
+const ours = 30 * time.Second
+
+// awaited is what a connection weighs, or a request that has not come whole, when one
+// that has weighs 1.
+const awaited = 32
 
 // A Crowd is who is connected, of whom any may be a stranger. There is always a place
-// for one more: when there are too many, the address that holds most loses the
+// for one more: when there are too many, the address that weighs most loses the
 // connection that has kept us waiting longest, since it came or was answered. So nobody
-// shuts others out, what all hold together is bounded, and a burst of connections does
-// not cost the requests that are being answered. What counts is a connection, with its
+// shuts others out, what all hold together is bounded, and neither a burst of
+// connections nor those of many addresses cost the requests that we work at. What counts is a connection, with its
 // buffers, also those of the kernel, and each request in it until its answer is taken.
 // Listeners may share one.
 type Crowd struct {
@@ -47,7 +51,7 @@ type Crowd struct {
 // A caller is an address with connections. Both lists are of *conn, the one that moved
 // on last at the end.
 type caller struct {
-	held    int
+	weight  int
 	waiting list.List // we wait for them
 	working list.List // they wait for us, with a request that has come whole
 }
@@ -61,6 +65,7 @@ type conn struct {
 	among     *list.List
 	moved     time.Time // when it came, brought a whole request, or was answered
 	held      int
+	weight    int
 	whole     int // requests that have come whole, and are not answered
 	end       context.CancelFunc
 	handshake int // bytes that may still come in it; none: there is none any more
@@ -103,9 +108,9 @@ type connKey struct{}
 func counted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		req := &request{ReadCloser: r.Body, conn: r.Context().Value(connKey{}).(*conn)}
-		req.begin()
+		req.begin(r.ContentLength == 0)
 		defer req.done()
-		if r.Body != http.NoBody {
+		if r.ContentLength != 0 {
 			r.Body = req
 		}
 		next.ServeHTTP(w, r)
@@ -212,7 +217,7 @@ func (c *Crowd) enter(nc *conn) {
 		c.callers[nc.from] = from
 	}
 	nc.move(from)
-	c.count(nc, 1)
+	c.count(nc, 1, awaited)
 	c.unlockShedding()
 }
 
@@ -242,15 +247,19 @@ func (c *conn) leave() {
 	c.among.Remove(c.at)
 	c.at = nil
 	c.crowd.held -= c.held
-	if from.held -= c.held; from.held == 0 {
+	if from.weight -= c.weight; from.weight == 0 {
 		delete(c.crowd.callers, c.from)
 	}
 }
 
-func (c *Crowd) count(nc *conn, n int) {
-	nc.held += n
-	c.held += n
-	c.callers[nc.from].held += n
+// count adds to what a connection holds and weighs, if it still counts.
+func (c *Crowd) count(nc *conn, held, weight int) {
+	if nc.at == nil {
+		return
+	}
+	nc.held, nc.weight = nc.held+held, nc.weight+weight
+	c.held += held
+	c.callers[nc.from].weight += weight
 }
 
 // unlockShedding closes connections while there are too many, after it has unlocked.
@@ -271,15 +280,15 @@ func (c *Crowd) unlockShedding() {
 	}
 }
 
-// worst returns the connection to close: of the caller that holds most, the one that
+// worst returns the connection to close: of the caller that weighs most, the one that
 // has kept us waiting longest.
 func (c *Crowd) worst() *conn {
 	var worst *conn
 	most := 0
 	for _, caller := range c.callers {
 		nc := caller.worst()
-		if caller.held > most || caller.held == most && nc.late().Before(worst.late()) {
-			worst, most = nc, caller.held
+		if caller.weight > most || caller.weight == most && nc.late().Before(worst.late()) {
+			worst, most = nc, caller.weight
 		}
 	}
 	return worst
@@ -308,13 +317,11 @@ type request struct {
 	whole         bool
 }
 
-func (r *request) begin() {
+func (r *request) begin(whole bool) {
 	c := r.conn.crowd
 	c.mu.Lock()
-	if r.conn.at != nil {
-		c.count(r.conn, 1)
-	}
-	if r.ReadCloser == http.NoBody {
+	c.count(r.conn, 1, awaited)
+	if whole {
 		r.came()
 	}
 	c.unlockShedding()
@@ -338,6 +345,7 @@ func (r *request) came() {
 	}
 	r.whole = true
 	r.conn.whole++
+	r.conn.crowd.count(r.conn, 0, 1-awaited)
 	r.conn.moveOn()
 }
 
@@ -345,11 +353,11 @@ func (r *request) done() {
 	c := r.conn.crowd
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	weight := awaited
 	if r.whole {
 		r.conn.whole--
+		weight = 1
 	}
-	if r.conn.at != nil {
-		c.count(r.conn, -1)
-	}
+	c.count(r.conn, -1, -weight)
 	r.conn.moveOn()
 }

@@ -130,9 +130,20 @@ func TestHandlersEndWithTheirConnection(t *testing.T) {
 	}
 }
 
-// TestBurst: a client that opens many connections at once, as those of HTTP/2 do
-// before they know that one is enough, does not lose the requests that we work at.
-func TestBurst(t *testing.T) {
+// TestWorkGoesOn: a client that opens many connections at once, as those of HTTP/2 do
+// before they know that one is enough, does not lose the requests that we work at; nor
+// do many addresses with few connections each close the one that has them.
+func TestWorkGoesOn(t *testing.T) {
+	for name, from := range map[string]func(n int) net.IP{
+		"burst":     func(int) net.IP { return net.IPv4(127, 0, 0, 1) },
+		"addresses": func(n int) net.IP { return net.IPv4(127, 0, 1, byte(n/15)) },
+	} {
+		t.Run(name, func(t *testing.T) { workGoesOn(t, from) })
+	}
+}
+
+// workGoesOn has requests worked at while connections of other addresses come.
+func workGoesOn(t *testing.T, from func(n int) net.IP) {
 	const requests = 20
 	arrived, answer := make(chan struct{}, requests), make(chan struct{})
 	crowd := NewCrowd("test", 60, slog.New(slog.DiscardHandler))
@@ -163,8 +174,13 @@ func TestBurst(t *testing.T) {
 	for range requests {
 		<-arrived
 	}
-	for range 150 {
-		send(t, address, "")
+	for n := range 150 {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from(n)}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
 	}
 	get(t, visitor(t, "127.0.0.2", &tls.Config{InsecureSkipVerify: true}), "https://"+address) // it waits for those before
 	close(answer)
