@@ -205,7 +205,7 @@ func TestOverload(t *testing.T) {
 			t.Errorf("response after the wait = %+v", got)
 		}
 	})
-	got := post(t, server.URL+ValidateClosedPath+"?timeout=1s", podReview("shop", goodSpec))
+	got := post(t, server.URL+ValidateClosedPath+"?timeout=5s", podReview("shop", goodSpec))
 	if got.Allowed || !strings.Contains(got.Result.Message, "not judged (overloaded)") {
 		t.Errorf("response without a turn = %+v", got)
 	}

@@ -46,11 +46,11 @@ func from(t *testing.T, address string) *http.Client {
 }
 
 // inUse returns what the heap and the stacks take.
-func inUse() uint64 {
+func inUse() int64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
+	return int64(m.HeapAlloc + m.StackInuse)
 }
 
 // TestHalfBodies: anybody can send thousands of reviews that end in the middle. What

@@ -134,8 +134,8 @@ func TestKillOnHost(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			l := &live{t: t, from: l}
 			program := copyOf(t, "bash", s.program)
-			ended := sleep(t, program, "-c", "sleep 1; : "+s.argument)
-			a := l.wait(map[bool]string{true: "Marked", false: "Rehearsed"}[strings.Contains(s.argument, "victim")], s.program+" -c sleep 1; : "+s.argument)
+			ended := sleep(t, program, "-c", "sleep 3; : "+s.argument)
+			a := l.wait(map[bool]string{true: "Marked", false: "Rehearsed"}[strings.Contains(s.argument, "victim")], s.program+" -c sleep 3; : "+s.argument)
 			if killed := ended(); killed != s.killed {
 				t.Errorf("killed %v, want %v", killed, s.killed)
 			}
@@ -148,13 +148,13 @@ func TestKillOnHost(t *testing.T) {
 	}
 	// To a process in a time namespace the node has run for longer than it has.
 	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte("exec bash -c 'sleep 1; : kubeguardian-victim of another time'\n"), 0o700); err != nil {
+	if err := os.WriteFile(script, []byte("exec bash -c 'sleep 3; : kubeguardian-victim of another time'\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	inTime := sleep(t, "unshare", "--time", "--boottime", "86400", "--fork", "bash", script)
 	l.want(l.wait("Marked", "of another time"), map[string]any{"enforce.kill": enforce.Killed})
 	inTime()
-	ended := sleep(t, "bash", "-c", "sleep 1; : kubeguardian-other")
+	ended := sleep(t, "bash", "-c", "sleep 3; : kubeguardian-other")
 	a := l.wait("Not ordered", "kubeguardian-other")
 	if ended() || a.OutputFields["enforce.kill"] != nil {
 		t.Errorf("an order that is not about the node hit it: %+v", a)
@@ -331,7 +331,7 @@ func TestBlockEgressOfContainer(t *testing.T) {
 	runtime := containerdtest.Start(t)
 	c := configOf(t, containerOrders)
 	c.CRI, c.Match, c.Actions = runtime.Socket, "all", filepath.Join(t.TempDir(), "actions")
-	c.Enforce = []enforce.Order{{Rules: []string{"Caller"}, Action: enforce.BlockEgress, For: 3 * time.Second}}
+	c.Enforce = []enforce.Order{{Rules: []string{"Caller"}, Action: enforce.BlockEgress, For: 15 * time.Second}}
 	l := watchMachine(t, c)
 	shop := workload{runtime, t, runtime.RunPod(t, "cart-1", nil)}
 	twin := workload{runtime, t, runtime.RunPod(t, "cart-2", nil)}

@@ -167,7 +167,7 @@ func TestLiveShedding(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	c := configOf(t, shedRules+endRule)
 	c.CPUBudget = 0.05
-	fast := pace{interval: 200 * time.Millisecond, over: 2, under: 5, most: 40, calm: 0.7}
+	fast := pace{interval: 200 * time.Millisecond, over: 2, under: 15, most: 40, calm: 0.7}
 	l, a := watchMachineAt(t, c, &fast)
 	made := func() uint64 {
 		counters, err := a.source.(*kernel).Counters()

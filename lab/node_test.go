@@ -94,7 +94,7 @@ func changing(path string) bool {
 func wantTrace(t *testing.T, before trace) {
 	t.Helper()
 	var differs []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) {
 		after := machine(t)
 		differs = nil
 		for line := range after {
@@ -146,10 +146,10 @@ func TestNode(t *testing.T) {
 	})
 	n.importProbe()
 	kubectl(t, programs, n.dir, "admin", "", "apply", "-f", "testdata/pods.yaml")
-	kubectl(t, programs, n.dir, "admin", "", "wait", "--for=condition=Available", "--timeout=60s", "-n=shop", "deployment/server")
+	kubectl(t, programs, n.dir, "admin", "", "wait", "--for=condition=Available", "--timeout=5m", "-n=shop", "deployment/server")
 	for _, pod := range []string{"shop customer", "street stranger"} {
 		namespace, name, _ := strings.Cut(pod, " ")
-		kubectl(t, programs, n.dir, "admin", "", "wait", "--for=condition=Ready", "--timeout=60s", "-n="+namespace, "pod/"+name)
+		kubectl(t, programs, n.dir, "admin", "", "wait", "--for=condition=Ready", "--timeout=5m", "-n="+namespace, "pod/"+name)
 	}
 	t.Run("pods", func(t *testing.T) { testPods(t, n) })
 	t.Run("network policies", func(t *testing.T) { testNetworkPolicies(t, n) })
@@ -223,7 +223,7 @@ func testPods(t *testing.T, n node) {
 	if out := kubectl(t, n.programs, n.dir, "admin", "", "logs", "-n=shop", "deployment/server"); out != "serving\n" {
 		t.Errorf("logs: %q", out)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://10.96.0.80", nil)
 	if err != nil {

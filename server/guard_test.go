@@ -13,7 +13,7 @@ import (
 // answers on meanwhile.
 func TestDrain(t *testing.T) {
 	opts := options(t, t.TempDir(), "")
-	opts.Config.Webhook.Drain = 2 * time.Second
+	opts.Config.Webhook.Drain = 5 * time.Second
 	r := start(t, opts)
 	if code, body := r.page("/healthz"); code != http.StatusOK {
 		t.Fatalf("healthz: %d %s", code, body)

@@ -241,9 +241,8 @@ func (l lab) wantAgent() {
 		}
 		return err
 	})
-	time.Sleep(2 * time.Second) // the runtime is asked beside the events
-	l.node("kubectl", "exec", "web", "--", "/intruder", "drop", "0s")
 	l.eventually("the agent's alert", func(ctx context.Context) error {
+		l.node("kubectl", "exec", "web", "--", "/intruder", "drop", "0s") // again, as the runtime may not have told of the pod yet
 		pods, err := l.client.CoreV1().Pods(agents).List(ctx, listAll)
 		if err != nil || len(pods.Items) != 1 {
 			return fmt.Errorf("%d agents (%w)", len(pods.Items), err)

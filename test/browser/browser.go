@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	lifetime = 2 * time.Minute  // of a browser: more means that a test hangs
-	farewell = 15 * time.Second // until the last process of a closed browser is gone
+	lifetime = 10 * time.Minute // of a browser: more means that a test hangs
+	farewell = 2 * time.Minute  // until the last process of a closed browser is gone
 )
 
 // Start returns a tab of a headless Chromium with an empty profile; the browser
@@ -29,6 +29,7 @@ func Start(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Contex
 	t.Cleanup(func() { remove(t, profile) })
 	options = slices.Concat(chromedp.DefaultExecAllocatorOptions[:], []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(find(t)), chromedp.UserDataDir(profile), chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.WSURLReadTimeout(2 * time.Minute),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-quic", true),
 	}, options)
 	allocated, cancel := chromedp.NewExecAllocator(context.Background(), options...)

@@ -34,7 +34,7 @@ import (
 const Image = "registry.test:5000/team/wait:1.2"
 
 // startTime is how long containerd may take for anything.
-const startTime = 30 * time.Second
+const startTime = 2 * time.Minute
 
 // A Runtime is a running containerd.
 type Runtime struct {
