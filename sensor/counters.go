@@ -38,7 +38,8 @@ func (s *Sensor) Counters() (Counters, error) {
 		seen[i] = s.seen[i].Load()
 	}
 	var cpus []kernelCounters
-	if err := s.maps["counters"].Lookup(uint32(0), &cpus); err != nil {
+	err := s.maps["counters"].Lookup(uint32(0), &cpus)
+	if err != nil {
 		return c, fmt.Errorf("read counters: %w", err)
 	}
 	for i := range cpus {
@@ -49,14 +50,22 @@ func (s *Sensor) Counters() (Counters, error) {
 		n.Seen = seen[t]
 		c.Types[name] = n
 	}
+	c.Missed, err = s.misses()
+	return c, err
+}
+
+// misses counts the times that the kernel did not run a program.
+func (s *Sensor) misses() (n uint64, err error) {
+	s.types.Lock()
+	defer s.types.Unlock()
 	for name, p := range s.programs {
 		stats, err := p.Stats()
 		if err != nil {
-			return c, fmt.Errorf("read misses of %s: %w", name, err)
+			return n, fmt.Errorf("read misses of %s: %w", name, err)
 		}
-		c.Missed += stats.RecursionMisses
+		n += stats.RecursionMisses
 	}
-	return c, nil
+	return n, nil
 }
 
 func (c *Counters) add(cpu *kernelCounters) {

@@ -38,9 +38,9 @@ type guardOrder struct{ Executables, Action uint32 }
 // killed, and no guard can be about a root cgroup. After an error there are no
 // guards.
 func (s *Sensor) SetGuards(guards []Guard) error {
-	want := map[kernelGuard]guardOrder{}
+	want, covered := map[kernelGuard]guardOrder{}, s.covered()
 	for _, g := range guards {
-		key, err := s.guard(g)
+		key, err := s.guard(g, covered)
 		if err != nil {
 			return errors.Join(fmt.Errorf("set guards: %w", err), s.setGuards(nil))
 		}
@@ -52,12 +52,24 @@ func (s *Sensor) SetGuards(guards []Guard) error {
 	return nil
 }
 
-func (s *Sensor) guard(g Guard) (kernelGuard, error) {
+// covered returns the types of events that are shown.
+func (s *Sensor) covered() map[string]bool {
+	s.types.Lock()
+	types := slices.Clone(s.config.Types)
+	s.types.Unlock()
+	missing, covered := s.Missing(), map[string]bool{}
+	for _, name := range types {
+		covered[name] = missing[name] == nil
+	}
+	return covered
+}
+
+func (s *Sensor) guard(g Guard, covered map[string]bool) (kernelGuard, error) {
 	t, ok := record.TypeOf(g.Type)
 	switch {
 	case !s.config.Enforce:
 		return kernelGuard{}, errors.New("the sensor was loaded without enforcement")
-	case !ok || !slices.Contains(s.config.Types, g.Type) || s.Missing()[g.Type] != nil:
+	case !ok || !covered[g.Type]:
 		return kernelGuard{}, fmt.Errorf("events of type %q are not covered", g.Type)
 	case slices.Contains([]string{"clone", "clone3", "fork", "vfork", "procexit"}, g.Type):
 		return kernelGuard{}, fmt.Errorf("no guard can be about %s", g.Type)

@@ -101,9 +101,7 @@ func (s *Sensor) load() error {
 		}
 	}
 	s.features = append(features, s.features...)
-	if len(unknown) > 0 {
-		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: fmt.Errorf("no program of the sensor shows %s", strings.Join(unknown, ", "))})
-	}
+	s.addUnknown(unknown)
 	if len(parts) > 0 && working == 0 {
 		return fmt.Errorf("%s: %w", s.features[0].Name, s.features[0].Err)
 	}

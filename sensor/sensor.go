@@ -116,7 +116,7 @@ type Sensor struct {
 
 	filters   sync.Mutex // held while they are replaced
 	guards    sync.Mutex
-	types     sync.Mutex
+	types     sync.Mutex // guards programs, calls, wanted, features and Config.Types once the sensor runs
 	egress    sync.Mutex // guards onClose once the sensor runs
 	seen      [len(kernelCounters{}.Made)]atomic.Uint64
 	malformed atomic.Uint64

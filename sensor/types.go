@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -105,11 +106,9 @@ func (s *Sensor) AddTypes(types []string) error {
 		if f.Err == nil {
 			f.Using = "tp_btf"
 		}
-		s.features = append(s.features, f)
+		s.addFeature(f)
 	}
-	if len(unknown) > 0 {
-		s.features = append(s.features, Feature{Name: "types", Types: unknown, Err: ErrNotSupported})
-	}
+	s.addUnknown(unknown)
 	s.config.Types = append(s.config.Types, more...)
 	if s.programs[dispatcher] != nil {
 		return nil
@@ -118,4 +117,35 @@ func (s *Sensor) AddTypes(types []string) error {
 		return err
 	}
 	return s.attach(dispatcher)
+}
+
+// addFeature adds a feature, or to one that is there already its types. Of both the
+// worse outcome counts.
+func (s *Sensor) addFeature(f Feature) {
+	i := slices.IndexFunc(s.features, func(have Feature) bool { return have.Name == f.Name })
+	if i < 0 {
+		s.features = append(s.features, f)
+		return
+	}
+	have := &s.features[i]
+	have.Types = slices.Concat(have.Types, f.Types)
+	if have.Err == nil && f.Err != nil {
+		have.Using, have.Err = "", f.Err
+	}
+}
+
+// addUnknown adds types that the sensor has no program for to the feature that names
+// them.
+func (s *Sensor) addUnknown(types []string) {
+	if len(types) == 0 {
+		return
+	}
+	const name = "types"
+	i := slices.IndexFunc(s.features, func(f Feature) bool { return f.Name == name })
+	if i < 0 {
+		i = len(s.features)
+		s.features = append(s.features, Feature{Name: name})
+	}
+	all := slices.Sorted(slices.Values(slices.Concat(s.features[i].Types, types)))
+	s.features[i] = Feature{Name: name, Types: all, Err: fmt.Errorf("no program of the sensor shows %s", strings.Join(all, ", "))}
 }

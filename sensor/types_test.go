@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -24,15 +25,61 @@ func TestAddTypes(t *testing.T) {
 	if folders, removed := made(); folders > 0 || removed < 3 {
 		t.Errorf("at first %d folders made, %d removed", folders, removed)
 	}
-	for range 2 { // the second time nothing is left to do
-		if err := l.AddTypes([]string{"mkdir", "mkdirat", "rmdir"}); err != nil {
+	for _, types := range [][]string{{"mkdir", "mkdirat", "rmdir"}, {"mkdir", "mkdirat", "rmdir"}, {"nonsense"}, {"folly", "nonsense"}} { // of the second nothing is left to do
+		if err := l.AddTypes(types); err != nil {
 			t.Fatal(err)
 		}
 		if folders, removed := made(); folders < 3 || removed < 3 {
 			t.Errorf("then %d folders made, %d removed", folders, removed)
 		}
 	}
-	for name, err := range l.Missing() {
+	missing := l.Missing()
+	for _, name := range []string{"folly", "nonsense"} {
+		if err := missing[name]; err == nil || err.Error() != "types: no program of the sensor shows folly, nonsense" {
+			t.Errorf("%s: %v", name, err)
+		}
+		delete(missing, name)
+	}
+	for name, err := range missing {
 		t.Errorf("%s: %v", name, err)
 	}
+	names := map[string]bool{}
+	for _, f := range l.Features() {
+		if names[f.Name] {
+			t.Errorf("feature %s is told of twice", f.Name)
+		}
+		names[f.Name] = true
+	}
+}
+
+// TestAddTypesBesideReaders: what is asked of a sensor while more types are added
+// meets no half of them. The race detector sees it.
+func TestAddTypesBesideReaders(t *testing.T) {
+	l := start(t, Config{Types: []string{"unlinkat"}, Enforce: true}, mine)
+	over := make(chan struct{})
+	var readers sync.WaitGroup
+	for _, ask := range []func() error{
+		func() error { _, err := l.Counters(); return err },
+		func() error { return l.SetGuards([]Guard{{7, "unlinkat", 0, DryRun}}) },
+	} {
+		readers.Go(func() {
+			for {
+				if err := ask(); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-over:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for _, typ := range []string{"execve", "procexit", "prctl", "capset", "connect"} {
+		if err := l.AddTypes([]string{typ}); err != nil {
+			t.Error(err)
+		}
+	}
+	close(over)
+	readers.Wait()
 }
