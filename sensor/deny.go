@@ -3,6 +3,8 @@ package sensor
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -35,45 +37,65 @@ func (s *Sensor) startDeny(spec *ebpf.CollectionSpec, cache *btf.Cache) error {
 	if err != nil {
 		return fmt.Errorf("attach %s: %w", denyProgram, err)
 	}
-	asked, err := s.isAsked()
-	if err != nil || !asked {
-		return errors.Join(err, fmt.Errorf("attach %s: the kernel does not ask it, as bpf is not among its security modules (kernel parameter lsm): %w", denyProgram, ErrNotSupported), l.Close())
+	if err := s.isAsked(); err != nil {
+		return errors.Join(fmt.Errorf("attach %s: %w", denyProgram, err), l.Close())
 	}
 	s.onClose = append(s.onClose, func() { l.Close() })
 	return nil
 }
 
-// isAsked reports whether the kernel asks the program, which loads and attaches
+// isAsked returns why the kernel does not ask the program, which loads and attaches
 // also where it does not. To see it, this process tries to become a file that is no
 // program, which fails.
-func (s *Sensor) isAsked() (bool, error) {
+func (s *Sensor) isAsked() error {
 	if err := execNothing(); !errors.Is(err, unix.ENOEXEC) {
-		return false, fmt.Errorf("run a file that is no program: %w", err)
+		return fmt.Errorf("see whether the kernel asks it: run a file that is no program: %w", err)
 	}
 	var asked uint32
 	if err := s.collection.Variables["deny_asked"].Get(&asked); err != nil {
-		return false, fmt.Errorf("ask %s: %w", denyProgram, err)
+		return fmt.Errorf("see whether the kernel asks it: %w", err)
 	}
-	return asked != 0, nil
+	if asked == 0 {
+		return fmt.Errorf("the kernel does not ask it, as bpf is not among its security modules (kernel parameter lsm): %w", ErrNotSupported)
+	}
+	return nil
 }
 
-// execNothing runs a file in memory that is no program, and returns why that failed.
+// execNothing runs a file that is no program, and returns why that failed.
 func execNothing() error {
+	f, err := nothing()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var empty byte
+	arguments := [2]*byte{&empty, nil}
+	_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, f.Fd(), uintptr(unsafe.Pointer(&empty)), uintptr(unsafe.Pointer(&arguments)), 0, unix.AT_EMPTY_PATH, 0)
+	return errno
+}
+
+// nothing makes a file that may be run: in memory, or where that is forbidden
+// (vm.memfd_noexec) on disk, without a name.
+func nothing() (*os.File, error) {
 	fd, err := unix.MemfdCreate("nothing", unix.MFD_CLOEXEC|unix.MFD_EXEC)
 	if errors.Is(err, unix.EINVAL) { // an older kernel
 		fd, err = unix.MemfdCreate("nothing", unix.MFD_CLOEXEC)
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		f := os.NewFile(uintptr(fd), "nothing")
+		_, err = f.WriteString("nothing")
+		return f, err
 	}
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte("nothing")); err != nil {
-		return err
+	dir, failed := os.MkdirTemp("", "kubeguardian-")
+	if failed != nil {
+		return nil, errors.Join(err, failed)
 	}
-	var empty byte
-	arguments := [2]*byte{&empty, nil}
-	_, _, errno := unix.Syscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty)), uintptr(unsafe.Pointer(&arguments)), 0, unix.AT_EMPTY_PATH, 0)
-	return errno
+	defer os.RemoveAll(dir)
+	name := filepath.Join(dir, "nothing")
+	if failed := os.WriteFile(name, []byte("nothing"), 0o700); failed != nil {
+		return nil, errors.Join(err, failed)
+	}
+	return os.Open(name)
 }
 
 // CanDeny returns why guards that deny kill instead, nil if they deny.

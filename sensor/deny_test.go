@@ -1,8 +1,10 @@
 package sensor
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -169,5 +171,36 @@ func TestDenyIsOptional(t *testing.T) {
 	}
 	if l.programs[denyProgram] != nil || l.CanDeny() == nil {
 		t.Error("the sensor can deny without having been told to")
+	}
+}
+
+// TestNothingRuns: the file that is tried fails for what it is, also where no file in
+// memory may be run.
+func TestNothingRuns(t *testing.T) {
+	const inside = "KUBEGUARDIAN_TEST_NOTHING_RUNS"
+	if os.Getenv(inside) != "" {
+		const setting = "/proc/sys/vm/memfd_noexec" // of this namespace of process ids
+		if err := os.WriteFile(setting, []byte("2"), 0); err != nil {
+			t.Skipf("files in memory are not forbidden: %v", err)
+		}
+		if _, err := unix.MemfdCreate("x", unix.MFD_EXEC); err == nil {
+			t.Fatal("a file in memory may be run")
+		}
+	}
+	if err := execNothing(); !errors.Is(err, unix.ENOEXEC) {
+		t.Errorf("have %v, want %v", err, unix.ENOEXEC)
+	}
+	if os.Getenv(inside) != "" {
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestNothingRuns$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case errors.Is(err, syscall.EPERM), strings.Contains(string(out), "--- SKIP"):
+		t.Logf("not tried without files in memory: %v %s", err, out)
+	case err != nil || !strings.Contains(string(out), "--- PASS: TestNothingRuns"):
+		t.Errorf("%v\n%s", err, out)
 	}
 }
