@@ -412,7 +412,7 @@ func (w *wait) close() {
 // wait puts an action off. The process is held on to meanwhile.
 func (e *Enforcer) wait(o named, t target, act *Action) {
 	w := &wait{o: o, t: t, act: *act, until: time.Now().Add(waitTime)}
-	if o.Action == Kill {
+	if o.Action != BlockEgress { // to deny is too late by then, so it is killed, too
 		h, err := open(e.o.Proc, t.key)
 		if err != nil {
 			settle(act, err)

@@ -544,3 +544,47 @@ func TestDenialsAreNoted(t *testing.T) {
 		})
 	}
 }
+
+// TestDenyWaits: what was to be denied in a container that nobody knew yet is
+// killed once it is known whose it is, whether its entry is for all containers or
+// for some.
+func TestDenyWaits(t *testing.T) {
+	for name, drift := range map[string]Drift{"for all": {Mode: Deny}, "for some": {Namespaces: []string{"shop"}, Mode: Deny}} {
+		t.Run(name, func(t *testing.T) {
+			var details *kernel.Details
+			var late []alert.Alert
+			e, _, audit := newEnforcer(t, Options{
+				Drift: []Drift{drift}, Containers: func(string) *kernel.Details { return details }, Emit: func(a alert.Alert) { late = append(late, a) },
+			})
+			cmd := exec.Command("sleep", "60")
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = errors.Join(cmd.Process.Kill(), cmd.Wait()) }()
+			ev := execOf(t, 0, 0)
+			ev.Record.Process = keyOf(t, cmd.Process.Pid)
+			ev.Seen.Container = &kernel.Container{ID: strings.Repeat("a", 64)}
+			_, more := e.Judge(ev, nil)
+			if len(more) == 1 && more[0].OutputFields["enforce.deny"] != Waiting || len(more)+len(e.waiting) == 0 {
+				t.Errorf("alerts %+v, %d wait", more, len(e.waiting))
+			}
+			details = &podOf("a", "shop").Details
+			e.settleWaits(time.Now())
+			if len(more)+len(late) != 1 {
+				t.Errorf("%d alerts at once, %d late", len(more), len(late))
+			}
+			lines := strings.Split(strings.TrimSpace(audit.String()), "\n")
+			var act Action
+			if err := json.Unmarshal([]byte(lines[len(lines)-1]), &act); err != nil {
+				t.Fatalf("%v in %s", err, audit)
+			}
+			if act.Action != Deny || act.Outcome != Killed || act.By != "agent" || act.Namespace != "shop" || act.Reason == "" {
+				t.Fatalf("action %+v", act)
+			}
+			_ = cmd.Wait()
+			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+				t.Errorf("it ended by %v", status.Signal())
+			}
+		})
+	}
+}
