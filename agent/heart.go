@@ -31,11 +31,12 @@ type beater interface{ Beat() []string }
 // A pulse is what is known of the beats of one type.
 type pulse struct {
 	last    time.Time // when one arrived, at first when they began
-	waiting int       // that were made since
+	waiting bool      // the one that was made last has not arrived
+	missed  int       // how many in a row have not before the next was made
 	dropped uint64    // events of the type, until then
 }
 
-func (p *pulse) silent() bool { return p.waiting > beatsMissed }
+func (p *pulse) silent() bool { return p.missed > beatsMissed }
 
 // A heart sees whether what happens on the node still arrives: it makes events of
 // its own, and looks for their records where those of others are read. It is safe
@@ -71,10 +72,12 @@ func (h *heart) beat(source beater) {
 	maps.DeleteFunc(h.types, func(typ string, _ *pulse) bool { return !slices.Contains(made, typ) })
 	h.told = slices.DeleteFunc(slices.Clone(h.told), func(typ string) bool { return !slices.Contains(made, typ) }) // no rule is about it any more
 	for _, typ := range made {
-		if h.types[typ] == nil {
-			h.types[typ] = &pulse{last: now, dropped: dropped[typ]}
+		p := h.types[typ]
+		if p == nil {
+			p = &pulse{last: now, dropped: dropped[typ]}
+			h.types[typ] = p
 		}
-		h.types[typ].waiting++ // one that has arrived meanwhile counts as well, until the next
+		p.waiting = !p.last.After(now) // it may have arrived already
 	}
 }
 
@@ -86,7 +89,7 @@ func (h *heart) heard(r *record.Record) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if p := h.types[r.Type.String()]; p != nil {
-		p.last, p.waiting = time.Now(), 0
+		p.last, p.waiting, p.missed = time.Now(), false, 0
 	}
 }
 
@@ -98,7 +101,7 @@ func (h *heart) tell(now time.Time, dropped map[string]uint64) {
 		return
 	}
 	a, priority, level := h.agent, alert.Critical, slog.LevelError
-	text := fmt.Sprintf("The sensor is silent: of %s no event arrives, not even those that the agent makes to try it; somebody may have detached it", strings.Join(silent, ", "))
+	text := fmt.Sprintf("The sensor is silent: of %s no event arrives, not even those that the agent makes to try it; somebody may have detached it, or nobody reads its buffer", strings.Join(silent, ", "))
 	if len(silent) == 0 {
 		priority, level, text = alert.Notice, slog.LevelWarn, "The sensor is no longer silent: the events that the agent makes to try it arrive again"
 	}
@@ -110,14 +113,21 @@ func (h *heart) tell(now time.Time, dropped map[string]uint64) {
 }
 
 // look returns the types that are silent, and whether these are others than when it
-// was called last. A type that has events dropped is not silent: they were made.
+// was called last. A beat may have been dropped where events of its type were, and
+// does not count as missed then, unless no beat arrives at all: what is not read
+// drops everything. Only a beat that arrives ends a silence.
 func (h *heart) look(dropped map[string]uint64) (silent []string, changed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	read := false
+	for _, p := range h.types {
+		read = read || !p.waiting
+	}
 	for typ, p := range h.types {
-		if dropped[typ] != p.dropped {
-			p.waiting, p.dropped = 0, dropped[typ]
+		if p.waiting && !(read && dropped[typ] > p.dropped) {
+			p.missed++
 		}
+		p.dropped = dropped[typ]
 	}
 	silent = h.silent()
 	changed = !slices.Equal(silent, h.told)
