@@ -266,42 +266,68 @@ const (
 	sweepInterval = 30 * time.Second
 )
 
+// A phase is what runs beside the sensor until it is ended, which may be later than
+// the context that it began with.
+type phase struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+func newPhase(ctx context.Context) *phase {
+	p := &phase{}
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	return p
+}
+
+func (p *phase) start(do func(context.Context)) { p.running.Go(func() { do(p.ctx) }) }
+
+func (p *phase) end() {
+	p.cancel()
+	p.running.Wait()
+}
+
 // Run raises alerts until ctx ends, and then stops the sensor. It is called
 // once.
+//
+// When ctx ends, the sensor reads what was made until then. Who acts on that ends
+// after it, and who tells of that last, so that nothing of it is lost.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	var running sync.WaitGroup
+	acting, telling := newPhase(ctx), newPhase(ctx)
 	defer func() {
 		cancel()
-		running.Wait()
+		acting.end()
+		telling.end()
 		err = errors.Join(err, a.close())
 	}()
 	a.pipeline.out, a.pipeline.record = newOutput(a.o.Out, cancel), newOutput(a.o.Record, cancel)
 	if a.reporter != nil {
 		a.pipeline.out.deliver = a.reporter.deliver
-		running.Go(func() { a.reporter.run(ctx) })
+		telling.start(a.reporter.run)
 	}
 	if a.runtime != nil {
-		running.Go(func() { a.runtime.Run(ctx) })
+		acting.start(a.runtime.Run)
 	}
 	if err := a.table.Snapshot(); err != nil {
 		return err
 	}
 	a.report()
 	debug.FreeOSMemory() // to load rules and programs takes twice what the agent needs afterwards
-	running.Go(func() { a.maintain(ctx) })
+	acting.start(a.maintain)
 	if source, ok := a.source.(beater); ok {
-		running.Go(func() { a.heart.run(ctx, source) })
+		acting.running.Go(func() { a.heart.run(ctx, source) })
 	}
 	if a.enforcer != nil {
-		running.Go(func() { a.enforcer.Run(ctx) })
+		acting.start(a.enforcer.Run)
 	}
 	if a.shedder != nil {
-		running.Go(func() { a.shedder.run(ctx) })
+		acting.running.Go(func() { a.shedder.run(ctx) })
 	}
 	if err := a.source.Run(ctx, a.pipeline.worker); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read events: %w", err)
 	}
+	acting.end()
 	a.o.Log.Info("stopped", "events", a.pipeline.records.Load(), "alerts", a.pipeline.alerts.Load(), "dropped", a.source.Status().Counters["dropped"])
 	return errors.Join(a.pipeline.out.error(), a.pipeline.record.error())
 }

@@ -85,8 +85,8 @@ type underway struct {
 	future jetstream.PubAckFuture
 }
 
-// Run sends alerts until ctx ends. Alerts are sent in their order, many at a
-// time. After a failure it goes on with the first one that is not known to have
+// Run sends alerts until ctx ends, and then those that wait, for a few seconds at
+// most. Alerts are sent in their order, many at a time. After a failure it goes on with the first one that is not known to have
 // arrived: what the bus has already it knows by its id.
 func (p *Publisher) Run(ctx context.Context, nc *nats.Conn) error {
 	for attempt := 0; ; attempt++ {
@@ -135,7 +135,7 @@ func (p *Publisher) send(ctx context.Context, nc *nats.Conn) error {
 		}
 		select {
 		case <-ctx.Done():
-			p.settle(flight)
+			p.settle(js, flight)
 			return ctx.Err()
 		case <-ready:
 		case <-arrived:
@@ -188,21 +188,24 @@ func ready(f jetstream.PubAckFuture) bool {
 	}
 }
 
-// settleTime is how long an agent that ends waits for what is under way.
-const settleTime = 2 * time.Second
+// settleTime is how long at most an agent that ends sends what waits.
+const settleTime = 5 * time.Second
 
-// settle notes what arrives in a short time, so that it need not be sent again.
-func (p *Publisher) settle(flight []underway) {
+// settle sends what is left, so that it need not wait for the next start.
+func (p *Publisher) settle(js jetstream.JetStream, flight []underway) {
 	end := time.After(settleTime)
-	for _, u := range flight {
+	for {
+		var err error
+		if flight, err = p.fill(js, flight); err != nil || len(flight) == 0 {
+			return
+		}
 		select {
 		case <-end:
 			return
-		case <-u.future.Err():
+		case <-flight[0].future.Err():
 			return
-		case <-u.future.Ok():
-			p.sent.Add(1)
-			p.spool.Delivered(u.number)
+		case <-flight[0].future.Ok():
+			flight = p.arrived(flight)
 		}
 	}
 }

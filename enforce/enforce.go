@@ -438,8 +438,9 @@ func (e *Enforcer) addWait(w *wait) bool {
 	return true
 }
 
-// Run does what has to wait, and lifts what is over, until ctx ends. Then it
-// lifts everything.
+// Run does what has to wait, and lifts what is over, until ctx ends, which is to be
+// after the last [Enforcer.Judge]. Then nothing waits any longer, and everything is
+// lifted.
 func (e *Enforcer) Run(ctx context.Context) {
 	e.look(time.Now())
 	ticker := time.NewTicker(tick)
@@ -457,6 +458,7 @@ func (e *Enforcer) Run(ctx context.Context) {
 
 // stop gives back what is held.
 func (e *Enforcer) stop(now time.Time) {
+	e.settleWaits(now)
 	e.mu.Lock()
 	waiting := e.waiting
 	e.waiting = nil
