@@ -132,6 +132,7 @@ func (a *Agent) newReporter() (*reporter, error) {
 	}
 	a.onStop("connection to the server", func() error { r.conn.Close(); return nil })
 	r.lost = lostAlerts(r.publisher.Stats())
+	a.status.lost.n = r.lost
 	return r, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/bus"
 	"github.com/kubeguardian/kubeguardian/bus/fleet"
 	"github.com/kubeguardian/kubeguardian/bus/hub"
+	"github.com/kubeguardian/kubeguardian/bus/spool"
 	"github.com/kubeguardian/kubeguardian/rule"
 )
 
@@ -295,6 +296,34 @@ func TestLosses(t *testing.T) {
 			t.Errorf("step %d: %v", i, got)
 		}
 	}
+}
+
+// What was lost before the agent began was told of then, and is no problem of now.
+func TestLossesBeforeTheStart(t *testing.T) {
+	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	config := reporting(t, "nats://"+c.hub.Addr().String())
+	full, err := spool.Open(filepath.Join(config.Server.Dir, "spool"), spool.MinBytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for full.Stats().Dropped == 0 {
+		if err := full.Append(make([]byte, 1<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := full.Close(); err != nil {
+		t.Fatal(err)
+	}
+	report(t, config, &recording{played: make(chan struct{})}, func(a *Agent) {
+		lost := func(p string) bool { return strings.Contains(p, "alerts were lost") }
+		if h := a.status.state(); slices.ContainsFunc(h.Problems, lost) {
+			t.Errorf("of an earlier run: %q", h.Problems)
+		}
+		a.reporter.deliver(&alert.Alert{Rule: "x", Output: strings.Repeat("x", bus.MaxMessage)})
+		if h := a.status.state(); !slices.ContainsFunc(h.Problems, lost) {
+			t.Errorf("of now: %q", h.Problems)
+		}
+	})
 }
 
 // Commands that enter containers are told whatever other rule matches.
