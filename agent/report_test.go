@@ -282,6 +282,48 @@ func TestReportsOfDrift(t *testing.T) {
 	}
 }
 
+// Only the roots of containers of the runtime say what these are on, all of them.
+func TestOverlaid(t *testing.T) {
+	const (
+		root   = "731 29 0:60 / / rw,relatime - overlay overlay rw\n" // of a node that is a container
+		etc    = "732 29 0:61 / /etc rw,relatime - overlay overlay rw\n"
+		shm    = "733 29 0:62 / /run/containerd/io.containerd.grpc.v1.cri/sandboxes/a/shm rw,relatime - tmpfs shm rw\n"
+		pod    = "734 29 0:63 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/a/rootfs rw,relatime shared:1 - overlay overlay rw\n"
+		k3s    = "735 29 0:64 / /run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io/b/rootfs rw,relatime - overlay overlay rw\n"
+		zfs    = "736 29 0:65 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/c/rootfs rw,relatime shared:1 - zfs tank/snapshots/7 rw\n"
+		fuse   = "737 29 0:66 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/d/rootfs rw,relatime shared:1 - fuse.fuse-overlayfs fuse-overlayfs rw\n"
+		docker = "738 29 0:67 / /var/lib/docker/overlay2/e/merged rw,relatime shared:1 - overlay overlay rw\n"
+		crio   = "739 29 0:68 / /var/lib/containers/storage/overlay/f/merged rw,relatime shared:1 - overlay overlay rw\n"
+	)
+	for name, tt := range map[string]struct {
+		runtime, mounts string
+		want            bool
+	}{
+		"a pod":                          {"containerd", root + shm + pod, true},
+		"pods of k3s":                    {"containerd", pod + k3s, true},
+		"CRI-O":                          {"cri-o", crio, true},
+		"Docker":                         {"docker", docker, true},
+		"a runtime that has not spoken":  {"", pod, true},
+		"a node that is a container":     {"containerd", root + etc + shm, false},
+		"one of two pods":                {"containerd", pod + zfs, false},
+		"an overlay that is none":        {"containerd", pod + fuse, false},
+		"another runtime beside its own": {"containerd", docker + crio + zfs, false},
+		"another runtime alone":          {"cri-o", docker + pod, false},
+		"nothing":                        {"containerd", "\n- \n1 2 3 4 /a -\n", false},
+	} {
+		proc := t.TempDir()
+		if err := os.Mkdir(filepath.Join(proc, "1"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(proc, "1", "mountinfo"), []byte(tt.mounts), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if have := overlaid(proc, tt.runtime); have != tt.want {
+			t.Errorf("%s: %v", name, have)
+		}
+	}
+}
+
 // That something was lost is a problem for an hour from the last time on.
 func TestLosses(t *testing.T) {
 	var l losses

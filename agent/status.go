@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +20,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/event"
+	"github.com/kubeguardian/kubeguardian/sensor/container"
 )
 
 // A status serves /healthz and /metrics.
@@ -105,9 +106,12 @@ func (s *status) state() health {
 		Status: "ok", Rules: a.ruling.Load().count, Processes: a.table.Stats().Known,
 		Dropped: source.Counters["dropped"], DroppedTypes: source.Dropped, Features: source.Features, NotCovered: a.notCovered(), Problems: []string{},
 	}
+	if a.runtime != nil {
+		h.Runtime = a.runtime.Name()
+	}
 	s.noteLosses(source, &h)
 	s.noteBeats(&h)
-	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc)
+	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc, h.Runtime)
 	if len(h.NotCovered) > 0 {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
 	}
@@ -136,8 +140,8 @@ func (s *status) state() health {
 		}
 	}
 	if a.runtime != nil {
-		h.Runtime = a.runtime.Name()
 		if _, err := a.runtime.Stats(); err != nil {
+			h.Drift = false // alerts do not say whose container it is
 			h.Problems = append(h.Problems, err.Error())
 		}
 	}
@@ -182,11 +186,39 @@ func (a *Agent) internal(now time.Time, rule string, p alert.Priority, text stri
 	}
 }
 
-// overlaid reports whether containers of the node are on overlays: on other storage,
-// what was added to an image is not told from what is of it.
-func overlaid(proc string) bool {
+// containerRoots are where runtimes mount the roots of containers, by their names.
+var containerRoots = map[string]*regexp.Regexp{
+	container.Containerd: regexp.MustCompile(`/io\.containerd\.runtime\.v\d\.task/k8s\.io/[^/]+/rootfs$`),
+	container.CRIO:       regexp.MustCompile(`/containers/storage/overlay/[^/]+/merged$`),
+	container.Docker:     regexp.MustCompile(`/docker/(overlay2/[^/]+/merged|rootfs/overlayfs/[^/]+)$`),
+}
+
+// overlaid reports whether the containers that a runtime has mounted, any where its
+// name is not known, are all on overlays: on other storage, what was added to an
+// image is not told from what is of it.
+func overlaid(proc, runtime string) bool {
 	mounts, _ := os.ReadFile(proc + "/1/mountinfo")
-	return bytes.Contains(mounts, []byte(" - overlay "))
+	found := false
+	for line := range strings.Lines(string(mounts)) {
+		where, kind, _ := strings.Cut(line, " - ")
+		f := strings.Fields(where)
+		if len(f) < 5 || !isRoot(runtime, f[4]) {
+			continue
+		}
+		if found = strings.HasPrefix(kind, "overlay "); !found {
+			return false
+		}
+	}
+	return found
+}
+
+func isRoot(runtime, path string) bool {
+	for name, where := range containerRoots {
+		if (runtime == "" || runtime == name) && where.MatchString(path) {
+			return true
+		}
+	}
+	return false
 }
 
 // health answers 200 as long as the agent runs; what it cannot do is in the

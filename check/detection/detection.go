@@ -5,6 +5,7 @@ package detection
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -166,7 +167,7 @@ func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []findin
 		if gap := inv.Gap("", "Pod"); gap != "" {
 			return finding.Verdict{Status: finding.Unknown, Reason: "where its pods run is not known: " + gap}
 		}
-		return driftWatched(pods[w], sensors, now)
+		return driftWatched(inv, pods[w], sensors, now)
 	}
 	return judge(inv, seen, newest(seen, evidence.SensorStream), watched, func(a *evidence.Alert) string {
 		if a.Drift {
@@ -177,28 +178,55 @@ func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []findin
 }
 
 // driftWatched says whether drift in pods would have been told of.
-func driftWatched(pods []*inventory.Object, sensors map[string]*evidence.Heartbeat, now time.Time) finding.Verdict {
+func driftWatched(inv *inventory.Inventory, pods []*inventory.Object, sensors map[string]*evidence.Heartbeat, now time.Time) finding.Verdict {
 	v := finding.Verdict{Status: finding.NotApplicable, Reason: "no pod of it is on a node"}
 	for _, o := range pods {
 		node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName")
 		if node == "" {
 			continue
 		}
-		h, reason := sensors[node], ""
-		switch {
-		case h == nil || now.Sub(h.At) > alive:
-			reason = "no sensor is alive on node %s, where pod %s is"
-		case h.Drift != fact.Yes:
-			reason = "the sensor of node %s, where pod %s is, is not known to tell of every program that is not part of an image"
+		if reason := blind(inv, o, node, sensors[node], now); reason != "" {
+			return finding.Verdict{Status: finding.Unknown, Reason: reason}
 		}
-		if reason != "" {
-			return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf(reason, node, o.GetName())}
-		}
+		h := sensors[node]
 		if v.Status != finding.Pass || h.At.Before(v.ObservedAt) {
 			v = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
 		}
 	}
 	return v
+}
+
+// blind says why drift in a pod might not be told of, or "".
+func blind(inv *inventory.Inventory, pod *inventory.Object, node string, h *evidence.Heartbeat, now time.Time) string {
+	class := hidden(inv, pod)
+	switch {
+	case h == nil || now.Sub(h.At) > alive:
+		return fmt.Sprintf("no sensor is alive on node %s, where pod %s is", node, pod.GetName())
+	case h.Drift != fact.Yes:
+		return fmt.Sprintf("the sensor of node %s, where pod %s is, is not known to tell of every program that is not part of an image", node, pod.GetName())
+	case class != "":
+		return fmt.Sprintf("pod %s is of runtime class %s, in which the sensor of node %s is not known to see programs", pod.GetName(), class, node)
+	}
+	return ""
+}
+
+// shared are the handlers of runtime classes whose containers are processes of the
+// node. In sandboxes and virtual machines the node sees no programs.
+var shared = []string{"runc", "crun", "youki", "nvidia", "nvidia-cdi", "nvidia-legacy"}
+
+// hidden returns the runtime class of a pod, unless that is known to run its programs
+// on the kernel of the node.
+func hidden(inv *inventory.Inventory, pod *inventory.Object) string {
+	name, _, _ := unstructured.NestedString(pod.Object, "spec", "runtimeClassName")
+	if name == "" {
+		return ""
+	}
+	if class := inv.Get("node.k8s.io", "RuntimeClass", "", name); class != nil {
+		if handler, _, _ := unstructured.NestedString(class.Object, "handler"); slices.Contains(shared, handler) {
+			return ""
+		}
+	}
+	return name
 }
 
 // judge looks at the open alerts of each workload; wrong says what is wrong with

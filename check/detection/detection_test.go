@@ -148,6 +148,34 @@ func TestDriftIsWatched(t *testing.T) {
 	}
 }
 
+// What runs in a sandbox no sensor of the node sees.
+func TestDriftInSandboxes(t *testing.T) {
+	inv := live(t, `
+{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: strict}, handler: kata-qemu}
+---
+{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: gpu}, handler: nvidia}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: plain, namespace: shop}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: strict, namespace: shop}, spec: {nodeName: a, runtimeClassName: strict, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: gpu, namespace: shop}, spec: {nodeName: a, runtimeClassName: gpu, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: lost, namespace: shop}, spec: {nodeName: a, runtimeClassName: gvisor, containers: [{name: c, image: i}]}}
+`)
+	sensor := beat("sensor", "a", now, time.Time{}, ago(time.Minute))
+	sensor.Drift = fact.Yes
+	got := detection.Drift(inv, &evidence.Set{Heartbeats: []evidence.Heartbeat{sensor}}, now)
+	if want := "Pod/shop/gpu pass, Pod/shop/lost unknown, Pod/shop/plain pass, Pod/shop/strict unknown"; show(got) != want {
+		t.Errorf("%s, want %s", show(got), want)
+	}
+	for _, v := range got {
+		if v.Status == finding.Unknown && v.Reason != fmt.Sprintf("pod %s is of runtime class %s, in which the sensor of node a is not known to see programs", v.Subject.Name, map[string]string{"strict": "strict", "lost": "gvisor"}[v.Subject.Name]) {
+			t.Errorf("reason %q", v.Reason)
+		}
+	}
+}
+
 func TestAlerts(t *testing.T) {
 	const manifests = `
 {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: web, namespace: shop, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}}
