@@ -83,6 +83,16 @@ type known struct {
 	silent    time.Time // since when; zero: it is not
 	inCluster bool      // a node of this name was seen
 	changes   []Change  // not told yet
+
+	drops, lost loss // of events, of alerts
+}
+
+// A loss is what an agent has lost that was not told of yet.
+type loss struct {
+	n, kept uint64 // since then
+	since   time.Time
+	types   map[string]uint64 // of events
+	told    time.Time         // the begin of the time in which one was told of last
 }
 
 // New returns one that knows nobody yet. Nobody is silent for not having spoken
@@ -126,7 +136,7 @@ func (f *Fleet) Seen(s State, at time.Time) {
 }
 
 // tellAgain is how often at most an alert says that an agent goes on to lose
-// something.
+// something, and how much since the last one.
 const tellAgain = 10 * time.Minute
 
 // compare notes what has become worse. Counts begin anew when an agent starts.
@@ -134,34 +144,68 @@ func (k *known) compare(before, now State) {
 	if !before.Started.Equal(now.Started) {
 		before = State{Time: now.Started, LostAlerts: min(before.LostAlerts, now.LostAlerts), RulesError: before.RulesError}
 	}
-	note := func(kind Kind, event, format string, args ...any) {
-		k.changes = append(k.changes, Change{kind, now.Node, event, fmt.Sprintf(format, args...)})
-	}
-	while := now.Time.UTC().Truncate(tellAgain).Format(time.RFC3339)
-	if now.Dropped > before.Dropped {
-		lost := now.Dropped - before.Dropped
-		note(DropsEvents, while, "The agent of node %s dropped %d events of the kernel, %.2g %% of those from %s to %s%s: what rules would have said of them is not known", now.Node, lost,
-			100*float64(lost)/float64(lost+now.Events-before.Events), before.Time.UTC().Format(time.TimeOnly), now.Time.UTC().Format(time.TimeOnly), most(before.DroppedTypes, now.DroppedTypes))
-	}
-	if now.LostAlerts > before.LostAlerts {
-		note(LosesAlerts, while, "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", now.Node, now.LostAlerts-before.LostAlerts)
-	}
+	k.drops.add(before, now, before.Dropped, now.Dropped)
+	k.lost.add(before, now, before.LostAlerts, now.LostAlerts)
+	k.tellLosses(now, now.Stopped)
 	if now.RulesError != "" && now.RulesError != before.RulesError {
-		note(RefusesRules, now.RulesError, "The agent of node %s goes on with the rules it had, as those of the server cannot be used: %s", now.Node, now.RulesError)
+		k.note(RefusesRules, now, now.RulesError, "The agent of node %s goes on with the rules it had, as those of the server cannot be used: %s", now.Node, now.RulesError)
 	}
 }
 
-// most says of which types most was dropped between two states.
-func most(before, now map[string]uint64) string {
-	const few = 3
-	var types []string
-	for name, n := range now {
-		if n > before[name] {
-			types = append(types, name)
+func (k *known) note(kind Kind, s State, event, format string, args ...any) {
+	k.changes = append(k.changes, Change{kind, s.Node, event, fmt.Sprintf(format, args...)})
+}
+
+// add takes in what a count has grown by between two states.
+func (l *loss) add(before, now State, from, to uint64) {
+	if to > from {
+		if l.n == 0 {
+			l.since, l.types = before.Time, map[string]uint64{}
+		}
+		l.n += to - from
+		for name, n := range now.DroppedTypes {
+			l.types[name] += n - min(n, before.DroppedTypes[name])
 		}
 	}
+	if l.n > 0 {
+		l.kept += now.Events - min(now.Events, before.Events)
+	}
+}
+
+// tellLosses notes what was lost until a state, if that was not told of in its ten
+// minutes yet, or in any case.
+func (k *known) tellLosses(s State, anyway bool) {
+	while := s.Time.Truncate(tellAgain)
+	due := func(l *loss) bool { return l.n > 0 && (anyway || !l.told.Equal(while)) }
+	if l := &k.drops; due(l) {
+		k.note(DropsEvents, s, fmt.Sprintf("%d of %s", s.Dropped, s.Started.UTC()), "The agent of node %s dropped %d events of the kernel, %s %% of those from %s to %s%s: what rules would have said of them is not known",
+			s.Node, l.n, share(l.n, l.kept), l.since.UTC().Format(time.TimeOnly), s.Time.UTC().Format(time.TimeOnly), most(l.types))
+		*l = loss{told: while}
+	}
+	if l := &k.lost; due(l) {
+		k.note(LosesAlerts, s, fmt.Sprintf("%d of %s", s.LostAlerts, s.Started.UTC()), "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", s.Node, l.n)
+		*l = loss{told: while}
+	}
+}
+
+// share returns n in percent of n and others.
+func share(n, others uint64) string {
+	p := 100 * float64(n) / float64(n+others)
+	switch {
+	case p < 0.001:
+		return "less than 0.001"
+	case p < 10:
+		return fmt.Sprintf("%.2g", p)
+	}
+	return fmt.Sprintf("%.0f", p)
+}
+
+// most says of which types most was dropped.
+func most(dropped map[string]uint64) string {
+	const few = 3
+	types := slices.DeleteFunc(slices.Collect(maps.Keys(dropped)), func(name string) bool { return dropped[name] == 0 })
 	slices.SortFunc(types, func(a, b string) int {
-		return cmp.Or(cmp.Compare(now[b]-before[b], now[a]-before[a]), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(dropped[b], dropped[a]), strings.Compare(a, b))
 	})
 	if len(types) == 0 {
 		return ""
@@ -183,6 +227,9 @@ func (f *Fleet) Judge(now time.Time, nodes map[string]bool) []Change {
 		if nodes != nil && k.inCluster && !nodes[name] && (silent || k.state.Stopped) {
 			delete(f.agents, name)
 			continue
+		}
+		if silent && k.silent.IsZero() {
+			k.tellLosses(k.state, true)
 		}
 		out, k.changes = append(out, k.changes...), nil
 		switch {
@@ -256,8 +303,10 @@ func (f *Fleet) Problems(now time.Time, nodes map[string]bool) []string {
 	dropping := 0
 	have, uncovered := map[string]bool{}, map[string]int{}
 	for _, a := range f.Agents(now) {
-		for rule := range a.NotCovered {
-			uncovered[rule]++
+		if a.Status == OK || a.Status == Degraded {
+			for rule := range a.NotCovered {
+				uncovered[rule]++
+			}
 		}
 		have[a.Node] = true
 		by[a.Status] = append(by[a.Status], a.Node)

@@ -106,8 +106,8 @@ func TestWhatGetsWorse(t *testing.T) {
 		{nil, nil},
 		{func(s *State) { s.Dropped = 5 }, []string{"dropped n1"}},
 		{func(s *State) { s.Dropped = 5 }, nil},
-		{func(s *State) { s.Dropped = 7; s.LostAlerts = 2 }, []string{"dropped n1", "lost n1"}},
-		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1) }, []string{"dropped n1"}}, // anew
+		{func(s *State) { s.Dropped = 7; s.LostAlerts = 2 }, []string{"lost n1"}},                                          // drops are told of later
+		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1); s.Time = at(600) }, []string{"dropped n1"}}, // anew
 		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1); s.RulesError = "x" }, []string{"rules n1"}},
 		{func(s *State) { s.Dropped = 1; s.LostAlerts = 2; s.Started = at(-1); s.RulesError = "x" }, nil},
 	} {
@@ -129,17 +129,75 @@ func TestWhatGetsWorse(t *testing.T) {
 	}
 }
 
+// TestDropsThatGoOn: people hear at once that something is dropped, and every ten
+// minutes, or when the agent ends or falls silent, how much it was since.
+func TestDropsThatGoOn(t *testing.T) {
+	f := New(zero)
+	dropped, events := uint64(0), uint64(0)
+	step := func(second int, n uint64, change func(*State), want ...string) {
+		t.Helper()
+		dropped, events = dropped+n, events+n
+		f.Seen(state("n1", func(s *State) {
+			s.Time, s.Dropped, s.Events, s.DroppedTypes = at(second), dropped, events, map[string]uint64{"openat": dropped}
+			if change != nil {
+				change(s)
+			}
+		}), at(second))
+		var have []string
+		for _, c := range f.Judge(at(second), nil) {
+			text, _, _ := strings.Cut(c.Text, ", above all")
+			text, _, _ = strings.Cut(text, ": ")
+			have = append(have, strings.TrimPrefix(text, "The agent of node n1 "))
+		}
+		if !slices.Equal(have, want) {
+			t.Errorf("at %d: %q, want %q", second, have, want)
+		}
+	}
+	step(0, 0, nil)
+	step(10, 12, nil, "dropped 12 events of the kernel, 50 % of those from 12:00:00 to 12:00:10")
+	step(20, 1000, nil)
+	step(30, 0, func(s *State) { s.LostAlerts = 3 }, "lost 3 alerts, as its spool or the disk of it was full, or damaged")
+	step(40, 500, func(s *State) { s.LostAlerts = 5 })
+	step(600, 0, func(s *State) { s.LostAlerts = 5 }, "dropped 1500 events of the kernel, 50 % of those from 12:00:10 to 12:10:00", "lost 2 alerts, as its spool or the disk of it was full, or damaged")
+	step(610, 7, func(s *State) { s.LostAlerts = 5 })
+	f.Seen(state("n1", func(s *State) {
+		s.Time, s.Dropped, s.Events, s.LostAlerts, s.Stopped = at(620), dropped+1, events, 5, true
+	}), at(620))
+	if got := f.Judge(at(620), nil); len(got) != 1 || !strings.Contains(got[0].Text, "dropped 8 events") {
+		t.Errorf("at its end: %+v", got)
+	}
+	f.Seen(state("n2", func(s *State) { s.Dropped = 1 }), at(620))
+	f.Seen(state("n2", func(s *State) { s.Dropped = 5 }), at(621))
+	if got := f.Judge(at(621), nil); len(got) != 1 {
+		t.Errorf("the first: %+v", got)
+	}
+	if got := f.Judge(at(700), nil); !slices.Equal(kinds(got), []string{"silent n1", "dropped n2", "silent n2"}) || !strings.Contains(got[1].Text, "dropped 4 events") {
+		t.Errorf("when it falls silent: %+v", got)
+	}
+}
+
+// TestShare: a part is told in digits that people read.
+func TestShare(t *testing.T) {
+	for want, n := range map[string]uint64{"100": 1_000_000, "99": 990_000, "12": 120_000, "10": 99_990, "9.5": 95_000, "0.25": 2_500, "less than 0.001": 1} {
+		if have := share(n, 1_000_000-n); have != want {
+			t.Errorf("%d: %s, want %s", n, have, want)
+		}
+	}
+}
+
 // TestTextOfDrops: people hear how much was lost, when, and of what.
 func TestTextOfDrops(t *testing.T) {
 	f := New(zero)
-	f.Seen(state("n1", func(s *State) { s.Events, s.Dropped, s.DroppedTypes = 900, 100, map[string]uint64{"openat": 100} }), zero)
+	f.Seen(state("n1", func(s *State) {
+		s.Time, s.Events, s.Dropped, s.DroppedTypes = at(-1), 900, 100, map[string]uint64{"openat": 100}
+	}), zero)
 	f.Judge(zero, nil)
 	f.Seen(state("n1", func(s *State) {
 		s.Time, s.Events, s.Dropped = at(10), 988, 112
 		s.DroppedTypes = map[string]uint64{"openat": 101, "connect": 3, "chdir": 3, "execve": 4, "unlink": 1}
 	}), at(10))
 	changes := f.Judge(at(10), nil)
-	want := "The agent of node n1 dropped 12 events of the kernel, 12 % of those from 12:00:00 to 12:00:10, above all execve, chdir, connect: what rules would have said of them is not known"
+	want := "The agent of node n1 dropped 12 events of the kernel, 12 % of those from 11:59:59 to 12:00:10, above all execve, chdir, connect: what rules would have said of them is not known"
 	if len(changes) != 1 || changes[0].Text != want {
 		t.Errorf("%+v", changes)
 	}
@@ -155,7 +213,9 @@ func TestNotCovered(t *testing.T) {
 			}
 		}), zero)
 	}
-	want := []string{"Rules are not covered on nodes that do not show what they are about: b (on 2), a (on 1)."}
+	f.Seen(state("n3", func(s *State) { s.NotCovered, s.Stopped = map[string][]string{"b": {"read"}}, true }), zero)
+	f.Seen(state("n4", func(s *State) { s.NotCovered, s.Interval = map[string][]string{"b": {"read"}}, time.Millisecond }), zero)
+	want := []string{"Agents are silent, and what happens on their nodes is not known: n4.", "Agents were stopped, and nobody watches their nodes: n3.", "Rules are not covered on nodes that do not show what they are about: b (on 2), a (on 1)."}
 	if have := f.Problems(at(1), nil); !slices.Equal(have, want) {
 		t.Errorf("%q", have)
 	}
