@@ -364,11 +364,11 @@ func (a *Agent) maintain(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			drops.look(time.Now())
+			drops.look(time.Now(), true)
 			return
 		case now := <-clock.C:
 			a.clock.Set()
-			drops.look(now)
+			drops.look(now, false)
 		case <-sweep.C:
 			if err := a.table.Sweep(); err != nil {
 				a.o.Log.Warn("compare processes", "error", err)

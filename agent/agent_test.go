@@ -333,7 +333,7 @@ func TestStatus(t *testing.T) {
 }
 
 // TestDrops: an agent that reports to nobody tells of events that were dropped by
-// an alert, and of each once.
+// an alert, at once and every ten minutes, of each once, and of the rest at its end.
 func TestDrops(t *testing.T) {
 	source := intrusion(t)
 	source.status.Dropped = map[string]uint64{"connect": 2, "openat": 5}
@@ -344,16 +344,52 @@ func TestDrops(t *testing.T) {
 	if !strings.Contains(log, `types="5 openat, 2 connect"`) {
 		t.Errorf("log:\n%s", log)
 	}
-	var out bytes.Buffer
-	a := &Agent{o: Options{Log: slog.New(slog.DiscardHandler)}, source: source, pipeline: &pipeline{out: newOutput(&out, nil)}}
-	d := drops{agent: a}
-	for _, n := range []uint64{5, 5, 7, 7} {
-		source.status.Dropped["openat"] = n
-		d.look(time.Unix(1000, 0))
+	var out, logged bytes.Buffer
+	source.status.Counters = map[string]uint64{}
+	a := &Agent{o: Options{Log: slog.New(slog.NewTextHandler(&logged, nil))}, source: source, pipeline: &pipeline{out: newOutput(&out, nil)}}
+	a.status = newStatus(a)
+	d, begun := drops{agent: a}, time.Unix(1000, 0)
+	for _, step := range []struct {
+		after time.Duration
+		n     uint64
+		end   bool
+		want  string
+	}{
+		{0, 5, false, "5 openat, 2 connect"},
+		{time.Second, 7, false, ""},
+		{2 * time.Second, 8, false, ""},
+		{tellAgain, 8, false, "3 openat"},
+		{tellAgain + time.Second, 8, true, ""},
+		{tellAgain + time.Minute, 12, true, "4 openat"},
+	} {
+		source.status.Dropped["openat"], source.status.Counters["dropped"] = step.n, step.n+2
+		out.Reset()
+		d.look(begun.Add(step.after), step.end)
+		if _, have, _ := strings.Cut(strings.TrimSuffix(outputOf(t, out.String()), "\n"), "is not known: "); have != step.want {
+			t.Errorf("after %s: %q, want %q", step.after, have, step.want)
+		}
 	}
-	if n := strings.Count(out.String(), "\n"); n != 2 || !strings.Contains(out.String(), "is not known: 2 openat\"") {
-		t.Errorf("%d alerts:\n%s", n, out.String())
+	if n := strings.Count(logged.String(), "events were dropped"); n != 4 {
+		t.Errorf("%d times in the log:\n%s", n, logged.String())
 	}
+	now := begun.Add(tellAgain + time.Minute + lately)
+	var h health
+	if a.status.noteLosses(now, source.status, &h); h.Dropping || len(h.Problems) != 0 { // nobody has asked before
+		t.Errorf("dropped long ago: %+v", h)
+	}
+}
+
+// outputOf returns the text of an alert, empty if there is none.
+func outputOf(t *testing.T, line string) string {
+	t.Helper()
+	if line == "" {
+		return ""
+	}
+	var a alert.Alert
+	if err := json.Unmarshal([]byte(line), &a); err != nil {
+		t.Fatal(err)
+	}
+	return a.Output
 }
 
 func TestNewFails(t *testing.T) {

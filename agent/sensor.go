@@ -31,7 +31,7 @@ func OpenSensor(types []string, needs rule.Needs, c *Config) (Source, error) {
 	})
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		return nil, hint{err, "run the agent as root, or with CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE; in a container it has to be privileged"}
+		return nil, hint{err, "run the agent as root, or with CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; in a container these have to be added, and its seccomp profile has to let it call bpf"}
 	case errors.Is(err, os.ErrNotExist) || errors.Is(err, sensor.ErrNotSupported) || errors.Is(err, unix.ENOSYS):
 		return nil, hint{err, "the kernel needs BPF with BTF (CONFIG_DEBUG_INFO_BTF, /sys/kernel/btf/vmlinux) and ring buffers, so Linux 5.15 or later"}
 	case err != nil:

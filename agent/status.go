@@ -109,7 +109,7 @@ func (s *status) state() health {
 	if a.runtime != nil {
 		h.Runtime = a.runtime.Name()
 	}
-	s.noteLosses(source, &h)
+	s.noteLosses(time.Now(), source, &h)
 	s.noteBeats(&h)
 	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc, h.Runtime)
 	if len(h.NotCovered) > 0 {
@@ -155,10 +155,10 @@ func (s *status) state() health {
 }
 
 // noteLosses says what the sensor has lost lately.
-func (s *status) noteLosses(source SourceStatus, h *health) {
-	now := time.Now()
-	if h.Dropping = s.dropped.recent(h.Dropped, now); h.Dropping {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", h.Dropped, byCount(source.Dropped)))
+func (s *status) noteLosses(now time.Time, source SourceStatus, h *health) {
+	if n := source.Counters["dropped"]; s.dropped.recent(n, now) {
+		h.Dropping = true
+		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", n, byCount(source.Dropped)))
 	}
 	if n := source.Counters["missed"]; s.missed.recent(n, now) {
 		h.Problems = append(h.Problems, fmt.Sprintf("%d times the kernel did not run a program of the sensor", n))
