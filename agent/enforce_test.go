@@ -413,14 +413,14 @@ func TestZeroDrift(t *testing.T) {
 	}
 	of["shop"].add("/volume/tool")
 	commands := map[string][]string{
-		"upper": {"/added", "/nothing"}, "tmpfs": {"/shared/added", "/nothing"}, "volume": {"/volume/tool", "/nothing"}, "memory": {"/wait", "memory", "/nothing"}, "image": {"/wait", "/nothing"},
+		"upper": {"/added", "/nothing"}, "tmpfs": {"/shared/added", "/nothing"}, "volume": {"/volume/tool", "/nothing"}, "memory": {"/wait", "memory", "/nothing"}, "chroot": {"/wait", "chroot", "/volume", "/tool", "/nothing"}, "image": {"/wait", "/nothing"},
 	}
 	for _, s := range []struct {
 		namespace, kind string
 		alert, killed   bool
 		by              any
 	}{
-		{"shop", "upper", true, true, "kernel"}, {"shop", "tmpfs", true, true, "kernel"}, {"shop", "volume", true, true, "kernel"}, {"shop", "memory", true, true, "kernel"}, {"shop", "image", false, false, nil},
+		{"shop", "upper", true, true, "kernel"}, {"shop", "tmpfs", true, true, "kernel"}, {"shop", "volume", true, true, "kernel"}, {"shop", "memory", true, true, "kernel"}, {"shop", "chroot", true, true, "kernel"}, {"shop", "image", false, false, nil},
 		{"bank", "upper", true, false, nil}, {"bank", "memory", true, false, nil}, {"bank", "image", false, false, nil},
 		{"build", "upper", false, false, nil}, {"build", "memory", false, false, nil},
 		{"plugins", "volume", false, false, nil}, {"plugins", "image", false, false, nil},

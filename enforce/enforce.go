@@ -53,6 +53,7 @@ type Kernel interface {
 	SetGuards([]sensor.Guard) error
 	BlockEgress(dir string) (lift func() error, err error)
 	CanDeny() error
+	SetRoot(cgroup uint64, path string) error
 }
 
 // An Enforcer acts. It is safe for concurrent use.
@@ -70,7 +71,8 @@ type Enforcer struct {
 	orders  map[string][]named  // by rule
 	types   map[string][]string // of events, by rule
 	groups  map[uint64]*group
-	changed bool // guards have to be made anew
+	changed bool            // guards have to be made anew
+	rooted  map[uint64]bool // control groups whose root the kernel was told of; for [Enforcer.Run] alone
 	ways    map[string]string
 	guards  int
 	blocked map[string]*block
@@ -107,7 +109,7 @@ func New(o Options) (*Enforcer, error) {
 	}
 	e := &Enforcer{
 		o: o, audit: newAudit(o.Audit, o.Log), self: uint32(os.Getpid()), protect: Protected(),
-		groups: map[uint64]*group{}, blocked: map[string]*block{}, ways: map[string]string{},
+		groups: map[uint64]*group{}, blocked: map[string]*block{}, ways: map[string]string{}, rooted: map[uint64]bool{},
 	}
 	e.protect.Namespaces = append(e.protect.Namespaces, o.Protect.Namespaces...)
 	e.protect.Processes = append(e.protect.Processes, o.Protect.Processes...)

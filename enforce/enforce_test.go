@@ -30,6 +30,7 @@ type book struct {
 	urgent []string
 	err    error
 	cannot error // deny
+	roots  map[uint64]string
 }
 
 func (b *book) SetUrgent(types []string) error {
@@ -43,6 +44,17 @@ func (b *book) SetGuards(guards []sensor.Guard) error {
 }
 
 func (b *book) CanDeny() error { return b.cannot }
+
+func (b *book) SetRoot(cgroup uint64, path string) error {
+	if b.roots == nil {
+		b.roots = map[uint64]string{}
+	}
+	if b.roots[cgroup] != "" {
+		return fmt.Errorf("cgroup %d was told of before", cgroup)
+	}
+	b.roots[cgroup] = path
+	return nil
+}
 
 func (b *book) BlockEgress(string) (func() error, error) { return nil, errors.New("not here") }
 
@@ -586,5 +598,47 @@ func TestDenyWaits(t *testing.T) {
 				t.Errorf("it ended by %v", status.Signal())
 			}
 		})
+	}
+}
+
+// TestRootsOfOldContainers: the kernel hears of the root of a container by its first
+// process, once, and not of the node's, which a runtime has that starts one.
+func TestRootsOfOldContainers(t *testing.T) {
+	e, b, _ := newEnforcer(t, Options{Drift: []Drift{{Mode: Alert}}})
+	proc, groups := t.TempDir(), t.TempDir()
+	e.o.Proc = proc
+	image, volume := t.TempDir(), t.TempDir()
+	for pid, p := range map[string]struct{ start, root string }{"7": {"300", volume}, "30": {"200", image}, "31": {"100", "/"}, "32": {"400", volume}} {
+		stat := pid + " (a) S 1 7 7 0 -1 0 1 2 3 4 5 6 7 8 20 0 1 0 " + p.start + " 0 0"
+		if err := errors.Join(os.Mkdir(filepath.Join(proc, pid), 0o755), os.WriteFile(filepath.Join(proc, pid, "stat"), []byte(stat), 0o600), os.Symlink(p.root, filepath.Join(proc, pid, "root"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var found []cgroup
+	add := func(number uint64, name, id string, pids string) {
+		dir := filepath.Join(groups, name)
+		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(pids), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, cgroup{number, dir, strings.Repeat(id, 64)})
+	}
+	add(11, "a", "a", "7\n30\n99\n") // the last one has ended
+	add(12, "a/below", "a", "32\n")
+	add(13, "b", "b", "31\n")
+	add(14, "c", "c", "")
+	want := fmt.Sprint(map[uint64]string{11: proc + "/30/root", 12: proc + "/30/root"})
+	for range 2 {
+		if e.keepRoots(found); fmt.Sprint(b.roots) != want {
+			t.Errorf("have %v, want %s", b.roots, want)
+		}
+	}
+	if err := errors.Join(os.Remove(filepath.Join(proc, "31/root")), os.Symlink(image, filepath.Join(proc, "31/root"))); err != nil {
+		t.Fatal(err)
+	}
+	if e.keepRoots(found); b.roots[13] != proc+"/31/root" || len(b.roots) != 3 {
+		t.Errorf("once the runtime has changed its root: %v", b.roots)
+	}
+	if len(e.rooted) != 4 || e.rooted[14] {
+		t.Errorf("told of are %v", e.rooted)
 	}
 }

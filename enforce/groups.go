@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -243,4 +244,50 @@ func leaveAll(unified string) error {
 		return nil
 	})
 	return errors.Join(append(errs, err)...)
+}
+
+// keepRoots tells the kernel which roots containers have that began before it looked,
+// by the oldest process of each: others may have changed theirs.
+func (e *Enforcer) keepRoots(found []cgroup) {
+	if e.o.Kernel == nil || len(e.o.Drift) == 0 {
+		return
+	}
+	node, err := os.Stat(e.o.Root + "/")
+	if err != nil {
+		e.o.Log.Warn("the roots of containers are not looked at", "error", err)
+		return
+	}
+	before := e.rooted
+	e.rooted = map[uint64]bool{}
+	for _, g := range found {
+		if e.rooted[g.number] = before[g.number]; e.rooted[g.number] {
+			continue
+		}
+		root := filepath.Join(e.o.Proc, strconv.Itoa(oldest(e.o.Proc, top(found, g.container))), "root")
+		st, err := os.Stat(root + "/")
+		if err != nil || os.SameFile(st, node) { // none yet, or the runtime, which has not changed its root yet
+			continue
+		}
+		e.rooted[g.number] = true
+		if err := e.o.Kernel.SetRoot(g.number, root); err != nil {
+			e.o.Log.Warn("what is added to the image of a container is told by the root of each process", "container", g.container, "error", err)
+		}
+	}
+}
+
+// oldest returns which process of a control group, and of those below it, began
+// first; 0 if there is none.
+func oldest(proc, dir string) (pid int) {
+	pids, _ := processes(dir)
+	first := uint64(math.MaxUint64)
+	for _, p := range pids {
+		data, err := os.ReadFile(filepath.Join(proc, strconv.Itoa(p), "stat"))
+		if err != nil {
+			continue // it has ended
+		}
+		if _, ticks, err := parseStat(string(data)); err == nil && ticks < first {
+			first, pid = ticks, p
+		}
+	}
+	return pid
 }

@@ -45,6 +45,7 @@ type group struct {
 func (e *Enforcer) look(now time.Time) {
 	found, err := cgroups(e.path(e.hierarchy.Records))
 	own := containerOf(found, int(e.self))
+	e.keepRoots(found)
 	known := map[uint64]*group{}
 	for _, f := range found {
 		c := &syscall.Container{ID: f.container}

@@ -51,7 +51,9 @@ func (s *Sensor) BlockEgress(dir string) (lift func() error, err error) {
 		return errors.Join(errs...)
 	}
 	for _, p := range egressPrograms {
+		s.types.Lock()
 		program := s.programs[p.name]
+		s.types.Unlock()
 		if program == nil {
 			return nil, errors.Join(fmt.Errorf("block egress of %s: %s: %w", dir, p.name, ErrNotSupported), lift())
 		}

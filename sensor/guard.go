@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"github.com/kubeguardian/kubeguardian/sensor/record"
 )
 
@@ -81,6 +84,23 @@ func (s *Sensor) guard(g Guard, covered map[string]bool) (kernelGuard, error) {
 		return kernelGuard{}, fmt.Errorf("action %d does not exist", g.Action)
 	}
 	return kernelGuard{Cgroup: g.Cgroup, Type: uint32(t)}, nil
+}
+
+// SetRoot tells of the root of a container, by the container's cgroup and a path to
+// it, such as /proc/PID/root: that of the first program that the sensor saw there
+// counts more. Programs are of the image, or were added ([record.ExeAdded]), by the
+// file system of that root.
+func (s *Sensor) SetRoot(cgroup uint64, path string) error {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := errors.Join(unix.Stat(path+"/", &st), unix.Statfs(path+"/", &fs)); err != nil {
+		return fmt.Errorf("look at the root of cgroup %d: %w", cgroup, err)
+	}
+	r := kernelRoot{Device: unix.Major(st.Dev)<<20 | unix.Minor(st.Dev), IsOverlay: number(fs.Type == unix.OVERLAYFS_SUPER_MAGIC)}
+	if err := s.maps["roots"].Update(cgroup, r, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("keep the root of cgroup %d: %w", cgroup, err)
+	}
+	return nil
 }
 
 func (s *Sensor) setGuards(want map[kernelGuard]guardOrder) error {

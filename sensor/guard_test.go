@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -212,6 +213,80 @@ func TestNodeIsSpared(t *testing.T) {
 			t.Errorf("%s: of the node: %v", c.name, made.OfNode)
 		}
 	}
+}
+
+// TestAddedAfterChroot: what is of the image is told by the root that the container
+// began with, whatever root a process of it gave itself.
+func TestAddedAfterChroot(t *testing.T) {
+	node, err := FindNode("/proc", "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = `set -e
+mount -t tmpfs none "$1"; cd "$1"; mkdir lower image
+lib() { mkdir -p "$1"; ldd /bin/true | grep -o "/[^ ]*" | while read -r f; do cp -L --parents "$f" "$1"; done; cp /bin/true "$1/$2"; }
+overlay() { mkdir -p "$2.up" "$2.work" "$2"; mount -t overlay none -o "lowerdir=$1:/,upperdir=$2.up,workdir=$2.work" "$2"; }
+cp /bin/true lower/added-image
+`
+	const overlaid = begin + `overlay lower image; cp /bin/true image/added-upper
+mount -t tmpfs none image/mnt; lib image/mnt/volume added-volume; cp -r lower image/mnt/theirs; mv image/mnt/theirs/added-image image/mnt/theirs/added-own
+overlay image/mnt/theirs image/mnt/own
+echo $$ >"$0/cgroup.procs"
+`
+	for _, c := range []struct {
+		name, script string
+		told         string // what SetRoot is told of, below the folder, by a script that waits for it
+		want         map[string]bool
+	}{
+		{"overlay", overlaid + `exec chroot image sh -c '/added-image; /added-upper; chroot /mnt/volume /added-volume; chroot /mnt/own /added-own; /added-image'`, "",
+			map[string]bool{"/added-image": false, "/added-upper": true, "/added-volume": true, "/added-own": true}},
+		{"no overlay", begin + `mount -t tmpfs none image; for f in bin usr lib lib64; do mkdir "image/$f"; mount --rbind "/$f" "image/$f"; done; cp /bin/true image/added-image
+overlay lower own; cp /bin/true own/added-own; mkdir image/own; mount --move own image/own; echo $$ >"$0/cgroup.procs"
+exec chroot image sh -c '/added-image; chroot /own /added-own'`, "",
+			map[string]bool{"/added-image": false, "/added-own": false}},
+		{"told of before", overlaid + `cd image; : >"$2"; while [ -e "$2" ]; do sleep 0.1; done; cd ..; exec chroot image/mnt/volume /added-volume`, "cwd",
+			map[string]bool{"/added-volume": true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := start(t, Config{Types: processTypes, Enforce: true, Node: node}, func(r *record.Record) bool { return strings.HasPrefix(string(r.Name()), "added") })
+			dir, id := cgroup(t)
+			flag := filepath.Join(t.TempDir(), "flag")
+			cmd := exec.Command("/bin/sh", "-c", c.script, dir, t.TempDir(), flag)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+			var out strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if c.told != "" {
+				for i := 0; i < 500 && !exists(flag); i++ {
+					time.Sleep(20 * time.Millisecond)
+				}
+				if err := errors.Join(l.SetRoot(id, filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), c.told)), os.Remove(flag)); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := cmd.Wait(); err != nil {
+				if os.Getenv("KUBEGUARDIAN_REQUIRE") == "all" {
+					t.Fatalf("no overlay: %v: %s", err, out.String())
+				}
+				t.Skipf("no overlay: %v: %s", err, out.String())
+			}
+			for path, want := range c.want {
+				l.wait(path, func(r *record.Record) bool { return text(t, r.Named("filename")) == path })
+				for _, r := range l.all() {
+					if flags, _ := r.Named("flags").Uint(); text(t, r.Named("filename")) == path && flags&record.ExeAdded != 0 != want {
+						t.Errorf("%s: flags %#x, want added to be %v", path, flags, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 func TestRootDevice(t *testing.T) {

@@ -81,6 +81,12 @@ type kernelPrefix struct {
 	Path [128]int8
 }
 
+type kernelRoot struct {
+	_         structs.HostLayout
+	Device    uint32
+	IsOverlay uint32
+}
+
 type kernelScratch struct {
 	_        structs.HostLayout
 	Size     uint32
@@ -137,6 +143,7 @@ const (
 	kernelMapGuards           = "guards"
 	kernelMapPrograms         = "programs"
 	kernelMapRings            = "rings"
+	kernelMapRoots            = "roots"
 	kernelMapScratch          = "scratch"
 	kernelMapWatchedFirsts    = "watched_firsts"
 	kernelMapWatchedNames     = "watched_names"
@@ -263,6 +270,7 @@ type kernelMapSpecs struct {
 	Guards          *ebpf.MapSpec `ebpf:"guards"`
 	Programs        *ebpf.MapSpec `ebpf:"programs"`
 	Rings           *ebpf.MapSpec `ebpf:"rings"`
+	Roots           *ebpf.MapSpec `ebpf:"roots"`
 	Scratch         *ebpf.MapSpec `ebpf:"scratch"`
 	WatchedFirsts   *ebpf.MapSpec `ebpf:"watched_firsts"`
 	WatchedNames    *ebpf.MapSpec `ebpf:"watched_names"`
@@ -333,6 +341,7 @@ type kernelMaps struct {
 	Guards          *ebpf.Map `ebpf:"guards"`
 	Programs        *ebpf.Map `ebpf:"programs"`
 	Rings           *ebpf.Map `ebpf:"rings"`
+	Roots           *ebpf.Map `ebpf:"roots"`
 	Scratch         *ebpf.Map `ebpf:"scratch"`
 	WatchedFirsts   *ebpf.Map `ebpf:"watched_firsts"`
 	WatchedNames    *ebpf.Map `ebpf:"watched_names"`
@@ -347,6 +356,7 @@ func (m *kernelMaps) Close() error {
 		m.Guards,
 		m.Programs,
 		m.Rings,
+		m.Roots,
 		m.Scratch,
 		m.WatchedFirsts,
 		m.WatchedNames,

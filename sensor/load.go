@@ -172,6 +172,9 @@ func (s *Sensor) configure(spec *ebpf.CollectionSpec) error {
 	if !s.denies() {
 		spec.Maps["denials"].MaxEntries = 1
 	}
+	if !s.config.Enforce {
+		spec.Maps["roots"].MaxEntries = 1
+	}
 	values := map[string]any{
 		"partitions": uint32(s.config.Partitions), "watermark": uint32(s.config.Watermark),
 		"with_environment": s.config.Environment, "with_enforcement": s.config.Enforce, "with_denials": s.denies(), "own_process": uint32(os.Getpid()),

@@ -61,6 +61,12 @@ func TestAddTypesBesideReaders(t *testing.T) {
 	for _, ask := range []func() error{
 		func() error { _, err := l.Counters(); return err },
 		func() error { return l.SetGuards([]Guard{{7, "unlinkat", 0, DryRun}}) },
+		func() error {
+			if _, err := l.BlockEgress("/nothing"); err == nil {
+				return errors.New("a folder that does not exist was blocked")
+			}
+			return nil
+		},
 	} {
 		readers.Go(func() {
 			for {

@@ -50,7 +50,7 @@ static __always_inline bool is_denied(struct task_struct *task, struct linux_bin
 	if (!o || o->action != DENY || is_of_node(task, task->nsproxy->mnt_ns->ns.inum, BPF_CORE_READ(bprm, file, f_path.mnt)))
 		return false;
 	struct file *f = bprm->file;
-	*exe_flags = executable_flags(task, f, BPF_CORE_READ(f, f_inode));
+	*exe_flags = executable_flags(task, g.cgroup, f, BPF_CORE_READ(f, f_inode));
 	return !o->exe_flags || o->exe_flags & *exe_flags;
 }
 

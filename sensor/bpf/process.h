@@ -125,18 +125,46 @@ static __always_inline bool is_writable(struct task_struct *task, struct file *f
 	return mode & 020 && BPF_CORE_READ(inode, i_gid.val) == BPF_CORE_READ(cred, fsgid.val);
 }
 
-// was_added says whether an executable is not of the image that the root of the
-// process is on: not in a lower layer of that overlay. A root on anything else
-// does not show it.
-static __always_inline bool was_added(struct task_struct *task, struct inode *inode, __u32 where)
+// The file system that a root is on.
+struct root {
+	__u32 device;
+	__u32 is_overlay;
+};
+
+// The roots of containers, by cgroup: that of the first program which started in it
+// and is not of the node. A process may give itself another one later.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct root);
+} roots SEC(".maps");
+
+static __always_inline struct root root_of(struct task_struct *task)
 {
-	struct super_block *root = BPF_CORE_READ(task, fs, root.dentry, d_sb);
-	if (BPF_CORE_READ(root, s_magic) != OVERLAYFS_MAGIC)
-		return false;
-	return where != LOWER || BPF_CORE_READ(inode, i_sb) != root;
+	struct super_block *sb = BPF_CORE_READ(task, fs, root.dentry, d_sb);
+	struct root r = {BPF_CORE_READ(sb, s_dev), BPF_CORE_READ(sb, s_magic) == OVERLAYFS_MAGIC};
+	return r;
 }
 
-static __always_inline __u32 executable_flags(struct task_struct *task, struct file *f, struct inode *inode)
+static __always_inline void keep_root(struct task_struct *task, struct header *h)
+{
+	if (!with_enforcement || h->flags & OF_NODE || bpf_map_lookup_elem(&roots, &h->cgroup))
+		return;
+	struct root r = root_of(task);
+	bpf_map_update_elem(&roots, &h->cgroup, &r, BPF_NOEXIST);
+}
+
+// was_added says whether an executable is not of the image that the container runs:
+// not in a lower layer of that overlay. A root on anything else does not show it.
+static __always_inline bool was_added(struct task_struct *task, __u64 cgroup, struct inode *inode, __u32 where)
+{
+	struct root *kept = with_enforcement ? bpf_map_lookup_elem(&roots, &cgroup) : 0;
+	struct root r = kept ? *kept : root_of(task);
+	return r.is_overlay && (where != LOWER || BPF_CORE_READ(inode, i_sb, s_dev) != r.device);
+}
+
+static __always_inline __u32 executable_flags(struct task_struct *task, __u64 cgroup, struct file *f, struct inode *inode)
 {
 	__u32 flags = 0, where = layer(inode);
 	__u64 magic = BPF_CORE_READ(inode, i_sb, s_magic);
@@ -152,7 +180,7 @@ static __always_inline __u32 executable_flags(struct task_struct *task, struct f
 		flags |= EXE_UNLINKED;
 	if (is_writable(task, f, inode))
 		flags |= EXE_WRITABLE;
-	if (was_added(task, inode, where))
+	if (was_added(task, cgroup, inode, where))
 		flags |= EXE_ADDED;
 	return flags;
 }
@@ -197,7 +225,8 @@ static __always_inline void put_capabilities(struct scratch *s, struct task_stru
 static __always_inline void put_executable(struct scratch *s, struct task_struct *task, struct file *f)
 {
 	struct inode *inode = BPF_CORE_READ(f, f_inode);
-	s->exe_flags = executable_flags(task, f, inode);
+	keep_root(task, &s->header);
+	s->exe_flags = executable_flags(task, s->header.cgroup, f, inode);
 	put_int(s, exec_flags, s->exe_flags);
 	put_int(s, exec_ino, BPF_CORE_READ(inode, i_ino));
 	put_int(s, tag_device, device(inode));

@@ -149,7 +149,7 @@ const (
 	ExeLower                // in a lower layer
 	ExeUnlinked             // its name is gone
 	ExeOnTmpFS              // on tmpfs or ramfs, shared memory included
-	ExeAdded                // the root of the process is an overlay, and it is not in a lower layer of that: it did not come with the image
+	ExeAdded                // the root of the container is an overlay, and it is not in a lower layer of that: it did not come with the image
 )
 
 // A Record is one event. It is not safe for concurrent use.

@@ -2,7 +2,8 @@
 // it is told to end, or runs the program that its arguments name. Of arguments
 // that are no path the first says what it does itself: "dial ADDRESS" connects by
 // UDP, and ends with 3 if that is not permitted; "mkdir PATH" makes a folder, "chmod
-// PATH" changes its rights, and "memory" runs the program from memory.
+// PATH" changes its rights, "memory" runs the program from memory, and "chroot PATH
+// PROGRAM" runs a program with another root.
 package main
 
 import (
@@ -44,6 +45,10 @@ func act(args []string) int {
 		err = os.Mkdir(args[1], 0o755)
 	case args[0] == "memory":
 		err = fromMemory(args[1:])
+	case args[0] == "chroot" && len(args) > 2:
+		if err = syscall.Chroot(args[1]); err == nil {
+			err = syscall.Exec(args[2], args[2:], os.Environ())
+		}
 	case args[0] == "chmod" && len(args) > 1:
 		err = os.Chmod(args[1], 0o700)
 	}
