@@ -41,6 +41,7 @@ type Action struct {
 	Rule      string    `json:"rule,omitempty"`
 	Alert     string    `json:"alert,omitempty"` // its id
 	Entry     string    `json:"entry"`           // of the configuration, as enforce[0]
+	Times     uint64    `json:"times,omitempty"` // of a denial: how many this stands for; 0 for one
 	PID       int32     `json:"pid,omitempty"`
 	Exe       string    `json:"exe,omitempty"`
 	Command   string    `json:"command,omitempty"`
@@ -65,12 +66,12 @@ func newAudit(out io.Writer, log *slog.Logger) *audit {
 
 func (a *audit) note(act Action) {
 	act.Exe, act.Command = limit(act.Exe), limit(act.Command)
-	a.log.Warn("enforcement", "action", act.Action, "outcome", act.Outcome, "by", act.By, "reason", act.Reason, "rule", act.Rule, "pid", act.PID, "exe", act.Exe,
+	a.log.Warn("enforcement", "action", act.Action, "outcome", act.Outcome, "by", act.By, "reason", act.Reason, "rule", act.Rule, "pid", act.PID, "exe", act.Exe, "times", max(act.Times, 1),
 		"container", act.Container, "namespace", act.Namespace, "pod", act.Pod)
 	line, err := json.Marshal(act)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.counts[[2]string{act.Action, act.Outcome}]++
+	a.counts[[2]string{act.Action, act.Outcome}] += max(act.Times, 1)
 	if a.out == nil {
 		return
 	}

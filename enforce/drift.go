@@ -13,8 +13,8 @@ import (
 // DriftRule is the name of the rule that alerts of a [Drift] have.
 const DriftRule = "Executable that did not come with the image"
 
-// DeniedRule is that of programs which the kernel denied: they have not run, and the
-// process of the alert is the one that called them.
+// DeniedRule is that of programs which the kernel denied: they have not run, so that
+// it has no [alert.DriftTag], and the process of the alert is the one that called them.
 const DeniedRule = DriftRule + " was denied"
 
 // driftRule renders the alert. Whether there is one is not for it to say: no
@@ -37,7 +37,7 @@ const driftRule = `
     parent=%proc.pname user=%user.name container=%container.id name=%container.name
     image=%container.image.repository:%container.image.tag pod=%k8s.pod.name namespace=%k8s.ns.name)
   priority: CRITICAL
-  tags: [container, process, ` + alert.DriftTag + `, mitre_execution, T1204]
+  tags: [container, process, mitre_execution, T1204]
 `
 
 func loadDrift() (*rule.Set, error) {
@@ -61,15 +61,14 @@ func (e *Enforcer) judgeDrift(ev Event, t target) []alert.Alert {
 	if flags, _ := ev.Record.Named("flags").Uint(); flags&record.ExeAdded == 0 {
 		return nil
 	}
+	if denied {
+		return e.judgeDenial(ev, t)
+	}
 	alerts := e.drift.Match(ev.Matched, rule.First)
 	if len(alerts) == 0 {
 		return nil
 	}
 	a := &alerts[0]
-	if denied {
-		e.noteDenial(ev.Record, t, a)
-		return alerts
-	}
 	if !t.container.Known && !e.o.Drift[0].general() {
 		e.waitDrift(t, a)
 		return nil
@@ -82,25 +81,6 @@ func (e *Enforcer) judgeDrift(ev Event, t target) []alert.Alert {
 		e.act(e.driftOrder(i), t, a)
 	}
 	return alerts
-}
-
-// noteDenial notes that the kernel denied a program to the process that called it.
-func (e *Enforcer) noteDenial(r *record.Record, t target, a *alert.Alert) {
-	o := named{Order: Order{Action: Deny}}
-	if i := e.mode(t.container); i >= 0 {
-		o.entry = e.driftOrder(i).entry
-	}
-	act := e.action(o, t, a)
-	act.Outcome, act.By = Denied, kernelsWay
-	path, ok := r.Named("trusted_exepath").Text()
-	if !ok {
-		path, _ = r.Named("filename").Text()
-	}
-	act.Exe = string(path)
-	e.mu.Lock()
-	e.denials++
-	e.mu.Unlock()
-	e.finish(act, a)
 }
 
 func isExec(r *record.Record) bool {

@@ -77,12 +77,14 @@ type Enforcer struct {
 	guards  int
 	blocked map[string]*block
 	waiting []*wait
-	kills   uint64    // by the kernel, of which a record was seen
-	denials uint64    // the same
-	idle    []string  // entries that are about no rule
-	looked  time.Time // when control groups were last listed
-	failure error     // why the kernel does not act
-	lacks   []string  // capabilities
+	kills   uint64                        // by the kernel, of which a record was seen
+	denials uint64                        // the same
+	repeats map[string]map[string]*repeat // of denials, by container and path
+	ended   bool                          // [Enforcer.Run] has
+	idle    []string                      // entries that are about no rule
+	looked  time.Time                     // when control groups were last listed
+	failure error                         // why the kernel does not act
+	lacks   []string                      // capabilities
 
 	cannotDeny error // why [Deny] kills instead, if anything is to be denied
 }
@@ -109,7 +111,7 @@ func New(o Options) (*Enforcer, error) {
 	}
 	e := &Enforcer{
 		o: o, audit: newAudit(o.Audit, o.Log), self: uint32(os.Getpid()), protect: Protected(),
-		groups: map[uint64]*group{}, blocked: map[string]*block{}, ways: map[string]string{}, rooted: map[uint64]bool{},
+		groups: map[uint64]*group{}, blocked: map[string]*block{}, ways: map[string]string{}, rooted: map[uint64]bool{}, repeats: map[string]map[string]*repeat{},
 	}
 	e.protect.Namespaces = append(e.protect.Namespaces, o.Protect.Namespaces...)
 	e.protect.Processes = append(e.protect.Processes, o.Protect.Processes...)
@@ -463,16 +465,18 @@ func (e *Enforcer) stop(now time.Time) {
 	e.settleWaits(now)
 	e.mu.Lock()
 	waiting := e.waiting
-	e.waiting = nil
+	e.waiting, e.ended = nil, true
 	e.mu.Unlock()
 	for _, w := range waiting {
 		e.giveUp(w, "the agent ended")
 	}
+	e.tellDenials(now.Add(maxFor))
 	e.lift(now.Add(2 * maxFor))
 }
 
 func (e *Enforcer) tick(now time.Time) {
 	e.settleWaits(now)
+	e.tellDenials(now)
 	e.lift(now)
 	e.mu.Lock()
 	look := now.Sub(e.looked) > lookAgain || e.changed && now.Sub(e.looked) > lookSoonest

@@ -542,6 +542,9 @@ func TestDenialsAreNoted(t *testing.T) {
 			if len(more) != 1 || more[0].Rule != c.rule || more[0].OutputFields["enforce.deny"] != c.outcome || more[0].OutputFields["enforce.deny.by"] != "kernel" {
 				t.Fatalf("alerts %+v", more)
 			}
+			if ran := slices.Contains(more[0].Tags, alert.DriftTag); ran != (c.outcome != Denied) {
+				t.Errorf("it counts as a program that ran: %v", ran)
+			}
 			var act Action
 			if err := json.Unmarshal(audit.Bytes(), &act); err != nil {
 				t.Fatalf("%v in %s", err, audit)
@@ -640,5 +643,66 @@ func TestRootsOfOldContainers(t *testing.T) {
 	}
 	if len(e.rooted) != 4 || e.rooted[14] {
 		t.Errorf("told of are %v", e.rooted)
+	}
+}
+
+// TestDenialsAreBounded: a program that is denied over and over is told of at once,
+// and then by its number each minute; so is one of many programs.
+func TestDenialsAreBounded(t *testing.T) {
+	var late []alert.Alert
+	e, _, audit := newEnforcer(t, Options{Drift: []Drift{{Mode: Deny}}, Emit: func(a alert.Alert) { late = append(late, a) }})
+	denied := uint64(0)
+	deny := func(container, path string, times int) (alerts int) {
+		ev := execOf(t, record.Denied, -int64(syscall.EPERM))
+		if err := ev.Record.SetParam(ev.Record.Type.Index("trusted_exepath"), record.BytesValue([]byte(path))); err != nil {
+			t.Fatal(err)
+		}
+		ev.Seen.Container = podOf(container, "shop")
+		for range times {
+			_, more := e.Judge(ev, nil)
+			alerts += len(more)
+			denied++
+		}
+		return alerts
+	}
+	now := time.Now()
+	if n := deny("a", "/tmp/x", 1000) + deny("a", "/tmp/y", 1) + deny("b", "/tmp/x", 1); n != 3 {
+		t.Errorf("%d alerts at once, want one for each container and program", n)
+	}
+	e.tellDenials(now.Add(denialsEach / 2))
+	if len(late) != 0 {
+		t.Errorf("%d alerts before a minute is over", len(late))
+	}
+	e.tellDenials(now.Add(denialsEach + time.Second))
+	if len(late) != 1 || late[0].OutputFields["enforce.deny.times"] != uint64(999) || !strings.Contains(late[0].Output, "999 times") {
+		t.Errorf("late alerts %+v", late)
+	}
+	if n := deny("a", "/tmp/x", 3) + deny("a", "/tmp/y", 1); n != 1 {
+		t.Errorf("%d alerts at once, want that of the program that was quiet for a minute", n)
+	}
+	alerts := 0
+	for i := range 1000 {
+		alerts += deny("c", fmt.Sprintf("/tmp/%d", i), 1)
+	}
+	if alerts > maxDenied+1 {
+		t.Errorf("%d alerts about a thousand programs", alerts)
+	}
+	e.stop(now)
+	if n := deny("a", "/tmp/x", 2); n != 2 {
+		t.Errorf("%d alerts once nobody tells of them later", n)
+	}
+	total := uint64(0)
+	for line := range strings.Lines(audit.String()) {
+		var act Action
+		if err := json.Unmarshal([]byte(line), &act); err != nil {
+			t.Fatal(err)
+		}
+		total += max(act.Times, 1)
+	}
+	if s := e.Status(); s.Denials != denied || s.Counts[[2]string{Deny, Denied}] != denied || total != denied {
+		t.Errorf("%d denials, %d actions, %d in the record, want %d", s.Denials, s.Counts[[2]string{Deny, Denied}], total, denied)
+	}
+	if len(late) != 3 {
+		t.Errorf("%d late alerts, want one for each that was repeated", len(late))
 	}
 }
