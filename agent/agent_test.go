@@ -107,6 +107,22 @@ func (r *recording) add(t *testing.T, typ string, pid, parent uint32, comm strin
 	r.records = append(r.records, data)
 }
 
+// change changes the last record.
+func (r *recording) change(t *testing.T, how func(*record.Record)) {
+	t.Helper()
+	last := &r.records[len(r.records)-1]
+	var rec record.Record
+	if err := rec.Decode(slices.Clone(*last)); err != nil {
+		t.Fatal(err)
+	}
+	how(&rec)
+	data, err := rec.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*last = data
+}
+
 // intrusion is a recording of a shell that downloads and reads what it must not.
 func intrusion(t *testing.T) *recording {
 	r := &recording{played: make(chan struct{})}
@@ -191,6 +207,29 @@ func watch(t *testing.T, c *Config, source *recording, meanwhile func(*Agent)) (
 		alerts = append(alerts, one)
 	}
 	return alerts, logged.String()
+}
+
+// TestDriftTag: a program in the upper layer counts as one that is not part of its
+// image in a container alone, and not if the node itself runs it there.
+func TestDriftTag(t *testing.T) {
+	source := &recording{played: make(chan struct{})}
+	values := func(group string) map[string]any {
+		return map[string]any{"exe": "cat", "cgroups": group, "flags": record.ExeUpper}
+	}
+	source.add(t, "execve", shellKey, 1, "in-container", values(groupOf))
+	source.add(t, "execve", shellKey+1, 1, "on-host", values("=/system.slice/x.service\x00"))
+	source.change(t, func(r *record.Record) { r.Cgroup = 7 })
+	source.add(t, "execve", shellKey+2, 1, "of-node", values(groupOf))
+	source.change(t, func(r *record.Record) { r.OfNode = true })
+	alerts, _ := watch(t, configOf(t, strings.Replace(intrusionRules, "drift %proc.exe", "drift %proc.name", 1)), source, nil)
+	if len(alerts) != 3 {
+		t.Fatalf("alerts %+v", alerts)
+	}
+	for _, a := range alerts {
+		if want, have := strings.Contains(a.Output, "in-container"), slices.Contains(a.Tags, alert.DriftTag); have != want {
+			t.Errorf("%s: tagged %v", a.Output, have)
+		}
+	}
 }
 
 func TestAlerts(t *testing.T) {

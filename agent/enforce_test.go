@@ -529,20 +529,12 @@ func TestDenyInContainer(t *testing.T) {
 func TestDenialRaisesAnAlert(t *testing.T) {
 	source := intrusion(t)
 	source.add(t, "execve", shellKey, 1, "sh", map[string]any{"res": -int(unix.EPERM), "filename": "./miner", "trusted_exepath": "/tmp/miner", "flags": record.ExeAdded})
-	last := &source.records[len(source.records)-1]
-	var r record.Record
-	if err := r.Decode(slices.Clone(*last)); err != nil {
-		t.Fatal(err)
-	}
-	r.Result = -int64(unix.EPERM)
-	if err := r.SetExtra(record.Enforced, record.IntValue(record.Denied)); err != nil {
-		t.Fatal(err)
-	}
-	data, err := r.Append(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	*last = data
+	source.change(t, func(r *record.Record) {
+		r.Result = -int64(unix.EPERM)
+		if err := r.SetExtra(record.Enforced, record.IntValue(record.Denied)); err != nil {
+			t.Fatal(err)
+		}
+	})
 	c := configOf(t, intrusionRules)
 	c.Actions = filepath.Join(t.TempDir(), "actions")
 	c.ZeroDrift = []enforce.Drift{{Mode: enforce.Deny}}

@@ -109,7 +109,7 @@ func (p *pipeline) mark(a *alert.Alert, r *record.Record, e *syscall.Event) {
 	if p.pending && e.Container != nil && !e.Container.Known {
 		a.OutputFields["container.pending"] = true
 	}
-	if e.Container != nil && drifted(r) && !slices.Contains(a.Tags, alert.DriftTag) {
+	if e.Container != nil && !e.Container.OnHost() && !r.OfNode && drifted(r) && !slices.Contains(a.Tags, alert.DriftTag) {
 		a.Tags = append(slices.Clone(a.Tags), alert.DriftTag)
 	}
 }
