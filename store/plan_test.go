@@ -18,6 +18,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/incident"
 	"github.com/kubeguardian/kubeguardian/store/outbox"
+	"github.com/kubeguardian/kubeguardian/store/postgres"
 )
 
 // A recorder notes the queries of a database.
@@ -74,7 +75,7 @@ func record(t *testing.T, s *Store) *recorder {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.open = connector{stdlib.GetConnector(*config), readPatience}.Connect
+		r.open = postgres.Connector{Connector: stdlib.GetConnector(*config), Patience: readPatience}.Connect
 	}
 	if err := s.readers.Close(); err != nil {
 		t.Fatal(err)

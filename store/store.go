@@ -20,6 +20,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/store/dialect"
 	"github.com/kubeguardian/kubeguardian/store/history"
 	"github.com/kubeguardian/kubeguardian/store/outbox"
+	"github.com/kubeguardian/kubeguardian/store/postgres"
 	"github.com/kubeguardian/kubeguardian/store/retention"
 	"github.com/kubeguardian/kubeguardian/store/sessions"
 )
@@ -91,7 +92,7 @@ func (s *Store) write(ctx context.Context, f func(*sql.Tx) error) error {
 // writeUnder is write for tables that have a lock of their own.
 func (s *Store) writeUnder(ctx context.Context, lock int64, f func(*sql.Tx) error) error {
 	if s.postgres {
-		return again(ctx, func() error { return s.transact(ctx, lock, f) })
+		return postgres.Again(ctx, writePatience, func() error { return s.transact(ctx, lock, f) })
 	}
 	return s.transact(ctx, lock, f)
 }
@@ -126,7 +127,7 @@ func (s *Store) exec(ctx context.Context, query string, args ...any) (result sql
 		return err
 	}
 	if s.postgres {
-		return result, again(ctx, run)
+		return result, postgres.Again(ctx, writePatience, run)
 	}
 	return result, run()
 }
