@@ -94,10 +94,14 @@ func (j Joined) save(ctx context.Context, tx *sql.Tx) error {
 }
 
 // saveIncidents writes incidents, each of which is there once: of their signals those
-// that it does not have.
+// that the store does not have.
 func saveIncidents(b *batch, list ...*incident.Incident) error {
 	var last int64
 	if _, err := b.row("SELECT coalesce(max(changed), 0) FROM incidents", nil, []any{&last}); err != nil {
+		return err
+	}
+	there, err := areThere(b, list)
+	if err != nil {
 		return err
 	}
 	rows := make([][]any, len(list))
@@ -109,6 +113,9 @@ func saveIncidents(b *batch, list ...*incident.Incident) error {
 			return err
 		}
 		joined, before := i.Unsaved()
+		if !there[i.ID] {
+			joined, before = i.Signals, 0
+		}
 		if before == 0 {
 			replaced = append(replaced, i.ID)
 		}
@@ -120,7 +127,7 @@ func saveIncidents(b *batch, list ...*incident.Incident) error {
 			signals = append(signals, []any{i.ID, nanoseconds(s.Time), before + n, s.Alert, string(body)})
 		}
 	}
-	err := b.eachOf("DELETE FROM incident_signals WHERE incident IN (%s)", "?", replaced, nil, func(*sql.Rows) error { return nil })
+	err = b.eachOf("DELETE FROM incident_signals WHERE incident IN (%s)", "?", replaced, nil, func(*sql.Rows) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -131,6 +138,22 @@ func saveIncidents(b *batch, list ...*incident.Incident) error {
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
 		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level,
 		changed = CASE WHEN excluded.search = incident_heads.search THEN incident_heads.changed ELSE excluded.changed END`, rows, nil)
+}
+
+// areThere returns which of incidents are in the store: what was may have been
+// removed since, as it was old.
+func areThere(b *batch, list []*incident.Incident) (map[string]bool, error) {
+	ids, there := make([]any, len(list)), map[string]bool{}
+	for n, i := range list {
+		ids[n] = i.ID
+	}
+	err := b.eachOf("SELECT id FROM incident_heads WHERE id IN (%s)", "?", ids, nil, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		there[id] = true
+		return err
+	})
+	return there, err
 }
 
 func incidentRow(i *incident.Incident, change int64) ([]any, error) {

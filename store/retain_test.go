@@ -2,7 +2,9 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -289,6 +291,41 @@ func TestRetainOpenIncidents(t *testing.T) {
 	var signals int
 	if err := s.readers.QueryRowContext(ctx, "SELECT count(*) FROM incident_signals").Scan(&signals); err != nil || signals != 4 {
 		t.Errorf("%d signals are left, %v; want those of the incidents", signals, err)
+	}
+}
+
+// TestRetainWhatGrows: an incident that is removed while whoever joins alerts knows
+// it is stored as a whole when the next alert joins it.
+func TestRetainWhatGrows(t *testing.T) {
+	s, ctx := open(t), t.Context()
+	c := incident.NewCorrelator(nil)
+	join := func(from, to int) {
+		t.Helper()
+		changed := map[string]*incident.Incident{}
+		for i := from; i < to; i++ {
+			a := testAlert(i)
+			a.Priority, a.Entities = alert.Notice, []alert.Entity{pod("web-0")}
+			must[[]alert.Alert](t)(s.AddAlerts(ctx, []alert.Alert{a}))
+			one := c.Add("", incident.FromAlert(&a)).Incident
+			changed[one.ID] = one
+		}
+		_, was, err := s.Correlated(ctx, start)
+		if err == nil {
+			err = s.SaveIncidents(ctx, slices.Collect(maps.Values(changed)), nil, was, int64(to))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	join(0, 11)
+	retain(t, s, unlimited, start.Add(time.Minute))
+	want := removed(retention.Alerts, retention.Age, 11)
+	want[retention.Cause{Kind: retention.Incidents, Limit: retention.Age}] = 1
+	checkRemoved(t, removeOld(t, s, start.Add(time.Hour)), want)
+	join(11, 12)
+	page := must2(s.Incidents(ctx, incident.Query{}))(t)
+	if len(page) != 1 || len(page[0].Signals) != 12 || !strings.Contains(page[0].Story, "in 12 alerts") {
+		t.Errorf("have %+v, want one incident of 12 alerts", page)
 	}
 }
 

@@ -279,8 +279,8 @@ func (r *run) keeps(ctx context.Context) (*kept, error) {
 		return r.kept, nil
 	}
 	k := &kept{map[string]bool{}, map[string]bool{}}
-	for _, state := range []string{"new", "acknowledged", "contained"} {
-		if err := r.keep(ctx, k, state); err != nil {
+	for _, which := range []string{"state = 'new' AND paged = 1", "state = 'acknowledged'", "state = 'contained'"} {
+		if err := r.keep(ctx, k, which); err != nil {
 			return nil, err
 		}
 	}
@@ -288,11 +288,10 @@ func (r *run) keeps(ctx context.Context) (*kept, error) {
 	return k, nil
 }
 
-// keep adds the incidents of a state, of those that nobody has looked at yet the
-// ones that paged.
-func (r *run) keep(ctx context.Context, k *kept, state string) error {
-	rows, err := r.Read.QueryContext(ctx, `SELECT id, coalesce(alert, '') FROM (SELECT id FROM incidents
-		WHERE state = ? AND (paged = 1 OR state <> 'new') ORDER BY time DESC, seq DESC LIMIT ?) AS newest LEFT JOIN incident_signals ON incident = id`, state, maxKept)
+// keep adds the newest of some incidents.
+func (r *run) keep(ctx context.Context, k *kept, which string) error {
+	rows, err := r.Read.QueryContext(ctx, `SELECT id, coalesce(alert, '') FROM (SELECT id FROM incident_heads WHERE `+which+`
+		ORDER BY time DESC, seq DESC LIMIT ?) AS newest LEFT JOIN incident_signals ON incident = id`, maxKept)
 	if err != nil {
 		return err
 	}
