@@ -51,6 +51,9 @@ func (a *Alert) Involves() []Entity {
 	if a.Subject.Kind == "Pod" {
 		add(Pod, a.Subject.Namespace, a.Subject.Name)
 	}
+	if a.Subject.Kind == "Node" {
+		add(Node, a.Subject.Name)
+	}
 	if a.Source != "syscall" {
 		return out
 	}

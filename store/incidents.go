@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -100,72 +99,29 @@ func saveIncidents(b *batch, list ...*incident.Incident) error {
 	if _, err := b.row("SELECT coalesce(max(changed), 0) FROM incidents", nil, []any{&last}); err != nil {
 		return err
 	}
-	there, err := areThere(b, list)
-	if err != nil {
-		return err
-	}
 	rows := make([][]any, len(list))
-	var replaced []any
-	var signals [][]any
 	for n, i := range list {
 		var err error
 		if rows[n], err = incidentRow(i, last+1+int64(n)); err != nil {
 			return err
 		}
-		joined, before := i.Unsaved()
-		if !there[i.ID] {
-			joined, before = i.Signals, 0
-		}
-		if before == 0 {
-			replaced = append(replaced, i.ID)
-		}
-		for n, s := range joined {
-			body, err := json.Marshal(&s)
-			if err != nil {
-				return fmt.Errorf("encode alert %s in incident %s: %w", s.Alert, i.ID, err)
-			}
-			signals = append(signals, []any{i.ID, nanoseconds(s.Time), before + n, s.Alert, string(body)})
-		}
 	}
-	err = b.eachOf("DELETE FROM incident_signals WHERE incident IN (%s)", "?", replaced, nil, func(*sql.Rows) error { return nil })
-	if err != nil {
+	if err := saveSignals(b, list); err != nil {
 		return err
 	}
-	if err := b.insert("INSERT INTO incident_signals (incident, time, number, alert, body) VALUES %s", signals, nil); err != nil {
-		return err
-	}
-	return b.insert(`INSERT INTO incident_heads (id, time, state, paged, score, search, body, cluster, level, changed) VALUES %s
+	return b.insert(`INSERT INTO incident_heads (id, time, state, paged, score, search, body, cluster, level, changed, apart) VALUES %s
 		ON CONFLICT (id) DO UPDATE SET time = excluded.time, state = excluded.state, paged = excluded.paged,
 		score = excluded.score, search = excluded.search, body = excluded.body, cluster = excluded.cluster, level = excluded.level,
 		changed = CASE WHEN excluded.search = incident_heads.search THEN incident_heads.changed ELSE excluded.changed END`, rows, nil)
 }
 
-// areThere returns which of incidents are in the store: what was may have been
-// removed since, as it was old.
-func areThere(b *batch, list []*incident.Incident) (map[string]bool, error) {
-	ids, there := make([]any, len(list)), map[string]bool{}
-	for n, i := range list {
-		ids[n] = i.ID
-	}
-	err := b.eachOf("SELECT id FROM incident_heads WHERE id IN (%s)", "?", ids, nil, func(rows *sql.Rows) error {
-		var id string
-		err := rows.Scan(&id)
-		there[id] = true
-		return err
-	})
-	return there, err
-}
-
 func incidentRow(i *incident.Incident, change int64) ([]any, error) {
-	body, err := json.Marshal(struct {
-		*incident.Incident
-		Signals *struct{} `json:"signals,omitempty"` // they are apart
-	}{Incident: i})
+	body, err := headOf(i)
 	if err != nil {
-		return nil, fmt.Errorf("encode incident %s: %w", i.ID, err)
+		return nil, err
 	}
 	search := strings.Join(incidentTexts(i), "\n")
-	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, search, string(body), i.Cluster, i.Level(), change}, nil
+	return []any{i.ID, nanoseconds(i.Last), string(i.State), !i.Paged.IsZero(), i.Score, search, body, i.Cluster, i.Level(), change, 1}, nil
 }
 
 // incidentTexts returns what incidents are searched by.

@@ -30,7 +30,8 @@ func wordTablePostgres(name string) string {
 
 // inPostgres says in the words of PostgreSQL what migrations say.
 func inPostgres() *strings.Replacer {
-	tables := []string{moveSignals, moveSignalsPostgres}
+	// A view of a join is not written through, and one with a row costs nothing.
+	tables := []string{"/* one */", " CROSS JOIN (SELECT 1) AS one"}
 	for _, name := range []string{"block_words", "incident_words", "entity_words", "finding_words"} {
 		tables = append(tables, wordTable(name), wordTablePostgres(name))
 	}

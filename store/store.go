@@ -58,7 +58,11 @@ func Open(ctx context.Context, address string) (*Store, error) {
 	}
 	s.Queue = outbox.New(s.readers, s.write, s.explain)
 	s.Chain = actionlog.New(s.readers, s.writingUnder(lockActions), s.explain)
-	if err := s.fillEntities(ctx); err != nil {
+	err = s.fillEntities(ctx)
+	if err == nil {
+		err = s.moveSignals(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil

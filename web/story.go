@@ -20,7 +20,7 @@ import (
 
 // Bounds of what the page of an incident asks for beside the incident.
 const (
-	storyAlerts   = 100 // of the kernel, for the tree of processes; and of each rule about agents
+	storyAlerts   = 100 // of the kernel, for the tree of processes
 	storyEntities = 12  // whose decisions and findings are looked up
 	storyActions  = 4
 	storyMessages = 500
@@ -49,7 +49,7 @@ func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timel
 	var from timeline.Sources
 	var err error
 	if may("list alerts") && len(timeline.Nodes(i)) > 0 {
-		if from.Blind, err = s.blindAround(r, i, now); err != nil {
+		if from.Blind, from.Silent, err = s.blindAround(r, i, now); err != nil {
 			return timeline.Timeline{}, err
 		}
 	}
@@ -74,17 +74,45 @@ func (s *Server) timeline(r *http.Request, i *incident.Incident) (timeline.Timel
 }
 
 // blindAround returns the alerts of the time of an incident which say that something
-// on a node was not seen.
-func (s *Server) blindAround(r *http.Request, i *incident.Incident, now time.Time) (out []alert.Record, err error) {
+// on one of its nodes was not seen, and those of before which say that an agent of
+// them was silent as it began.
+func (s *Server) blindAround(r *http.Request, i *incident.Incident, now time.Time) (blind, silent []alert.Record, err error) {
 	since, until := timeline.Bounds(i, now)
-	for _, kind := range fleet.Blinds() {
-		records, _, err := s.Alerts.Alerts(r.Context(), alert.Query{Rule: kind.Rule(), Cluster: i.Cluster, Since: since, Until: until, Limit: storyAlerts})
-		if err != nil {
-			return nil, err
+	for _, node := range timeline.Nodes(i) {
+		about := alert.Query{Cluster: i.Cluster, Entity: alert.Entity{Kind: alert.Node, Name: node}, Since: since, Until: until}
+		for _, kind := range fleet.Blinds() {
+			for q, more := ofRule(about, kind, rest.MaxPageSize), true; more; more = q.Before != (finding.Cursor{}) {
+				var page []alert.Record
+				if page, q.Before, err = s.Alerts.Alerts(r.Context(), q); err != nil {
+					return nil, nil, err
+				}
+				blind = append(blind, page...)
+			}
 		}
-		out = append(out, records...)
+		about.Since, about.Until = time.Time{}, since
+		last, _, err := s.Alerts.Alerts(r.Context(), ofRule(about, fleet.FellSilent, 1))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(last) == 0 {
+			continue
+		}
+		about.Since = last[0].Time
+		again, _, err := s.Alerts.Alerts(r.Context(), ofRule(about, fleet.SpeaksAgain, 1))
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(again) == 0 {
+			silent = append(silent, last...)
+		}
 	}
-	return out, nil
+	return blind, silent, nil
+}
+
+// ofRule narrows a query to the alerts about a kind of change of agents.
+func ofRule(q alert.Query, kind fleet.Kind, limit int) alert.Query {
+	q.Rule, q.Limit = kind.Rule(), limit
+	return q
 }
 
 // decisionsAround returns the decisions of the time of an incident that whom and

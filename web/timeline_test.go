@@ -3,7 +3,9 @@ package web
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -84,6 +86,48 @@ func told(t *testing.T) func(*site) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestBlindSpots: what a node did not show is in the timeline of its incident however
+// many others drop events, and that its agent was silent before it began, and is.
+func TestBlindSpots(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	about := func(kind fleet.Kind, node string, before time.Duration) alert.Alert {
+		return alert.Alert{ID: alert.NewID(string(kind), node, before.String()), Time: now.Add(-before), Rule: kind.Rule(), Priority: alert.Error, Source: "kubeguardian", Cluster: "test-cluster",
+			Output: fmt.Sprint(node, " ", before), Subject: finding.Subject{APIVersion: "v1", Kind: "Node", Name: node}}
+	}
+	var alerts []alert.Alert
+	for n := range 300 {
+		alerts = append(alerts, about(fleet.DropsEvents, fmt.Sprint("other-", n), time.Minute), about(fleet.FellSilent, fmt.Sprint("other-", n), 50*time.Hour))
+	}
+	for n := range 120 { // some of which are of long before
+		alerts = append(alerts, about(fleet.DropsEvents, "worker-1", time.Duration(n)*10*time.Minute+5*time.Minute))
+	}
+	alerts = append(alerts, about(fleet.FellSilent, "worker-1", 70*time.Hour), about(fleet.SpeaksAgain, "worker-1", 60*time.Hour), about(fleet.FellSilent, "worker-2", 72*time.Hour))
+	s := newSite(t, func(s *site) {
+		s.store.Own = "test-cluster"
+		i := &incident.Incident{ID: "a1", Cluster: "test-cluster", State: incident.New, First: now.Add(-18 * time.Hour), Last: now, Tactics: []string{}, Entities: []alert.Entity{{Kind: alert.Node, Name: "worker-1"}, {Kind: alert.Node, Name: "worker-2"}}}
+		i.Signals = []incident.Signal{{Alert: "a1", Time: i.First, Rule: "Miner started"}}
+		_, err := s.store.AddAlerts(t.Context(), alerts)
+		if err := errors.Join(err, s.store.SaveIncidents(t.Context(), []*incident.Incident{i}, nil, store.Joined{}, 0)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	code, all := s.bearer(t, "/api/v1/incidents/a1/timeline?limit=1000", testToken)
+	if code != http.StatusOK {
+		t.Fatal(code, all)
+	}
+	have := map[string]int{}
+	for _, item := range all["items"].([]any) {
+		if entry := item.(map[string]any); entry["kind"] == "blind" {
+			node, _, _ := strings.Cut(fmt.Sprint(entry["text"]), " ")
+			have[node+": "+fmt.Sprint(entry["title"])]++
+		}
+	}
+	want := map[string]int{"worker-1: Agent drops events": 111, "worker-2: Agent is silent": 1}
+	if !maps.Equal(have, want) {
+		t.Errorf("have %v, want %v", have, want)
 	}
 }
 

@@ -74,6 +74,7 @@ func Bounds(i *incident.Incident, now time.Time) (since, until time.Time) {
 // belongs to its time.
 type Sources struct {
 	Blind     []alert.Record // of nodes whose agents were silent, or lost something
+	Silent    []alert.Record // of before, since when agents of its nodes were silent as it began
 	Decisions []finding.Decision
 	Spans     []finding.Span // of [Subjects]
 	Messages  []delivery.Message
@@ -97,10 +98,12 @@ func New(i *incident.Incident, s Sources, now time.Time) Timeline {
 	}
 	nodes := Nodes(i)
 	for n := range s.Blind {
-		a := &s.Blind[n].Alert
-		if within(a.Time) && a.Subject.Kind == "Node" && slices.Contains(nodes, a.Subject.Name) {
-			t.Entries = append(t.Entries, Entry{Time: a.Time, Kind: Blind, Source: "agent", Grade: a.Priority.String(), Title: a.Rule, Text: a.Output, ID: a.ID, URL: "/alerts/" + url.PathEscape(a.ID)})
+		if a := &s.Blind[n].Alert; within(a.Time) && a.Subject.Kind == "Node" && slices.Contains(nodes, a.Subject.Name) {
+			t.Entries = append(t.Entries, ofBlind(a))
 		}
+	}
+	for n := range s.Silent {
+		t.Entries = append(t.Entries, ofBlind(&s.Silent[n].Alert))
 	}
 	known := map[string]bool{}
 	for n := range s.Decisions {
@@ -202,6 +205,11 @@ func ofSignal(s *incident.Signal) []Entry {
 		out = append(out, e)
 	}
 	return out
+}
+
+// ofBlind returns an alert which says that something on a node was not seen.
+func ofBlind(a *alert.Alert) Entry {
+	return Entry{Time: a.Time, Kind: Blind, Source: "agent", Grade: a.Priority.String(), Title: a.Rule, Text: a.Output, ID: a.ID, URL: "/alerts/" + url.PathEscape(a.ID)}
 }
 
 // OfAlert returns an alert, and what was done because of it.

@@ -63,8 +63,11 @@ func TestMerge(t *testing.T) {
 			Subject: finding.Subject{Kind: "Node", Name: node},
 		}}
 	}
+	silent := drops("worker-1", -day)
+	silent.Rule, silent.Output = "Agent is silent", "since long before"
 	tl := timeline.New(attack(t), timeline.Sources{
-		Blind: []alert.Record{drops("worker-1", 50*time.Minute), drops("worker-1", -day), drops("worker-2", 50*time.Minute)},
+		Blind:  []alert.Record{drops("worker-1", 50*time.Minute), drops("worker-1", -day), drops("worker-2", 50*time.Minute)},
+		Silent: []alert.Record{silent},
 		Decisions: []finding.Decision{
 			{ID: "d1", Time: after(30 * time.Minute), Operation: "CREATE", User: "ci", Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: "miner"}, Violations: []finding.Violation{{Policy: "no-privilege", Enforcement: "deny", Message: "not here"}}},
 			{ID: "d1", Time: after(30 * time.Minute)}, // found by two entities
@@ -86,6 +89,7 @@ func TestMerge(t *testing.T) {
 		have = append(have, line(e))
 	}
 	want := []string{
+		"-24h0m0s | agent | Error | Agent is silent | since long before",
 		"0s | audit | Critical | Exec into pod | ada did it",
 		"2m0s | deliveries | dead | message to chat | the story; answer 404",
 		"15m0s | posture | medium | found: Appeared | Deployment/shop/web: it is wrong",
@@ -113,7 +117,7 @@ func TestMerge(t *testing.T) {
 			t.Errorf("%s leads nowhere", line(e))
 		}
 	}
-	if len(tl.Entries[6].Links) == 0 {
+	if len(tl.Entries[7].Links) == 0 {
 		t.Error("nothing says why the second alert belongs to it")
 	}
 }

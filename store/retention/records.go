@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 )
@@ -242,28 +243,50 @@ func (r *run) oldIncidents(ctx context.Context, before time.Time, n int) (list [
 	if err != nil {
 		return nil, err
 	}
-	rows, err := r.Read.QueryContext(ctx, `SELECT seq, id, body FROM incident_heads AS i WHERE time < ? AND NOT EXISTS (SELECT 1 FROM announced
-		WHERE announced.whole = i.id AND announced.state <> i.state AND announced.state <> 'closed')
-		AND NOT EXISTS (SELECT 1 FROM incident_signals JOIN alerts ON alerts.id = alert WHERE incident = i.id) ORDER BY time, seq`, before.UnixNano())
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for len(list) < n && rows.Next() {
-		var one old
-		var body string
-		if err := rows.Scan(&one.seq, &one.id, &body); err != nil {
+	for page, last := someOf, (place{math.MinInt64, 0}); page == someOf && len(list) < n; {
+		page = 0
+		err := r.someIncidents(ctx, before, last, func(one old, at place, since time.Time) {
+			if page, last = page+1, at; len(list) < n && !kept.incidents[one.id] && since.Before(before) {
+				list = append(list, one)
+			}
+		})
+		if err != nil {
 			return nil, err
 		}
-		var i struct{ Since time.Time } // when it came into its state
-		if err := json.Unmarshal([]byte(body), &i); err != nil {
-			return nil, fmt.Errorf("read incident %s: %w", one.id, err)
-		}
-		if !kept.incidents[one.id] && i.Since.Before(before) {
-			list = append(list, one)
-		}
 	}
-	return list, rows.Err()
+	return list, nil
+}
+
+// A place is one in the order of time.
+type place struct{ time, seq int64 }
+
+// someIncidents calls f with the first someOf incidents after a place of which nothing
+// is left to be told or looked at, and with when each came into its state. It reads few
+// at once: PostgreSQL would begin with all alerts if it were to find all.
+func (r *run) someIncidents(ctx context.Context, before time.Time, after place, f func(one old, at place, since time.Time)) error {
+	rows, err := r.Read.QueryContext(ctx, `SELECT seq, id, time, body FROM incident_heads AS i WHERE time < ? AND (time, seq) > (?, ?) AND NOT EXISTS (SELECT 1 FROM announced
+		WHERE announced.whole = i.id AND announced.state <> i.state AND announced.state <> 'closed')
+		AND NOT EXISTS (SELECT 1 FROM incident_signals JOIN alerts ON alerts.id = alert WHERE incident = i.id) ORDER BY time, seq LIMIT ?`,
+		before.UnixNano(), after.time, after.seq, someOf)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var one old
+		var at place
+		var body string
+		if err := rows.Scan(&one.seq, &one.id, &at.time, &body); err != nil {
+			return err
+		}
+		var i struct{ Since time.Time }
+		if err := json.Unmarshal([]byte(body), &i); err != nil {
+			return fmt.Errorf("read incident %s: %w", one.id, err)
+		}
+		at.seq = one.seq
+		f(one, at, i.Since)
+	}
+	return rows.Err()
 }
 
 // What is kept, whatever the limits, are incidents that somebody has to look at or
