@@ -111,7 +111,7 @@ var arrows = map[string][]string{
 	"bus/verdict":     {"alert", "bus", "correlate", "event"},
 
 	"leader": {},
-	"store":  {"bus/roster", "event", "alert", "incident", "finding", "notify/delivery", "store/actionlog", "store/dialect", "store/dialer", "store/history", "store/outbox", "store/retention", "store/sessions", "store/transfer", "store/words"},
+	"store":  {"bus/roster", "event", "alert", "incident", "finding", "notify/delivery", "store/actionlog", "store/dialect", "store/dialer", "store/history", "store/outbox", "store/postgres", "store/retention", "store/sessions", "store/transfer", "store/words"},
 
 	"store/postgrestest": {},
 	"store/outbox":       {"notify/delivery", "store/dialect"},
@@ -121,6 +121,7 @@ var arrows = map[string][]string{
 	"store/history":      {"finding"},
 	"store/dialect":      {},
 	"store/dialer":       {},
+	"store/postgres":     {"store/dialect"},
 	"store/actionlog":    {"action"},
 	"store/transfer":     {},
 
