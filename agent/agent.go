@@ -24,6 +24,7 @@ import (
 	"github.com/kubeguardian/kubeguardian/content"
 	"github.com/kubeguardian/kubeguardian/enforce"
 	"github.com/kubeguardian/kubeguardian/rule"
+	"github.com/kubeguardian/kubeguardian/sensor"
 	"github.com/kubeguardian/kubeguardian/sensor/container"
 	"github.com/kubeguardian/kubeguardian/sensor/process"
 	"github.com/kubeguardian/kubeguardian/sensor/record"
@@ -336,7 +337,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 func (a *Agent) report() {
 	s := a.source.Status()
 	for _, f := range s.Features {
-		if f.Reason != "" {
+		if f.Reason != "" && f.Name != sensor.DenyFeature { // what that means follows
 			a.o.Log.Warn("a feature of the sensor is missing", "feature", f.Name, "used", f.Used, "reason", f.Reason)
 		}
 	}
@@ -347,7 +348,7 @@ func (a *Agent) report() {
 	if a.enforcer != nil {
 		state := a.enforcer.Status()
 		for _, err := range state.Errors {
-			a.o.Log.Warn("nothing is enforced by a part of the configuration", "error", err)
+			a.o.Log.Warn("the configuration is not enforced as it is written", "error", err)
 		}
 		a.o.Log.Info("enforcing", "rules", state.String())
 	}

@@ -123,7 +123,7 @@ func New(o Options) (*Enforcer, error) {
 		return nil, err
 	}
 	if Denies(o.Drift) {
-		e.cannotDeny = cannotDeny(o)
+		e.cannotDeny = cannotDeny(o.Kernel)
 	}
 	if e.hierarchy, err = sensor.FindHierarchy(o.Proc); err != nil {
 		return nil, fmt.Errorf("enforce: %w", err)
@@ -131,17 +131,21 @@ func New(o Options) (*Enforcer, error) {
 	return e, leaveAll(e.path(e.hierarchy.Unified))
 }
 
-// cannotDeny returns why the kernel kills what it was to deny, nil if it denies, and
-// says so.
-func cannotDeny(o Options) error {
-	err := errors.New("the sensor cannot act")
-	if o.Kernel != nil {
-		err = o.Kernel.CanDeny()
+// cannotDeny returns why the kernel kills what it was to deny, nil if it denies.
+func cannotDeny(k Kernel) error {
+	if k == nil {
+		return errors.New("the sensor cannot act")
 	}
-	if err != nil {
-		o.Log.Warn("this kernel denies no program: what zeroDrift is to deny is killed instead, before it runs", "error", err)
+	return k.CanDeny()
+}
+
+// lacksDenial says what becomes of what is to be denied and cannot be.
+func (e *Enforcer) lacksDenial() error {
+	what := "would deny would be killed instead"
+	if slices.ContainsFunc(e.o.Drift, func(d Drift) bool { return d.Mode == Deny && !d.DryRun }) {
+		what = "is to deny is killed instead"
 	}
-	return err
+	return fmt.Errorf("enforcement: this kernel denies no program: what zeroDrift %s, before it runs: %w", what, e.cannotDeny)
 }
 
 // path returns a path of the node as the agent reaches it.

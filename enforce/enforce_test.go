@@ -531,10 +531,10 @@ func TestDenialsAreNoted(t *testing.T) {
 		exe, reason, text string
 	}{
 		{"denied", nil, false, record.Denied, -int64(syscall.EPERM), Denied, DeniedRule, "/tmp/miner", "", ""},
-		{"killed instead", refused, false, record.Killed, 0, Killed, DriftRule, "/bin/sh", "this kernel denies no program", "is killed instead: operation not permitted"},
+		{"killed instead", refused, false, record.Killed, 0, Killed, DriftRule, "/bin/sh", "this kernel denies no program", "what zeroDrift is to deny is killed instead, before it runs: operation not permitted"},
 		{"too late", nil, false, record.Killed, 0, Killed, DriftRule, "/bin/sh", "it had started before it could be denied", ""},
 		{"dry run", nil, true, record.WouldKill, 0, WouldDeny, DriftRule, "/bin/sh", "", ""},
-		{"dry run of a kill", refused, true, record.WouldKill, 0, WouldKill, DriftRule, "/bin/sh", "this kernel denies no program", "is killed instead: operation not permitted"},
+		{"dry run of a kill", refused, true, record.WouldKill, 0, WouldKill, DriftRule, "/bin/sh", "this kernel denies no program", "what zeroDrift would deny would be killed instead, before it runs: operation not permitted"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e, _, audit := newEnforcerOn(t, &book{cannot: c.cannot}, Options{Drift: []Drift{{Mode: Deny, DryRun: c.dry}}})

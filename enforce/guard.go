@@ -342,7 +342,7 @@ func (e *Enforcer) Status() Status {
 		s.Errors = append(s.Errors, fmt.Errorf("enforcement: the agent lacks %s", name))
 	}
 	if e.cannotDeny != nil {
-		s.Errors = append(s.Errors, fmt.Errorf("enforcement: what zeroDrift is to deny is killed instead: %w", e.cannotDeny))
+		s.Errors = append(s.Errors, e.lacksDenial())
 	}
 	for _, entry := range e.idle {
 		s.Errors = append(s.Errors, fmt.Errorf("enforcement: %s is about no rule that can raise an alert", entry))

@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	denyFeature = "enforce.lsm"
+	// DenyFeature is the name of the [Feature] without which guards that deny kill.
+	DenyFeature = "enforce.lsm"
 	denyProgram = "deny_exec"
 )
 
 // loadDeny starts the program that refuses to start others. It does nothing before
 // there are guards.
 func (s *Sensor) loadDeny(spec *ebpf.CollectionSpec, cache *btf.Cache) {
-	f := Feature{Name: denyFeature, Using: "lsm"}
+	f := Feature{Name: DenyFeature, Using: "lsm"}
 	if err := s.startDeny(spec, cache); err != nil {
 		f.Using, f.Err = "", err
 	}
@@ -101,9 +102,13 @@ func nothing() (*os.File, error) {
 // CanDeny returns why guards that deny kill instead, nil if they deny.
 func (s *Sensor) CanDeny() error {
 	for _, f := range s.Features() {
-		if f.Name == denyFeature {
-			return f.Err
+		switch {
+		case f.Name != DenyFeature:
+		case f.Err != nil:
+			return fmt.Errorf("%s: %w", f.Name, f.Err)
+		default:
+			return nil
 		}
 	}
-	return fmt.Errorf("%s: the sensor was loaded without it", denyFeature)
+	return fmt.Errorf("%s: the sensor was loaded without it", DenyFeature)
 }
