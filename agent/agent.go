@@ -337,7 +337,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 func (a *Agent) report() {
 	s := a.source.Status()
 	for _, f := range s.Features {
-		if f.Reason != "" && f.Name != sensor.DenyFeature { // what that means follows
+		if f.Name == sensor.DenyFeature && a.enforcer != nil {
+			continue // it says itself what that means
+		}
+		if f.Reason != "" {
 			a.o.Log.Warn("a feature of the sensor is missing", "feature", f.Name, "used", f.Used, "reason", f.Reason)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/enforce"
@@ -41,6 +43,48 @@ func (a *Agent) newEnforcer() error {
 	a.pipeline.enforcer = a.enforcer
 	a.enforcer.SetRules(rules.set)
 	return nil
+}
+
+// noteEnforcement says what is not enforced as it should be, and what the record of
+// actions lacks.
+func (s *status) noteEnforcement(source SourceStatus, h *health) {
+	state, now := s.agent.enforcer.Status(), time.Now()
+	h.Enforced = state.Ways
+	if n, lately := s.kills.recent(source.Counters["killed"], state.Kills, now); lately {
+		h.Problems = append(h.Problems, fmt.Sprintf("the kernel killed %d processes whose records did not come: the record of actions lacks them", n))
+	}
+	if n, lately := s.denials.recent(source.Counters["denied"], state.Denials, now); lately {
+		h.Problems = append(h.Problems, fmt.Sprintf("the kernel denied %d programs to processes whose records did not come, or that are 32-bit programs: the record of actions lacks them", n))
+	}
+	for _, err := range state.Errors {
+		h.Problems = append(h.Problems, err.Error())
+	}
+}
+
+// A gap is between what the kernel has counted and what its records tell of. A record
+// takes a moment, so what counts is that of a look before.
+type gap struct {
+	mu      sync.Mutex
+	looked  time.Time
+	counted uint64 // by then
+	missing uint64 // of what was counted by the look before that
+	lost    losses
+}
+
+// recordTime is longer than a record takes.
+const recordTime = 5 * time.Second
+
+// recent takes both numbers as of now. It returns how many have no record, and whether
+// there are some that have none since lately.
+func (g *gap) recent(counted, told uint64, now time.Time) (missing uint64, lately bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Sub(g.looked) >= recordTime {
+		g.missing = max(g.counted, told) - told
+		g.looked, g.counted = now, counted
+	}
+	lately = g.lost.recent(g.missing, now)
+	return g.missing, lately && g.missing > 0
 }
 
 // openActions opens the file that actions are added to, nil if there is none.

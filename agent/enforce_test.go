@@ -550,3 +550,30 @@ func TestDenialRaisesAnAlert(t *testing.T) {
 		t.Errorf("actions %+v", all)
 	}
 }
+
+// TestGap: what the kernel did and no record tells of is known by a second look, for an
+// hour, and what is under way is no gap.
+func TestGap(t *testing.T) {
+	var g gap
+	begin := time.Now()
+	for _, c := range []struct {
+		after         time.Duration
+		counted, told uint64
+		missing       uint64
+		lately        bool
+	}{
+		{0, 5, 3, 0, false},
+		{time.Second, 8, 3, 0, false}, // too soon to say
+		{10 * time.Second, 9, 6, 0, false},
+		{20 * time.Second, 9, 7, 2, true},
+		{21 * time.Second, 9, 7, 2, true},
+		{40 * time.Second, 20, 18, 0, false},
+		{2 * time.Hour, 20, 18, 2, false},
+		{3 * time.Hour, 30, 18, 2, false},
+		{4 * time.Hour, 30, 18, 12, true},
+	} {
+		if missing, lately := g.recent(c.counted, c.told, begin.Add(c.after)); missing != c.missing || lately != c.lately {
+			t.Errorf("after %s: %d missing, lately %v, want %d, %v", c.after, missing, lately, c.missing, c.lately)
+		}
+	}
+}

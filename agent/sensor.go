@@ -158,7 +158,7 @@ func (k *kernel) Status() SourceStatus {
 	}
 	s.Counters["filtered"] = c.FilteredOpens + c.FilteredConnects
 	s.Counters["killed"], s.Counters["would_kill"] = c.Killed, c.WouldKill
-	s.Counters["denied"], s.Counters["outside"] = c.Denied, c.Outside
+	s.Counters["denied"], s.Counters["denied_unmarked"], s.Counters["outside"] = c.Denied, c.DeniedUnmarked, c.Outside
 	s.Counters["foreign"], s.Counters["missed"], s.Counters["malformed"] = c.ForeignCalls, c.Missed, c.Malformed
 	return s
 }

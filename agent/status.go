@@ -31,6 +31,8 @@ type status struct {
 	server   *http.Server
 
 	dropped, missed, malformed, lost losses // of events, of programs in the kernel that did not run, of records, of alerts
+
+	kills, denials gap
 }
 
 // lately is for how long it is a problem that something was lost.
@@ -127,17 +129,7 @@ func (s *status) state() health {
 		}
 	}
 	if a.enforcer != nil {
-		state := a.enforcer.Status()
-		h.Enforced = state.Ways
-		if killed := source.Counters["killed"]; killed > state.Kills && h.Dropped > 0 {
-			h.Problems = append(h.Problems, fmt.Sprintf("the kernel killed %d processes whose records were dropped: the record of actions lacks them", killed-state.Kills))
-		}
-		if denied := source.Counters["denied"]; denied > state.Denials && h.Dropped+source.Counters["foreign"] > 0 {
-			h.Problems = append(h.Problems, fmt.Sprintf("the kernel denied %d programs to processes whose records were dropped, or that are 32-bit programs: the record of actions lacks them", denied-state.Denials))
-		}
-		for _, err := range state.Errors {
-			h.Problems = append(h.Problems, err.Error())
-		}
+		s.noteEnforcement(source, &h)
 	}
 	if a.runtime != nil {
 		if _, err := a.runtime.Stats(); err != nil {

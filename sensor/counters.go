@@ -27,6 +27,7 @@ type Counters struct {
 	Killed           uint64 // processes, by guards; also those whose record was dropped
 	WouldKill        uint64 // the same, of guards that are dry runs
 	Denied           uint64 // programs that were not started, by guards
+	DeniedUnmarked   uint64 // of these, those whose records do not say so, for want of room
 }
 
 // Counters reads the counters. Each is exact; together they are exact when
@@ -76,6 +77,7 @@ func (c *Counters) add(cpu *kernelCounters) {
 	c.Killed += cpu.Killed
 	c.WouldKill += cpu.WouldKill
 	c.Denied += cpu.Denied
+	c.DeniedUnmarked += cpu.DeniedUnmarked
 	for _, t := range record.Types() {
 		if cpu.Made[t] == 0 {
 			continue

@@ -41,6 +41,7 @@ type kernelCounters struct {
 	Killed           uint64
 	WouldKill        uint64
 	Denied           uint64
+	DeniedUnmarked   uint64
 	Sequences        [128]uint64
 }
 

@@ -76,6 +76,7 @@ struct counters {
 	__u64 foreign_calls; // of programs of another architecture, not covered
 	__u64 outside; // of processes that are not in the namespace
 	__u64 killed, would_kill, denied; // by guards, dry runs
+	__u64 denied_unmarked; // of these, those whose records do not say so, for want of room
 	__u64 sequences[2 * MAX_PARTITIONS];
 };
 

@@ -5,7 +5,6 @@
 #pragma once
 #include "process.h"
 
-#define EPERM 1
 #define ELF 0x464c457f
 
 // What the loader looks at: whether this kernel asks the program, which it does not
@@ -65,9 +64,12 @@ int BPF_PROG(deny_exec, struct linux_binprm *bprm, int before)
 	if (bpf_d_path(&bprm->file->f_path, d.path, sizeof(d.path)) < 0)
 		d.path[0] = 0;
 	__u64 thread = bpf_get_current_pid_tgid();
-	bpf_map_update_elem(&denials, &thread, &d, 0);
+	long failure = bpf_map_update_elem(&denials, &thread, &d, 0);
 	struct counters *c = count();
-	if (c)
+	if (c) {
 		__sync_fetch_and_add(&c->denied, 1);
+		if (failure)
+			__sync_fetch_and_add(&c->denied_unmarked, 1);
+	}
 	return -EPERM;
 }

@@ -41,6 +41,8 @@ enum { BPF_NOEXIST = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 enum { BPF_RB_AVAIL_DATA = 0 };
 
+#define EPERM 1
+
 #define PATH_MAX 4096
 #define AT_FDCWD -100
 

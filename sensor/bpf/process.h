@@ -255,7 +255,7 @@ static __always_inline void put_denial(struct scratch *s)
 	struct denial *d = bpf_map_lookup_elem(&denials, &thread);
 	if (!d)
 		return;
-	if (d->start == s->header.start) {
+	if (d->start == s->header.start && s->header.result == -EPERM) {
 		put_int(s, exec_flags, d->exe_flags);
 		if (d->path[0])
 			put_kernel_text(s, exec_path, d->path);
