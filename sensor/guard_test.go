@@ -224,12 +224,12 @@ func TestAddedAfterChroot(t *testing.T) {
 	}
 	const begin = `set -e
 mount -t tmpfs none "$1"; cd "$1"; mkdir lower image
-lib() { mkdir -p "$1"; ldd /bin/true | grep -o "/[^ ]*" | while read -r f; do cp -L --parents "$f" "$1"; done; cp /bin/true "$1/$2"; }
+with() { for f in $2; do mkdir -p "$1/$f"; mount --rbind "/$f" "$1/$f"; done; cp /bin/true "$1/$3"; }
 overlay() { mkdir -p "$2.up" "$2.work" "$2"; mount -t overlay none -o "lowerdir=$1:/,upperdir=$2.up,workdir=$2.work" "$2"; }
 cp /bin/true lower/added-image
 `
 	const overlaid = begin + `overlay lower image; cp /bin/true image/added-upper
-mount -t tmpfs none image/mnt; lib image/mnt/volume added-volume; cp -r lower image/mnt/theirs; mv image/mnt/theirs/added-image image/mnt/theirs/added-own
+mount -t tmpfs none image/mnt; with image/mnt/volume "lib lib64 usr" added-volume; cp -r lower image/mnt/theirs; mv image/mnt/theirs/added-image image/mnt/theirs/added-own
 overlay image/mnt/theirs image/mnt/own
 echo $$ >"$0/cgroup.procs"
 `
@@ -240,8 +240,8 @@ echo $$ >"$0/cgroup.procs"
 	}{
 		{"overlay", overlaid + `exec chroot image sh -c '/added-image; /added-upper; chroot /mnt/volume /added-volume; chroot /mnt/own /added-own; /added-image'`, "",
 			map[string]bool{"/added-image": false, "/added-upper": true, "/added-volume": true, "/added-own": true}},
-		{"no overlay", begin + `mount -t tmpfs none image; for f in bin usr lib lib64; do mkdir "image/$f"; mount --rbind "/$f" "image/$f"; done; cp /bin/true image/added-image
-overlay lower own; cp /bin/true own/added-own; mkdir image/own; mount --move own image/own; echo $$ >"$0/cgroup.procs"
+		{"no overlay", begin + `mount -t tmpfs none image; with image "bin lib lib64 usr" added-image
+overlay lower image/own; cp /bin/true image/own/added-own; echo $$ >"$0/cgroup.procs"
 exec chroot image sh -c '/added-image; chroot /own /added-own'`, "",
 			map[string]bool{"/added-image": false, "/added-own": false}},
 		{"told of before", overlaid + `cd image; : >"$2"; while [ -e "$2" ]; do sleep 0.1; done; cd ..; exec chroot image/mnt/volume /added-volume`, "cwd",
