@@ -5,6 +5,7 @@ package deed
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -86,6 +87,9 @@ func Entries(a *alert.Alert) []action.Entry {
 		}
 		if reason := field(".reason"); reason != "" {
 			result += ": " + reason
+		}
+		if n, ok := a.OutputFields[prefix+name+".times"].(json.Number); ok { // that this alert stands for
+			result += fmt.Sprintf(": %s times", n)
 		}
 		entries = append(entries, action.Entry{
 			Time: a.Time, User: Agents, Source: a.Hostname, Action: name, Object: "/alerts/" + a.ID, Change: change(a, field(".by")), Result: result,

@@ -1,6 +1,7 @@
 package deed
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -29,6 +30,7 @@ func TestEntries(t *testing.T) {
 		{nil, nil},
 		{map[string]any{"enforce.kill": "killed", "enforce.kill.by": "kernel"}, []string{"kill done"}},
 		{map[string]any{"enforce.deny": "denied"}, []string{"deny done"}},
+		{map[string]any{"enforce.deny": "denied", "enforce.deny.times": json.Number("1234567")}, []string{"deny done: 1234567 times"}},
 		{map[string]any{"enforce.deny": "killed", "enforce.deny.reason": "this kernel denies no program"}, []string{"deny done: this kernel denies no program"}},
 		{map[string]any{"enforce.kill": "would-kill"}, nil},
 		{map[string]any{"enforce.kill": "waiting"}, nil},
