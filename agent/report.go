@@ -230,10 +230,15 @@ func (r *reporter) state() *fleet.State {
 			s.Missing[f.Name] = f.Reason
 		}
 	}
-	for _, p := range h.Problems {
-		s.Problems = append(s.Problems, strings.ToUpper(p[:1])+p[1:]+".")
-	}
+	s.Problems, s.Misses = sentences(h.Problems), sentences(h.misses)
 	return s
+}
+
+func sentences(texts []string) (out []string) {
+	for _, t := range texts {
+		out = append(out, strings.ToUpper(t[:1])+t[1:]+".")
+	}
+	return out
 }
 
 // clip keeps the begin of a text that may have many lines.
@@ -245,17 +250,23 @@ func clip(text string) string {
 	return text
 }
 
-// problems are what keeps alerts from the server.
-func (r *reporter) problems() []string {
+// lateAfter is how long alerts may wait for the server until what they tell counts
+// as missed: as old as the last sign of life of an agent may be.
+const lateAfter = 15 * time.Minute
+
+// note says what keeps alerts from the server.
+func (r *reporter) note(now time.Time, h *health) {
 	stats := r.publisher.Stats()
-	var out []string
 	if stats.Err != nil && !errors.Is(stats.Err, context.Canceled) {
-		out = append(out, fmt.Sprintf("%d alerts wait for the server: %v", stats.Spool.Waiting, stats.Err))
+		text := fmt.Sprintf("%d alerts wait for the server: %v", stats.Spool.Waiting, stats.Err)
+		h.Problems = append(h.Problems, text)
+		if !stats.Since.IsZero() && now.Sub(stats.Since) > lateAfter {
+			h.misses = append(h.misses, text)
+		}
 	}
-	if n := lostAlerts(stats); r.agent.status.lost.recent(n, time.Now()) {
-		out = append(out, fmt.Sprintf("%d alerts were lost: the spool or its disk was full, or it was damaged", n))
+	if n := lostAlerts(stats); r.agent.status.lost.recent(n, now) {
+		h.miss("%d alerts were lost: the spool or its disk was full, or it was damaged", n)
 	}
-	return out
 }
 
 // write writes the metrics of what goes to the server.

@@ -144,7 +144,7 @@ func TestReport(t *testing.T) {
 	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
 	source := intrusion(t)
 	source.status.Counters, source.status.Dropped = map[string]uint64{"dropped": 7}, map[string]uint64{"openat": 7}
-	source.status.Features = []Feature{{Name: "exec", Used: "tp_btf"}, {Name: "dns", Reason: "not supported"}}
+	source.status.Features = []Feature{{Name: "exec", Used: "tp_btf"}, {Name: "dns", Reason: "not supported"}, {Name: "enforce.lsm", Reason: "not permitted"}}
 	report(t, reporting(t, "nats://"+c.hub.Addr().String()), source, func(a *Agent) {
 		c.await("alerts", func() bool { return len(c.alerts) == 2 })
 		c.await("state", func() bool { return len(c.states) > 0 && c.states[len(c.states)-1].Alerts == 2 })
@@ -166,6 +166,33 @@ func TestReport(t *testing.T) {
 		s.Missing["dns"] != "not supported" || len(s.NotCovered["Not seen"]) != 1 || !strings.Contains(strings.Join(s.Problems, "\n"), "7 events were dropped: 7 openat.") || s.DroppedTypes["openat"] != 7 {
 		t.Errorf("state %+v", s)
 	}
+	if want := []string{"7 events were dropped: 7 openat.", "1 rules are not covered.", "The sensor lacks dns: not supported."}; !slices.Equal(s.Misses, want) || len(s.Problems) != 4 {
+		t.Errorf("it misses %q of %q", s.Misses, s.Problems)
+	}
+}
+
+// That there was no server is no problem once there is one, also if there is nothing
+// to send; that alerts wait is more than that when they wait for long.
+func TestNoServerForAWhile(t *testing.T) {
+	probe := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	addr := probe.hub.Addr().String()
+	probe.hub.Stop()
+	late := func(problems []string) bool {
+		return slices.ContainsFunc(problems, func(p string) bool { return strings.Contains(p, "alerts wait for the server") })
+	}
+	report(t, reporting(t, "nats://"+addr), &recording{played: make(chan struct{})}, func(a *Agent) {
+		waitFor(t, "a failure", func() (bool, int) { return late(a.status.state().Problems), 0 })
+		if late(a.status.state().misses) {
+			t.Error("it is late at once")
+		}
+		var h health
+		since := a.reporter.publisher.Stats().Since
+		if a.reporter.note(since.Add(lateAfter+time.Second), &h); !late(h.misses) || !late(h.Problems) {
+			t.Errorf("after long: %+v", h)
+		}
+		c := newCenter(t, t.TempDir(), addr)
+		c.await("state", func() bool { return len(c.states) > 0 && !late(c.states[len(c.states)-1].Problems) })
+	})
 }
 
 // What an agent found while there was no server arrives later, even if the agent

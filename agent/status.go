@@ -99,6 +99,14 @@ type health struct {
 	Enforced     map[string]string   `json:"enforced,omitempty"`          // kernel or agent, by rule that kills
 	Runtime      string              `json:"runtime,omitempty"`
 	Problems     []string            `json:"problems"`
+
+	misses []string // those of Problems by which events are not seen, or alerts of them not told in time
+}
+
+// miss adds a problem by which events are not seen, or alerts of them not told.
+func (h *health) miss(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	h.Problems, h.misses = append(h.Problems, text), append(h.misses, text)
 }
 
 func (s *status) state() health {
@@ -115,17 +123,21 @@ func (s *status) state() health {
 	s.noteBeats(&h)
 	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc, h.Runtime)
 	if len(h.NotCovered) > 0 {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d rules are not covered", len(h.NotCovered)))
+		h.miss("%d rules are not covered", len(h.NotCovered))
 	}
 	for _, f := range h.Features {
-		if f.Used == "" {
+		switch {
+		case f.Used != "":
+		case strings.HasPrefix(f.Name, "enforce."):
 			h.Problems = append(h.Problems, fmt.Sprintf("the sensor lacks %s: %s", f.Name, f.Reason))
+		default:
+			h.miss("the sensor lacks %s: %s", f.Name, f.Reason)
 		}
 	}
 	if a.shedder != nil {
 		if left, _, _ := a.shedder.state(); len(left) > 0 {
 			h.Drift = false
-			h.Problems = append(h.Problems, fmt.Sprintf("%d rules are left out, as the agent would use more than %g of a core: %s", len(left), a.o.Config.CPUBudget, strings.Join(left, ", ")))
+			h.miss("%d rules are left out, as the agent would use more than %g of a core: %s", len(left), a.o.Config.CPUBudget, strings.Join(left, ", "))
 		}
 	}
 	if a.enforcer != nil {
@@ -138,7 +150,7 @@ func (s *status) state() health {
 		}
 	}
 	if a.reporter != nil {
-		h.Problems = append(h.Problems, a.reporter.problems()...)
+		a.reporter.note(time.Now(), &h)
 	}
 	if len(h.Problems) > 0 {
 		h.Status = "degraded"
@@ -150,13 +162,13 @@ func (s *status) state() health {
 func (s *status) noteLosses(now time.Time, source SourceStatus, h *health) {
 	if n := source.Counters["dropped"]; s.dropped.recent(n, now) {
 		h.Dropping = true
-		h.Problems = append(h.Problems, fmt.Sprintf("%d events were dropped: %s", n, byCount(source.Dropped)))
+		h.miss("%d events were dropped: %s", n, byCount(source.Dropped))
 	}
 	if n := source.Counters["missed"]; s.missed.recent(n, now) {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d times the kernel did not run a program of the sensor", n))
+		h.miss("%d times the kernel did not run a program of the sensor", n)
 	}
 	if n := source.Counters["malformed"]; s.malformed.recent(n, now) {
-		h.Problems = append(h.Problems, fmt.Sprintf("%d records of the sensor could not be read", n))
+		h.miss("%d records of the sensor could not be read", n)
 	}
 }
 
@@ -165,7 +177,7 @@ func (s *status) noteLosses(now time.Time, source SourceStatus, h *health) {
 func (s *status) noteBeats(h *health) {
 	var problem string
 	if h.Heartbeats, problem = s.agent.heart.state(); problem != "" {
-		h.Problems = append(h.Problems, problem)
+		h.miss("%s", problem)
 	}
 }
 

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,13 @@ type Publisher struct {
 	log   *slog.Logger
 
 	sent, refused, failed atomic.Uint64
-	lastError             atomic.Pointer[error]
+	failing               atomic.Pointer[failure] // nil while alerts are sent
+}
+
+// A failure is why alerts are not sent.
+type failure struct {
+	err   error
+	since time.Time
 }
 
 // NewPublisher returns one for the agent of a node.
@@ -62,18 +69,19 @@ func (p *Publisher) Publish(a *alert.Alert) error {
 
 // PublishStats are what became of alerts.
 type PublishStats struct {
-	Sent    uint64 // that the bus has
-	Refused uint64 // that are too large for the bus
-	Failed  uint64 // attempts that were repeated
-	Err     error  // why alerts are not sent now; nil if they are
+	Sent    uint64    // that the bus has
+	Refused uint64    // that are too large for the bus
+	Failed  uint64    // attempts that were repeated
+	Err     error     // why alerts are not sent now; nil if they are
+	Since   time.Time // when that began; zero if it is the spool's disk
 	Spool   spool.Stats
 }
 
 // Stats returns what became of alerts since the start.
 func (p *Publisher) Stats() PublishStats {
 	s := PublishStats{Sent: p.sent.Load(), Refused: p.refused.Load(), Failed: p.failed.Load(), Spool: p.spool.Stats(), Err: p.spool.Err()}
-	if err := p.lastError.Load(); err != nil && s.Err == nil {
-		s.Err = *err
+	if f := p.failing.Load(); f != nil {
+		s.Err, s.Since = cmp.Or(s.Err, f.err), f.since
 	}
 	return s
 }
@@ -99,9 +107,13 @@ func (p *Publisher) Run(ctx context.Context, nc *nats.Conn) error {
 			attempt = 0
 		}
 		p.failed.Add(1)
-		if p.lastError.Swap(&err) == nil {
+		f := &failure{err, time.Now()}
+		if last := p.failing.Load(); last != nil {
+			f.since = last.since
+		} else {
 			p.log.Warn("alerts wait in the spool", "error", err, "waiting", p.spool.Stats().Waiting)
 		}
+		p.failing.Store(f)
 		if !pause(ctx, delay(min(attempt, 5))) {
 			return nil
 		}
@@ -129,6 +141,8 @@ func (p *Publisher) send(ctx context.Context, nc *nats.Conn) error {
 		ready := p.spool.Ready()
 		if len(flight) > 0 {
 			arrived, failed = flight[0].future.Ok(), flight[0].future.Err()
+		} else {
+			p.works()
 		}
 		if len(flight) == window {
 			ready = nil
@@ -173,10 +187,15 @@ func (p *Publisher) arrived(flight []underway) []underway {
 	}
 	p.sent.Add(uint64(n))
 	p.spool.Delivered(flight[n-1].number)
-	if err := p.lastError.Swap(nil); err != nil {
+	p.works()
+	return append(flight[:0], flight[n:]...)
+}
+
+// works notes that nothing keeps alerts from being sent.
+func (p *Publisher) works() {
+	if p.failing.Swap(nil) != nil {
 		p.log.Info("alerts are sent again", "waiting", p.spool.Stats().Waiting)
 	}
-	return append(flight[:0], flight[n:]...)
 }
 
 func ready(f jetstream.PubAckFuture) bool {

@@ -111,7 +111,7 @@ func (s *Server) sensors(inv *inventory.Inventory, now time.Time) []evidence.Hea
 		// Alerts of rules that are the agent's own are not looked for.
 		h.Drift = fact.Of(a.Drift && a.RulesHash != "")
 		if a.Status == fleet.Degraded {
-			h.Problems = a.Reasons
+			h.Problems = a.Misses
 		}
 		reports[a.Node] = true
 		out = append(out, h)

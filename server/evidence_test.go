@@ -130,7 +130,12 @@ func TestEvidenceOfAgents(t *testing.T) {
 	expect("an agent without rules about drift", 0, finding.Pass, finding.Unknown, "")
 	say(func(s *fleet.State) { s.RulesHash = "" })
 	expect("an agent with its own rules", 0, finding.Pass, finding.Unknown, "")
-	say(func(s *fleet.State) { s.Dropped, s.Problems = 7, []string{"7 events were dropped."} })
+	say(func(s *fleet.State) { s.Problems = []string{"3 alerts wait for the server."} })
+	expect("an agent that is late", 0, finding.Pass, finding.Pass, "")
+	say(func(s *fleet.State) {
+		s.Dropped, s.Misses = 7, []string{"7 events were dropped."}
+		s.Problems = append([]string{"3 alerts wait for the server."}, s.Misses...)
+	})
 	expect("an agent that drops events", 0, finding.Fail, finding.Pass, "7 events were dropped.")
 	expect("an agent that fell silent", time.Hour, finding.Fail, finding.Unknown, "have arrived since")
 	a := alert.Alert{

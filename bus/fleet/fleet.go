@@ -287,6 +287,7 @@ func (f *Fleet) agent(k *known, now time.Time) Agent {
 	}
 	if k.state.RulesError != "" {
 		say("The rules of the server are not in force: %s.", k.state.RulesError)
+		a.Misses = slices.Concat(a.Reasons, a.Misses)
 	}
 	a.Reasons = append(a.Reasons, k.state.Problems...)
 	if len(a.Reasons) > 0 {

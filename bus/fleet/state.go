@@ -25,6 +25,7 @@ type State struct {
 	Dropping bool     `json:"dropping,omitempty"` // some of them within the last hour
 	Alerts   uint64   `json:"alerts"`
 	Problems []string `json:"problems,omitempty"`
+	Misses   []string `json:"misses,omitempty"` // those of Problems by which events are not seen, or alerts of them not told in time
 
 	DroppedTypes map[string]uint64 `json:"droppedTypes,omitempty"` // of events that were dropped
 
