@@ -244,8 +244,8 @@ echo $$ >"$0/cgroup.procs"
 overlay lower image/own; cp /bin/true image/own/added-own; echo $$ >"$0/cgroup.procs"
 exec chroot image sh -c '/added-image; chroot /own /added-own'`, "",
 			map[string]bool{"/added-image": false, "/added-own": false}},
-		{"told of before", overlaid + `cd image; : >"$2"; while [ -e "$2" ]; do sleep 0.1; done; cd ..; exec chroot image/mnt/volume /added-volume`, "cwd",
-			map[string]bool{"/added-volume": true}},
+		{"told of before", overlaid + `cd image; : >"$2"; while [ -e "$2" ]; do sleep 0.1; done; cd ..; chroot image/mnt/volume /added-volume; chroot image /added-image`, "cwd",
+			map[string]bool{"/added-volume": true, "/added-image": false}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := start(t, Config{Types: processTypes, Enforce: true, Node: node}, func(r *record.Record) bool { return strings.HasPrefix(string(r.Name()), "added") })
