@@ -26,7 +26,7 @@ func (s *Server) openBus(context.Context) (err error) {
 	}
 	s.agents, err = agents.Open(agents.Options{
 		Config: s.cfg.Bus, Cluster: s.cfg.Cluster, Dir: filepath.Join(s.cfg.DataDir, "bus"), Client: s.client, TLS: s.authority.ServerTLS,
-		Judge: s.judge, Keep: s.keepOfAgents, Rules: s.agentsRules, Raise: s.raiseAbout, Nodes: s.nodes, Log: s.log,
+		Judge: s.judge, Keep: s.keepOfAgents, Rules: s.agentsRules, Raise: s.raiseAll, Nodes: s.nodes, Log: s.log,
 	})
 	if err != nil {
 		return err

@@ -263,6 +263,30 @@ func TestCommandWithoutAuditLog(t *testing.T) {
 	}
 }
 
+// TestRaiseAll: of what the server tells of, that is new which it has not told of.
+func TestRaiseAll(t *testing.T) {
+	r := startWithAgents(t, correlate.Options{})
+	raise := func(events ...string) (raised []string) {
+		var list []alert.Alert
+		for _, event := range events {
+			list = append(list, alert.Alert{ID: event, Rule: fleet.DropsEvents.Rule(), Priority: alert.Error, Output: "of " + event, Subject: finding.Subject{Kind: "Node", Name: "n1"}})
+		}
+		for _, a := range r.raiseAll(t.Context(), list) {
+			raised = append(raised, a.Output)
+		}
+		return raised
+	}
+	for i, want := range [][]string{{"of a", "of b"}, {"of c"}, nil} {
+		if have := raise([][]string{{"a", "b"}, {"b", "c", "a"}, nil}[i]...); !slices.Equal(have, want) {
+			t.Errorf("step %d: raised %q, want %q", i, have, want)
+		}
+	}
+	page, _, err := r.store.Alerts(t.Context(), alert.Query{Entity: alert.Entity{Kind: alert.Node, Name: "n1"}})
+	if err != nil || len(page) != 3 || page[0].Source != "kubeguardian" || page[0].Cluster != "test" {
+		t.Errorf("%+v, %v", page, err)
+	}
+}
+
 // An agent that falls silent, and one that drops events, are seen.
 func TestAgentsAreWatched(t *testing.T) {
 	r := startWithAgents(t, correlate.Options{})

@@ -48,18 +48,26 @@ func (s *Server) raise(ctx context.Context, priority alert.Priority, rule, event
 
 // raiseAbout stores an alert of the server, by one of several replicas.
 func (s *Server) raiseAbout(ctx context.Context, subject finding.Subject, priority alert.Priority, rule, event, output string) {
-	a := alert.Alert{
-		ID: alert.NewID("kubeguardian", event, rule), Time: time.Now().UTC(), Rule: rule, Priority: priority,
-		Source: "kubeguardian", Output: output, OutputFields: map[string]any{"cluster": s.cfg.Cluster}, Tags: []string{"kubeguardian"}, Cluster: s.cfg.Cluster,
-		Subject: subject,
+	s.raiseAll(ctx, []alert.Alert{{ID: event, Rule: rule, Priority: priority, Output: output, Subject: subject}})
+}
+
+// raiseAll stores alerts of the server, by one of several replicas, whose ids are so
+// far those of what happened. It returns those that were not raised before.
+func (s *Server) raiseAll(ctx context.Context, list []alert.Alert) (added []alert.Alert) {
+	if !s.leads() || len(list) == 0 {
+		return nil // who leads sees the same
 	}
-	if !s.leads() {
-		return // who leads sees the same
+	for i := range list {
+		a := &list[i]
+		a.ID, a.Time = alert.NewID("kubeguardian", a.ID, a.Rule), time.Now().UTC()
+		a.Source, a.Tags, a.Cluster = "kubeguardian", []string{"kubeguardian"}, s.cfg.Cluster
+		a.OutputFields = map[string]any{"cluster": s.cfg.Cluster}
 	}
-	added, err := s.store.AddAlerts(ctx, []alert.Alert{a})
+	added, err := s.store.AddAlerts(ctx, list)
 	if s.stored(err) != nil {
-		s.log.Error("an alert is not stored", "rule", rule, "output", output, "error", err)
-		return
+		s.log.Error("alerts are not stored", "alerts", len(list), "rule", list[0].Rule, "output", list[0].Output, "error", err)
+		return nil
 	}
 	s.announce(added)
+	return added
 }

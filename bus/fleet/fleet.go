@@ -85,6 +85,9 @@ type known struct {
 	changes   []Change  // not told yet
 
 	drops, lost loss // of events, of alerts
+	// anew tells the counts of lost alerts from those of before, if they were seen to
+	// begin anew. Otherwise they go on when an agent or the server starts.
+	anew string
 }
 
 // A loss is what an agent has lost that was not told of yet.
@@ -93,6 +96,7 @@ type loss struct {
 	since   time.Time
 	types   map[string]uint64 // of events
 	told    time.Time         // the begin of the time in which one was told of last
+	whole   bool              // some may have been told of, before the server began
 }
 
 // New returns one that knows nobody yet. Nobody is silent for not having spoken
@@ -123,9 +127,10 @@ func (f *Fleet) Seen(s State, at time.Time) {
 			f.refused++
 			return
 		}
-		k = &known{state: s, last: at}
+		k = &known{state: s, last: at, lost: loss{whole: true}}
 		f.agents[s.Node] = k
 		k.compare(State{}, s)
+		k.lost.whole = false
 		return
 	}
 	if at.Before(k.last) {
@@ -141,6 +146,9 @@ const tellAgain = 10 * time.Minute
 
 // compare notes what has become worse. Counts begin anew when an agent starts.
 func (k *known) compare(before, now State) {
+	if now.LostAlerts < before.LostAlerts {
+		k.anew = " of " + now.Started.UTC().String()
+	}
 	if !before.Started.Equal(now.Started) {
 		before = State{Time: now.Started, LostAlerts: min(before.LostAlerts, now.LostAlerts), RulesError: before.RulesError}
 	}
@@ -183,7 +191,11 @@ func (k *known) tellLosses(s State, anyway bool) {
 		*l = loss{told: while}
 	}
 	if l := &k.lost; due(l) {
-		k.note(LosesAlerts, s, fmt.Sprintf("%d of %s", s.LostAlerts, s.Started.UTC()), "The agent of node %s lost %d alerts, as its spool or the disk of it was full, or damaged", s.Node, l.n)
+		all := ""
+		if l.whole {
+			all = " in all, of which some may have been told of"
+		}
+		k.note(LosesAlerts, s, fmt.Sprint(s.LostAlerts, k.anew), "The agent of node %s lost %d alerts%s, as its spool or the disk of it was full, or damaged", s.Node, l.n, all)
 		*l = loss{told: while}
 	}
 }

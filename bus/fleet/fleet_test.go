@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +174,47 @@ func TestDropsThatGoOn(t *testing.T) {
 	}
 	if got := f.Judge(at(700), nil); !slices.Equal(kinds(got), []string{"silent n1", "dropped n2", "silent n2"}) || !strings.Contains(got[1].Text, "dropped 4 events") {
 		t.Errorf("when it falls silent: %+v", got)
+	}
+}
+
+// TestKnownBefore: a server that starts anew tells by the same events what it has told,
+// also when agents have started since, and by others what was lost while it was away.
+func TestKnownBefore(t *testing.T) {
+	first := func(f *Fleet, change func(*State)) map[Kind]string {
+		f.Seen(state("n1", change), zero)
+		events := map[Kind]string{}
+		for _, c := range f.Judge(zero, nil) {
+			events[c.Kind] = c.Event
+		}
+		return events
+	}
+	lost := func(dropped, alerts uint64, started time.Time) func(*State) {
+		return func(s *State) { s.Dropped, s.LostAlerts, s.Started = dropped, alerts, started }
+	}
+	f := New(zero)
+	first(f, lost(0, 0, at(-10)))
+	told := first(f, lost(7, 3, at(-10)))
+	if len(told) != 2 {
+		t.Fatalf("told %q", told)
+	}
+	if have := first(New(zero), lost(7, 3, at(-10))); !maps.Equal(have, told) {
+		t.Errorf("have %q, want %q", have, told)
+	}
+	if have := first(New(zero), lost(0, 3, at(-5))); have[LosesAlerts] != told[LosesAlerts] || len(have) != 1 {
+		t.Errorf("an agent has started: %q, want %q", have, told)
+	}
+	if have := first(New(zero), lost(9, 4, at(-10))); have[LosesAlerts] == told[LosesAlerts] || have[DropsEvents] == told[DropsEvents] || len(have) != 2 {
+		t.Errorf("more was lost: %q, told was %q", have, told)
+	}
+	late := New(zero)
+	late.Seen(state("n1", lost(0, 4, zero)), zero)
+	if got := late.Judge(zero, nil); len(got) != 1 || !strings.Contains(got[0].Text, "lost 4 alerts in all, of which some may have been told of, as") {
+		t.Errorf("of all time: %+v", got)
+	}
+	first(f, lost(0, 0, at(-5))) // of a new spool
+	f.Seen(state("n1", func(s *State) { s.LostAlerts, s.Started, s.Time = 3, at(-5), at(600) }), at(600))
+	if got := f.Judge(at(600), nil); len(got) != 1 || got[0].Event == told[LosesAlerts] {
+		t.Errorf("a new spool: %+v, told was %q", got, told)
 	}
 }
 

@@ -42,8 +42,9 @@ type Options struct {
 	Keep    func(context.Context, []alert.Alert) error // stores alerts; they are on disk when it returns nil
 	// Rules returns the rules for agents, nil if there are none.
 	Rules func() (*bus.Rules, error)
-	// Raise stores an alert of the server's own, once for each event.
-	Raise func(ctx context.Context, about finding.Subject, p alert.Priority, rule, event, output string)
+	// Raise stores alerts of the server's own, of which each has what happened as its
+	// id, and returns those that are new.
+	Raise func(context.Context, []alert.Alert) []alert.Alert
 	// Nodes returns the names of the cluster's nodes, nil if they are not known.
 	Nodes func() map[string]bool
 	Log   *slog.Logger
@@ -251,9 +252,15 @@ func (a *Agents) judgeAgents(ctx context.Context) {
 		if !a.conn.IsConnected() {
 			a.fleet.Blind(now)
 		}
+		var list []alert.Alert
 		for _, c := range a.fleet.Judge(now, a.o.Nodes()) {
-			a.o.Log.Warn("an agent needs attention", "node", c.Node, "what", c.Text)
-			a.o.Raise(ctx, finding.Subject{APIVersion: "v1", Kind: "Node", Name: c.Node}, urgency(c.Kind), c.Kind.Rule(), c.Node+"\x00"+c.Event, c.Text)
+			list = append(list, alert.Alert{
+				ID: c.Node + "\x00" + c.Event, Rule: c.Kind.Rule(), Priority: urgency(c.Kind), Output: c.Text,
+				Subject: finding.Subject{APIVersion: "v1", Kind: "Node", Name: c.Node},
+			})
+		}
+		for _, raised := range a.o.Raise(ctx, list) {
+			a.o.Log.Warn("an agent needs attention", "node", raised.Subject.Name, "what", raised.Output)
 		}
 	}
 }
