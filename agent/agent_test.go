@@ -254,6 +254,38 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// TestDriftIsTagged: whichever rule raises an alert about the start of a program that did
+// not come with the image, wherever that program is.
+func TestDriftIsTagged(t *testing.T) {
+	source := &recording{played: make(chan struct{})}
+	programs := []struct {
+		name          string
+		flags, result int
+		drift         bool
+	}{
+		{"image", record.ExeLower, 0, false},
+		{"layer", record.ExeUpper | record.ExeWritable, 0, true},
+		{"memory", record.ExeMemFD, 0, true},
+		{"volume", record.ExeAdded, 0, true},
+		{"tmpfs", record.ExeOnTmpFS | record.ExeAdded, 0, true},
+		{"tmpfs of a root that is no overlay", record.ExeOnTmpFS, 0, false}, // of which nobody can tell
+		{"refused", record.ExeAdded, -13, false},
+	}
+	for i, p := range programs {
+		source.add(t, "execve", shellKey+uint32(i), 1, p.name, map[string]any{"exe": "x", "flags": p.flags, "cgroups": groupOf})
+		source.change(t, func(r *record.Record) { r.Result = int64(p.result) })
+	}
+	alerts, _ := watch(t, configOf(t, "- {rule: A, desc: x, condition: evt.type = execve, output: x, priority: NOTICE}\n- {rule: B, desc: x, condition: evt.type = procexit, output: x, priority: NOTICE}\n"), source, nil)
+	if len(alerts) != len(programs) {
+		t.Fatalf("%d alerts", len(alerts))
+	}
+	for i, p := range programs {
+		if have := slices.Contains(alerts[i].Tags, alert.DriftTag); have != p.drift {
+			t.Errorf("%s: tags %q", p.name, alerts[i].Tags)
+		}
+	}
+}
+
 func readText(t *testing.T, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(name)

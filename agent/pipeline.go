@@ -114,14 +114,14 @@ func (p *pipeline) mark(a *alert.Alert, r *record.Record, e *syscall.Event) {
 	}
 }
 
-// drifted reports whether a record is of a program in memory, or in the layer of a
-// container, that was started.
+// drifted reports whether a record is of a program that was started and did not come
+// with the image: in memory, in the layer of the container, on a volume or tmpfs.
 func drifted(r *record.Record) bool {
 	if name := r.Type.String(); r.Result < 0 || name != "execve" && name != "execveat" {
 		return false
 	}
 	flags, _ := r.Named("flags").Uint()
-	return flags&(record.ExeUpper|record.ExeMemFD) != 0
+	return flags&(record.ExeUpper|record.ExeMemFD|record.ExeAdded) != 0
 }
 
 // An output prints alerts or events, one line of JSON each. It is safe for

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/grpc"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/kubeguardian/kubeguardian/alert"
 	"github.com/kubeguardian/kubeguardian/bus"
@@ -264,25 +267,28 @@ func TestReportsOfDrift(t *testing.T) {
 		unseen = "- {rule: C, desc: x, condition: evt.type = read and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift]}\n"
 		off    = "- {rule: D, desc: x, condition: evt.type = execve and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift], enabled: false}\n"
 	)
+	running := engine(t)
 	for name, tt := range map[string]struct {
 		rules, priority string
 		dropped         uint64
 		storage         string
+		runtime         string
 		want            bool
 	}{
-		"all in force":          {tagged + memory, "debug", 0, "overlay", true},
-		"none":                  {intrusionRules, "debug", 0, "overlay", false},
-		"one is not urgent":     {tagged + memory, "warning", 0, "overlay", false},
-		"one is not covered":    {tagged + unseen, "debug", 0, "overlay", false},
-		"one is off":            {tagged + off, "debug", 0, "overlay", false},
-		"events were dropped":   {tagged, "debug", 1, "overlay", false},
-		"one beside other ones": {intrusionRules + tagged, "debug", 0, "overlay", true},
-		"storage of btrfs":      {tagged, "debug", 0, "btrfs", false},
+		"all in force":          {tagged + memory, "debug", 0, "overlay", running, true},
+		"none":                  {intrusionRules, "debug", 0, "overlay", running, false},
+		"one is not urgent":     {tagged + memory, "warning", 0, "overlay", running, false},
+		"one is not covered":    {tagged + unseen, "debug", 0, "overlay", running, false},
+		"one is off":            {tagged + off, "debug", 0, "overlay", running, false},
+		"events were dropped":   {tagged, "debug", 1, "overlay", running, false},
+		"one beside other ones": {intrusionRules + tagged, "debug", 0, "overlay", running, true},
+		"storage of btrfs":      {tagged, "debug", 0, "btrfs", running, false},
+		"nobody names pods":     {tagged, "debug", 0, "overlay", noRuntime, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCenter(t, t.TempDir(), "127.0.0.1:0")
 			config := reporting(t, "nats://"+c.hub.Addr().String())
-			config.Rules, config.Priority, config.Proc = []string{rulesFile(t, tt.rules)}, tt.priority, t.TempDir()
+			config.Rules, config.Priority, config.Proc, config.CRI = []string{rulesFile(t, tt.rules)}, tt.priority, t.TempDir(), tt.runtime
 			if err := os.Mkdir(filepath.Join(config.Proc, "1"), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -307,6 +313,65 @@ func TestReportsOfDrift(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An idle runtime has no containers.
+type idle struct {
+	cri.UnimplementedRuntimeServiceServer
+	cri.UnimplementedImageServiceServer
+}
+
+func (idle) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
+	return &cri.VersionResponse{RuntimeName: "containerd"}, nil
+}
+
+func (idle) ListContainers(context.Context, *cri.ListContainersRequest) (*cri.ListContainersResponse, error) {
+	return &cri.ListContainersResponse{}, nil
+}
+
+func (idle) ListPodSandbox(context.Context, *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
+	return &cri.ListPodSandboxResponse{}, nil
+}
+
+// engine runs an idle runtime and returns its socket.
+func engine(t *testing.T) string {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "cri.sock")
+	ln, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	cri.RegisterRuntimeServiceServer(server, idle{})
+	cri.RegisterImageServiceServer(server, idle{})
+	go server.Serve(ln)
+	t.Cleanup(server.Stop)
+	return socket
+}
+
+// What is lost, or waits, on its way to the server may be about a program that is not
+// part of its image.
+func TestDriftThatDoesNotArrive(t *testing.T) {
+	c := newCenter(t, t.TempDir(), "127.0.0.1:0")
+	config := reporting(t, "nats://"+c.hub.Addr().String())
+	config.Rules = []string{rulesFile(t, "- {rule: A, desc: x, condition: evt.type = execve and proc.is_exe_upper_layer = true, output: x, priority: WARNING, tags: [drift]}\n")}
+	config.CRI, config.Proc = engine(t), t.TempDir()
+	if err := os.Mkdir(filepath.Join(config.Proc, "1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount := "731 29 0:60 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/a/rootfs rw,relatime shared:1 - overlay overlay rw\n"
+	if err := os.WriteFile(filepath.Join(config.Proc, "1", "mountinfo"), []byte(mount), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	report(t, config, &recording{played: make(chan struct{})}, func(a *Agent) {
+		if h := a.status.state(); !h.Drift {
+			t.Errorf("at first: %+v", h)
+		}
+		a.reporter.deliver(&alert.Alert{ID: "large", Rule: "A", Output: strings.Repeat("x", bus.MaxMessage)})
+		if h := a.status.state(); h.Drift || len(h.Problems) != 1 || !strings.Contains(h.Problems[0], "1 alerts were lost") {
+			t.Errorf("an alert was lost: %+v", h)
+		}
+	})
 }
 
 // Only the roots of containers of the runtime say what these are on, all of them.

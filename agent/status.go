@@ -121,7 +121,9 @@ func (s *status) state() health {
 	}
 	s.noteLosses(time.Now(), source, &h)
 	s.noteBeats(&h)
-	h.Drift = len(h.Problems) == 0 && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc, h.Runtime)
+	// Events that are not seen, rules that are left out, containers without names and
+	// alerts on their way may be about a program that is not part of its image.
+	blind := len(h.Problems) > 0 || a.runtime == nil
 	if len(h.NotCovered) > 0 {
 		h.miss("%d rules are not covered", len(h.NotCovered))
 	}
@@ -136,7 +138,7 @@ func (s *status) state() health {
 	}
 	if a.shedder != nil {
 		if left, _, _ := a.shedder.state(); len(left) > 0 {
-			h.Drift = false
+			blind = true
 			h.miss("%d rules are left out, as the agent would use more than %g of a core: %s", len(left), a.o.Config.CPUBudget, strings.Join(left, ", "))
 		}
 	}
@@ -145,13 +147,16 @@ func (s *status) state() health {
 	}
 	if a.runtime != nil {
 		if _, err := a.runtime.Stats(); err != nil {
-			h.Drift = false // alerts do not say whose container it is
+			blind = true
 			h.Problems = append(h.Problems, err.Error())
 		}
 	}
 	if a.reporter != nil {
+		before := len(h.Problems)
 		a.reporter.note(time.Now(), &h)
+		blind = blind || len(h.Problems) > before
 	}
+	h.Drift = !blind && a.ruling.Load().tellsDrift(h.NotCovered) && overlaid(a.o.Config.Proc, h.Runtime)
 	if len(h.Problems) > 0 {
 		h.Status = "degraded"
 	}

@@ -85,6 +85,7 @@ type Set struct {
 	Verdicts      []Verdict
 
 	Skipped []Skip // what was read and is of no use
+	Unread  Unread // of alerts
 }
 
 // A Skip is a part of a document that no control can use. It is kept so that

@@ -30,6 +30,8 @@ type Heartbeat struct {
 	// whether it would tell of a program that is not part of its image.
 	Problems []string
 	Drift    fact.Fact
+	// Unheard is why nobody can know whether a sensor lives, if that is so.
+	Unheard string
 }
 
 // An Alert is an alert of a detection rule.
@@ -42,6 +44,10 @@ type Alert struct {
 	Respond  time.Duration // the agreed time to give it; 0 for none
 	Drift    bool          // a program ran that is not part of the image
 }
+
+// Unread says that there are too many alerts to look at all: of those that are
+// critical, and of those about drift, up to when they were not looked at.
+type Unread struct{ Critical, Drift time.Time }
 
 // runtimeFile is the form of a file; field names are its keys.
 type runtimeFile struct {

@@ -463,12 +463,12 @@ func TestStates(t *testing.T) {
 		return func() bool { mu.Lock(); defer mu.Unlock(); return len(seen)+len(refused) == n }
 	}
 	await(t, "two states", have(2))
-	for _, text := range []string{`{"node":"n2"}`, "{"} { // of another node, and none
+	for i, text := range []string{`{"node":"n2"}`, "{"} { // of another node, and none
 		if _, err := js.Publish(t.Context(), "kubeguardian.states.n1", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
+		await(t, "refusal", have(3+i)) // before the next one takes its place
 	}
-	await(t, "refusals", have(4))
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)

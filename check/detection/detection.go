@@ -66,9 +66,10 @@ func later(a, b *evidence.Heartbeat) bool {
 func beat(h *evidence.Heartbeat, now time.Time, what string) finding.Verdict {
 	f := finding.Verdict{EvidenceKind: string(evidence.Runtime), ObservedAt: h.SeenAt, Evidence: h.Tool + " in " + h.Source}
 	switch {
+	case h.Unheard != "":
+		f.Status, f.Reason, f.Evidence = finding.Unknown, h.Unheard, ""
 	case now.Sub(h.At) <= alive:
 		f.Status, f.ObservedAt = finding.Pass, h.At
-		f.Evidence = fmt.Sprintf("the last at %s; %s", h.At.UTC().Format(time.RFC3339), f.Evidence)
 	case h.SeenAt.Sub(h.Since) < alive:
 		f.Status, f.Reason, f.Evidence = finding.Unknown, "no "+what+" yet, waited for "+h.SeenAt.Sub(h.Since).Round(time.Second).String(), ""
 	case !h.At.IsZero() && now.Sub(h.SeenAt) > alive:
@@ -106,7 +107,7 @@ func Sensors(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []find
 		default:
 			f = beat(h, now, "heartbeats of the sensor")
 			if f.Status == finding.Pass && len(h.Problems) > 0 {
-				f.Status, f.Message = finding.Fail, "the sensor is alive, but not all is well with it: "+strings.Join(h.Problems, " ")
+				f.Status, f.Message = finding.Fail, "not all is well with the sensor: "+strings.Join(h.Problems, " ")
 			}
 		}
 		f.Subject = o.Subject()
@@ -128,28 +129,35 @@ const defaultRespond = 24 * time.Hour
 // Answered says for each workload whether a critical alert about it, or about
 // one of its pods, waits for longer than agreed. An alert is open while the
 // object that it speaks of is there: to answer it is to remove or replace that.
-// Without a stream that is alive it says nothing.
+// A pass takes audit events that arrive, or a sensor that is well on the node of
+// each of its pods. Where nothing reports it says nothing.
 func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
-	h := newest(seen, evidence.AuditStream)
+	audit := newest(seen, evidence.AuditStream)
+	h := audit
 	if sensor := newest(seen, evidence.SensorStream); h == nil || sensor != nil && sensor.At.After(h.At) {
 		h = sensor
 	}
-	rest := finding.Verdict{Status: finding.Unknown, Reason: "nothing that watches the cluster is alive"}
-	if h != nil && now.Sub(h.At) <= alive {
-		rest = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
-	}
-	return judge(inv, seen, h, func(*inventory.Workload) finding.Verdict { return rest }, func(a *evidence.Alert) string {
-		if !a.Critical {
-			return ""
+	watch := newWatch(inv, seen, now)
+	rest := func(w *inventory.Workload) finding.Verdict {
+		if heard(audit, now) {
+			return finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: audit.At}
 		}
+		return watch.over(w, func(h *evidence.Heartbeat) string {
+			if len(h.Problems) > 0 {
+				return "is not well"
+			}
+			return ""
+		})
+	}
+	return judge(inv, seen, h, unread(seen).Critical, rest, func(a *evidence.Alert) string {
 		limit := a.Respond
 		if limit == 0 {
 			limit = defaultRespond
 		}
-		if age := now.Sub(a.At); age > limit {
-			return fmt.Sprintf("a critical alert is open for %s, agreed are %s", age.Round(time.Hour), limit)
+		if !a.Critical || now.Sub(a.At) <= limit {
+			return ""
 		}
-		return ""
+		return fmt.Sprintf("a critical alert is open for longer than %s, as agreed", limit)
 	})
 }
 
@@ -157,19 +165,16 @@ func Answered(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []fin
 // its image. A pass takes a sensor that would tell of one, alive on the node of
 // each of its pods; what ran before the sensor began is not judged.
 func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []finding.Verdict {
-	pods := map[*inventory.Workload][]*inventory.Object{}
-	for _, o := range inv.Kind("", "Pod") {
-		w := inv.Owner(o)
-		pods[w] = append(pods[w], o)
+	watch := newWatch(inv, seen, now)
+	rest := func(w *inventory.Workload) finding.Verdict {
+		return watch.over(w, func(h *evidence.Heartbeat) string {
+			if h.Drift != fact.Yes {
+				return "is not known to tell of every program that is not part of an image"
+			}
+			return ""
+		})
 	}
-	sensors := byNode(seen, evidence.SensorStream)
-	watched := func(w *inventory.Workload) finding.Verdict {
-		if gap := inv.Gap("", "Pod"); gap != "" {
-			return finding.Verdict{Status: finding.Unknown, Reason: "where its pods run is not known: " + gap}
-		}
-		return driftWatched(inv, pods[w], sensors, now)
-	}
-	return judge(inv, seen, newest(seen, evidence.SensorStream), watched, func(a *evidence.Alert) string {
+	return judge(inv, seen, newest(seen, evidence.SensorStream), unread(seen).Drift, rest, func(a *evidence.Alert) string {
 		if a.Drift {
 			return "a program ran that is not part of the image"
 		}
@@ -177,37 +182,55 @@ func Drift(inv *inventory.Inventory, seen *evidence.Set, now time.Time) []findin
 	})
 }
 
-// driftWatched says whether drift in pods would have been told of.
-func driftWatched(inv *inventory.Inventory, pods []*inventory.Object, sensors map[string]*evidence.Heartbeat, now time.Time) finding.Verdict {
-	v := finding.Verdict{Status: finding.NotApplicable, Reason: "no pod of it is on a node"}
-	for _, o := range pods {
-		node, _, _ := unstructured.NestedString(o.Object, "spec", "nodeName")
-		if node == "" {
-			continue
+// A watch knows which sensors are where workloads run.
+type watch struct {
+	inv     *inventory.Inventory
+	pods    map[*inventory.Workload][]*inventory.Object // that are on a node, and have not ended
+	sensors map[string]*evidence.Heartbeat              // by node
+	now     time.Time
+}
+
+func newWatch(inv *inventory.Inventory, seen *evidence.Set, now time.Time) *watch {
+	w := &watch{inv, map[*inventory.Workload][]*inventory.Object{}, byNode(seen, evidence.SensorStream), now}
+	for _, o := range inv.Kind("", "Pod") {
+		phase, _, _ := unstructured.NestedString(o.Object, "status", "phase")
+		if nodeOf(o) != "" && phase != "Succeeded" && phase != "Failed" {
+			owner := inv.Owner(o)
+			w.pods[owner] = append(w.pods[owner], o)
 		}
-		if reason := blind(inv, o, node, sensors[node], now); reason != "" {
-			return finding.Verdict{Status: finding.Unknown, Reason: reason}
+	}
+	return w
+}
+
+func nodeOf(pod *inventory.Object) string {
+	node, _, _ := unstructured.NestedString(pod.Object, "spec", "nodeName")
+	return node
+}
+
+// over says whether a sensor that is good enough is alive on each node where a
+// workload runs; wrong says what is missing of one, or "".
+func (w *watch) over(of *inventory.Workload, wrong func(*evidence.Heartbeat) string) finding.Verdict {
+	if gap := w.inv.Gap("", "Pod"); gap != "" {
+		return finding.Verdict{Status: finding.Unknown, Reason: "where its pods run is not known: " + gap}
+	}
+	v := finding.Verdict{Status: finding.NotApplicable, Reason: "no pod of it runs on a node"}
+	for _, o := range w.pods[of] {
+		node := nodeOf(o)
+		h := w.sensors[node]
+		if !heard(h, w.now) {
+			return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("no sensor is alive on node %s, where pod %s is", node, o.GetName())}
 		}
-		h := sensors[node]
+		if class := hidden(w.inv, o); class != "" {
+			return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("pod %s is of runtime class %s, in which the sensor of node %s is not known to see programs", o.GetName(), class, node)}
+		}
+		if reason := wrong(h); reason != "" {
+			return finding.Verdict{Status: finding.Unknown, Reason: fmt.Sprintf("the sensor of node %s, where pod %s is, %s", node, o.GetName(), reason)}
+		}
 		if v.Status != finding.Pass || h.At.Before(v.ObservedAt) {
 			v = finding.Verdict{Status: finding.Pass, EvidenceKind: string(evidence.Runtime), ObservedAt: h.At}
 		}
 	}
 	return v
-}
-
-// blind says why drift in a pod might not be told of, or "".
-func blind(inv *inventory.Inventory, pod *inventory.Object, node string, h *evidence.Heartbeat, now time.Time) string {
-	class := hidden(inv, pod)
-	switch {
-	case h == nil || now.Sub(h.At) > alive:
-		return fmt.Sprintf("no sensor is alive on node %s, where pod %s is", node, pod.GetName())
-	case h.Drift != fact.Yes:
-		return fmt.Sprintf("the sensor of node %s, where pod %s is, is not known to tell of every program that is not part of an image", node, pod.GetName())
-	case class != "":
-		return fmt.Sprintf("pod %s is of runtime class %s, in which the sensor of node %s is not known to see programs", pod.GetName(), class, node)
-	}
-	return ""
 }
 
 // shared are the handlers of runtime classes whose containers are processes of the
@@ -229,10 +252,24 @@ func hidden(inv *inventory.Inventory, pod *inventory.Object) string {
 	return name
 }
 
+// heard reports whether a stream is known to be alive.
+func heard(h *evidence.Heartbeat, now time.Time) bool {
+	return h != nil && h.Unheard == "" && now.Sub(h.At) <= alive
+}
+
+// unread returns up to when alerts were not looked at.
+func unread(seen *evidence.Set) evidence.Unread {
+	if seen == nil {
+		return evidence.Unread{}
+	}
+	return seen.Unread
+}
+
 // judge looks at the open alerts of each workload; wrong says what is wrong with
 // one, or "". Of a workload of which nothing is wrong, rest says what is known; h
-// is the last sign of life of what would have said so.
-func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, rest func(*inventory.Workload) finding.Verdict, wrong func(*evidence.Alert) string) []finding.Verdict {
+// is the last sign of life of what would have said so. Alerts up to unread, if there
+// are such, nobody has looked at: nothing passes that was there then.
+func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, unread time.Time, rest func(*inventory.Workload) finding.Verdict, wrong func(*evidence.Alert) string) []finding.Verdict {
 	if seen == nil || h == nil && len(seen.Alerts) == 0 || inv.Origin != inventory.Cluster {
 		return nil
 	}
@@ -253,6 +290,9 @@ func judge(inv *inventory.Inventory, seen *evidence.Set, h *evidence.Heartbeat, 
 		f, ok := failed[w]
 		if !ok {
 			f = rest(w)
+		}
+		if f.Status == finding.Pass && !unread.IsZero() && !w.GetCreationTimestamp().After(unread) {
+			f = finding.Verdict{Status: finding.Unknown, Reason: "there are too many alerts to look at all, and some that nobody has looked at may be about it"}
 		}
 		f.Subject = w.Subject()
 		out = append(out, f)

@@ -3,6 +3,8 @@ package detection_test
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,6 +84,10 @@ func TestSensors(t *testing.T) {
 			"Node/a fail, Node/b pass, Node/c unknown",
 		},
 		"not well, and silent": {[]evidence.Heartbeat{unwell(beat("sensor", "a", now, ago(time.Minute), ago(time.Hour)))}, "Node/a unknown, Node/b fail, Node/c unknown"},
+		"nothing can be heard": {
+			[]evidence.Heartbeat{beat("sensor", "a", now, time.Time{}, ago(time.Minute)), unheard(beat("sensor", "b", now, ago(time.Hour), time.Time{}))},
+			"Node/a pass, Node/b unknown, Node/c unknown",
+		},
 		"none, though waited for": {
 			[]evidence.Heartbeat{beat("sensor", "a", now, ago(time.Hour), time.Time{}), beat("sensor", "b", now, ago(time.Minute), time.Time{}), beat("sensor", "c", now, ago(time.Hour), time.Time{})},
 			"Node/a fail, Node/b unknown, Node/c unknown",
@@ -99,12 +105,42 @@ func unwell(h evidence.Heartbeat) evidence.Heartbeat {
 	return h
 }
 
+// unheard has nobody know whether a sensor lives.
+func unheard(h evidence.Heartbeat) evidence.Heartbeat {
+	h.Unheard = "it says nothing of itself"
+	return h
+}
+
 // Of a sensor that is not well, the verdict says why.
 func TestUnwellSensor(t *testing.T) {
 	inv := live(t, "{apiVersion: v1, kind: Node, metadata: {name: a}}\n")
 	got := detection.Sensors(inv, &evidence.Set{Heartbeats: []evidence.Heartbeat{unwell(beat("sensor", "a", now, time.Time{}, ago(time.Minute)))}}, now)
 	if len(got) != 1 || got[0].Status != finding.Fail || !strings.Contains(got[0].Message, "7 events were dropped.") || got[0].EvidenceKind != "runtime" || !got[0].ObservedAt.Equal(ago(time.Minute)) {
 		t.Errorf("%+v", got)
+	}
+}
+
+// What is said of a stream that goes on as it did stays the same: a store writes what
+// has changed.
+func TestNothingNew(t *testing.T) {
+	inv := live(t, "{apiVersion: v1, kind: Node, metadata: {name: a}}\n---\n{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop}, spec: {nodeName: a, containers: [{name: c, image: i}]}}\n")
+	at := func(later time.Duration) []finding.Verdict {
+		now := now.Add(later)
+		seen := &evidence.Set{
+			Heartbeats: []evidence.Heartbeat{beat("audit", "", now, ago(time.Hour), now.Add(-time.Second)), unwell(beat("sensor", "a", now, ago(time.Hour), now.Add(-2*time.Second)))},
+			Alerts:     []evidence.Alert{{Origin: evidence.Origin{SeenAt: now}, Rule: "r", At: ago(48 * time.Hour), Critical: true, Drift: true, Subject: finding.Subject{Kind: "Pod", Namespace: "shop", Name: "web"}}},
+		}
+		out := slices.Concat(detection.Audit(seen, now), detection.Sensors(inv, seen, now), detection.Answered(inv, seen, now), detection.Drift(inv, seen, now))
+		for i := range out {
+			if out[i].ObservedAt.Before(now.Add(-time.Minute)) {
+				t.Errorf("%s: observed at %s", out[i].Subject, out[i].ObservedAt)
+			}
+			out[i].ObservedAt = time.Time{}
+		}
+		return out
+	}
+	if before, after := at(0), at(3*time.Hour); len(before) != 4 || !reflect.DeepEqual(before, after) {
+		t.Errorf("%+v\nthen\n%+v", before, after)
 	}
 }
 
@@ -119,6 +155,10 @@ func TestDriftIsWatched(t *testing.T) {
 {apiVersion: v1, kind: Pod, metadata: {name: web-2, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: b, containers: [{name: c, image: i}]}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: web-3, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-4, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: gone, containers: [{name: c, image: i}]}, status: {phase: Failed}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web-5, namespace: shop, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]}, spec: {nodeName: gone, containers: [{name: c, image: i}]}, status: {phase: Succeeded}}
 ---
 {apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: idle, namespace: shop}, spec: {replicas: 0, selector: {matchLabels: {a: c}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: i}]}}}}
 `)
@@ -172,6 +212,65 @@ func TestDriftInSandboxes(t *testing.T) {
 	for _, v := range got {
 		if v.Status == finding.Unknown && v.Reason != fmt.Sprintf("pod %s is of runtime class %s, in which the sensor of node a is not known to see programs", v.Subject.Name, map[string]string{"strict": "strict", "lost": "gvisor"}[v.Subject.Name]) {
 			t.Errorf("reason %q", v.Reason)
+		}
+	}
+	if answered := show(detection.Answered(inv, &evidence.Set{Heartbeats: []evidence.Heartbeat{sensor}}, now)); answered != show(got) {
+		t.Errorf("critical alerts: %s", answered)
+	}
+}
+
+// Nobody waits for an answer, as far as anybody watches: the audit log, or a sensor that
+// is well on each node where the workload is.
+func TestAnsweredIsWatched(t *testing.T) {
+	inv := live(t, `
+{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop}, spec: {nodeName: b, containers: [{name: c, image: i}]}}
+`)
+	audit, a, b := beat("audit", "", now, ago(time.Hour), ago(time.Minute)), beat("sensor", "a", now, ago(time.Hour), ago(time.Minute)), beat("sensor", "b", now, ago(time.Hour), ago(2*time.Minute))
+	silent := beat("audit", "", now, ago(time.Hour), ago(time.Hour))
+	for name, tt := range map[string]struct {
+		beats []evidence.Heartbeat
+		want  string
+	}{
+		"the audit log":       {[]evidence.Heartbeat{audit}, "Pod/shop/db pass, Pod/shop/web pass"},
+		"both nodes":          {[]evidence.Heartbeat{silent, a, b}, "Pod/shop/db pass, Pod/shop/web pass"},
+		"one node":            {[]evidence.Heartbeat{silent, a}, "Pod/shop/db pass, Pod/shop/web unknown"},
+		"one is not well":     {[]evidence.Heartbeat{a, unwell(b)}, "Pod/shop/db pass, Pod/shop/web unknown"},
+		"one says nothing":    {[]evidence.Heartbeat{a, unheard(b)}, "Pod/shop/db pass, Pod/shop/web unknown"},
+		"one, and the log":    {[]evidence.Heartbeat{audit, a}, "Pod/shop/db pass, Pod/shop/web pass"},
+		"all of it is silent": {[]evidence.Heartbeat{silent}, "Pod/shop/db unknown, Pod/shop/web unknown"},
+	} {
+		if got := show(detection.Answered(inv, &evidence.Set{Heartbeats: tt.beats}, now)); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+}
+
+// Alerts that nobody has looked at may be about what is older than they are.
+func TestUnreadAlerts(t *testing.T) {
+	inv := live(t, `
+{apiVersion: v1, kind: Pod, metadata: {name: new, namespace: shop, creationTimestamp: "2026-11-26T11:00:00Z"}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: old, namespace: shop, creationTimestamp: "2026-11-20T00:00:00Z"}, spec: {nodeName: a, containers: [{name: c, image: i}]}}
+`)
+	sensor := beat("sensor", "a", now, ago(time.Hour), ago(time.Minute))
+	sensor.Drift = fact.Yes
+	const pass, unknown = "Pod/shop/new pass, Pod/shop/old pass", "Pod/shop/new pass, Pod/shop/old unknown"
+	for name, tt := range map[string]struct {
+		unread          evidence.Unread
+		answered, drift string
+	}{
+		"none":     {evidence.Unread{}, pass, pass},
+		"critical": {evidence.Unread{Critical: ago(2 * time.Hour)}, unknown, pass},
+		"drift":    {evidence.Unread{Drift: ago(2 * time.Hour)}, pass, unknown},
+	} {
+		seen := &evidence.Set{Heartbeats: []evidence.Heartbeat{sensor}, Unread: tt.unread}
+		if got := show(detection.Answered(inv, seen, now)); got != tt.answered {
+			t.Errorf("%s: answered %s, want %s", name, got, tt.answered)
+		}
+		if got := show(detection.Drift(inv, seen, now)); got != tt.drift {
+			t.Errorf("%s: drift %s, want %s", name, got, tt.drift)
 		}
 	}
 }
