@@ -19,6 +19,7 @@ type Query struct {
 	Priority  *Priority // this one or more urgent
 	Namespace string
 	Cluster   string
+	Drift     bool   // with the tag [DriftTag], and perhaps some that only have the word
 	Entity    Entity // involved; the zero value: any
 	Text      string // in rule, output, subject, an entity or a field, from the beginning of a word on, whatever the case
 	Since     time.Time

@@ -11,7 +11,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/fact"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
-	"github.com/kubeguardian/kubeguardian/rule"
 )
 
 // maxOpenAlerts bounds the critical alerts that a scan looks at, and those about
@@ -29,72 +28,59 @@ func (s *Server) evidence(ctx context.Context, inv *inventory.Inventory, now tim
 	s.state.mu.RUnlock()
 	set.Heartbeats = append(set.Heartbeats, s.sensors(inv, now)...)
 	critical := alert.Critical
-	queries := []alert.Query{{Priority: &critical}}
-	for _, name := range tellDrift(s.rules.Load()) {
-		queries = append(queries, alert.Query{Rule: name})
+	var err error
+	set.Unread.Critical, err = s.eachAlert(ctx, alert.Query{Priority: &critical}, maxOpenAlerts, func(a *alert.Alert) {
+		set.Alerts = append(set.Alerts, evidence.Alert{Origin: origin, Rule: a.Rule, At: a.Time, Subject: a.Subject, Critical: true, Respond: s.cfg.Detection.RespondWithin})
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, q := range queries {
-		err := s.eachAlert(ctx, q, func(a *alert.Alert) {
-			one := evidence.Alert{
-				Origin: origin, Rule: a.Rule, At: a.Time, Subject: a.Subject,
-				Critical: a.Priority <= critical, Respond: s.cfg.Detection.RespondWithin, Drift: slices.Contains(a.Tags, alert.DriftTag),
-			}
-			if one.Drift || q.Rule == "" {
-				set.Alerts = append(set.Alerts, one)
-			}
-		})
-		if err != nil {
-			return nil, err
+	set.Unread.Drift, err = s.eachAlert(ctx, alert.Query{Drift: true}, maxOpenAlerts, func(a *alert.Alert) {
+		if slices.Contains(a.Tags, alert.DriftTag) {
+			set.Alerts = append(set.Alerts, evidence.Alert{Origin: origin, Rule: a.Rule, At: a.Time, Subject: a.Subject, Drift: true})
 		}
-	}
-	return set, nil
+	})
+	return set, err
 }
 
-// tellDrift returns the rules whose alerts may be about a program that is not part of
-// its image: those that are there for that, and those before them that may match the
-// same event, of which only the first raises an alert.
-func tellDrift(set *rule.Set) []string {
-	needs := set.Needs().Rules
-	starts := map[string]bool{}
-	for _, name := range slices.Concat(needs["execve"], needs["execveat"]) {
-		starts[name] = true
-	}
-	var before, out []string
-	for _, r := range set.Rules() {
-		if starts[r.Name] {
-			before = append(before, r.Name)
-		}
-		if slices.Contains(r.Tags, alert.DriftTag) {
-			out, before = append(out, before...), nil
-		}
-	}
-	return out
-}
-
-// eachAlert calls f with stored alerts about this cluster.
-func (s *Server) eachAlert(ctx context.Context, q alert.Query, f func(*alert.Alert)) error {
-	q.Limit = 1000
-	for range maxOpenAlerts / q.Limit {
+// eachAlert calls f with the newest stored alerts about this cluster, about as many as
+// most, and returns up to when there are more, of which nobody knows what they are
+// about; zero: none. So it is with those that were only counted, as a rule had too many.
+func (s *Server) eachAlert(ctx context.Context, q alert.Query, most int, f func(*alert.Alert)) (unread time.Time, err error) {
+	q.Cluster, q.Limit = s.cfg.Cluster, min(most, 1000)
+	for n := 0; n < most; {
 		page, next, err := s.store.Alerts(ctx, q)
 		if err != nil {
-			return err
+			return unread, err
 		}
 		for i := range page {
-			if a := &page[i].Alert; a.Cluster == "" || a.Cluster == s.cfg.Cluster {
-				f(a)
+			a := &page[i].Alert
+			if a.OverLimit && a.Repeats != nil && a.Repeats.Last.After(unread) {
+				unread = a.Repeats.Last
 			}
+			f(a)
 		}
 		if next == (finding.Cursor{}) {
-			return nil
+			return unread, nil
 		}
-		q.Before = next
+		n, q.Before = n+len(page), next
 	}
-	return nil
+	if q.Before.Time.After(unread) {
+		unread = q.Before.Time
+	}
+	return unread, nil
 }
 
+// restart is how long an agent that was told to end may take to start again, as in an
+// update, before its node counts as one without.
+const restart = 2 * time.Minute
+
+// byFalco is why nothing is known of a node without an agent where alerts of Falco are
+// taken.
+const byFalco = "no agent reports, and of Falco, which says nothing while nothing happens, a runtime document has to say whether it is there"
+
 // sensors returns what agents say of themselves, and of each node without one since
-// when it is waited for. Where alerts of Falco are taken, none is: Falco says
-// nothing while nothing happens, so whether it is there is not known.
+// when it is waited for.
 func (s *Server) sensors(inv *inventory.Inventory, now time.Time) []evidence.Heartbeat {
 	if s.agents == nil {
 		return nil
@@ -106,18 +92,8 @@ func (s *Server) sensors(inv *inventory.Inventory, now time.Time) []evidence.Hea
 	var out []evidence.Heartbeat
 	reports := map[string]bool{}
 	for _, a := range s.agents.List() {
-		h := beat
-		h.Node, h.At = a.Node, a.LastSeen
-		// Alerts of rules that are the agent's own are not looked for.
-		h.Drift = fact.Of(a.Drift && a.RulesHash != "")
-		if a.Status == fleet.Degraded {
-			h.Problems = a.Misses
-		}
 		reports[a.Node] = true
-		out = append(out, h)
-	}
-	if s.cfg.Falco.Listen != "" {
-		return out
+		out = append(out, heard(beat, &a, now))
 	}
 	for _, o := range inv.Kind("", "Node") {
 		if reports[o.GetName()] {
@@ -128,7 +104,26 @@ func (s *Server) sensors(inv *inventory.Inventory, now time.Time) []evidence.Hea
 		if made := o.GetCreationTimestamp().Time; made.After(h.Since) {
 			h.Since = made
 		}
+		if s.cfg.Falco.Listen != "" {
+			h.Unheard = byFalco
+		}
 		out = append(out, h)
 	}
 	return out
+}
+
+// heard returns what an agent says of itself.
+func heard(h evidence.Heartbeat, a *fleet.Agent, now time.Time) evidence.Heartbeat {
+	h.Node, h.At = a.Node, a.LastSeen
+	// Alerts of rules that are the agent's own are not looked for.
+	h.Drift = fact.Of(a.Drift && a.RulesHash != "" && a.Status != fleet.Stopped)
+	switch {
+	case a.Status == fleet.Stopped && now.Sub(a.LastSeen) <= restart:
+		h.Unheard = "its agent was stopped less than " + restart.String() + " ago, and may be about to start again"
+	case a.Status == fleet.Stopped:
+		h.Problems = a.Reasons
+	case a.Status == fleet.Degraded:
+		h.Problems = a.Misses
+	}
+	return h
 }

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +16,6 @@ import (
 	"github.com/kubeguardian/kubeguardian/event"
 	"github.com/kubeguardian/kubeguardian/finding"
 	"github.com/kubeguardian/kubeguardian/inventory"
-	"github.com/kubeguardian/kubeguardian/rule"
 )
 
 // TestOwnEvidence: what the server has seen itself settles whether audit events
@@ -67,7 +68,13 @@ func TestOwnEvidence(t *testing.T) {
 			ID: id, Time: now.Add(-age), Rule: "r", Priority: priority, Cluster: cluster,
 			Subject: finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: "web"},
 		}
-		if _, err := s.store.AddAlerts(t.Context(), []alert.Alert{a}); err != nil {
+		keep := s.store.AddAlerts
+		if cluster != "" && cluster != s.cfg.Cluster {
+			keep = func(ctx context.Context, alerts []alert.Alert) ([]alert.Alert, error) {
+				return s.store.AddReported(ctx, cluster, alerts)
+			}
+		}
+		if _, err := keep(t.Context(), []alert.Alert{a}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -130,6 +137,9 @@ func TestEvidenceOfAgents(t *testing.T) {
 	expect("an agent without rules about drift", 0, finding.Pass, finding.Unknown, "")
 	say(func(s *fleet.State) { s.RulesHash = "" })
 	expect("an agent with its own rules", 0, finding.Pass, finding.Unknown, "")
+	say(func(s *fleet.State) { s.Stopped = true })
+	expect("an agent that is started anew", time.Minute, finding.Unknown, finding.Unknown, "was stopped")
+	expect("an agent that was stopped", 5*time.Minute, finding.Fail, finding.Unknown, "It was stopped.")
 	say(func(s *fleet.State) { s.Problems = []string{"3 alerts wait for the server."} })
 	expect("an agent that is late", 0, finding.Pass, finding.Pass, "")
 	say(func(s *fleet.State) {
@@ -149,19 +159,117 @@ func TestEvidenceOfAgents(t *testing.T) {
 	expect("drift", 0, finding.Fail, finding.Fail, "7 events were dropped.")
 }
 
-// TestTellDrift: alerts are looked for of rules about drift, and of those that come
-// before them.
-func TestTellDrift(t *testing.T) {
-	set, err := rule.Load(rule.File{Name: "r.yaml", Data: []byte(`
-- {rule: a, desc: x, condition: evt.type = execve and proc.name = nc, output: x, priority: ERROR}
-- {rule: b, desc: x, condition: evt.type = connect, output: x, priority: ERROR}
-- {rule: c, desc: x, condition: "evt.type in (execve, execveat) and proc.is_exe_upper_layer = true", output: x, priority: WARNING, tags: [drift]}
-- {rule: d, desc: x, condition: evt.type = execve, output: x, priority: NOTICE}
-`)})
+// TestEvidenceBesideFalco: where alerts of Falco are taken, nobody knows whether a node
+// without an agent is watched, also while another node has one.
+func TestEvidenceBesideFalco(t *testing.T) {
+	r := startWithAgents(t, correlate.Options{})
+	r.cfg.Falco.Listen = "127.0.0.1:0"
+	n := startNode(t, r)
+	n.state(fleet.State{Node: "n1", Version: "v1", Started: time.Now(), Time: time.Now(), Interval: time.Minute, Rules: 120})
+	for end := time.Now().Add(2 * time.Minute); len(r.listedAgents()) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the server does not hear the agent")
+		}
+	}
+	var nodes []*inventory.Object
+	for _, name := range []string{"n1", "n2"} {
+		nodes = append(nodes, &inventory.Object{Unstructured: &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "v1", "kind": "Node", "metadata": map[string]any{"name": name},
+		}}})
+	}
+	inv, err := inventory.New(inventory.Cluster, nodes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := tellDrift(set); !slices.Equal(got, []string{"a", "c"}) {
-		t.Errorf("%q", got)
+	now := time.Now()
+	r.state.update(func(st *state) { st.contact = now })
+	findings, _, err := r.findings(t.Context(), inv, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]string{}
+	for _, f := range findings {
+		if f.Control == "CON-RUN-01" {
+			have[f.Subject.Name] = string(f.Status) + " " + f.Reason
+		}
+	}
+	if have["n1"] != "pass " || !strings.HasPrefix(have["n2"], "unknown ") || !strings.Contains(have["n2"], "Falco") {
+		t.Errorf("%q", have)
+	}
+}
+
+// TestUnreadAlerts: it is known up to when alerts were not looked at, also those that
+// were only counted, and others' alerts take no place.
+func TestUnreadAlerts(t *testing.T) {
+	s, err := New(t.Context(), options(t, t.TempDir(), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	now := time.Now().UTC()
+	at := func(id string, age time.Duration) alert.Alert {
+		return alert.Alert{ID: id, Time: now.Add(-age), Rule: "r", Priority: alert.Critical, Tags: []string{alert.DriftTag}}
+	}
+	if _, err := s.store.AddAlerts(t.Context(), []alert.Alert{at("a", 4*time.Hour), at("b", 3*time.Hour), at("c", 2*time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.AddReported(t.Context(), "another", []alert.Alert{at("d", time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	critical := alert.Critical
+	look := func(what string, most int, ids string, want time.Time) {
+		t.Helper()
+		for _, q := range []alert.Query{{Priority: &critical}, {Drift: true}} {
+			var have []string
+			unread, err := s.eachAlert(t.Context(), q, most, func(a *alert.Alert) { have = append(have, a.ID) })
+			if err != nil || strings.Join(have, " ") != ids || !unread.Equal(want) {
+				t.Errorf("%s, drift %t: %q, unread until %s, %v, want %s until %s", what, q.Drift, have, unread, err, ids, want)
+			}
+		}
+	}
+	look("all", 10, "c b a", time.Time{})
+	look("as many as there are", 3, "c b a", time.Time{})
+	look("more than are looked at", 2, "c b", now.Add(-3*time.Hour))
+	counted := at("e", 10*time.Hour)
+	counted.OverLimit, counted.Repeats = true, &alert.Repeats{Count: 7, First: now.Add(-10 * time.Hour), Last: now.Add(-9 * time.Hour)}
+	if _, err := s.store.AddAlerts(t.Context(), []alert.Alert{counted}); err != nil {
+		t.Fatal(err)
+	}
+	look("some were counted", 10, "c b a e", now.Add(-9*time.Hour))
+}
+
+// TestDriftOfAnyRule: a program that is not part of its image is told of by its tag,
+// whichever rule raised the alert, and whether or not there is such a rule today.
+func TestDriftOfAnyRule(t *testing.T) {
+	s, err := New(t.Context(), options(t, t.TempDir(), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	web := finding.Subject{APIVersion: "v1", Kind: "Pod", Namespace: "shop", Name: "web"}
+	now := time.Now()
+	_, err = s.store.AddAlerts(t.Context(), []alert.Alert{
+		{ID: "a", Time: now, Rule: "Removed since", Priority: alert.Notice, Source: event.Syscall, Tags: []string{"mitre_execution", alert.DriftTag}, Subject: web},
+		{ID: "b", Time: now, Rule: "Removed since", Priority: alert.Notice, Source: event.Syscall, Tags: []string{"mitre_execution"}, Subject: web},
+		{ID: "c", Time: now, Rule: "Critical", Priority: alert.Critical, Source: event.Syscall, Subject: web},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv, err := inventory.New(inventory.Cluster, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := s.evidence(t.Context(), inv, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var have []string
+	for _, a := range set.Alerts {
+		have = append(have, fmt.Sprintf("%s critical=%t drift=%t", a.Rule, a.Critical, a.Drift))
+	}
+	slices.Sort(have)
+	if want := []string{"Critical critical=true drift=false", "Removed since critical=false drift=true"}; !slices.Equal(have, want) {
+		t.Errorf("%q", have)
 	}
 }

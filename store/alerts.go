@@ -33,7 +33,7 @@ func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record,
 		return r, err == nil && (q.Text == "" || text.In(r.Alert.Texts()...)), err
 	}
 	l, n := s.alertListing(q), limit(q.Limit)
-	if byPriority(q) {
+	if s.byPriority(q) {
 		query, args := l.upTo("priority", int(*q.Priority), q.Before, n)
 		var rows *sql.Rows
 		if rows, err = s.readers.QueryContext(ctx, query, args...); err == nil {
@@ -46,9 +46,10 @@ func (s *Store) Alerts(ctx context.Context, q alert.Query) (page []alert.Record,
 }
 
 // byPriority reports whether alerts are selected by their priority alone, for
-// which there is an index, but not by all priorities.
-func byPriority(q alert.Query) bool {
-	return q.Priority != nil && *q.Priority < alert.Debug && q.Rule == "" && q.Namespace == "" && q.Text == "" && q.Cluster == "" && q.Entity == alert.Entity{}
+// which there is an index, but not by all priorities. Those of the own cluster are
+// most of all.
+func (s *Store) byPriority(q alert.Query) bool {
+	return q.Priority != nil && *q.Priority < alert.Debug && q.Rule == "" && q.Namespace == "" && q.Text == "" && !q.Drift && (q.Cluster == "" || q.Cluster == s.Own) && q.Entity == alert.Entity{}
 }
 
 func (s *Store) alertListing(q alert.Query) listing {
@@ -69,9 +70,10 @@ func (s *Store) alertListing(q alert.Query) listing {
 	} else {
 		l.rest.of(q.Cluster, s.Own)
 	}
+	l.index.add(q.Drift, "drift = 1")
 	l.index.add(!q.Since.IsZero(), l.time+" >= ?", nanoseconds(q.Since))
 	l.index.add(!q.Until.IsZero(), l.time+" < ?", nanoseconds(q.Until))
-	if q.Priority != nil && *q.Priority < alert.Debug && !byPriority(q) {
+	if q.Priority != nil && *q.Priority < alert.Debug && !s.byPriority(q) {
 		l.rest.add(true, "priority <= ?", *q.Priority)
 	}
 	l.rest.names(words.Parse(q.Text))
@@ -183,6 +185,7 @@ func (s *Store) alertFilter(q alert.Query) *where {
 	w := &where{}
 	w.add(q.Rule != "", "rule = ?", q.Rule)
 	w.add(q.Namespace != "", "namespace = ?", q.Namespace)
+	w.add(q.Drift, "drift = 1")
 	w.of(q.Cluster, s.Own)
 	if q.Priority != nil {
 		w.add(true, "priority <= ?", *q.Priority)

@@ -34,7 +34,7 @@ func TestAlertsOfClusters(t *testing.T) {
 		}
 	}
 	critical := alert.Critical
-	for _, q := range []alert.Query{{}, {Rule: own[0].Rule}, {Namespace: own[0].Subject.Namespace}, {Entity: pod("web-0")}, {Priority: &critical}, {Text: "web"}, {Since: own[3].Time}} {
+	for _, q := range []alert.Query{{}, {Rule: own[0].Rule}, {Namespace: own[0].Subject.Namespace}, {Entity: pod("web-0")}, {Priority: &critical}, {Text: "web"}, {Since: own[3].Time}, {Drift: true}, {Drift: true, Text: "web"}, {Drift: true, Priority: &critical}} {
 		var all []string
 		q.Limit = 1000
 		page, _, err := s.Alerts(ctx, q)
@@ -43,6 +43,9 @@ func TestAlertsOfClusters(t *testing.T) {
 		}
 		for _, r := range page {
 			all = append(all, r.ID)
+		}
+		if n := len(slices.DeleteFunc(slices.Clone(page), func(r alert.Record) bool { return !slices.Contains(r.Tags, alert.DriftTag) })); len(page) == 0 || q.Drift && n != len(page) || q == (alert.Query{Drift: true, Limit: 1000}) && n != 15 {
+			t.Errorf("%+v: %d alerts, %d about drift", q, len(page), n)
 		}
 		var parts []string
 		for _, name := range []string{"central", "eu-1", "us-1"} {

@@ -18,6 +18,9 @@ func involving(n int) []alert.Alert {
 	for i := range out {
 		out[i].Subject = finding.Subject{Kind: "Pod", Namespace: "shop", Name: "web-0"}
 		out[i].Entities = []alert.Entity{{Kind: alert.User, Name: fmt.Sprintf("user-%d", i%3)}, {Kind: alert.Image, Name: `registry.example.com/100%_a\b`}}
+		if i%4 == 0 {
+			out[i].Tags = append(slices.Clone(out[i].Tags), alert.DriftTag)
+		}
 	}
 	return out
 }

@@ -21,7 +21,7 @@ import (
 // The body of a record is its JSON; the columns before it are what queries
 // select by, with "search" as the text that users search in; that of alerts is
 // empty, see blocks.go.
-var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns, retention.Tables, sessions.Schema, sessions.FailureSchema, recordWords, signalTables}
+var migrations = [...]string{recordTables, heldTables, checkpointTable, repeatTables, incidentTable, entityTables, listIndices, actionsTable, deliveryTables, blockTables, followColumns, notifyFromBegin, clusterTables, history.Schema, escalationColumns, retention.Tables, sessions.Schema, sessions.FailureSchema, recordWords, signalTables, driftColumn}
 
 var (
 	//go:embed schema/records.sql
@@ -52,6 +52,8 @@ var (
 	notifyFromBegin string
 	//go:embed schema/signals.sql
 	signalTables string
+	//go:embed schema/drift.sql
+	driftColumn string
 )
 
 // migrate brings a schema of a version up to date, in a transaction.

@@ -40,12 +40,25 @@ func oldSchema(t testing.TB, address string, n int) *sql.DB {
 // migrations, with ten alerts, three decisions, three findings and, once there are any, an incident.
 func older(t *testing.T, address string, n int) {
 	t.Helper()
-	db := oldSchema(t, address, n)
+	written := min(n, slices.Index(migrations[:], signalTables)) // after which incidents are written otherwise
+	db := oldSchema(t, address, written)
 	defer db.Close()
 	run := func(statement string) {
 		t.Helper()
 		must[sql.Result](t)(db.ExecContext(t.Context(), statement))
 	}
+	defer func() {
+		later := fmt.Sprintf("PRAGMA user_version = %d", n)
+		if IsPostgres(address) {
+			later = fmt.Sprintf("UPDATE kubeguardian_schema SET version = %d", n)
+		}
+		for _, m := range append(slices.Clone(migrations[written:n]), later) {
+			if IsPostgres(address) {
+				m = inPostgres().Replace(m)
+			}
+			run(m)
+		}
+	}()
 	body := func(v any) string { return string(must[[]byte](t)(json.Marshal(v))) }
 	for _, a := range involving(10) {
 		run(fmt.Sprintf("INSERT INTO alerts (id, time, priority, rule, namespace, search, body) VALUES ('%s', %d, %d, '%s', '%s', '', '%s')",
@@ -114,6 +127,9 @@ func checkOlder(t *testing.T, s *Store, n int) {
 	}
 	if have := readAll(t, s, alert.Query{Entity: pod("web-0"), Limit: 100}); len(have) != 10 {
 		t.Errorf("%d alerts involve the pod", len(have))
+	}
+	if have := readAll(t, s, alert.Query{Drift: true, Limit: 100}); len(have) != 3 {
+		t.Errorf("%d alerts are about drift", len(have))
 	}
 	counted := 0
 	for _, m := range must[map[string]alert.Matches](t)(s.RuleCounts(ctx)) {

@@ -264,15 +264,36 @@ func TestRetentionPlans(t *testing.T) {
 // is put in order are a few pages.
 func TestUrgentPlans(t *testing.T) {
 	s := open(t)
+	s.Own = "central"
 	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(500)))
 	r := record(t, s)
 	critical := alert.Critical
-	if _, _, err := s.Alerts(t.Context(), alert.Query{Priority: &critical}); err != nil {
+	for _, cluster := range []string{"", "central"} {
+		r.queries = nil
+		if _, _, err := s.Alerts(t.Context(), alert.Query{Priority: &critical, Cluster: cluster}); err != nil {
+			t.Fatal(err)
+		}
+		plan := explained(t, s, r.queries[0])
+		if n := strings.Count(plan, "alerts_priority"); n != int(critical)+1 || strings.Contains(plan, "Seq Scan") {
+			t.Errorf("of cluster %q %d priorities are read by their index\n%s", cluster, n, plan)
+		}
+	}
+}
+
+// TestDriftPlans: alerts about drift are read by an index that has no others.
+func TestDriftPlans(t *testing.T) {
+	s := open(t)
+	s.Own = "central"
+	must[[]alert.Alert](t)(s.AddAlerts(t.Context(), involving(500)))
+	must[sql.Result](t)(s.writer.Exec("ANALYZE"))
+	r := record(t, s)
+	if _, _, err := s.Alerts(t.Context(), alert.Query{Drift: true, Cluster: "central", Before: finding.Cursor{Time: start.Add(400 * time.Second), Seq: 400}}); err != nil {
 		t.Fatal(err)
 	}
-	plan := explained(t, s, r.queries[0])
-	if n := strings.Count(plan, "alerts_priority"); n != int(critical)+1 || strings.Contains(plan, "Seq Scan") {
-		t.Errorf("%d priorities are read by their index\n%s", n, plan)
+	for _, q := range r.queries {
+		if plan := explained(t, s, q); !strings.Contains(plan, "alerts_drift") || badPlans(s.postgres).MatchString(plan) {
+			t.Errorf("%s\n%s", q.text, plan)
+		}
 	}
 }
 

@@ -239,9 +239,13 @@ func (g *grouping) store() error {
 		}
 		p.body = string(body)
 		places[p.ID] = p
-		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, "", p.body, p.key, g.cluster}
+		drift := 0
+		if slices.Contains(p.Tags, alert.DriftTag) {
+			drift = 1
+		}
+		rows[i] = []any{p.ID, p.at, p.Priority, p.Rule, p.Subject.Namespace, "", p.body, p.key, g.cluster, drift}
 	}
-	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp, cluster) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
+	err := g.insert("INSERT INTO alerts (id, time, priority, rule, namespace, search, body, grp, cluster, drift) VALUES %s ON CONFLICT (id) DO NOTHING RETURNING id, seq",
 		rows, func(rows *sql.Rows) error {
 			var id string
 			var seq int64

@@ -161,7 +161,7 @@ func (l listing) upTo(column string, value int, before finding.Cursor, n int) (s
 	for v := range value + 1 {
 		one := &where{}
 		one.add(true, column+" = ?", v)
-		w := one.and(l.index).and(l.before(before))
+		w := one.and(l.index).and(l.rest).and(l.before(before))
 		parts = append(parts, "SELECT * FROM (SELECT seq, time, body FROM "+l.from+w.String()+l.order()+" LIMIT ?) AS part")
 		args = append(append(args, w.args...), n+1)
 	}

@@ -124,6 +124,7 @@ func (t *textSearch) look(b block) error {
 	w.add(true, "seq >= ? AND seq <= ?", b.low, b.high)
 	w.add(q.Rule != "", "rule || '' = ?", q.Rule)
 	w.add(q.Namespace != "", "namespace || '' = ?", q.Namespace)
+	w.add(q.Drift, "+drift = 1")
 	w.of(q.Cluster, t.Own)
 	if q.Priority != nil {
 		w.add(true, "+priority <= ?", *q.Priority)

@@ -59,13 +59,17 @@ func (p Policy) Group(a *alert.Alert) (alert.Group, error) {
 	if !whole {
 		said = everything(a)
 	}
-	key, err := digest(a.Cluster, a.Source, a.Rule, said)
+	what := []any{a.Cluster, a.Source, a.Rule}
+	if slices.Contains(a.Tags, alert.DriftTag) { // which others of the rule may not have
+		what = append(what, alert.DriftTag)
+	}
+	key, err := digest(append(what, said)...)
 	if err != nil {
 		return alert.Group{}, fmt.Errorf("group alert %s of rule %q: %w", a.ID, a.Rule, err)
 	}
 	g := alert.Group{Key: key, Within: s.Within, Limit: s.Limit}
 	if s.Limit > 0 {
-		g.Rest, err = digest(a.Cluster, a.Source, a.Rule, "beyond the limit")
+		g.Rest, err = digest(append(what, "beyond the limit")...)
 	}
 	return g, err
 }

@@ -42,6 +42,7 @@ func TestEverything(t *testing.T) {
 		"writer":   func(a *alert.Alert) { a.Attribution.Writer.User = "bob" },
 		"unknown":  func(a *alert.Alert) { a.Attribution = nil },
 		"cluster":  func(a *alert.Alert) { a.Cluster = "east" },
+		"drift":    func(a *alert.Alert) { a.Tags = []string{alert.DriftTag} },
 	}
 	for name, change := range same {
 		if !equal(t, p, change) {
@@ -91,6 +92,18 @@ func TestBy(t *testing.T) {
 	p[0].By = append(p[0].By, "ka.uri")
 	if equal(t, p, object) {
 		t.Error("without a field: another object is a repeat")
+	}
+}
+
+// TestDriftIsKept: what says that a program is not part of its image is never counted by
+// an alert that does not.
+func TestDriftIsKept(t *testing.T) {
+	p := Policy{{Within: time.Hour, Limit: 7, By: []string{"ka.user.name"}}}
+	a, b := secretRead(), secretRead()
+	b.Tags = []string{"other", alert.DriftTag}
+	one, two := group(t, p, a), group(t, p, b)
+	if bytes.Equal(one.Key, two.Key) || bytes.Equal(one.Rest, two.Rest) || bytes.Equal(two.Key, two.Rest) {
+		t.Errorf("%x, %x", one, two)
 	}
 }
 
