@@ -328,6 +328,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err := a.source.Run(ctx, a.pipeline.worker); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("read events: %w", err)
 	}
+	cancel() // a source may end by itself
 	acting.end()
 	a.o.Log.Info("stopped", "events", a.pipeline.records.Load(), "alerts", a.pipeline.alerts.Load(), "dropped", a.source.Status().Counters["dropped"])
 	return errors.Join(a.pipeline.out.error(), a.pipeline.record.error())
