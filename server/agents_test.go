@@ -151,10 +151,10 @@ func (r *running) auditedAt(at time.Time, words ...string) {
 	}
 }
 
-func startWithAgents(t *testing.T, limits correlate.Options) *running {
+func startWithAgents(t *testing.T, limits correlate.Options, config ...string) *running {
 	t.Helper()
 	hosts := write(t, "n1 0123456789abcdef\n")
-	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {enabled: false}\ndetection: {heartbeat: 0s}\nbus: {listen: \"127.0.0.1:0\", hostTokens: %q}\n", hosts))
+	opts := options(t, t.TempDir(), fmt.Sprintf("admission: {enabled: false}\ndetection: {heartbeat: 0s}\nbus: {listen: \"127.0.0.1:0\", hostTokens: %q}\n", hosts)+strings.Join(config, ""))
 	opts.Cluster, opts.commands = onePod(t), limits
 	r := start(t, opts)
 	for end := time.Now().Add(2 * time.Minute); r.nodes() == nil; time.Sleep(20 * time.Millisecond) {

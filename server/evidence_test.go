@@ -162,8 +162,7 @@ func TestEvidenceOfAgents(t *testing.T) {
 // TestEvidenceBesideFalco: where alerts of Falco are taken, nobody knows whether a node
 // without an agent is watched, also while another node has one.
 func TestEvidenceBesideFalco(t *testing.T) {
-	r := startWithAgents(t, correlate.Options{})
-	r.cfg.Falco.Listen = "127.0.0.1:0"
+	r := startWithAgents(t, correlate.Options{}, "falco: {listen: '127.0.0.1:0'}\n")
 	n := startNode(t, r)
 	n.state(fleet.State{Node: "n1", Version: "v1", Started: time.Now(), Time: time.Now(), Interval: time.Minute, Rules: 120})
 	for end := time.Now().Add(2 * time.Minute); len(r.listedAgents()) == 0; time.Sleep(10 * time.Millisecond) {
