@@ -76,6 +76,10 @@ func (p *parts) compare(ctx context.Context, raised map[string]string, began, en
 			lost++
 		}
 	}
+	if p.single { // those that an incident counts and does not list were there, too
+		unlisted := min(lost, beyond)
+		lost, removed = lost-unlisted, removed+unlisted
+	}
 	fmt.Printf("stored     %d alerts, %.0f each second; the last %s after it was raised; %d of them were removed as old\n", len(stored)+removed,
 		float64(len(stored)+removed-len(p.before))/ended.Sub(began).Seconds(), max(0, ended.Sub(began)-took).Round(100*time.Millisecond), removed)
 	fmt.Printf("lost       %d; stored twice %d, that nobody raised %d\n", lost, twice, foreign)
