@@ -94,8 +94,9 @@ type underway struct {
 }
 
 // Run sends alerts until ctx ends, and then those that wait, for a few seconds at
-// most. Alerts are sent in their order, many at a time. After a failure it goes on with the first one that is not known to have
-// arrived: what the bus has already it knows by its id.
+// most. Alerts are sent in their order, many at a time. After a failure it goes on
+// with the first one that is not known to have arrived: what the bus has already it
+// knows by its id.
 func (p *Publisher) Run(ctx context.Context, nc *nats.Conn) error {
 	for attempt := 0; ; attempt++ {
 		before := p.sent.Load()
